@@ -1,0 +1,78 @@
+# Image-text retrieval with soft labels: data -> shards -> teacher features -> training -> benchmarks -> report.
+#
+#   snakemake --cores all                          everything
+#   snakemake --cores all features                 one stage (annotations, shards, features, models, scores, report)
+#   snakemake --cores all --configfile FILE.yaml   with your own configuration on top of config/config.yaml
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+# A working directory of your own may bring its own config/config.yaml.
+OWN_CONFIG = Path("config/config.yaml")
+
+
+configfile: OWN_CONFIG if OWN_CONFIG.is_file() else f"{workflow.basedir}/config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/annotations.smk"
+include: "workflow/rules/shards.smk"
+include: "workflow/rules/teachers.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/embeddings.smk"
+include: "workflow/rules/benchmarks.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    annotations,
+    shards,
+    features,
+    models,
+    scores,
+    report,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.render_report.output,
+        rules.summarise.output,
+
+
+rule annotations:
+    input:
+        rules.convert.output,
+
+
+rule shards:
+    input:
+        expand(rules.write_shards.output, split=SPLITS),
+
+
+rule features:
+    input:
+        feature_files(),
+
+
+rule models:
+    input:
+        run_files("best.safetensors"),
+
+
+rule scores:
+    input:
+        run_files("benchmarks/{benchmark}.json"),
+        rules.summarise.output,
+
+
+rule report:
+    input:
+        rules.render_report.output,

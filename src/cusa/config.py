@@ -1,0 +1,605 @@
+"""The whole configuration as strict pydantic models: the one place that says which keys exist and what they mean.
+
+`load` turns the mapping that Snakemake merged from YAML files into a `Configuration`, or raises
+`ConfigurationError` with one sentence a problem, each naming its key. config/README.md is held to these
+models by a test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from cusa.errors import ConfigurationError
+
+SkippableProblem = Literal["missing_image", "unreadable_image", "empty_caption", "malformed_row"]
+
+
+def _yaml_exponent(value: Any) -> Any:
+    """YAML 1.1 reads 1e-5 (no dot) as a string; people mean the number."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_yaml_exponent), Field(allow_inf_nan=False)]
+Positive = Annotated[float, BeforeValidator(_yaml_exponent), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, BeforeValidator(_yaml_exponent), Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+
+
+class Section(BaseModel):
+    """A mapping in the YAML: unknown keys and wrong types are refused, values cannot be changed later."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+# ---------------------------------------------------------------------------------------------- data
+
+
+class DatasetSection(Section):
+    """Keys that every input format has."""
+
+    provides: ClassVar[frozenset[str]] = frozenset()
+    name: Name = Field(description="Names the folder under results/.")
+    check_images: Literal["decode", "header"] = Field(
+        default="decode",
+        description="`decode` decodes every image once before anything else, which finds truncated files; "
+        "`header` reads only the first bytes.",
+    )
+    skip: list[SkippableProblem] = Field(
+        default=[],
+        description="Kinds of bad input to leave out, and count in the summary, instead of stopping.",
+    )
+
+
+class OpenMojiDataset(DatasetSection):
+    """The embedded default: OpenMoji pictures with the names and keywords of Unicode CLDR."""
+
+    provides: ClassVar[frozenset[str]] = frozenset({"extended_positives", "variants", "sentence_pairs"})
+    format: Literal["openmoji"] = "openmoji"
+    picture_size: Count = Field(default=224, description="Side in pixels of the rasterised pictures.")
+    val_images: Count = Field(default=150, description="Emoji held out for validation, at least.")
+    test_images: Count = Field(default=300, description="Emoji held out for testing, at least.")
+    split_seed: int = Field(default=0, description="Seed of the split by base emoji.")
+    groups: list[str] | None = Field(
+        default=None,
+        description="Unicode groups to use, for instance [food_drink, animals_nature]; null takes all ten.",
+    )
+
+
+class PublishedDataset(DatasetSection):
+    """JSON lists of {"image_path", "caption", "image_id"}, as ALBEF and the published code use them."""
+
+    format: Literal["published"] = "published"
+    annotations: dict[Literal["train", "val", "test"], str] = Field(
+        description="One JSON file a split: train, val and test."
+    )
+    image_root: str | None = Field(
+        default=None,
+        description="Folder that relative image paths start from; null means the folder of the JSON file.",
+    )
+
+    @model_validator(mode="after")
+    def _all_three_splits(self) -> PublishedDataset:
+        if missing := [split for split in ("train", "val", "test") if split not in self.annotations]:
+            raise ValueError(f"annotations lacks {', '.join(missing)}; name one JSON file for each split")
+        return self
+
+
+Dataset = Annotated[OpenMojiDataset | PublishedDataset, Field(discriminator="format")]
+
+
+class Shards(Section):
+    """How images are stored for training."""
+
+    shorter_side: Count | None = Field(
+        default=224,
+        description="Images are resized once so that the shorter side has this many pixels (never enlarged); "
+        "null keeps the original bytes.",
+    )
+    image_format: Literal["jpg", "png", "webp"] = Field(default="jpg", description="Encoding of resized images.")
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(default=95, description="JPEG or WebP quality.")
+    samples_per_shard: Count = Field(default=1000, description="Images a tar file.")
+
+
+# ---------------------------------------------------------------------------------------------- models
+
+
+def folder_name(model_name: str) -> str:
+    """A model's name as a folder's: `/` as `--`; a path's last part with a digest, so that two never collide."""
+    if model_name.startswith((".", "/", "~")):
+        path = Path(model_name).expanduser().absolute()
+        return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    return model_name.replace("/", "--").replace("@", "-")
+
+
+class ImageModel(Section):
+    """A frozen image model: the image teacher or a frozen image tower."""
+
+    name: str = Field(
+        min_length=1,
+        description="`efficientnet-lite0` (packaged), a folder, a Hugging Face name, or `timm/NAME`.",
+    )
+    image_size: Count | None = Field(
+        default=None, description="Input side in pixels; null takes what the model was trained with."
+    )
+    batch_size: Count = Field(default=64, description="Images a forward pass during extraction.")
+    dtype: Literal["float16", "float32"] = Field(default="float16", description="Type of the stored features.")
+
+    @property
+    def folder(self) -> str:
+        """Folder of its features; another input size has another folder."""
+        return folder_name(self.name) + (f"-{self.image_size}px" if self.image_size else "")
+
+
+class TextModel(Section):
+    """A frozen sentence model: the text teacher or a frozen text tower."""
+
+    name: str = Field(
+        min_length=1,
+        description="`all-MiniLM-L6-v2` (packaged), or any sentence-transformers name or folder.",
+    )
+    batch_size: Count = Field(default=128, description="Captions a forward pass during extraction.")
+    dtype: Literal["float16", "float32"] = Field(default="float16", description="Type of the stored features.")
+
+    @property
+    def folder(self) -> str:
+        """Folder of its features."""
+        return folder_name(self.name)
+
+
+class Teachers(Section):
+    """The two uni-modal teachers."""
+
+    image: ImageModel
+    text: TextModel
+
+
+class ImageTower(ImageModel):
+    """The image side of a pair of towers."""
+
+    trainable: bool = Field(
+        default=True, description="false runs the tower once and caches its features, like a teacher's."
+    )
+    dtype: Literal["float16", "float32"] = Field(
+        default="float32", description="Type of the cached features of a frozen tower."
+    )
+
+
+class TextTower(TextModel):
+    """The text side of a pair of towers."""
+
+    trainable: bool = Field(
+        default=True, description="false runs the tower once and caches its features, like a teacher's."
+    )
+    dtype: Literal["float16", "float32"] = Field(
+        default="float32", description="Type of the cached features of a frozen tower."
+    )
+
+
+class Towers(Section):
+    """A vision model, a sentence model, and a linear projection from each into one space."""
+
+    image: ImageTower
+    text: TextTower
+    dimension: Count = Field(default=256, description="Dimensions of the space both towers are projected to.")
+
+
+class Student(Section):
+    """What is trained: a Hugging Face dual encoder by name or folder, or a pair of towers."""
+
+    name: str | None = Field(
+        default=None, description="Hugging Face name or folder of a dual encoder (CLIP, SigLIP, ...)."
+    )
+    towers: Towers | None = Field(default=None, description="A pair of towers instead of a dual encoder.")
+    max_tokens: Count = Field(default=77, description="Captions are truncated to this many tokens.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Student:
+        if (self.name is None) == (self.towers is None):
+            found = "neither" if self.name is None else "both"
+            raise ValueError(
+                f"found {found} of `name` (a dual encoder) and `towers` (a pair of towers), expected exactly one; "
+                "an overlay that switches from one to the other sets the other to null"
+            )
+        return self
+
+
+# ---------------------------------------------------------------------------------------------- losses
+
+
+class TemperatureRange(Section):
+    """One temperature: where it starts and where it is clamped before every forward pass."""
+
+    start: Positive
+    min: Positive
+    max: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TemperatureRange:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is greater than max {self.max}")
+        return self
+
+
+class Temperature(TemperatureRange):
+    """The temperature of the contrastive loss."""
+
+    start: Positive = 0.05
+    min: Positive = 0.01
+    max: Positive = 0.10
+    learned: bool = Field(default=True, description="false blocks it: it is clamped but gets no gradient.")
+
+
+class TemperaturePair(Section):
+    """An image and a text temperature."""
+
+    image: TemperatureRange
+    text: TemperatureRange
+    tied: bool = Field(default=False, description="One parameter for both: means of the starts and bounds.")
+    learned: bool = Field(default=True, description="false blocks both: clamped but without gradient.")
+
+
+def _pair(start: float, low: float, high: float, *, tied: bool, learned: bool) -> TemperaturePair:
+    one = TemperatureRange(start=start, min=low, max=high)
+    return TemperaturePair(image=one, text=one, tied=tied, learned=learned)
+
+
+Reduction = Literal["mean", "sum"]
+REDUCTION = Field(
+    default="mean",
+    description="`mean` averages over all B*B entries (published), `sum` sums rows and averages them.",
+)
+SOFT_LOSS = Field(
+    default="kl",
+    description="`kl`, or `contrastive`: cross-entropy with soft targets, reduced as `reduction`.",
+)
+
+
+class Contrastive(Section):
+    """Image-text contrastive loss; captions of one image share their positives."""
+
+    rate: NotNegative = 1.0
+    reduction: Reduction = REDUCTION
+    temperature: Temperature = Temperature()
+
+
+class CrossSoftLabel(Section):
+    """CSA: the teachers' similarities as soft labels across modalities."""
+
+    rate: NotNegative = Field(default=0.10, description="The paper's alpha.")
+    loss: Literal["kl", "contrastive"] = SOFT_LOSS
+    reduction: Reduction = REDUCTION
+    mode: Literal["each", "add", "dot"] = Field(
+        default="each",
+        description="`each`: image teacher for image-to-text, text teacher for text-to-image; `add`: their mean; "
+        "`dot`: their geometric mean. `add` and `dot` always tie the temperatures.",
+    )
+    temperature: TemperaturePair = _pair(0.45, 0.10, 0.99, tied=True, learned=True)
+    teacher_temperature: TemperaturePair = _pair(1.00, 0.10, 1.00, tied=True, learned=False)
+
+
+class UniSoftLabel(Section):
+    """USA: the teachers' similarities as soft labels within each modality."""
+
+    rate: NotNegative = Field(default=0.50, description="The paper's beta.")
+    loss: Literal["kl", "contrastive"] = SOFT_LOSS
+    reduction: Reduction = REDUCTION
+    temperature: TemperaturePair | Literal["cross"] = Field(
+        default=_pair(0.45, 0.10, 1.00, tied=False, learned=True), description="`cross` shares CSA's."
+    )
+    teacher_temperature: TemperaturePair | Literal["cross"] = Field(
+        default=_pair(1.00, 0.10, 1.00, tied=True, learned=False), description="`cross` shares CSA's."
+    )
+
+
+class LossConfiguration(Section):
+    """Which losses are on (null is off) and their settings; the defaults are the published ones."""
+
+    contrastive: Contrastive | None = None
+    cross_softlabel: CrossSoftLabel | None = None
+    uni_softlabel: UniSoftLabel | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> LossConfiguration:
+        if self.contrastive is None and self.cross_softlabel is None and self.uni_softlabel is None:
+            raise ValueError(
+                "every loss is off; give at least one of contrastive, cross_softlabel, uni_softlabel ({} is enough)"
+            )
+        if self.uni_softlabel is not None and self.cross_softlabel is None:
+            for key in ("temperature", "teacher_temperature"):
+                if getattr(self.uni_softlabel, key) == "cross":
+                    raise ValueError(
+                        f"uni_softlabel.{key} is `cross`, but cross_softlabel is off, so there is nothing to share; "
+                        "give uni_softlabel its own temperatures"
+                    )
+        return self
+
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether any soft label, and so any teacher feature, is used."""
+        return self.cross_softlabel is not None or self.uni_softlabel is not None
+
+
+class Experiment(LossConfiguration):
+    """One row of the table of experiments."""
+
+    student: Student | None = Field(default=None, description="A student of its own; null takes the common one.")
+
+    @property
+    def losses(self) -> LossConfiguration:
+        """The losses alone, without the student."""
+        return LossConfiguration(**{name: getattr(self, name) for name in LossConfiguration.model_fields})
+
+
+# ---------------------------------------------------------------------------------------------- training
+
+
+class Train(Section):
+    """The training recipe, common to all experiments."""
+
+    epochs: Count
+    batch_size: Count = Field(default=128, description="Image-caption pairs a process and step.")
+    lr: Positive = 1e-5
+    min_lr: NotNegative = 1e-6
+    tower_lr: Positive | None = Field(
+        default=None, description="Peak rate of pre-trained towers; null gives them `lr` as well."
+    )
+    weight_decay: NotNegative = 1e-4
+    schedule: Literal["epoch", "step"] = Field(
+        default="epoch", description="Cosine decay by epoch (published) or by optimiser step."
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="Linear warm-up; needs schedule: step.")
+    gradient_clip: Positive | None = Field(default=None, description="Largest gradient norm; null is off.")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="bf16 runs the towers in autocast; losses and weights stay fp32."
+    )
+    select_on: Literal["val", "test_leak_as_published"] = Field(
+        default="val",
+        description="Split whose r_mean selects the epoch. The published code selects on the test set, "
+        "which leaks; the second value does that, and every result says so.",
+    )
+    early_stop: Count | None = Field(
+        default=None, description="Stop after this many epochs without a better r_mean; null is off."
+    )
+    log_every: Count = Field(default=20, description="Steps between rows of history.parquet.")
+    save_every_minutes: Positive = Field(
+        default=15.0, description="State is saved after each epoch and at least this often."
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Loader processes a training process; the order of data does not depend on it."
+    )
+    gpus: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="GPUs a training job (nccl); 0 trains on the CPU (gloo)."
+    )
+    cpu_processes: Count = Field(default=1, description="Training processes when gpus is 0.")
+    nodes: Literal[1] = Field(default=1, description="Machines a training job.")
+    gather: Literal["local"] = Field(
+        default="local", description="Each process computes the loss of its own batch, as published."
+    )
+    eval_batch_size: Count = Field(default=128, description="Images or captions a forward pass when embedding.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Train:
+        if self.warmup_steps and self.schedule == "epoch":
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps} but schedule is `epoch`, whose rate changes only between "
+                "epochs; set schedule: step"
+            )
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr} is greater than lr {self.lr}")
+        return self
+
+    @property
+    def processes(self) -> int:
+        """How many training processes torchrun starts."""
+        return self.gpus or self.cpu_processes
+
+
+# ---------------------------------------------------------------------------------------------- evaluation
+
+
+class ImageTextRetrieval(Section):
+    """Image-to-text and text-to-image recall on the held-out pairs."""
+
+
+class ExtendedPositives(Section):
+    """Retrieval with every right answer counted, scored like ECCV Caption (needs data that lists them)."""
+
+
+class ImageRetrieval(Section):
+    """Image-to-image retrieval of the same class (needs labelled images)."""
+
+
+class SentenceSimilarity(Section):
+    """Rank correlation of text-text similarity with a gold score (needs sentence pairs)."""
+
+
+class Benchmarks(Section):
+    """Which benchmarks run; null is off."""
+
+    itr: ImageTextRetrieval | None = None
+    eccv_caption: ExtendedPositives | None = None
+    image_retrieval: ImageRetrieval | None = None
+    sts: SentenceSimilarity | None = None
+
+
+BENCHMARK_DATA = {
+    "eccv_caption": "extended_positives",
+    "image_retrieval": "variants",
+    "sts": "sentence_pairs",
+}
+
+
+class Gallery(Section):
+    """The side-by-side pictures of the report."""
+
+    experiments: list[str] = Field(
+        default=["contrastive", "cusa"], min_length=1, description="Models shown side by side."
+    )
+    text_queries: Annotated[int, Field(ge=0)] = 12
+    image_queries: Annotated[int, Field(ge=0)] = 6
+    top: Count = Field(default=5, description="Pictures shown for each query.")
+
+
+class Report(Section):
+    """The HTML page."""
+
+    gallery: Gallery = Gallery()
+
+
+class Configuration(Section):
+    """Everything that config/config.yaml may say."""
+
+    dataset: Dataset
+    shards: Shards = Shards()
+    teachers: Teachers
+    student: Student
+    train: Train
+    experiments: dict[Name, Experiment | None] = Field(
+        min_length=1, description="Name to losses; an overlay drops an experiment by setting it to null."
+    )
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[23], min_length=1, description="Every experiment is trained once a seed."
+    )
+    benchmarks: Benchmarks = Benchmarks()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Configuration:
+        if not self.active_experiments:
+            raise ValueError("experiments: all are null; leave at least one")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: {self.seeds} repeats a seed; each is trained once")
+        for benchmark, data in BENCHMARK_DATA.items():
+            if getattr(self.benchmarks, benchmark) is not None and data not in self.dataset.provides:
+                raise ValueError(
+                    f"benchmarks.{benchmark} needs {data.replace('_', ' ')}, which the format "
+                    f"`{self.dataset.format}` does not provide; set benchmarks.{benchmark}: null"
+                )
+        return self
+
+    @property
+    def active_experiments(self) -> dict[str, Experiment]:
+        """The experiments that are not null."""
+        return {name: experiment for name, experiment in self.experiments.items() if experiment is not None}
+
+    def run(self, experiment: str, seed: int) -> RunConfiguration:
+        """What one training run depends on, and nothing else."""
+        chosen = self.active_experiments[experiment]
+        return RunConfiguration(
+            dataset=self.dataset.name,
+            experiment=experiment,
+            seed=seed,
+            student=chosen.student or self.student,
+            losses=chosen.losses,
+            teachers=self.teachers if chosen.needs_teachers else None,
+            train=self.train,
+        )
+
+
+class RunConfiguration(Section):
+    """The configuration of one training run, as run.json records it."""
+
+    dataset: str
+    experiment: str
+    seed: int
+    student: Student
+    losses: LossConfiguration
+    teachers: Teachers | None
+    train: Train
+
+
+# ---------------------------------------------------------------------------------------------- loading
+
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+class _DatasetHolder(Section):
+    dataset: Dataset
+
+
+def load_dataset(mapping: Mapping[str, Any]) -> OpenMojiDataset | PublishedDataset:
+    """Validate the section `dataset` alone."""
+    return validate(_DatasetHolder, {"dataset": mapping}).dataset
+
+
+def load(mapping: Mapping[str, Any]) -> Configuration:
+    """Validate the merged YAML mapping. Raises ConfigurationError, one line a problem, each naming its key."""
+    return validate(Configuration, mapping)
+
+
+def validate(model: type[SectionType], mapping: Mapping[str, Any]) -> SectionType:
+    """Validate `mapping` against any section."""
+    try:
+        return model.model_validate(dict(mapping))
+    except ValidationError as error:
+        sentences = [_sentence(details) for details in error.errors(include_url=False)]
+        raise ConfigurationError("\n".join(dict.fromkeys(sentences))) from None
+
+
+def _sentence(details: Any) -> str:
+    key = ".".join(str(part) for part in details["loc"] if part not in _UNION_TAGS)
+    found = details["input"]
+    match details["type"]:
+        case "extra_forbidden":
+            return f"Configuration key `{key}` is unknown; see config/README.md for the keys that exist."
+        case "missing":
+            return f"Configuration key `{key}` is missing and has no default; see config/README.md."
+        case "value_error":
+            place = f"key `{key}`: " if key else ""
+            return f"Configuration {place}{details['ctx']['error']}."
+        case "union_tag_invalid":
+            expected = details["ctx"]["expected_tags"]
+            return f"Configuration key `{key}.format` is {found.get('format')!r}; expected one of {expected}."
+        case "union_tag_not_found":
+            return f"Configuration key `{key}.format` is missing; expected one of 'openmoji', 'published'."
+        case _:
+            message = details["msg"][0].lower() + details["msg"][1:]
+            return f"Configuration key `{key}` is {found!r} ({type(found).__name__}): {message}."
+
+
+_UNION_TAGS = {"openmoji", "published", "TemperaturePair", "literal['cross']", "[key]"}
+
+
+def check_files(configuration: Configuration) -> None:
+    """Raise ConfigurationError with a line for each file or folder that the configuration names but is not there.
+
+    A model name counts as a folder when it starts with `.`, `/` or `~`; hub names cannot be checked here.
+    """
+    named: list[tuple[str, str]] = []
+    dataset = configuration.dataset
+    if isinstance(dataset, PublishedDataset):
+        named += [(f"dataset.annotations.{split}", path) for split, path in dataset.annotations.items()]
+        if dataset.image_root is not None:
+            named.append(("dataset.image_root", dataset.image_root))
+    named += [
+        ("teachers.image.name", configuration.teachers.image.name),
+        ("teachers.text.name", configuration.teachers.text.name),
+    ]
+    students = [("student", configuration.student)] + [
+        (f"experiments.{name}.student", experiment.student)
+        for name, experiment in configuration.active_experiments.items()
+        if experiment.student is not None
+    ]
+    for key, student in students:
+        if student.name is not None:
+            named.append((f"{key}.name", student.name))
+        if student.towers is not None:
+            named.append((f"{key}.towers.image.name", student.towers.image.name))
+            named.append((f"{key}.towers.text.name", student.towers.text.name))
+    missing = [
+        f"Configuration key `{key}` names {path}, which does not exist (looked from {Path.cwd()})."
+        for key, path in named
+        if (key.startswith("dataset.") or path.startswith((".", "/", "~"))) and not Path(path).expanduser().exists()
+    ]
+    if missing:
+        raise ConfigurationError("\n".join(missing))

@@ -1,0 +1,21 @@
+"""The one exception that reaches people: a sentence saying what was found, what was expected and what to do."""
+
+
+class CusaError(Exception):
+    """Something the user can mend; its message is printed without a traceback."""
+
+
+class ConfigurationError(CusaError):
+    """A key of the configuration is unknown, of the wrong type, or contradicts another."""
+
+
+class DataError(CusaError):
+    """The data set, the shards or the features on disk are not what the configuration says."""
+
+
+class ResumeError(CusaError):
+    """The state of an interrupted run cannot be continued."""
+
+
+class TrainingError(CusaError):
+    """Training had to stop, for instance because a loss is not finite."""

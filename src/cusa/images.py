@@ -1,0 +1,126 @@
+"""Reading any image file people have as upright RGB, and the transform each model applies to it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cusa.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+Image.MAX_IMAGE_PIXELS = None  # large scans are legitimate; what cannot be decoded is reported
+SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+
+def image_problem(path: str | Path, how: Literal["decode", "header"]) -> str | None:
+    """Say what is wrong with an image file, or None.
+
+    `header` reads its first bytes. `decode` decodes it as well, JPEGs at an eighth of their size, which is
+    several times faster and still reads every byte, so truncation is found.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return "the file does not exist"
+    if path.stat().st_size == 0:
+        return "the file has zero bytes"
+    try:
+        with Image.open(path) as image:
+            if how == "decode":
+                image.draft("RGB", (image.width // 8, image.height // 8))
+                image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        return f"cannot be read as an image ({error})"
+    return None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Turn a Pillow image of any mode upright (EXIF) and into 8-bit RGB.
+
+    Transparency is laid on white, 16-bit grey is scaled to 8 bits, CMYK, palette and grey are converted.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode in SIXTEEN_BIT_MODES:
+        grey = np.asarray(image).astype(np.uint32)
+        return Image.fromarray((grey >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        return Image.fromarray(np.asarray(image).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def open_rgb(source: str | Path | bytes) -> Image.Image:
+    """Decode a file or its bytes to upright RGB. Raises DataError when that is impossible."""
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return to_rgb(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        name = "an image in a shard" if isinstance(source, bytes) else str(source)
+        raise DataError(f"{name} cannot be read as an image ({error}); replace or remove it.") from None
+
+
+def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
+    """Shrink so that the shorter side has `size` pixels (bicubic); smaller images stay as they are."""
+    shorter = min(image.size)
+    if shorter <= size:
+        return image
+    width, height = (max(1, round(side * size / shorter)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """What a model does to an RGB image before its first layer; recorded in every meta.json.
+
+    The shorter side is resized to `resize` (CLIP's way; with `square` both sides are, as SigLIP does), the centre
+    `crop` x `crop` pixels are kept, and `normalise` maps uint8 to float32 with `mean` and `std` of the unit range.
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation = "bicubic"
+    square: bool = False
+
+    def pixels(self, encoded: bytes, plain: bool) -> torch.Tensor:
+        """Decode, resize and crop to uint8 [3, crop, crop].
+
+        `plain` marks bytes this project wrote itself (upright 8-bit RGB), which torchvision decodes fast.
+        """
+        import torch
+        from torchvision.io import ImageReadMode, decode_image
+        from torchvision.transforms.v2 import functional as transforms
+
+        if plain:
+            buffer = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+            image = decode_image(buffer, mode=ImageReadMode.RGB)
+        else:
+            image = torch.from_numpy(np.array(open_rgb(encoded))).permute(2, 0, 1)
+        size = [self.resize, self.resize] if self.square else [self.resize]
+        if min(image.shape[1:]) != self.resize or (self.square and image.shape[1] != image.shape[2]):
+            mode = transforms.InterpolationMode(self.interpolation)
+            image = transforms.resize(image, size, interpolation=mode, antialias=True)
+        return transforms.center_crop(image, [self.crop, self.crop])
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 [B, 3, H, W] -> float32 [B, 3, H, W], on the device the pixels are on."""
+        import torch
+
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        return (pixels.to(torch.float32) / 255 - mean) / std

@@ -1,0 +1,40 @@
+"""Progress with rates: a bar on a terminal, a plain line every ten seconds in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def progress(items: Iterable[Item], total: int, unit: str, description: str, step: int = 1) -> Iterator[Item]:
+    """Yield `items` while reporting how many of `total` `unit`s are done; each item counts for `step`."""
+    if sys.stderr.isatty():
+        with tqdm(total=total, unit=unit, desc=description, unit_scale=step != 1) as bar:
+            for item in items:
+                yield item
+                bar.update(min(step, total - bar.n))
+        return
+    started = reported = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done = min(done + step, total)
+        now = time.monotonic()
+        if now - reported >= SECONDS_BETWEEN_LINES:
+            reported = now
+            if done < total:
+                _line(description, done, total, unit, now - started)
+    _line(description, done, total, unit, time.monotonic() - started)
+
+
+def _line(description: str, done: int, total: int, unit: str, seconds: float) -> None:
+    rate = done / max(seconds, 1e-9)
+    sys.stderr.write(f"{description}: {done}/{total} {unit} in {seconds:.1f} s ({rate:.1f} {unit}/s)\n")
+    sys.stderr.flush()

@@ -1,0 +1,62 @@
+"""Input formats: one module each, registered in `open_source`. A source yields records; checking is annotations'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cusa.config import DatasetSection
+
+MODULES = {"openmoji": "cusa.sources.openmoji", "published": "cusa.sources.published"}
+
+
+class Record(NamedTuple):
+    """One caption of one image, or an image without caption (caption None)."""
+
+    split: str
+    image_id: str
+    image_path: str
+    caption: str | None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class MalformedRow:
+    """A row that is no record; `where` and `why` go into the problem report."""
+
+    where: str
+    why: str
+
+
+class SentencePair(NamedTuple):
+    """Two sentences and how alike they are, higher is more alike."""
+
+    first: str
+    second: str
+    score: float
+
+
+class Source:
+    """Base class: a format reads its files in `records` and offers extra benchmark data where it has some."""
+
+    def records(self) -> Iterator[Record | MalformedRow]:
+        """Every (image, caption) pair and every caption-less image, in the order of the files."""
+        raise TypeError(f"{type(self).__name__} has to define records()")
+
+    def extended_positives(self) -> Iterator[tuple[str, str]]:
+        """(query caption, image id) for every right answer among the test images."""
+        yield from ()
+
+    def sentence_pairs(self) -> Iterator[SentencePair]:
+        """Sentence pairs with a gold score."""
+        yield from ()
+
+
+def open_source(dataset: DatasetSection, image_folder: Path) -> Source:
+    """The source for a dataset section; `image_folder` is where a format that makes its own images puts them."""
+    module: Any = import_module(MODULES[getattr(dataset, "format")])  # noqa: B009 - defined by each subclass
+    source: Source = module.open_source(dataset, image_folder)
+    return source

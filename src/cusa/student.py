@@ -1,0 +1,206 @@
+"""The student: a dual encoder or a pair of towers, and the four heads of the paper.
+
+Each head is LayerNorm(D), Linear(D, D): cross heads serve image-text retrieval, uni heads image-image and
+text-text. Heads of a loss family that is off do not exist; asking for one gives the features before the heads, as
+the published evaluation does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cusa import config
+from cusa.errors import ConfigurationError
+from cusa.images import ImageTransform
+from cusa.teachers import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
+from cusa.teachers.huggingface_vision import transform_of
+
+HeadName = Literal["cross", "uni"]
+TextInput = Tensor | Mapping[str, Tensor]
+HEAD_STD = 0.02
+
+
+class Backbone(nn.Module):
+    """Everything before the heads.
+
+    `image_transform` is None where the image tower is frozen (its input is cached features); `tokenises` is False
+    where the text tower is.
+    """
+
+    dimension: int
+    image_transform: ImageTransform | None
+    tokenises: bool
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """uint8 pixels [B, 3, H, W], or a frozen tower's features [B, d] -> [B, dimension]."""
+        raise TypeError(f"{type(self).__name__} has to define image_features()")
+
+    def text_features(self, texts: TextInput) -> Tensor:
+        """Token tensors [B, T], or a frozen tower's features [B, d] -> [B, dimension]."""
+        raise TypeError(f"{type(self).__name__} has to define text_features()")
+
+    def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Token ids of each caption, and the padding id."""
+        raise TypeError(f"{type(self).__name__} has to define tokenise()")
+
+    def pretrained_parameters(self) -> set[Tensor]:
+        """Parameters that `train.tower_lr` applies to."""
+        return set()
+
+
+class DualEncoder(Backbone):
+    """A Hugging Face model with get_image_features and get_text_features (CLIP, SigLIP, ...)."""
+
+    tokenises = True
+
+    def __init__(self, name: str, max_tokens: int) -> None:
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
+
+        super().__init__()
+        disable_progress_bar()
+        try:
+            self.model: Any = AutoModel.from_pretrained(name)
+            self.tokeniser: Any = AutoTokenizer.from_pretrained(name)
+            self.image_transform = transform_of(name, None)
+        except OSError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigurationError(
+                f"student.name {name} could not be loaded ({reason}). Give the path of a folder with the model, its "
+                "tokeniser and its preprocessor_config.json, or make sure that the hub can be reached."
+            ) from error
+        for method in ("get_image_features", "get_text_features"):
+            if not hasattr(self.model, method):
+                raise ConfigurationError(
+                    f"student.name {name} is a {type(self.model).__name__}, which has no {method}; choose a dual "
+                    "encoder such as CLIP or SigLIP, or a pair of `towers`."
+                )
+        # The losses bring their own temperatures; these would get no gradient.
+        for unused in ("logit_scale", "logit_bias"):
+            if isinstance(getattr(self.model, unused, None), nn.Parameter):
+                getattr(self.model, unused).requires_grad_(False)
+        limit = getattr(self.model.config, "text_config", self.model.config).max_position_embeddings
+        self.max_tokens = min(max_tokens, limit)
+        self.dimension = self._dimension()
+
+    @torch.no_grad()
+    def _dimension(self) -> int:
+        token = self.tokeniser.pad_token_id or 0
+        return _pooled(self.model.get_text_features(input_ids=torch.tensor([[token, token]]))).shape[1]
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """uint8 pixels [B, 3, H, W] -> [B, dimension]."""
+        assert self.image_transform is not None
+        return _pooled(self.model.get_image_features(pixel_values=self.image_transform.normalise(images)))
+
+    def text_features(self, texts: TextInput) -> Tensor:
+        """Token tensors [B, T] -> [B, dimension]."""
+        return _pooled(self.model.get_text_features(**texts))
+
+    def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
+        """The model's own tokeniser, truncated."""
+        encoded = self.tokeniser(list(captions), truncation=True, max_length=self.max_tokens)
+        return encoded["input_ids"], int(self.tokeniser.pad_token_id or 0)
+
+    def pretrained_parameters(self) -> set[Tensor]:
+        """All of them."""
+        return set(self.model.parameters())
+
+
+class TowerPair(Backbone):
+    """An image and a text encoder, each projected to one space; frozen ones live in the feature store only."""
+
+    def __init__(self, towers: config.Towers, max_tokens: int) -> None:
+        super().__init__()
+        self.dimension = towers.dimension
+        self.max_tokens = max_tokens
+        image_tower = load_image_encoder(towers.image.name, towers.image.image_size)
+        text_tower = load_text_encoder(towers.text.name)
+        self.image_tower: ImageEncoder | None = image_tower if towers.image.trainable else None
+        self.text_tower: TextEncoder | None = text_tower if towers.text.trainable else None
+        self.image_transform = image_tower.transform if towers.image.trainable else None
+        self.tokenises = towers.text.trainable
+        self.image_projection = _projection(image_tower.dimension, towers.dimension)
+        self.text_projection = _projection(text_tower.dimension, towers.dimension)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Pixels of a trainable tower, or the features of a frozen one -> [B, dimension]."""
+        features = images if self.image_tower is None else self.image_tower(images)
+        projected: Tensor = self.image_projection(features)
+        return projected
+
+    def text_features(self, texts: TextInput) -> Tensor:
+        """Tokens of a trainable tower, or the features of a frozen one -> [B, dimension]."""
+        features = texts if self.text_tower is None else self.text_tower(texts)
+        projected: Tensor = self.text_projection(features)
+        return projected
+
+    def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
+        """The trainable text tower's tokeniser."""
+        assert self.text_tower is not None
+        return self.text_tower.tokenise(captions, self.max_tokens), self.text_tower.pad_token
+
+    def pretrained_parameters(self) -> set[Tensor]:
+        """Those of the trainable towers, not the projections."""
+        towers = [tower for tower in (self.image_tower, self.text_tower) if tower is not None]
+        return {parameter for tower in towers for parameter in tower.parameters()}
+
+
+class Student(nn.Module):
+    """A backbone and the heads that the losses need."""
+
+    def __init__(self, backbone: Backbone, losses: config.LossConfiguration) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.ModuleDict()
+        if losses.contrastive is not None or losses.cross_softlabel is not None:
+            self._add_heads("cross")
+        if losses.uni_softlabel is not None:
+            self._add_heads("uni")
+
+    def _add_heads(self, family: HeadName) -> None:
+        for modality in ("image", "text"):
+            dimension = self.backbone.dimension
+            linear = nn.Linear(dimension, dimension)
+            nn.init.normal_(linear.weight, std=HEAD_STD)
+            self.heads[f"{family}_{modality}"] = nn.Sequential(nn.LayerNorm(dimension), linear)
+
+    def head(self, features: Tensor, family: HeadName, modality: str) -> Tensor:
+        """Apply a head to backbone features [B, D]; the features themselves where the head does not exist."""
+        name = f"{family}_{modality}"
+        return self.heads[name](features) if name in self.heads else features
+
+    def encode_image(self, images: Tensor, head: HeadName) -> Tensor:
+        """Image inputs (see Backbone.image_features) -> embeddings [B, D], not normalised."""
+        return self.head(self.backbone.image_features(images), head, "image")
+
+    def encode_text(self, texts: TextInput, head: HeadName) -> Tensor:
+        """Text inputs (see Backbone.text_features) -> embeddings [B, D], not normalised."""
+        return self.head(self.backbone.text_features(texts), head, "text")
+
+
+def build_student(settings: config.Student, losses: config.LossConfiguration) -> Student:
+    """Load the pre-trained parts and initialise the rest from torch's random state."""
+    backbone: Backbone
+    if settings.name is not None:
+        backbone = DualEncoder(settings.name, settings.max_tokens)
+    else:
+        assert settings.towers is not None
+        backbone = TowerPair(settings.towers, settings.max_tokens)
+    return Student(backbone, losses)
+
+
+def _projection(dimension: int, target: int) -> nn.Linear:
+    linear = nn.Linear(dimension, target, bias=False)
+    nn.init.normal_(linear.weight, std=dimension**-0.5)
+    return linear
+
+
+def _pooled(output: Any) -> Tensor:
+    """transformers 5 returns an output object whose pooler_output is the projected feature."""
+    features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return features

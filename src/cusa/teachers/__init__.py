@@ -1,0 +1,109 @@
+"""Frozen uni-modal models and their cached features. One module a kind of model; the registry is at the end.
+
+The same encoders serve as teachers, as frozen towers (cached like a teacher) and as trainable towers of a student.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from cusa.errors import ConfigurationError
+from cusa.files import sha256_of_file
+
+if TYPE_CHECKING:
+    from cusa.images import ImageTransform
+
+
+class ImageEncoder(nn.Module):
+    """A vision model with its transform. `weights_file` is None when the weights came from no single file."""
+
+    name: str
+    dimension: int
+    transform: ImageTransform
+    weights_file: Path | None = None
+
+    @abstractmethod
+    def features(self, pixels: Tensor) -> Tensor:
+        """Normalised float pixels [B, 3, H, W] -> pooled features [B, dimension]."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 pixels [B, 3, H, W], as `transform.pixels` gives them -> features [B, dimension]."""
+        return self.features(self.transform.normalise(pixels))
+
+
+class TextEncoder(nn.Module):
+    """A sentence model with its tokeniser."""
+
+    name: str
+    dimension: int
+    weights_file: Path | None = None
+
+    @abstractmethod
+    def tokenise(self, captions: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        """Token ids of each caption, special tokens included, truncated to `max_tokens` or the model's limit."""
+
+    @property
+    @abstractmethod
+    def pad_token(self) -> int:
+        """The id that fills short captions up."""
+
+    @abstractmethod
+    def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """`input_ids` and `attention_mask`, int64 [B, T] -> sentence embeddings [B, dimension]."""
+
+
+def weights_sha256(encoder: ImageEncoder | TextEncoder) -> str:
+    """SHA-256 of the weights' file, or of the tensors in the order of their names where there is no one file."""
+    if encoder.weights_file is not None:
+        return sha256_of_file(encoder.weights_file)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+IMAGE_ENCODERS = {
+    "efficientnet-lite0": "cusa.teachers.efficientnet_lite0",
+    "timm/": "cusa.teachers.timm_vision",
+    "": "cusa.teachers.huggingface_vision",
+}
+
+
+def load_image_encoder(name: str, image_size: int | None = None) -> ImageEncoder:
+    """An image encoder in eval mode by its configured name (see config/README.md)."""
+    from_timm = name.startswith("timm/") or _is_timm_folder(name)
+    kind = name if name in IMAGE_ENCODERS else "timm/" if from_timm else ""
+    encoder: ImageEncoder = _load(IMAGE_ENCODERS[kind], name, image_size)
+    return encoder
+
+
+def load_text_encoder(name: str) -> TextEncoder:
+    """A sentence encoder in eval mode by its configured name (see config/README.md)."""
+    encoder: TextEncoder = _load("cusa.teachers.sentence_encoder", name)
+    return encoder
+
+
+def _load(module_name: str, name: str, *arguments: Any) -> Any:
+    module: Any = import_module(module_name)
+    try:
+        return module.load(name, *arguments).eval()
+    except (OSError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigurationError(
+            f"the model {name} could not be loaded ({reason}). Give the path of a folder that holds it, or make sure "
+            "that the package or the hub it comes from can be reached."
+        ) from error
+
+
+def _is_timm_folder(name: str) -> bool:
+    config = Path(name).expanduser() / "config.json"
+    return config.is_file() and '"architecture"' in config.read_text(encoding="utf-8")

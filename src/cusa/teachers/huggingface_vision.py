@@ -1,0 +1,82 @@
+"""Any vision model of transformers (ViT, DINOv2, ConvNeXt, the vision side of CLIP or SigLIP) by name or folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cusa.errors import ConfigurationError
+from cusa.images import ImageTransform, Interpolation
+from cusa.teachers import ImageEncoder
+
+INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+
+class HuggingFaceVision(ImageEncoder):
+    """The model's pooled output, or the mean of its last hidden state where it has none."""
+
+    def __init__(self, name: str, image_size: int | None) -> None:
+        from transformers import AutoModel
+        from transformers.utils.logging import disable_progress_bar
+
+        super().__init__()
+        self.name = name
+        disable_progress_bar()
+        model = AutoModel.from_pretrained(name)
+        # A dual encoder brings its vision side along.
+        self.network = getattr(model, "vision_model", model)
+        config = getattr(model.config, "vision_config", model.config)
+        sizes = getattr(config, "hidden_sizes", None)
+        self.dimension = sizes[-1] if sizes else config.hidden_size
+        self.transform = transform_of(name, image_size)
+        self.weights_file = weights_file(name)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, dimension]."""
+        output = self.network(pixel_values=pixels)
+        pooled: Tensor | None = getattr(output, "pooler_output", None)
+        if pooled is None:
+            return (
+                output.last_hidden_state.flatten(2).mean(dim=-1)
+                if output.last_hidden_state.ndim == 4
+                else (output.last_hidden_state.mean(dim=1))
+            )
+        return pooled.flatten(1)
+
+
+def load(name: str, image_size: int | None) -> HuggingFaceVision:
+    """A pre-trained transformers vision model."""
+    return HuggingFaceVision(str(Path(name).expanduser()) if name.startswith("~") else name, image_size)
+
+
+def transform_of(name: str, image_size: int | None) -> ImageTransform:
+    """The transform that a model's preprocessor_config.json describes."""
+    from transformers import AutoImageProcessor
+
+    settings: Any = AutoImageProcessor.from_pretrained(name).to_dict()
+    size = settings.get("size") or {}
+    side = size.get("shortest_edge") or size.get("height")
+    if side is None and image_size is None:
+        raise ConfigurationError(f"{name} does not say its input size ({size}); give image_size in the configuration.")
+    crop_size = settings.get("crop_size") if settings.get("do_center_crop") else None
+    crop = crop_size["height"] if isinstance(crop_size, dict) else crop_size or side
+    if image_size is not None:
+        side, crop = round((side or crop) * image_size / crop), image_size
+    return ImageTransform(
+        resize=side,
+        crop=crop,
+        mean=tuple(settings["image_mean"]),
+        std=tuple(settings["image_std"]),
+        interpolation=INTERPOLATIONS.get(int(settings.get("resample", 3)), "bicubic"),
+        square="shortest_edge" not in size,
+    )
+
+
+def weights_file(name: str) -> Path | None:
+    """The model's one safetensors file, in its folder or in the hub's cache; None when it is sharded."""
+    from transformers.utils import cached_file
+
+    found = cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False)
+    return Path(found) if found else None

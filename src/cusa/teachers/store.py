@@ -1,0 +1,96 @@
+"""The feature store: features.npy in row order, opened by memory-mapping, with meta.json saying what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cusa.errors import DataError
+from cusa.files import read_json, whole_folder, write_json
+
+FEATURES = "features.npy"
+META = "meta.json"
+
+
+class FeatureStore:
+    """Read-only features [rows, d] of one split; rows are fetched from disk as they are asked for."""
+
+    def __init__(self, folder: str | Path, rows: int, model: str | None = None, sha256: str | None = None) -> None:
+        """Open and check a store.
+
+        Raises DataError unless it has `rows` rows, all written, and was made by `model` with the weights `sha256`
+        (where given).
+        """
+        self.folder = Path(folder)
+        path = self.folder / FEATURES
+        if not path.is_file() or not (self.folder / META).is_file():
+            raise DataError(f"{self.folder} has no {FEATURES} with its {META}; run `snakemake features` first.")
+        self.meta: dict[str, Any] = read_json(self.folder / META)
+        try:
+            self.features: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            raise DataError(f"{path} is not a complete npy file ({error}); {_AGAIN}") from None
+        if self.features.ndim != 2 or self.features.dtype not in (np.float16, np.float32):
+            raise DataError(
+                f"{path} holds {self.features.dtype} of shape {self.features.shape}; expected float16 or float32 "
+                f"of shape [{rows}, d]; {_AGAIN}"
+            )
+        if len(self.features) != rows:
+            raise DataError(
+                f"{path} has {len(self.features)} rows, but the split has {rows}; the data changed after the "
+                f"features were extracted, so {_AGAIN}"
+            )
+        if model is not None and self.meta["model"] != model:
+            raise DataError(f"{path} was extracted by {self.meta['model']}, but {model} is configured; {_AGAIN}")
+        if sha256 is not None and self.meta["weights_sha256"] != sha256:
+            raise DataError(
+                f"{path} was extracted with other weights of {self.meta['model']} (sha256 "
+                f"{self.meta['weights_sha256'][:12]}...) than those configured now ({sha256[:12]}...); {_AGAIN}"
+            )
+
+    @property
+    def dimension(self) -> int:
+        """Length of a feature vector."""
+        return int(self.features.shape[1])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Copies of the given rows, float32 [len(rows), d]."""
+        return self.features[rows].astype(np.float32)
+
+
+_AGAIN = "delete this folder and run `snakemake features` again."
+
+
+def write_features(
+    folder: str | Path,
+    rows: int,
+    dimension: int,
+    dtype: str,
+    parts: Iterable[np.ndarray],
+    meta: Mapping[str, Any],
+) -> None:
+    """Write features as they come, in row order, straight into the final array on disk; no second copy in memory.
+
+    Raises DataError when `parts` do not add up to `rows` rows, or hold values that are not finite in `dtype`.
+    """
+    with whole_folder(folder) as temporary:
+        path = temporary / FEATURES
+        target = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=(rows, dimension))
+        done = 0
+        for part in parts:
+            if done + len(part) > rows:
+                raise DataError(f"{folder}: more than {rows} feature rows came out of the model.")
+            target[done : done + len(part)] = part
+            if not np.isfinite(target[done : done + len(part)]).all():
+                row = done + int(np.flatnonzero(~np.isfinite(part.astype(dtype)).all(axis=1))[0])
+                raise DataError(
+                    f"{folder}: the features of row {row} are not finite in {dtype}; use dtype: float32 for this model."
+                )
+            done += len(part)
+        if done != rows:
+            raise DataError(f"{folder}: {done} feature rows came out of the model, expected {rows}.")
+        target.flush()
+        write_json(temporary / META, {**meta, "rows": rows, "d": dimension, "dtype": dtype})

@@ -1,0 +1,46 @@
+"""Any vision model of timm, as `timm/NAME` or a folder that timm's own saving wrote."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from torch import Tensor
+
+from cusa.images import ImageTransform
+from cusa.teachers import ImageEncoder
+
+
+class TimmVision(ImageEncoder):
+    """Pooled features before the classifier, with the transform that timm records for the weights."""
+
+    def __init__(self, name: str, image_size: int | None) -> None:
+        import timm
+
+        super().__init__()
+        self.name = name
+        folder = Path(name).expanduser()
+        source = f"local-dir:{folder}" if folder.is_dir() else name.removeprefix("timm/")
+        self.network = timm.create_model(source, pretrained=True, num_classes=0)
+        if (weights := folder / "model.safetensors").is_file():
+            self.weights_file = weights
+        settings = timm.data.resolve_model_data_config(self.network)
+        crop = image_size or settings["input_size"][1]
+        self.dimension = self.network.num_features
+        self.transform = ImageTransform(
+            resize=max(crop, math.floor(crop / settings["crop_pct"])),
+            crop=crop,
+            mean=settings["mean"],
+            std=settings["std"],
+            interpolation=settings["interpolation"],
+        )
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, dimension]."""
+        pooled: Tensor = self.network(pixels)
+        return pooled
+
+
+def load(name: str, image_size: int | None) -> TimmVision:
+    """A pre-trained timm model."""
+    return TimmVision(name, image_size)

@@ -1,0 +1,29 @@
+rule convert:
+    input:
+        list(getattr(CONFIGURATION.dataset, "annotations", {}).values()),
+    output:
+        expand(f"{DATA}/annotations/{{split}}.json", split=["train", "val", "test"]),
+        annotation_tables(*TABLES),
+        problems=f"{DATA}/annotations/problems.json",
+        images=(
+            [directory(f"{DATA}/images")]
+            if CONFIGURATION.dataset.format == "openmoji"
+            else []
+        ),
+    params:
+        dataset=as_json(CONFIGURATION.dataset),
+        folder=f"{DATA}/annotations",
+        images=f"{DATA}/images",
+    log:
+        log_of("convert", "convert"),
+    benchmark:
+        timing_of("convert", "convert")
+    threads: 8
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    conda:
+        "../../envs/data.yaml"
+    shell:
+        "python {SCRIPTS}/convert.py --dataset {params.dataset:q} --images {params.images}"
+        " --output {params.folder} --threads {threads} > {log} 2>&1"

@@ -1,0 +1,132 @@
+# What the rules share: the validated configuration, the names of runs and models, and who needs which files.
+import json
+import os
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+# The library need not be installed where the jobs run: conda environments hold only its dependencies.
+sys.path.insert(0, f"{workflow.basedir}/src")
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [f"{workflow.basedir}/src", os.environ.get("PYTHONPATH")])
+)
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+
+from cusa.benchmarks import data_of
+from cusa.config import check_files, load
+from cusa.errors import ConfigurationError
+
+try:
+    CONFIGURATION = load(config)
+    check_files(CONFIGURATION)
+except ConfigurationError as error:
+    raise WorkflowError(str(error)) from None
+
+DATA = f"results/{CONFIGURATION.dataset.name}"
+RUN = f"{DATA}/runs/{{experiment}}/seed{{seed}}"
+SCRIPTS = f"{workflow.basedir}/workflow/scripts"
+EXPERIMENTS = list(CONFIGURATION.active_experiments)
+BENCHMARKS = [name for name, settings in CONFIGURATION.benchmarks if settings is not None]
+BENCHMARK_DATA = {name: data_of(name) for name in BENCHMARKS}
+SPLITS = ["train", "val", "test"] + ["variants"] * ("variants" in CONFIGURATION.dataset.provides)
+TABLES = sorted(CONFIGURATION.dataset.provides & {"extended_positives", "sentence_pairs"})
+ON_GPU = CONFIGURATION.train.gpus > 0
+
+
+wildcard_constraints:
+    split="|".join(SPLITS),
+    experiment="|".join(EXPERIMENTS),
+    seed=r"\d+",
+    benchmark="|".join(BENCHMARKS) or "none",
+
+
+def as_json(section):
+    """A section of the configuration as one line: Snakemake compares it to decide whether a job is up to date."""
+    return json.dumps(section.model_dump(mode="json"), sort_keys=True)
+
+
+def run_files(name):
+    """One file of every run, in the order of the table of experiments."""
+    return expand(
+        f"{RUN}/{name}",
+        experiment=EXPERIMENTS,
+        seed=CONFIGURATION.seeds,
+        benchmark=BENCHMARKS,
+    )
+
+
+def annotation_tables(*extra):
+    return expand(f"{DATA}/annotations/{{name}}.parquet", name=["images", "captions", *extra])
+
+
+def student_of(wildcards):
+    return CONFIGURATION.run(wildcards.experiment, CONFIGURATION.seeds[0]).student
+
+
+def frozen_models(modality):
+    """Every model whose features are cached, by folder: teachers in use, and frozen towers of the students."""
+    runs = [CONFIGURATION.run(experiment, CONFIGURATION.seeds[0]) for experiment in EXPERIMENTS]
+    models = [getattr(run.teachers, modality) for run in runs if run.teachers is not None]
+    towers = [getattr(run.student.towers, modality) for run in runs if run.student.towers is not None]
+    frozen = [tower for tower in towers if not tower.trainable]
+    chosen = {}
+    for model in [*models, *frozen]:
+        settings = {**model.model_dump(mode="json")}
+        settings.pop("trainable", None)
+        # A tower that is also the teacher shares its features, in the wider of the two types.
+        if (other := chosen.get(model.folder)) and other["dtype"] == "float32":
+            settings["dtype"] = "float32"
+        chosen[model.folder] = settings
+    return chosen
+
+
+FROZEN = {modality: frozen_models(modality) for modality in ("image", "text")}
+
+
+def feature_files():
+    """Everything the target `features` builds: what some run or benchmark reads."""
+    files = []
+    for experiment in EXPERIMENTS:
+        wildcards = type("Wildcards", (), {"experiment": experiment})
+        files += [path for path in training_inputs(wildcards) if "/teachers/" in path]
+        for data in {data for needed in BENCHMARK_DATA.values() for data in needed}:
+            wildcards.data = data
+            files += [path for path in embedding_inputs(wildcards) if "/teachers/" in path]
+    return sorted(set(files))
+
+
+def student_inputs(student, split):
+    """The files a student reads of one split: shards or cached features, images and captions alike."""
+    files = annotation_tables()
+    towers = student.towers
+    if towers is None or towers.image.trainable:
+        files.append(f"{DATA}/shards/{split}")
+    else:
+        files.append(f"{DATA}/teachers/image/{towers.image.folder}/{split}/features.npy")
+    if towers is not None and not towers.text.trainable and split in ("train", "val", "test"):
+        files.append(f"{DATA}/teachers/text/{towers.text.folder}/{split}/features.npy")
+    return files
+
+
+def training_inputs(wildcards):
+    run = CONFIGURATION.run(wildcards.experiment, CONFIGURATION.seeds[0])
+    selection = "val" if run.train.select_on == "val" else "test"
+    files = student_inputs(run.student, "train") + student_inputs(run.student, selection)
+    if run.teachers is not None:
+        files.append(f"{DATA}/teachers/image/{run.teachers.image.folder}/train/features.npy")
+        files.append(f"{DATA}/teachers/text/{run.teachers.text.folder}/train/features.npy")
+    return sorted(set(files))
+
+
+def embedding_inputs(wildcards):
+    if wildcards.data in SPLITS:
+        return student_inputs(student_of(wildcards), wildcards.data)
+    return [f"{DATA}/annotations/{wildcards.data}.parquet"]
+
+
+def log_of(rule, name):
+    return f"{DATA}/logs/{rule}/{name}.log"
+
+
+def timing_of(rule, name):
+    return f"{DATA}/timings/{rule}/{name}.tsv"

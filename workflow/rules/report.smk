@@ -1,0 +1,74 @@
+rule summarise:
+    input:
+        results=run_files("benchmarks/{benchmark}.json"),
+        problems=f"{DATA}/annotations/problems.json",
+    output:
+        parquet=f"{DATA}/summary.parquet",
+        markdown=report(
+            f"{DATA}/summary.md", caption="../report/summary.rst", category="Results"
+        ),
+    params:
+        annotations=f"{DATA}/annotations",
+    log:
+        log_of("summarise", "summarise"),
+    benchmark:
+        timing_of("summarise", "summarise")
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../../envs/data.yaml"
+    shell:
+        "python {SCRIPTS}/summarise.py --annotations {params.annotations} --parquet {output.parquet}"
+        " --markdown {output.markdown} {input.results} > {log} 2>&1"
+
+
+# The gallery searches the test pictures by text and the labelled pictures (or the test pictures) by picture.
+GALLERY_EXPERIMENTS = [name for name in CONFIGURATION.report.gallery.experiments if name in EXPERIMENTS]
+GALLERY_DATA = ["test"] + ["variants"] * ("variants" in SPLITS)
+
+
+rule render_report:
+    input:
+        annotation_tables(),
+        expand(
+            f"{RUN}/embeddings/{{data}}",
+            experiment=GALLERY_EXPERIMENTS,
+            seed=CONFIGURATION.seeds[0],
+            data=GALLERY_DATA,
+        ),
+        expand(f"{DATA}/shards/{{split}}", split=GALLERY_DATA),
+        run_files("run.json"),
+        run_files("history.parquet"),
+        summary=f"{DATA}/summary.parquet",
+    output:
+        page=report(
+            f"{DATA}/report/index.html", caption="../report/page.rst", category="Results"
+        ),
+        figures=report(
+            expand(
+                f"{DATA}/report/figures/{{figure}}.svg",
+                figure=["validation", "losses", "temperatures"],
+            ),
+            caption="../report/figure.rst",
+            category="Training",
+        ),
+    params:
+        gallery=as_json(CONFIGURATION.report.gallery),
+        data=DATA,
+        figures=f"{DATA}/report/figures",
+        runs=expand(RUN, experiment=EXPERIMENTS, seed=CONFIGURATION.seeds),
+    log:
+        log_of("render_report", "render_report"),
+    benchmark:
+        timing_of("render_report", "render_report")
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    conda:
+        "../../envs/data.yaml"
+    shell:
+        "python {SCRIPTS}/render_report.py --data {params.data} --summary {input.summary} --gallery {params.gallery:q}"
+        " --output {output.page} --figures {params.figures} {params.runs} > {log} 2>&1"

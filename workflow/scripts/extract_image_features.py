@@ -1,0 +1,30 @@
+"""Run a frozen image model over the shards of one split and store its features.
+
+    python workflow/scripts/extract_image_features.py --shards results/openmoji/shards/train \
+        --model '{"name": "efficientnet-lite0"}' --output results/openmoji/teachers/image/efficientnet-lite0/train
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from cusa.command import run
+from cusa.config import ImageModel, validate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", required=True, type=Path, help="folder of one split's shards")
+    parser.add_argument("--model", required=True, help="name, image_size, batch_size and dtype, as JSON")
+    parser.add_argument("--output", required=True, type=Path, help="folder for features.npy and meta.json")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gpu", action="store_true")
+    arguments = parser.parse_args()
+    from cusa.teachers.extraction import extract_image_features
+
+    settings = validate(ImageModel, json.loads(arguments.model))
+    extract_image_features(arguments.shards, settings, arguments.output, arguments.threads, arguments.gpu)
+
+
+if __name__ == "__main__":
+    run(main)

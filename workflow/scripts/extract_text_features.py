@@ -1,0 +1,32 @@
+"""Run a frozen sentence model over the cleaned captions of one split and store its features.
+
+    python workflow/scripts/extract_text_features.py --annotations results/openmoji/annotations --split train \
+        --model '{"name": "all-MiniLM-L6-v2"}' --output results/openmoji/teachers/text/all-MiniLM-L6-v2/train
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from cusa.command import run
+from cusa.config import TextModel, validate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--annotations", required=True, type=Path, help="folder that convert.py wrote")
+    parser.add_argument("--split", required=True)
+    parser.add_argument("--model", required=True, help="name, batch_size and dtype, as JSON")
+    parser.add_argument("--output", required=True, type=Path, help="folder for features.npy and meta.json")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gpu", action="store_true")
+    arguments = parser.parse_args()
+    from cusa.teachers.extraction import extract_text_features
+
+    settings = validate(TextModel, json.loads(arguments.model))
+    where, split, threads = arguments.annotations, arguments.split, arguments.threads
+    extract_text_features(where, split, settings, arguments.output, threads, arguments.gpu)
+
+
+if __name__ == "__main__":
+    run(main)

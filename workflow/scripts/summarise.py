@@ -1,0 +1,26 @@
+"""Collect the benchmarks' JSON files into one table, as Parquet and Markdown.
+
+    python workflow/scripts/summarise.py --annotations results/openmoji/annotations \
+        --parquet results/openmoji/summary.parquet --markdown results/openmoji/summary.md \
+        results/openmoji/runs/*/seed*/benchmarks/*.json
+"""
+
+import argparse
+from pathlib import Path
+
+from cusa.command import run
+from cusa.summary import summarise
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", type=Path, help="JSON files of benchmarks")
+    parser.add_argument("--annotations", required=True, type=Path, help="folder with problems.json")
+    parser.add_argument("--parquet", required=True, type=Path)
+    parser.add_argument("--markdown", required=True, type=Path)
+    arguments = parser.parse_args()
+    summarise(arguments.results, arguments.annotations, arguments.parquet, arguments.markdown)
+
+
+if __name__ == "__main__":
+    run(main)

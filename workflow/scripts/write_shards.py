@@ -1,0 +1,29 @@
+"""Write the WebDataset shards and the index of one split.
+
+    python workflow/scripts/write_shards.py --annotations results/openmoji/annotations --split train \
+        --settings '{"shorter_side": 224}' --output results/openmoji/shards/train
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from cusa.command import run
+from cusa.config import Shards, validate
+from cusa.shards import write_split
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--annotations", required=True, type=Path, help="folder that convert.py wrote")
+    parser.add_argument("--split", required=True)
+    parser.add_argument("--settings", required=True, help="the section `shards` of the configuration, as JSON")
+    parser.add_argument("--output", required=True, type=Path, help="folder for the tars and index.parquet")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    settings = validate(Shards, json.loads(arguments.settings))
+    write_split(arguments.annotations, arguments.split, arguments.output, settings, arguments.threads)
+
+
+if __name__ == "__main__":
+    run(main)
