@@ -17,9 +17,9 @@ from cusa.errors import DataError
 from cusa.images import ImageTransform
 from cusa.layout import DatasetFolder
 from cusa.shards import ShardReader
-from cusa.student import Backbone, TextInput
+from cusa.student import Backbone, FrozenDimensions, TextInput
 from cusa.teachers.extraction import pad_tokens
-from cusa.teachers.store import FeatureStore
+from cusa.teachers.store import FeatureStore, feature_dimension
 
 
 class PixelInputs:
@@ -139,6 +139,17 @@ class TrainingBatch:
         """Page-locked copies, which the loader makes for GPUs."""
         self.images = self.images.pin_memory()
         return self
+
+
+def frozen_dimensions(student: config.Student, folder: DatasetFolder, split: str) -> FrozenDimensions:
+    """How long the cached features of the student's frozen towers are. Raises DataError when they are missing."""
+    if (towers := student.towers) is None:
+        return FrozenDimensions()
+    image, text = towers.image, towers.text
+    return FrozenDimensions(
+        image=0 if image.trainable else feature_dimension(folder.features("image", image.folder, split)),
+        text=0 if text.trainable else feature_dimension(folder.features("text", text.folder, split)),
+    )
 
 
 class TrainingPairs(Dataset[TrainingBatch]):

@@ -252,22 +252,21 @@ def _pair(start: float, low: float, high: float, *, tied: bool, learned: bool) -
     return TemperaturePair(image=one, text=one, tied=tied, learned=learned)
 
 
-Reduction = Literal["mean", "sum"]
-REDUCTION = Field(
-    default="mean",
-    description="`mean` averages over all B*B entries (published), `sum` sums rows and averages them.",
-)
-SOFT_LOSS = Field(
-    default="kl",
-    description="`kl`, or `contrastive`: cross-entropy with soft targets, reduced as `reduction`.",
-)
+Reduction = Annotated[
+    Literal["mean", "sum"],
+    Field(description="`mean` averages over all B*B entries (published), `sum` sums rows and averages them."),
+]
+SoftLoss = Annotated[
+    Literal["kl", "contrastive"],
+    Field(description="`kl`, or `contrastive`: cross-entropy with soft targets, reduced as `reduction`."),
+]
 
 
 class Contrastive(Section):
     """Image-text contrastive loss; captions of one image share their positives."""
 
     rate: NotNegative = 1.0
-    reduction: Reduction = REDUCTION
+    reduction: Reduction = "mean"
     temperature: Temperature = Temperature()
 
 
@@ -275,8 +274,8 @@ class CrossSoftLabel(Section):
     """CSA: the teachers' similarities as soft labels across modalities."""
 
     rate: NotNegative = Field(default=0.10, description="The paper's alpha.")
-    loss: Literal["kl", "contrastive"] = SOFT_LOSS
-    reduction: Reduction = REDUCTION
+    loss: SoftLoss = "kl"
+    reduction: Reduction = "mean"
     mode: Literal["each", "add", "dot"] = Field(
         default="each",
         description="`each`: image teacher for image-to-text, text teacher for text-to-image; `add`: their mean; "
@@ -290,8 +289,8 @@ class UniSoftLabel(Section):
     """USA: the teachers' similarities as soft labels within each modality."""
 
     rate: NotNegative = Field(default=0.50, description="The paper's beta.")
-    loss: Literal["kl", "contrastive"] = SOFT_LOSS
-    reduction: Reduction = REDUCTION
+    loss: SoftLoss = "kl"
+    reduction: Reduction = "mean"
     temperature: TemperaturePair | Literal["cross"] = Field(
         default=_pair(0.45, 0.10, 1.00, tied=False, learned=True), description="`cross` shares CSA's."
     )

@@ -115,7 +115,8 @@ class ImageTransform:
         if min(image.shape[1:]) != self.resize or (self.square and image.shape[1] != image.shape[2]):
             mode = transforms.InterpolationMode(self.interpolation)
             image = transforms.resize(image, size, interpolation=mode, antialias=True)
-        return transforms.center_crop(image, [self.crop, self.crop])
+        cropped: torch.Tensor = transforms.center_crop(image, [self.crop, self.crop])
+        return cropped
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 [B, 3, H, W] -> float32 [B, 3, H, W], on the device the pixels are on."""

@@ -45,46 +45,42 @@ class Losses:
         return self.contrastive + self.cross + self.uni
 
 
-class ClampedTemperature(nn.Module):
-    """A scalar parameter that is clamped to its bounds before each forward pass."""
-
-    def __init__(self, settings: TemperatureRange, learned: bool) -> None:
-        super().__init__()
-        self.value = nn.Parameter(torch.tensor(settings.start), requires_grad=learned)
-        self.bounds = (settings.min, settings.max)
-
-    @torch.no_grad()
-    def clamp(self) -> None:
-        """Put the value back into its bounds."""
-        self.value.clamp_(*self.bounds)
-
-
 class CUSALoss(nn.Module):
     """Owns the temperatures; see the module's docstring for the formulas."""
 
     def __init__(self, configuration: LossConfiguration) -> None:
         super().__init__()
         self.configuration = configuration
-        self.temperatures = nn.ModuleDict()
+        self.temperatures = nn.ParameterDict()
+        self.bounds: dict[str, tuple[float, float]] = {}
         if (contrastive := configuration.contrastive) is not None:
-            temperature = contrastive.temperature
-            self.temperatures["contrastive"] = ClampedTemperature(temperature, temperature.learned)
+            self._add("contrastive", contrastive.temperature, contrastive.temperature.learned)
         if (cross := configuration.cross_softlabel) is not None:
             tied = cross.mode != "each"
-            self._add("cross", cross.temperature, tied)
-            self._add("cross_teacher", cross.teacher_temperature, tied)
+            self._add_pair("cross", cross.temperature, tied)
+            self._add_pair("cross_teacher", cross.teacher_temperature, tied)
         if (uni := configuration.uni_softlabel) is not None:
             if uni.temperature != "cross":
-                self._add("uni", uni.temperature)
+                self._add_pair("uni", uni.temperature)
             if uni.teacher_temperature != "cross":
-                self._add("uni_teacher", uni.teacher_temperature)
+                self._add_pair("uni_teacher", uni.teacher_temperature)
 
-    def _add(self, name: str, pair: TemperaturePair, always_tied: bool = False) -> None:
+    def _add(self, name: str, settings: TemperatureRange, learned: bool) -> None:
+        self.temperatures[name] = nn.Parameter(torch.tensor(settings.start), requires_grad=learned)
+        self.bounds[name] = (settings.min, settings.max)
+
+    def _add_pair(self, name: str, pair: TemperaturePair, always_tied: bool = False) -> None:
         if pair.tied or always_tied:
-            self.temperatures[name] = ClampedTemperature(tied_range(pair), pair.learned)
+            self._add(name, tied_range(pair), pair.learned)
         else:
-            self.temperatures[f"{name}_image"] = ClampedTemperature(pair.image, pair.learned)
-            self.temperatures[f"{name}_text"] = ClampedTemperature(pair.text, pair.learned)
+            self._add(f"{name}_image", pair.image, pair.learned)
+            self._add(f"{name}_text", pair.text, pair.learned)
+
+    @torch.no_grad()
+    def clamp_temperatures(self) -> None:
+        """Put every temperature back into its bounds; done before each forward pass, as published."""
+        for name, (low, high) in self.bounds.items():
+            self.temperatures[name].clamp_(low, high)
 
     def temperature(self, name: str, modality: str | None = None) -> Tensor:
         """The scalar that `name` ("contrastive", "cross", "cross_teacher", "uni", "uni_teacher") stands for.
@@ -97,12 +93,12 @@ class CUSALoss(nn.Module):
         if uni is not None and name == "uni_teacher" and uni.teacher_temperature == "cross":
             name = "cross_teacher"
         key = name if name in self.temperatures else f"{name}_{modality}"
-        value: Tensor = self.temperatures[key].value
+        value: Tensor = self.temperatures[key]
         return value
 
     def temperature_values(self) -> dict[str, float]:
         """Every temperature by name, for the history."""
-        return {name: float(module.value.detach()) for name, module in self.temperatures.items()}
+        return {name: float(value.detach()) for name, value in self.temperatures.items()}
 
     def forward(
         self,
@@ -120,8 +116,7 @@ class CUSALoss(nn.Module):
         Head outputs are [B, D], not normalised, None where their family is off; teacher features are [B, d], not
         normalised, None where no soft label is on; `image_ids` is int64 [B], equal for captions of one image.
         """
-        for module in self.temperatures.values():
-            module.clamp()
+        self.clamp_temperatures()
         zero = torch.zeros((), device=image_ids.device)
         losses = Losses(zero, zero, zero)
         teacher_similarities = None

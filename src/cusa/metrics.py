@@ -89,7 +89,7 @@ def extended_recall(
     positives = np.unique(np.asarray(positives, dtype=np.int64).reshape(-1, 2), axis=0)
     if not len(positives):
         raise ValueError("there is no positive pair, so nothing can be scored")
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, query, gallery, pairs in (
         (prefix[0], image, text, positives),
         (prefix[1], text, image, positives[:, ::-1]),

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_WORTH_A_LINE = 1.0
 
 
 def progress(items: Iterable[Item], total: int, unit: str, description: str, step: int = 1) -> Iterator[Item]:
@@ -31,7 +32,8 @@ def progress(items: Iterable[Item], total: int, unit: str, description: str, ste
             reported = now
             if done < total:
                 _line(description, done, total, unit, now - started)
-    _line(description, done, total, unit, time.monotonic() - started)
+    if (seconds := time.monotonic() - started) >= SECONDS_WORTH_A_LINE:
+        _line(description, done, total, unit, seconds)
 
 
 def _line(description: str, done: int, total: int, unit: str, seconds: float) -> None:

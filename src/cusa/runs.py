@@ -18,7 +18,7 @@ from cusa import __version__
 from cusa.config import RunConfiguration, validate
 from cusa.errors import DataError
 from cusa.files import read_json, whole_file
-from cusa.student import Student, build_student
+from cusa.student import FrozenDimensions, Student, build_student
 
 WEIGHTS = "best.safetensors"
 RUN = "run.json"
@@ -37,7 +37,6 @@ def save_weights(path: str | Path, tensors: dict[str, Tensor], metadata: dict[st
 def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
     """The trained student of a run folder, in eval mode on the CPU, and the configuration it was trained with."""
     configuration = read_run(folder)
-    student = build_student(configuration.student, configuration.losses)
     path = Path(folder) / WEIGHTS
     try:
         tensors = load_file(path)
@@ -48,6 +47,11 @@ def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
     weights = {
         name.removeprefix(STUDENT_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(STUDENT_PREFIX)
     }
+    projections = {
+        modality: weights.get(f"backbone.{modality}_projection.weight", torch.empty(0, 0)).shape[1]
+        for modality in ("image", "text")
+    }
+    student = build_student(configuration.student, configuration.losses, FrozenDimensions(**projections))
     try:
         student.load_state_dict(weights)
     except RuntimeError as error:

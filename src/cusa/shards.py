@@ -7,6 +7,7 @@ byte range of every image inside its tar, so that training reads exactly the row
 from __future__ import annotations
 
 import io
+import json
 import os
 import tarfile
 from collections.abc import Iterator
@@ -186,10 +187,8 @@ def _write_shard(
     captions_of: dict[int, tuple[list[int], list[str]]],
     failed: list[str],
 ) -> list[dict[str, Any]]:
-    from webdataset.writer import TarWriter
-
     placed: list[dict[str, Any]] = []
-    with TarWriter(str(tar), encoder=True, mtime=0.0) as writer:
+    with tarfile.open(tar, "w", format=tarfile.USTAR_FORMAT) as writer:
         for row, path, image_id, encoded in samples:
             if isinstance(encoded, DataError):
                 failed.append(f"{image_id}: {path}: {encoded}")
@@ -197,7 +196,8 @@ def _write_shard(
             key = f"{row:09d}"
             caption_rows, texts = captions_of.get(int(row), ([], []))
             about = {"image_id": image_id, "row": int(row), "captions": texts, "caption_rows": caption_rows}
-            writer.write({"__key__": key, encoded.extension: encoded.content, "json": about})
+            _add_member(writer, f"{key}.{encoded.extension}", encoded.content)
+            _add_member(writer, f"{key}.json", json.dumps(about, ensure_ascii=False).encode("utf-8"))
             placed.append(
                 {
                     "key": key,
@@ -216,6 +216,13 @@ def _write_shard(
         member = members[f"{sample['key']}.{sample['extension']}"]
         sample["offset"], sample["size"] = member.offset_data, member.size
     return placed
+
+
+def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """No times, no owner: the same data gives the same bytes."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
 
 
 def _index_table(index: list[dict[str, Any]]) -> pa.Table:

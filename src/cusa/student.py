@@ -8,6 +8,7 @@ the published evaluation does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -62,7 +63,7 @@ class DualEncoder(Backbone):
         from transformers.utils.logging import disable_progress_bar
 
         super().__init__()
-        disable_progress_bar()
+        disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             self.model: Any = AutoModel.from_pretrained(name)
             self.tokeniser: Any = AutoTokenizer.from_pretrained(name)
@@ -99,6 +100,7 @@ class DualEncoder(Backbone):
 
     def text_features(self, texts: TextInput) -> Tensor:
         """Token tensors [B, T] -> [B, dimension]."""
+        assert not isinstance(texts, Tensor)
         return _pooled(self.model.get_text_features(**texts))
 
     def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
@@ -111,21 +113,35 @@ class DualEncoder(Backbone):
         return set(self.model.parameters())
 
 
+@dataclass(frozen=True)
+class FrozenDimensions:
+    """Lengths of the cached features of frozen towers; 0 where the tower is not frozen."""
+
+    image: int = 0
+    text: int = 0
+
+
 class TowerPair(Backbone):
     """An image and a text encoder, each projected to one space; frozen ones live in the feature store only."""
 
-    def __init__(self, towers: config.Towers, max_tokens: int) -> None:
+    def __init__(self, towers: config.Towers, max_tokens: int, frozen: FrozenDimensions) -> None:
         super().__init__()
         self.dimension = towers.dimension
         self.max_tokens = max_tokens
-        image_tower = load_image_encoder(towers.image.name, towers.image.image_size)
-        text_tower = load_text_encoder(towers.text.name)
-        self.image_tower: ImageEncoder | None = image_tower if towers.image.trainable else None
-        self.text_tower: TextEncoder | None = text_tower if towers.text.trainable else None
-        self.image_transform = image_tower.transform if towers.image.trainable else None
+        self.image_tower: ImageEncoder | None = None
+        self.text_tower: TextEncoder | None = None
+        self.image_transform = None
         self.tokenises = towers.text.trainable
-        self.image_projection = _projection(image_tower.dimension, towers.dimension)
-        self.text_projection = _projection(text_tower.dimension, towers.dimension)
+        image_dimension, text_dimension = frozen.image, frozen.text
+        if towers.image.trainable:
+            self.image_tower = load_image_encoder(towers.image.name, towers.image.image_size)
+            self.image_transform = self.image_tower.transform
+            image_dimension = self.image_tower.dimension
+        if towers.text.trainable:
+            self.text_tower = load_text_encoder(towers.text.name)
+            text_dimension = self.text_tower.dimension
+        self.image_projection = _projection(image_dimension, towers.dimension)
+        self.text_projection = _projection(text_dimension, towers.dimension)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Pixels of a trainable tower, or the features of a frozen one -> [B, dimension]."""
@@ -148,6 +164,9 @@ class TowerPair(Backbone):
         """Those of the trainable towers, not the projections."""
         towers = [tower for tower in (self.image_tower, self.text_tower) if tower is not None]
         return {parameter for tower in towers for parameter in tower.parameters()}
+
+
+NOTHING_FROZEN = FrozenDimensions()
 
 
 class Student(nn.Module):
@@ -183,14 +202,19 @@ class Student(nn.Module):
         return self.head(self.backbone.text_features(texts), head, "text")
 
 
-def build_student(settings: config.Student, losses: config.LossConfiguration) -> Student:
-    """Load the pre-trained parts and initialise the rest from torch's random state."""
+def build_student(
+    settings: config.Student, losses: config.LossConfiguration, frozen: FrozenDimensions = NOTHING_FROZEN
+) -> Student:
+    """Load the pre-trained parts and initialise the rest from torch's random state.
+
+    Frozen towers are not loaded: `frozen` says how long their cached features are.
+    """
     backbone: Backbone
     if settings.name is not None:
         backbone = DualEncoder(settings.name, settings.max_tokens)
     else:
         assert settings.towers is not None
-        backbone = TowerPair(settings.towers, settings.max_tokens)
+        backbone = TowerPair(settings.towers, settings.max_tokens, frozen)
     return Student(backbone, losses)
 
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from cusa.batches import SplitInputs, TrainingBatch, TrainingPairs, open_split
+from cusa.batches import SplitInputs, TrainingBatch, TrainingPairs, frozen_dimensions, open_split
 from cusa.config import RunConfiguration, Train
 from cusa.embeddings import autocast, encode_split
 from cusa.errors import ResumeError, TrainingError
@@ -180,7 +180,8 @@ def _train_locked(
     settings = configuration.train
     # Every process starts from the same weights; after that each draws its own random numbers (dropout).
     torch.manual_seed(configuration.seed)
-    student = build_student(configuration.student, configuration.losses)
+    frozen = frozen_dimensions(configuration.student, folder, "train")
+    student = build_student(configuration.student, configuration.losses, frozen)
     task = TrainingTask(student, CUSALoss(configuration.losses)).to(device)
     torch.manual_seed(configuration.seed + process)
 
@@ -378,7 +379,7 @@ def _loader(
     return DataLoader(
         pairs,
         batch_size=None,
-        sampler=sampler.epoch(progress.epoch, progress.step),  # type: ignore[arg-type]
+        sampler=sampler.epoch(progress.epoch, progress.step),
         num_workers=settings.workers,
         pin_memory=device.type == "cuda",
         generator=torch.Generator().manual_seed(0),
@@ -503,7 +504,7 @@ def _finish(
 
 
 def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 

@@ -26,7 +26,7 @@ rule evaluate_itr:
     conda:
         "../../envs/data.yaml"
     shell:
-        "python {SCRIPTS}/evaluate.py {params.benchmark} --data {params.data} --run {params.folder}"
+        "python {SCRIPTS}/evaluate.py {params.benchmark} --data {params.data} --run-folder {params.folder}"
         " --output {output} > {log} 2>&1"
 
 

@@ -20,5 +20,5 @@ rule embed:
     conda:
         "../../envs/torch.yaml"
     shell:
-        "python {SCRIPTS}/embed.py --data {params.data} --run {params.folder} --benchmark-data {wildcards.data}"
+        "python {SCRIPTS}/embed.py --data {params.data} --run-folder {params.folder} --benchmark-data {wildcards.data}"
         " --output {output} --threads {threads} > {log} 2>&1"

@@ -27,4 +27,4 @@ rule train:
         "../../envs/torch.yaml"
     shell:
         "exec torchrun --standalone --nproc-per-node {params.processes} {SCRIPTS}/train.py --data {params.data}"
-        " --run {params.folder} --configuration {params.configuration:q} --threads {threads} > {log} 2>&1"
+        " --run-folder {params.folder} --configuration {params.configuration:q} --threads {threads} > {log} 2>&1"

@@ -1,6 +1,6 @@
 """Embed one benchmark's data with a trained run.
 
-    python workflow/scripts/embed.py --data results/openmoji --run results/openmoji/runs/cusa/seed23 \
+    python workflow/scripts/embed.py --data results/openmoji --run-folder results/openmoji/runs/cusa/seed23 \
         --benchmark-data test --output results/openmoji/runs/cusa/seed23/embeddings/test
 """
 
@@ -14,7 +14,7 @@ from cusa.layout import DatasetFolder
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="folder with annotations, shards and teachers")
-    parser.add_argument("--run", required=True, type=Path, help="run folder of a finished training")
+    parser.add_argument("--run-folder", required=True, type=Path, help="run folder of a finished training")
     parser.add_argument("--benchmark-data", required=True, help="a split, extended_positives or sentence_pairs")
     parser.add_argument("--output", required=True, type=Path, help="folder for {image,text}_{cross,uni}.npy")
     parser.add_argument("--threads", type=int, default=1)
@@ -22,7 +22,7 @@ def main() -> None:
     from cusa.embeddings import embed
 
     folder = DatasetFolder(arguments.data)
-    embed(arguments.run, folder, arguments.benchmark_data, arguments.output, arguments.threads)
+    embed(arguments.run_folder, folder, arguments.benchmark_data, arguments.output, arguments.threads)
 
 
 if __name__ == "__main__":

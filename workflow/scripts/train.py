@@ -1,7 +1,7 @@
 """Train one run, or continue it where it was interrupted. Started by torchrun, or directly for one process.
 
     torchrun --standalone --nproc-per-node 4 workflow/scripts/train.py --data results/openmoji \
-        --run results/openmoji/runs/cusa/seed23 --configuration '{...}'
+        --run-folder results/openmoji/runs/cusa/seed23 --configuration '{...}'
 """
 
 import argparse
@@ -16,14 +16,16 @@ from cusa.layout import DatasetFolder
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="folder with annotations, shards and teachers")
-    parser.add_argument("--run", required=True, type=Path, help="run folder; its state/ holds what resuming needs")
+    parser.add_argument(
+        "--run-folder", required=True, type=Path, help="run folder; its state/ holds what resuming needs"
+    )
     parser.add_argument("--configuration", required=True, help="the run's configuration, as JSON (see run.json)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of all processes together")
     arguments = parser.parse_args()
     from cusa.training import train
 
     configuration = validate(RunConfiguration, json.loads(arguments.configuration))
-    train(configuration, DatasetFolder(arguments.data), arguments.run, arguments.threads)
+    train(configuration, DatasetFolder(arguments.data), arguments.run_folder, arguments.threads)
 
 
 if __name__ == "__main__":

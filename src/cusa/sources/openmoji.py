@@ -82,7 +82,7 @@ class OpenMojiSource(Source):
         for emoji in self.emoji:
             families.setdefault(base_emoji(emoji.characters), []).append(emoji)
         ordered = list(families.values())
-        np.random.default_rng(self.dataset.split_seed).shuffle(ordered)  # type: ignore[arg-type]
+        np.random.default_rng(self.dataset.split_seed).shuffle(ordered)
         splits: dict[str, list[Emoji]] = {"train": [], "val": [], "test": []}
         for family in ordered:
             if len(splits["test"]) < self.dataset.test_images:
@@ -152,9 +152,9 @@ class OpenMojiSource(Source):
         apart = [pair for pair in scored if pair.score == 0]
         generator = np.random.default_rng(self.dataset.split_seed)
         count = min(len(apart), round(len(alike) * PAIRS_WITHOUT_OVERLAP))
-        chosen = np.sort(generator.choice(len(apart), count, replace=False)) if count else []
+        chosen = np.sort(generator.choice(len(apart), count, replace=False) if count else np.empty(0, dtype=np.int64))
         yield from alike
-        for number in chosen:
+        for number in chosen.tolist():
             yield apart[number]
 
     def _render(self, drawings: list[Path]) -> dict[Path, str]:

@@ -23,7 +23,7 @@ class PublishedSource(Source):
     def records(self) -> Iterator[Record | MalformedRow]:
         """Every row of train, val and test, in file order."""
         for split in ("train", "val", "test"):
-            path = self.files[split]  # type: ignore[index]
+            path = self.files[split]
             root = (self.image_root or path.parent).absolute()
             for number, row in enumerate(_rows(path)):
                 if why := _malformed(row):

@@ -23,7 +23,7 @@ class HuggingFaceVision(ImageEncoder):
 
         super().__init__()
         self.name = name
-        disable_progress_bar()
+        disable_progress_bar()  # type: ignore[no-untyped-call]
         model = AutoModel.from_pretrained(name)
         # A dual encoder brings its vision side along.
         self.network = getattr(model, "vision_model", model)
@@ -35,14 +35,11 @@ class HuggingFaceVision(ImageEncoder):
 
     def features(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, dimension]."""
-        output = self.network(pixel_values=pixels)
+        output: Any = self.network(pixel_values=pixels)
         pooled: Tensor | None = getattr(output, "pooler_output", None)
         if pooled is None:
-            return (
-                output.last_hidden_state.flatten(2).mean(dim=-1)
-                if output.last_hidden_state.ndim == 4
-                else (output.last_hidden_state.mean(dim=1))
-            )
+            hidden: Tensor = output.last_hidden_state
+            return hidden.flatten(2).mean(dim=-1) if hidden.ndim == 4 else hidden.mean(dim=1)
         return pooled.flatten(1)
 
 
@@ -55,15 +52,16 @@ def transform_of(name: str, image_size: int | None) -> ImageTransform:
     """The transform that a model's preprocessor_config.json describes."""
     from transformers import AutoImageProcessor
 
-    settings: Any = AutoImageProcessor.from_pretrained(name).to_dict()
+    settings: dict[str, Any] = AutoImageProcessor.from_pretrained(name).to_dict()  # type: ignore[no-untyped-call]
     size = settings.get("size") or {}
-    side = size.get("shortest_edge") or size.get("height")
-    if side is None and image_size is None:
+    known = size.get("shortest_edge") or size.get("height") or image_size
+    if known is None:
         raise ConfigurationError(f"{name} does not say its input size ({size}); give image_size in the configuration.")
-    crop_size = settings.get("crop_size") if settings.get("do_center_crop") else None
-    crop = crop_size["height"] if isinstance(crop_size, dict) else crop_size or side
+    side = crop = int(known)
+    if settings.get("do_center_crop") and (crop_size := settings.get("crop_size")):
+        crop = int(crop_size["height"] if isinstance(crop_size, dict) else crop_size)
     if image_size is not None:
-        side, crop = round((side or crop) * image_size / crop), image_size
+        side, crop = round(side * image_size / crop), image_size
     return ImageTransform(
         resize=side,
         crop=crop,
@@ -76,7 +74,7 @@ def transform_of(name: str, image_size: int | None) -> ImageTransform:
 
 def weights_file(name: str) -> Path | None:
     """The model's one safetensors file, in its folder or in the hub's cache; None when it is sharded."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     found = cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False)
     return Path(found) if found else None

@@ -28,9 +28,11 @@ class SentenceEncoder(TextEncoder):
 
         super().__init__()
         self.name = name
-        disable_progress_bar()
+        disable_progress_bar()  # type: ignore[no-untyped-call]
         self.model = SentenceTransformer(folder, device="cpu")
-        self.dimension = int(self.model.get_embedding_dimension())
+        if (dimension := self.model.get_embedding_dimension()) is None:
+            raise ConfigurationError(f"{name} does not say how long its embeddings are; choose another sentence model.")
+        self.dimension = dimension
         self.weights_file = weights_file(folder)
 
     def tokenise(self, captions: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:

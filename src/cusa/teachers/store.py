@@ -58,7 +58,16 @@ class FeatureStore:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Copies of the given rows, float32 [len(rows), d]."""
-        return self.features[rows].astype(np.float32)
+        found: np.ndarray = self.features[rows].astype(np.float32)
+        return found
+
+
+def feature_dimension(folder: str | Path) -> int:
+    """Length of a stored feature vector. Raises DataError when there is no store."""
+    path = Path(folder) / META
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; run `snakemake features` first.")
+    return int(read_json(path)["d"])
 
 
 _AGAIN = "delete this folder and run `snakemake features` again."

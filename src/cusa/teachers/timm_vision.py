@@ -16,6 +16,7 @@ class TimmVision(ImageEncoder):
 
     def __init__(self, name: str, image_size: int | None) -> None:
         import timm
+        from timm.data.config import resolve_model_data_config
 
         super().__init__()
         self.name = name
@@ -24,9 +25,9 @@ class TimmVision(ImageEncoder):
         self.network = timm.create_model(source, pretrained=True, num_classes=0)
         if (weights := folder / "model.safetensors").is_file():
             self.weights_file = weights
-        settings = timm.data.resolve_model_data_config(self.network)
+        settings = resolve_model_data_config(self.network)  # type: ignore[no-untyped-call]
         crop = image_size or settings["input_size"][1]
-        self.dimension = self.network.num_features
+        self.dimension = int(self.network.num_features)  # type: ignore[arg-type]
         self.transform = ImageTransform(
             resize=max(crop, math.floor(crop / settings["crop_pct"])),
             crop=crop,
