@@ -246,7 +246,8 @@ def _rounding_bounds(scores: np.ndarray, dimension: int) -> tuple[np.ndarray, np
 
 def _unit_float64(rows: np.ndarray) -> np.ndarray:
     rows = rows.astype(np.float64)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    unit: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def _unit_float32(rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,180 @@
+"""Small real data and small real models, made here: nothing is downloaded, nothing outside the repository is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+ROOT = Path(__file__).parents[1]
+COLOURS = {"red": "#d22", "green": "#2a2", "blue": "#22d", "yellow": "#dd2", "purple": "#a2a", "orange": "#f80"}
+SHAPES = ("circle", "square", "triangle", "cross")
+SIZES = ("small", "large")
+
+
+def draw_shape(colour: str, shape: str, size: str) -> Image.Image:
+    """One 64x48 picture that its caption can be checked against by eye."""
+    image = Image.new("RGB", (64, 48), "white")
+    pen = ImageDraw.Draw(image)
+    radius = 8 if size == "small" else 20
+    x, y, paint = 32, 24, COLOURS[colour]
+    box = (x - radius, y - radius, x + radius, y + radius)
+    if shape == "circle":
+        pen.ellipse(box, fill=paint)
+    elif shape == "square":
+        pen.rectangle(box, fill=paint)
+    elif shape == "triangle":
+        pen.polygon([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], fill=paint)
+    else:
+        pen.rectangle((x - radius, y - 3, x + radius, y + 3), fill=paint)
+        pen.rectangle((x - 3, y - radius, x + 3, y + radius), fill=paint)
+    return image
+
+
+def write_shapes(folder: Path) -> Path:
+    """48 pictures in the published format: 32 train, 8 val, 8 test, two captions each."""
+    (folder / "pics").mkdir(parents=True)
+    things = [(colour, shape, size) for colour in COLOURS for shape in SHAPES for size in SIZES]
+    order = np.random.default_rng(0).permutation(len(things))
+    rows: dict[str, list[dict[str, str]]] = {"train": [], "val": [], "test": []}
+    for number, position in enumerate(order):
+        colour, shape, size = things[position]
+        name = f"{colour}_{shape}_{size}.jpg"
+        draw_shape(colour, shape, size).save(folder / "pics" / name, quality=95)
+        split = "train" if number < 32 else "val" if number < 40 else "test"
+        for caption in (f"A {size} {colour} {shape}.", f"{shape}, {colour} and {size}"):
+            rows[split].append({"image_path": f"./pics/{name}", "caption": caption, "image_id": name})
+    for split, members in rows.items():
+        (folder / f"{split}.json").write_text(json.dumps(members))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `write_shapes`; read it, do not change it."""
+    return write_shapes(tmp_path_factory.mktemp("shapes"))
+
+
+WORDS = ["a", "and", *COLOURS, *SHAPES, *SIZES]
+
+
+def _word_tokeniser(folder: Path, bert: bool) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {word: number for number, word in enumerate([*specials, *WORDS])}
+    tokeniser = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokeniser.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokeniser.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    names |= {"cls_token": "[CLS]", "sep_token": "[SEP]"} if bert else {"bos_token": "[CLS]", "eos_token": "[SEP]"}
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokeniser, model_max_length=32, **names)
+    wrapped.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised CLIP with 16-d embeddings and 32-pixel input, saved as Hugging Face saves it."""
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    torch.manual_seed(0)
+    text = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    text |= {"num_attention_heads": 2, "max_position_embeddings": 32, "eos_token_id": 3, "bos_token_id": 2}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 32, "patch_size": 8}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, resample=3
+    ).save_pretrained(folder)
+    _word_tokeniser(folder, bert=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_vision(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised ViT with 24-d features and 32-pixel input."""
+    import torch
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    folder = tmp_path_factory.mktemp("tiny-vit")
+    torch.manual_seed(1)
+    config = ViTConfig(
+        hidden_size=24, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
+    )
+    ViTModel(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised BERT with mean pooling and 20-d embeddings, as sentence-transformers saves it."""
+    import torch
+    from sentence_transformers import SentenceTransformer, models
+    from transformers import BertConfig, BertModel
+
+    bert, folder = tmp_path_factory.mktemp("tiny-bert"), tmp_path_factory.mktemp("tiny-sentences")
+    torch.manual_seed(2)
+    config = BertConfig(
+        vocab_size=32, hidden_size=20, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2
+    )
+    BertModel(config).save_pretrained(bert)
+    _word_tokeniser(bert, bert=True)
+    transformer = models.Transformer(str(bert), max_seq_length=32)
+    pooling = models.Pooling(transformer.get_embedding_dimension())
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_configuration(shapes: Path, tiny_clip: Path, tiny_vision: Path, tiny_sentences: Path) -> dict[str, object]:
+    """A configuration of the shapes data with the tiny models, as YAML would give it."""
+    return {
+        "dataset": {
+            "name": "shapes",
+            "format": "published",
+            "annotations": {split: str(shapes / f"{split}.json") for split in ("train", "val", "test")},
+        },
+        "shards": {"shorter_side": 32, "samples_per_shard": 20},
+        "teachers": {"image": {"name": str(tiny_vision)}, "text": {"name": str(tiny_sentences)}},
+        "student": {"name": str(tiny_clip), "towers": None},
+        "train": {"epochs": 2, "batch_size": 8, "lr": 0.001, "min_lr": 0.0001, "log_every": 2},
+        "experiments": {
+            "contrastive": {"contrastive": {}},
+            "csa": None,
+            "usa": None,
+            "cusa": {"contrastive": {}, "cross_softlabel": {}, "uni_softlabel": {"teacher_temperature": "cross"}},
+        },
+        "seeds": [23],
+        "benchmarks": {"itr": {}, "eccv_caption": None, "image_retrieval": None, "sts": None},
+    }
+
+
+@pytest.fixture(scope="session")
+def shapes_data(tmp_path_factory: pytest.TempPathFactory, tiny_configuration: dict[str, object]) -> Path:
+    """Everything training reads of the shapes: annotations, shards and teacher features. Read it only."""
+    from cusa.annotations import convert
+    from cusa.config import load
+    from cusa.layout import DatasetFolder
+    from cusa.shards import write_split
+    from cusa.teachers.extraction import extract_image_features, extract_text_features
+
+    configuration = load(tiny_configuration)
+    folder = DatasetFolder(tmp_path_factory.mktemp("shapes-data"))
+    convert(configuration.dataset, folder.annotations, folder.root / "images")
+    image, text = configuration.teachers.image, configuration.teachers.text
+    for split in ("train", "val", "test"):
+        write_split(folder.annotations, split, folder.shards(split), configuration.shards)
+        extract_image_features(folder.shards(split), image, folder.features("image", image.folder, split))
+        extract_text_features(folder.annotations, split, text, folder.features("text", text.folder, split))
+    return folder.root

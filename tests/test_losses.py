@@ -1,0 +1,243 @@
+"""The losses against a float64 oracle written from the formulas, values and gradients."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from cusa.config import LossConfiguration, validate
+from cusa.errors import ConfigurationError
+from cusa.losses import CUSALoss
+
+B, D, IDS = 6, 5, np.array([0, 0, 1, 2, 2, 2])
+NAMES = ("cross_image", "cross_text", "uni_image", "uni_text", "teacher_image", "teacher_text")
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def reduce_entries(entries: np.ndarray, reduction: str) -> float:
+    return entries.mean() if reduction == "mean" else entries.sum(axis=1).mean()
+
+
+def align(logits, labels, tau, tau_teacher, settings) -> float:
+    target, found = softmax(labels / tau_teacher), softmax(logits / tau)
+    if settings["loss"] == "kl":
+        return sum((target[i] * (np.log(target[i]) - np.log(found[i]))).sum() for i in range(len(logits))) / len(logits)
+    return reduce_entries(-np.log(found) * target, settings["reduction"])
+
+
+def oracle(arrays: dict, taus: dict, configuration: LossConfiguration, ids=IDS) -> dict[str, float]:
+    """The page of formulas, in loops and float64. `taus` maps a family to its (image, text) temperatures."""
+    settings = configuration.model_dump()
+    out = {"contrastive": 0.0, "cross": 0.0, "uni": 0.0}
+    s = unit(arrays["cross_image"]) @ unit(arrays["cross_text"]).T
+    t_v = unit(arrays["teacher_image"]) @ unit(arrays["teacher_image"]).T
+    t_t = unit(arrays["teacher_text"]) @ unit(arrays["teacher_text"]).T
+    if c := settings["contrastive"]:
+        p = np.array([[float(i == j) for j in ids] for i in ids])
+        p /= p.sum(axis=1, keepdims=True)
+        terms = [reduce_entries(-np.log(softmax(x / taus["contrastive"][0])) * p, c["reduction"]) for x in (s, s.T)]
+        out["contrastive"] = c["rate"] * sum(terms) / 2
+    if c := settings["cross_softlabel"]:
+        images, texts = t_v, t_t
+        if c["mode"] == "add":
+            images = texts = (t_v + t_t) / 2
+        if c["mode"] == "dot":
+            images = texts = np.sqrt(np.maximum(t_v, 0) * np.maximum(t_t, 0))
+        (a, b), (ta, tb) = taus["cross"], taus["cross_teacher"]
+        out["cross"] = c["rate"] * (align(s, images, a, ta, c) + align(s.T, texts, b, tb, c)) / 2
+    if c := settings["uni_softlabel"]:
+        u_v = unit(arrays["uni_image"]) @ unit(arrays["uni_image"]).T
+        u_t = unit(arrays["uni_text"]) @ unit(arrays["uni_text"]).T
+        (a, b), (ta, tb) = taus["uni"], taus["uni_teacher"]
+        out["uni"] = c["rate"] * (align(u_v, t_v, a, ta, c) + align(u_t, t_t, b, tb, c)) / 2
+    return out
+
+
+def pair(image, text, **more):
+    return {"image": {"start": image, "min": 0.02, "max": 1.5}, "text": {"start": text, "min": 0.02, "max": 1.5}, **more}
+
+
+def batch(seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal((B, D + (2 if "teacher" in name else 0))) for name in NAMES}
+
+
+def run(configuration: LossConfiguration, arrays: dict, ids=IDS):
+    loss = CUSALoss(configuration).double()
+    tensors = {name: torch.tensor(array, requires_grad="teacher" not in name) for name, array in arrays.items()}
+    return loss, tensors, loss(**tensors, image_ids=torch.tensor(ids))
+
+
+def families(**changes):
+    cross = {"rate": 0.3, "temperature": pair(0.4, 0.5), "teacher_temperature": pair(0.9, 0.3, learned=True)}
+    uni = {"rate": 0.7, "temperature": pair(0.6, 0.2), "teacher_temperature": pair(0.8, 0.7, learned=True)}
+    contrastive = {"rate": 1.2, "temperature": {"start": 0.07}}
+    return {
+        "contrastive": contrastive | changes.get("contrastive", {}),
+        "cross_softlabel": cross | changes.get("cross_softlabel", {}),
+        "uni_softlabel": uni | changes.get("uni_softlabel", {}),
+    }
+
+
+def taus_of(loss: CUSALoss) -> dict[str, tuple[float, float]]:
+    both = {}
+    for name in ("contrastive", "cross", "cross_teacher", "uni", "uni_teacher"):
+        both[name] = tuple(float(loss.temperature(name, modality).detach()) for modality in ("image", "text"))
+    return both
+
+
+@pytest.mark.parametrize(
+    ("mode", "soft_loss", "reduction", "tied"),
+    list(itertools.product(("each", "add", "dot"), ("kl", "contrastive"), ("mean", "sum"), (True, False))),
+)
+def test_value_equals_the_formulas(mode, soft_loss, reduction, tied):
+    soft = {"loss": soft_loss, "reduction": reduction}
+    configuration = validate(
+        LossConfiguration,
+        families(
+            contrastive={"reduction": reduction},
+            cross_softlabel={**soft, "mode": mode, "temperature": pair(0.4, 0.5, tied=tied)},
+            uni_softlabel=soft,
+        ),
+    )
+    arrays = batch()
+    loss, _, found = run(configuration, arrays)
+    expected = oracle(arrays, taus_of(loss), configuration)
+    for name, value in expected.items():
+        assert getattr(found, name).item() == pytest.approx(value, rel=1e-12), name
+    assert found.total.item() == pytest.approx(sum(expected.values()), rel=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["each", "add", "dot"])
+@pytest.mark.parametrize("soft_loss", ["kl", "contrastive"])
+def test_gradients_equal_finite_differences_of_the_oracle(mode, soft_loss):
+    configuration = validate(
+        LossConfiguration, families(cross_softlabel={"mode": mode, "loss": soft_loss}, uni_softlabel={"loss": soft_loss})
+    )
+    arrays = batch(1)
+    loss, tensors, found = run(configuration, arrays)
+    found.total.backward()
+    rng, step = np.random.default_rng(2), 1e-6
+    for name in NAMES[:4]:
+        direction = rng.standard_normal(arrays[name].shape)
+        sides = []
+        for sign in (1, -1):
+            moved = arrays | {name: arrays[name] + sign * step * direction}
+            sides.append(sum(oracle(moved, taus_of(loss), configuration).values()))
+        expected = (sides[0] - sides[1]) / (2 * step)
+        assert (tensors[name].grad.numpy() * direction).sum() == pytest.approx(expected, rel=1e-6, abs=1e-9), name
+    for name, parameter in loss.temperatures.items():
+        sides = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter += sign * step
+            sides.append(sum(oracle(arrays, taus_of(loss), configuration).values()))
+            with torch.no_grad():
+                parameter -= sign * step
+        expected = (sides[0] - sides[1]) / (2 * step)
+        assert parameter.grad.item() == pytest.approx(expected, rel=1e-5, abs=1e-9), name
+
+
+def test_published_defaults():
+    loss = CUSALoss(validate(LossConfiguration, {"contrastive": {}, "cross_softlabel": {}, "uni_softlabel": {}}))
+    learned = {name: parameter.requires_grad for name, parameter in loss.temperatures.items()}
+    assert learned == {
+        "contrastive": True,
+        "cross": True,
+        "cross_teacher": False,
+        "uni_image": True,
+        "uni_text": True,
+        "uni_teacher": False,
+    }
+    values = loss.temperature_values()
+    assert values["contrastive"] == pytest.approx(0.05)
+    assert values["cross"] == pytest.approx(0.45)
+    assert loss.bounds["contrastive"] == (0.01, 0.10)
+    assert loss.bounds["cross"] == pytest.approx((0.10, 0.99))
+
+
+def test_mean_reduction_is_a_batch_size_smaller_than_sum():
+    arrays = batch()
+    values = []
+    for reduction in ("mean", "sum"):
+        configuration = validate(LossConfiguration, {"contrastive": {"reduction": reduction}})
+        values.append(run(configuration, arrays)[2].contrastive.item())
+    assert values[0] * B == pytest.approx(values[1], rel=1e-12)
+
+
+def test_temperatures_outside_their_bounds_are_clamped_on_the_first_step():
+    configuration = validate(LossConfiguration, {"contrastive": {"temperature": {"start": 3.0, "learned": False}}})
+    loss, _, found = run(configuration, batch())
+    assert loss.temperature_values()["contrastive"] == pytest.approx(0.10)
+    expected = oracle(batch(), {"contrastive": (0.10, 0.10)}, configuration)["contrastive"]
+    assert found.contrastive.item() == pytest.approx(expected)
+
+
+def test_a_learned_temperature_stays_in_its_bounds():
+    loss = CUSALoss(validate(LossConfiguration, {"contrastive": {}}))
+    optimiser = torch.optim.SGD(loss.parameters(), lr=1e4)
+    for _ in range(3):
+        found = loss(**{name: torch.randn(4, 3) if "cross" in name else None for name in NAMES}, image_ids=torch.arange(4))
+        optimiser.zero_grad()
+        found.total.backward()
+        optimiser.step()
+    loss.clamp_temperatures()
+    low, high = np.float32([0.01, 0.10])
+    assert low <= loss.temperature_values()["contrastive"] <= high
+
+
+def test_tied_temperatures_start_at_the_mean_and_have_mean_bounds():
+    tied = {
+        "image": {"start": 0.2, "min": 0.1, "max": 0.8},
+        "text": {"start": 0.6, "min": 0.3, "max": 1.0},
+        "tied": True,
+    }
+    loss = CUSALoss(validate(LossConfiguration, {"cross_softlabel": {"temperature": tied}}))
+    assert loss.temperature("cross", "image") is loss.temperature("cross", "text")
+    assert loss.temperature_values()["cross"] == pytest.approx(0.4)
+    assert loss.bounds["cross"] == pytest.approx((0.2, 0.9))
+
+
+@pytest.mark.parametrize("mode", ["add", "dot"])
+def test_add_and_dot_always_tie(mode):
+    untied = pair(0.3, 0.5, tied=False)
+    section = {"mode": mode, "temperature": untied, "teacher_temperature": untied}
+    loss = CUSALoss(validate(LossConfiguration, {"cross_softlabel": section}))
+    assert set(loss.temperature_values()) == {"cross", "cross_teacher"}
+
+
+def test_usa_can_share_the_temperatures_of_csa():
+    shared = {"temperature": "cross", "teacher_temperature": "cross"}
+    loss = CUSALoss(validate(LossConfiguration, {"cross_softlabel": {}, "uni_softlabel": shared}))
+    assert loss.temperature("uni", "image") is loss.temperature("cross", "image")
+    assert loss.temperature("uni_teacher", "text") is loss.temperature("cross_teacher", "text")
+
+
+def test_soft_labels_without_teachers_are_refused():
+    loss = CUSALoss(validate(LossConfiguration, {"uni_softlabel": {}}))
+    with pytest.raises(ConfigurationError, match="need teacher_image, but it is None"):
+        loss(**dict.fromkeys(NAMES), image_ids=torch.arange(4))
+
+
+def test_a_family_that_is_off_needs_no_head():
+    loss = CUSALoss(validate(LossConfiguration, {"contrastive": {}}))
+    features = {name: torch.randn(4, 3) if "cross" in name else None for name in NAMES}
+    found = loss(**features, image_ids=torch.arange(4))
+    assert (found.cross.item(), found.uni.item()) == (0.0, 0.0)
+
+
+def test_bfloat16_heads_are_computed_in_float32():
+    loss = CUSALoss(validate(LossConfiguration, {"contrastive": {}}))
+    features = {name: torch.randn(4, 3).bfloat16() if "cross" in name else None for name in NAMES}
+    assert loss(**features, image_ids=torch.arange(4)).total.dtype == torch.float32

@@ -1,0 +1,205 @@
+"""Metrics against naive float64 oracles in loops, ties and unhappy inputs included."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cusa import metrics
+
+
+def unit(x):
+    x = np.asarray(x, dtype=np.float64)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def similarity(a, b):
+    """float64 cosines; rounded, so that what is equal on paper is equal here."""
+    return np.round(unit(a) @ unit(b).T, 12)
+
+
+def naive_recall(image, text, text_to_image):
+    scores = similarity(image, text)
+    i2t, t2i = [], []
+    for i in range(len(image)):
+        best = max(scores[i, j] for j in range(len(text)) if text_to_image[j] == i)
+        i2t.append(1 + sum(scores[i, j] >= best for j in range(len(text)) if text_to_image[j] != i))
+    for j in range(len(text)):
+        own = scores[text_to_image[j], j]
+        t2i.append(1 + sum(scores[i, j] >= own for i in range(len(image)) if i != text_to_image[j]))
+    out = {f"i2t_r{k}": 100 * np.mean([r <= k for r in i2t]) for k in (1, 5, 10)}
+    out |= {f"t2i_r{k}": 100 * np.mean([r <= k for r in t2i]) for k in (1, 5, 10)}
+    total = sum(out.values())
+    return out | {
+        "rsum": total,
+        "r_mean": total / 6,
+        "i2t_median_rank": np.median(i2t),
+        "t2i_median_rank": np.median(t2i),
+    }
+
+
+def naive_precision(query, gallery, relevant):
+    """`relevant[q]` is the set of right answers; wrong answers come first where scores are equal."""
+    scores, out = similarity(query, gallery), []
+    for q, right in relevant.items():
+        order = sorted(range(len(gallery)), key=lambda g: (-scores[q, g], g in right))
+        hits = [g in right for g in order]
+        r = len(right)
+        out.append(
+            (hits[0], sum(hits[:r]) / r, sum(sum(hits[: n + 1]) / (n + 1) for n in range(r) if hits[n]) / r)
+        )
+    return dict(zip(("r1", "rprecision", "map_at_r"), 100 * np.mean(out, axis=0), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_recall_equals_the_oracle_with_uneven_captions(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    captions = rng.integers(1, 5, size=30)
+    text_to_image = rng.permutation(np.repeat(np.arange(30), captions))
+    image = rng.standard_normal((30, 8)).astype(np.float32)
+    text = (image[text_to_image] + rng.standard_normal((len(text_to_image), 8))).astype(np.float32)
+    monkeypatch.setattr(metrics, "BLOCK_BYTES", 4 * len(text) * 7)  # seven rows a block
+    assert metrics.image_text_recall(image, text, text_to_image) == pytest.approx(
+        naive_recall(image, text, text_to_image), abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_ties_count_against_the_model(seed):
+    """Small integers and repeated rows make many exact ties, also between vectors of different length."""
+    rng = np.random.default_rng(seed)
+    text_to_image = np.repeat(np.arange(8), 2)
+    image = rng.integers(-1, 3, size=(8, 3)).astype(np.float32)
+    text = rng.integers(-1, 3, size=(16, 3)).astype(np.float32)
+    image[1] = 2 * image[0]
+    text[5] = text[2]
+    assert metrics.image_text_recall(image, text, text_to_image) == pytest.approx(
+        naive_recall(image, text, text_to_image), abs=1e-9
+    )
+
+
+def test_a_collapsed_model_scores_zero():
+    constant = np.ones((20, 4), dtype=np.float32)
+    found = metrics.image_text_recall(constant, constant, np.arange(20))
+    assert found["rsum"] == 0
+    labels = np.repeat(np.arange(2), 10)
+    assert metrics.nearest_label_recall(constant, labels)["r1"] == 0
+
+
+def test_a_perfect_model_scores_hundred():
+    embeddings = np.eye(12, dtype=np.float32)
+    found = metrics.image_text_recall(embeddings, embeddings, np.arange(12))
+    assert found["rsum"] == 600
+    assert found["r_mean"] == 100
+    assert found["i2t_median_rank"] == 1
+
+
+def test_near_ties_are_decided_in_float64():
+    """Two captions that float32 cannot tell apart; float64 says which is nearer."""
+    image = np.array([[1.0, 0.0], [0.0, 1.0]])
+    text = np.array([[1.0, 1e-5], [1.0, 1.1e-5]])
+    found = metrics.image_text_ranks(image, text, np.array([0, 1]))
+    assert found[0].tolist() == [1, 1]
+    # Now the other caption is the nearer one of each image, by 1e-11 for the first.
+    assert metrics.image_text_ranks(image, text[::-1], np.array([0, 1]))[0].tolist() == [2, 2]
+
+
+def test_float32_rounding_stays_inside_the_margin():
+    rng = np.random.default_rng(0)
+    for sign in (False, True):  # positive vectors round worst: partial sums grow steadily
+        x = rng.standard_normal((400, 1024)).astype(np.float32)
+        x = np.abs(x) if sign else x
+        unit32 = metrics._unit_float32(x)
+        error = np.abs((unit32 @ unit32.T).astype(np.float64) - unit(x) @ unit(x).T).max()
+        low, high = metrics._rounding_bounds(np.zeros(1), 1024)
+        assert error < (high - low)[0] / 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_extended_positives_equal_the_oracle(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(-3, 4, size=(15, 4)).astype(np.float64)
+    text = rng.standard_normal((25, 4))
+    positives = np.argwhere(rng.random((15, 25)) < 0.15)
+    monkeypatch.setattr(metrics, "BLOCK_BYTES", 4 * 25 * 4)
+    found = metrics.extended_recall(image, text, positives)
+    by_image = {i: {int(t) for a, t in positives if a == i} for i in {int(a) for a, _ in positives}}
+    by_text = {t: {int(a) for a, b in positives if b == t} for t in {int(b) for _, b in positives}}
+    expected = {f"i2t_{k}": v for k, v in naive_precision(image, text, by_image).items()}
+    expected |= {f"t2i_{k}": v for k, v in naive_precision(text, image, by_text).items()}
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nearest_label_equals_the_oracle(seed):
+    rng = np.random.default_rng(seed)
+    labels = np.array(list("aabbbccccd"))[rng.permutation(10)]
+    embeddings = rng.standard_normal((10, 3)).astype(np.float32)
+    found = metrics.nearest_label_recall(embeddings, labels)
+    scores = similarity(embeddings, embeddings)
+    np.fill_diagonal(scores, -np.inf)
+    hits = {k: 0 for k in (1, 2, 4, 8)}
+    precision = []
+    for q in range(10):
+        order = np.argsort(-scores[q])[:9]
+        right = labels[order] == labels[q]
+        for k in hits:
+            hits[k] += right[:k].any()
+        if r := int(right.sum()):
+            average = sum(right[: n + 1].mean() for n in range(r) if right[n]) / r
+            precision.append((right[:r].sum() / r, average))
+    expected = {f"r{k}": 10.0 * count for k, count in hits.items()}
+    expected |= dict(zip(("rprecision", "map_at_r"), 100 * np.mean(precision, axis=0), strict=True))
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_gallery_of_its_own_keeps_the_query():
+    query, gallery = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)
+    assert metrics.nearest_label_recall(query, ["a", "b", "c"], gallery, ["a", "b", "x"])["r1"] == pytest.approx(200 / 3)
+
+
+def test_duplicates_do_not_hide_the_query_itself():
+    """Identical pictures: the query must not be counted as its own answer, whichever copy faiss lists first."""
+    embeddings = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
+    labels = np.arange(12)  # every label alone: nothing can be right
+    assert metrics.nearest_label_recall(embeddings, labels)["r8"] == 0
+
+
+def test_similarity_correlation_equals_scipy():
+    from scipy.stats import pearsonr, spearmanr
+
+    rng = np.random.default_rng(0)
+    first, second, gold = rng.standard_normal((50, 6)), rng.standard_normal((50, 6)), rng.random(50)
+    cosine = (unit(first) * unit(second)).sum(axis=1)
+    found = metrics.similarity_correlation(first, second, gold)
+    assert found["spearman"] == pytest.approx(100 * spearmanr(cosine, gold).statistic, abs=1e-9)
+    assert found["pearson"] == pytest.approx(100 * pearsonr(cosine, gold).statistic, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "text_to_image", "says"),
+    [
+        (np.ones((2, 3)), np.ones((2, 3)), [0, 0], "image 1 has no caption"),
+        (np.ones((2, 3)), np.ones((2, 3)), [0, 2], "outside the 2 images"),
+        (np.ones((2, 3)), np.ones((2, 4)), [0, 1], "3 dimensions, text embeddings 4"),
+        (np.ones((2, 3)), np.ones((3, 3)), [0, 1], "expected \\(3,\\)"),
+        (np.full((2, 3), np.nan), np.ones((2, 3)), [0, 1], "not finite"),
+        (np.ones(3), np.ones((2, 3)), [0, 1], "expected \\[rows, dimensions\\]"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(image, text, text_to_image, says):
+    with pytest.raises(ValueError, match=says):
+        metrics.image_text_recall(image, text, np.array(text_to_image))
+
+
+def test_metrics_and_benchmarks_start_without_torch():
+    code = (
+        "import sys, cusa.metrics, cusa.benchmarks as b\n"
+        "[b.data_of(name) for name in b.MODULES]\n"
+        "import cusa.summary, cusa.shards, cusa.annotations, cusa.report\n"
+        "assert not {'torch', 'transformers', 'webdataset'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
