@@ -18,6 +18,7 @@ from cusa.images import ImageTransform
 from cusa.layout import DatasetFolder
 from cusa.shards import ShardReader
 from cusa.student import Backbone, FrozenDimensions, TextInput
+from cusa.teachers import configured_weights_sha256
 from cusa.teachers.extraction import pad_tokens
 from cusa.teachers.store import FeatureStore, feature_dimension
 
@@ -97,7 +98,7 @@ def open_split(backbone: Backbone, student: config.Student, folder: DatasetFolde
         assert student.towers is not None
         image_tower = student.towers.image
         features = folder.features("image", image_tower.folder, split)
-        image_inputs = FeatureInputs(FeatureStore(features, len(image_rows), image_tower.name))
+        image_inputs = FeatureInputs(open_features(features, len(image_rows), image_tower.name))
     text_inputs: TokenInputs | FeatureInputs | None = None
     if len(caption_rows) and backbone.tokenises:
         cleaned = captions["cleaned"].take(pa.array(caption_rows)).to_pylist()
@@ -106,7 +107,7 @@ def open_split(backbone: Backbone, student: config.Student, folder: DatasetFolde
         assert student.towers is not None
         text_tower = student.towers.text
         features = folder.features("text", text_tower.folder, split)
-        text_inputs = FeatureInputs(FeatureStore(features, len(caption_rows), text_tower.name))
+        text_inputs = FeatureInputs(open_features(features, len(caption_rows), text_tower.name))
     image_of_caption = captions["image"].to_numpy()[caption_rows] - image_rows[0]
     return SplitInputs(image_inputs, text_inputs, image_of_caption)
 
@@ -139,6 +140,11 @@ class TrainingBatch:
         """Page-locked copies, which the loader makes for GPUs."""
         self.images = self.images.pin_memory()
         return self
+
+
+def open_features(folder: Path, rows: int, model: str) -> FeatureStore:
+    """A model's features, checked to be of `rows` rows and of the weights that the model's folder holds now."""
+    return FeatureStore(folder, rows, model, configured_weights_sha256(model))
 
 
 def frozen_dimensions(student: config.Student, folder: DatasetFolder, split: str) -> FrozenDimensions:

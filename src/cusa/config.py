@@ -477,12 +477,14 @@ class Configuration(Section):
             raise ValueError("experiments: all are null; leave at least one")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} repeats a seed; each is trained once")
-        for benchmark, data in BENCHMARK_DATA.items():
-            if getattr(self.benchmarks, benchmark) is not None and data not in self.dataset.provides:
-                raise ValueError(
-                    f"benchmarks.{benchmark} needs {data.replace('_', ' ')}, which the format "
-                    f"`{self.dataset.format}` does not provide; set benchmarks.{benchmark}: null"
-                )
+        impossible = [
+            f"benchmarks.{benchmark} needs {data.replace('_', ' ')}, which the format `{self.dataset.format}` does not "
+            f"provide; set benchmarks.{benchmark}: null"
+            for benchmark, data in BENCHMARK_DATA.items()
+            if getattr(self.benchmarks, benchmark) is not None and data not in self.dataset.provides
+        ]
+        if impossible:
+            raise ValueError("; ".join(impossible))
         return self
 
     @property

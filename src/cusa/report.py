@@ -152,10 +152,10 @@ def _text_queries(folder: DatasetFolder, models: Mapping[str, Run], gallery: Gal
 def _image_queries(folder: DatasetFolder, models: Mapping[str, Run], gallery: Gallery) -> list[Query]:
     """Pictures of distinct labels, drawn with a fixed seed; the test split where the data has no labelled images."""
     images = read_table(folder.annotations, IMAGES, ["split", "label"])
-    split = "variants" if "variants" in images["split"].to_pylist() else "test"
+    labelled = all((run.folder / "embeddings/variants").is_dir() for run in models.values())
+    split = "variants" if labelled else "test"
     rows = split_rows(images, split)
     labels = images["label"].to_numpy(zero_copy_only=False)[rows]
-    labelled = split == "variants"
     order = np.random.default_rng(GALLERY_SEED).permutation(len(rows))
     groups = labels.astype(str) if labelled else np.arange(len(rows))
     _, first = np.unique(groups[order], return_index=True)

@@ -54,7 +54,10 @@ def write_split(annotations: str | Path, split: str, folder: str | Path, setting
     captions = read_table(annotations, CAPTIONS)
     rows = split_rows(images, split)
     if not len(rows):
-        raise DataError(f"{annotations}/{IMAGES} has no image of the split `{split}`.")
+        raise DataError(
+            f"{annotations}/{IMAGES} has no image of the split `{split}`; where that is a benchmark's, switch the "
+            "benchmark off with null."
+        )
     captions_of = _captions_by_image(captions)
     paths = images.column("image_path").take(pa.array(rows)).to_pylist()
     image_ids = images.column("image_id").take(pa.array(rows)).to_pylist()

@@ -11,12 +11,15 @@ step), and the state holds weights, optimiser, random states and what has been r
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import math
 import os
 import pickle
 import shutil
+import signal
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from cusa.batches import SplitInputs, TrainingBatch, TrainingPairs, frozen_dimensions, open_split
+from cusa.batches import SplitInputs, TrainingBatch, TrainingPairs, frozen_dimensions, open_features, open_split
 from cusa.config import RunConfiguration, Train
 from cusa.embeddings import autocast, encode_split
 from cusa.errors import ResumeError, TrainingError
@@ -42,7 +45,6 @@ from cusa.runs import HISTORY, RUN, SCHEMA, STUDENT_PREFIX, WEIGHTS, save_weight
 from cusa.sampling import PairSampler
 from cusa.student import Student, build_student
 from cusa.teachers.extraction import choose_device
-from cusa.teachers.store import FeatureStore
 
 log = logging.getLogger(__name__)
 STATE_FOLDER = "state"
@@ -145,6 +147,7 @@ def train(configuration: RunConfiguration, folder: DatasetFolder, run: str | Pat
     not finite, DataError when shards or features do not fit.
     """
     settings = configuration.train
+    _die_with_launcher()
     processes, process = _join_group(settings)
     torch.set_num_threads(max(1, threads // processes))
     device = choose_device(settings.gpus > 0)
@@ -265,8 +268,8 @@ def open_training_pairs(student: Student, configuration: RunConfiguration, folde
     if (teachers := configuration.teachers) is not None:
         images, captions = len(inputs.images), len(inputs.image_of_caption)
         image, text = teachers.image, teachers.text
-        teacher_image = FeatureStore(folder.features("image", image.folder, "train"), images, image.name)
-        teacher_text = FeatureStore(folder.features("text", text.folder, "train"), captions, text.name)
+        teacher_image = open_features(folder.features("image", image.folder, "train"), images, image.name)
+        teacher_text = open_features(folder.features("text", text.folder, "train"), captions, text.name)
     return TrainingPairs(inputs, teacher_image, teacher_text)
 
 
@@ -352,6 +355,17 @@ class _State:
         progress = Progress(**state["progress"])
         log.info("continuing at epoch %d, step %d", progress.epoch, progress.step)
         return progress, json.loads(state["history"])
+
+
+def _die_with_launcher() -> None:
+    """Have Linux kill this process when torchrun is killed with -9.
+
+    torchrun starts its processes in a session of their own; orphans would go on training, and hold the lock, beside
+    the copy that the same command starts.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def _join_group(settings: Train) -> tuple[int, int]:

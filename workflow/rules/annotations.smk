@@ -10,20 +10,21 @@ rule convert:
             if CONFIGURATION.dataset.format == "openmoji"
             else []
         ),
-    params:
-        dataset=as_json(CONFIGURATION.dataset),
-        folder=f"{DATA}/annotations",
-        images=f"{DATA}/images",
     log:
         log_of("convert", "convert"),
     benchmark:
         timing_of("convert", "convert")
+    conda:
+        "../../envs/data.yaml"
     threads: 8
     resources:
         mem_mb=2000,
         runtime=60,
-    conda:
-        "../../envs/data.yaml"
+    params:
+        script=f"{SCRIPTS}/convert.py",
+        dataset=as_json(CONFIGURATION.dataset),
+        folder=subpath(output.problems, parent=True),
+        images=image_folder,
     shell:
-        "python {SCRIPTS}/convert.py --dataset {params.dataset:q} --images {params.images}"
+        "python {params.script} --dataset {params.dataset:q} --images {params.images}"
         " --output {params.folder} --threads {threads} > {log} 2>&1"

@@ -1,9 +1,4 @@
 # One rule a benchmark, all alike: cached embeddings and annotations in, one JSON file out.
-def benchmark_inputs(benchmark):
-    """Embeddings that a benchmark scores (and nothing where it is switched off)."""
-    return expand(f"{RUN}/embeddings/{{data}}", data=BENCHMARK_DATA.get(benchmark, ()), allow_missing=True)
-
-
 rule evaluate_itr:
     input:
         annotation_tables(),
@@ -11,22 +6,23 @@ rule evaluate_itr:
         run=f"{RUN}/run.json",
     output:
         f"{RUN}/benchmarks/itr.json",
-    params:
-        benchmark="itr",
-        data=DATA,
-        folder=RUN,
     log:
         log_of("evaluate_itr", "{experiment}/seed{seed}"),
     benchmark:
         timing_of("evaluate_itr", "{experiment}/seed{seed}")
+    conda:
+        "../../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=60,
-    conda:
-        "../../envs/data.yaml"
+    params:
+        script=f"{SCRIPTS}/evaluate.py",
+        benchmark="itr",
+        data=data_folder,
+        folder=subpath(input.run, parent=True),
     shell:
-        "python {SCRIPTS}/evaluate.py {params.benchmark} --data {params.data} --run-folder {params.folder}"
+        "python {params.script} {params.benchmark} --data {params.data} --run-folder {params.folder}"
         " --output {output} > {log} 2>&1"
 
 
@@ -37,14 +33,15 @@ use rule evaluate_itr as evaluate_eccv_caption with:
         run=f"{RUN}/run.json",
     output:
         f"{RUN}/benchmarks/eccv_caption.json",
-    params:
-        benchmark="eccv_caption",
-        data=DATA,
-        folder=RUN,
     log:
         log_of("evaluate_eccv_caption", "{experiment}/seed{seed}"),
     benchmark:
         timing_of("evaluate_eccv_caption", "{experiment}/seed{seed}")
+    params:
+        script=f"{SCRIPTS}/evaluate.py",
+        benchmark="eccv_caption",
+        data=data_folder,
+        folder=subpath(input.run, parent=True),
 
 
 use rule evaluate_itr as evaluate_image_retrieval with:
@@ -54,14 +51,15 @@ use rule evaluate_itr as evaluate_image_retrieval with:
         run=f"{RUN}/run.json",
     output:
         f"{RUN}/benchmarks/image_retrieval.json",
-    params:
-        benchmark="image_retrieval",
-        data=DATA,
-        folder=RUN,
     log:
         log_of("evaluate_image_retrieval", "{experiment}/seed{seed}"),
     benchmark:
         timing_of("evaluate_image_retrieval", "{experiment}/seed{seed}")
+    params:
+        script=f"{SCRIPTS}/evaluate.py",
+        benchmark="image_retrieval",
+        data=data_folder,
+        folder=subpath(input.run, parent=True),
 
 
 use rule evaluate_itr as evaluate_sts with:
@@ -71,11 +69,12 @@ use rule evaluate_itr as evaluate_sts with:
         run=f"{RUN}/run.json",
     output:
         f"{RUN}/benchmarks/sts.json",
-    params:
-        benchmark="sts",
-        data=DATA,
-        folder=RUN,
     log:
         log_of("evaluate_sts", "{experiment}/seed{seed}"),
     benchmark:
         timing_of("evaluate_sts", "{experiment}/seed{seed}")
+    params:
+        script=f"{SCRIPTS}/evaluate.py",
+        benchmark="sts",
+        data=data_folder,
+        folder=subpath(input.run, parent=True),

@@ -2,15 +2,19 @@
 import json
 import os
 import sys
+from os import environ
 
 from snakemake.exceptions import WorkflowError
 
-# The library need not be installed where the jobs run: conda environments hold only its dependencies.
+# The library need not be installed where the jobs run: conda environments hold only its dependencies. Jobs use this
+# Python also when the virtual environment is not activated. Set for the jobs, not required from the user.
 sys.path.insert(0, f"{workflow.basedir}/src")
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [f"{workflow.basedir}/src", os.environ.get("PYTHONPATH")])
+environ.update(
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), environ["PATH"]]),
+    PYTHONPATH=os.pathsep.join(
+        filter(None, [f"{workflow.basedir}/src", environ.get("PYTHONPATH")])
+    ),
 )
-os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
 
 from cusa.benchmarks import data_of
 from cusa.config import check_files, load
@@ -24,12 +28,19 @@ except ConfigurationError as error:
 
 DATA = f"results/{CONFIGURATION.dataset.name}"
 RUN = f"{DATA}/runs/{{experiment}}/seed{{seed}}"
-SCRIPTS = f"{workflow.basedir}/workflow/scripts"
+# Relative, so that commands can be pasted from where Snakemake runs, and moving the project reruns nothing.
+SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
 EXPERIMENTS = list(CONFIGURATION.active_experiments)
-BENCHMARKS = [name for name, settings in CONFIGURATION.benchmarks if settings is not None]
+BENCHMARKS = [
+    name for name, settings in CONFIGURATION.benchmarks if settings is not None
+]
 BENCHMARK_DATA = {name: data_of(name) for name in BENCHMARKS}
-SPLITS = ["train", "val", "test"] + ["variants"] * ("variants" in CONFIGURATION.dataset.provides)
-TABLES = sorted(CONFIGURATION.dataset.provides & {"extended_positives", "sentence_pairs"})
+SPLITS = ["train", "val", "test"] + ["variants"] * (
+    "variants" in CONFIGURATION.dataset.provides
+)
+TABLES = sorted(
+    CONFIGURATION.dataset.provides & {"extended_positives", "sentence_pairs"}
+)
 ON_GPU = CONFIGURATION.train.gpus > 0
 
 
@@ -48,7 +59,7 @@ def as_json(section):
 def run_files(name):
     """One file of every run, in the order of the table of experiments."""
     return expand(
-        f"{RUN}/{name}",
+        f"{RUN}/{name}".rstrip("/"),
         experiment=EXPERIMENTS,
         seed=CONFIGURATION.seeds,
         benchmark=BENCHMARKS,
@@ -56,7 +67,9 @@ def run_files(name):
 
 
 def annotation_tables(*extra):
-    return expand(f"{DATA}/annotations/{{name}}.parquet", name=["images", "captions", *extra])
+    return expand(
+        f"{DATA}/annotations/{{name}}.parquet", name=["images", "captions", *extra]
+    )
 
 
 def student_of(wildcards):
@@ -65,9 +78,18 @@ def student_of(wildcards):
 
 def frozen_models(modality):
     """Every model whose features are cached, by folder: teachers in use, and frozen towers of the students."""
-    runs = [CONFIGURATION.run(experiment, CONFIGURATION.seeds[0]) for experiment in EXPERIMENTS]
-    models = [getattr(run.teachers, modality) for run in runs if run.teachers is not None]
-    towers = [getattr(run.student.towers, modality) for run in runs if run.student.towers is not None]
+    runs = [
+        CONFIGURATION.run(experiment, CONFIGURATION.seeds[0])
+        for experiment in EXPERIMENTS
+    ]
+    models = [
+        getattr(run.teachers, modality) for run in runs if run.teachers is not None
+    ]
+    towers = [
+        getattr(run.student.towers, modality)
+        for run in runs
+        if run.student.towers is not None
+    ]
     frozen = [tower for tower in towers if not tower.trainable]
     chosen = {}
     for model in [*models, *frozen]:
@@ -91,7 +113,9 @@ def feature_files():
         files += [path for path in training_inputs(wildcards) if "/teachers/" in path]
         for data in {data for needed in BENCHMARK_DATA.values() for data in needed}:
             wildcards.data = data
-            files += [path for path in embedding_inputs(wildcards) if "/teachers/" in path]
+            files += [
+                path for path in embedding_inputs(wildcards) if "/teachers/" in path
+            ]
     return sorted(set(files))
 
 
@@ -102,8 +126,14 @@ def student_inputs(student, split):
     if towers is None or towers.image.trainable:
         files.append(f"{DATA}/shards/{split}")
     else:
-        files.append(f"{DATA}/teachers/image/{towers.image.folder}/{split}/features.npy")
-    if towers is not None and not towers.text.trainable and split in ("train", "val", "test"):
+        files.append(
+            f"{DATA}/teachers/image/{towers.image.folder}/{split}/features.npy"
+        )
+    if (
+        towers is not None
+        and not towers.text.trainable
+        and split in ("train", "val", "test")
+    ):
         files.append(f"{DATA}/teachers/text/{towers.text.folder}/{split}/features.npy")
     return files
 
@@ -111,10 +141,16 @@ def student_inputs(student, split):
 def training_inputs(wildcards):
     run = CONFIGURATION.run(wildcards.experiment, CONFIGURATION.seeds[0])
     selection = "val" if run.train.select_on == "val" else "test"
-    files = student_inputs(run.student, "train") + student_inputs(run.student, selection)
+    files = student_inputs(run.student, "train") + student_inputs(
+        run.student, selection
+    )
     if run.teachers is not None:
-        files.append(f"{DATA}/teachers/image/{run.teachers.image.folder}/train/features.npy")
-        files.append(f"{DATA}/teachers/text/{run.teachers.text.folder}/train/features.npy")
+        files.append(
+            f"{DATA}/teachers/image/{run.teachers.image.folder}/train/features.npy"
+        )
+        files.append(
+            f"{DATA}/teachers/text/{run.teachers.text.folder}/train/features.npy"
+        )
     return sorted(set(files))
 
 
@@ -122,6 +158,25 @@ def embedding_inputs(wildcards):
     if wildcards.data in SPLITS:
         return student_inputs(student_of(wildcards), wildcards.data)
     return [f"{DATA}/annotations/{wildcards.data}.parquet"]
+
+
+def benchmark_inputs(benchmark):
+    """Embeddings that a benchmark scores; none where it is switched off."""
+    return expand(
+        f"{RUN}/embeddings/{{data}}",
+        data=BENCHMARK_DATA.get(benchmark, ()),
+        allow_missing=True,
+    )
+
+
+def data_folder(wildcards):
+    """Where the library finds annotations, shards and teachers."""
+    return DATA
+
+
+def image_folder(wildcards):
+    """Where a format puts images that it makes itself."""
+    return f"{DATA}/images"
 
 
 def log_of(rule, name):

@@ -7,25 +7,28 @@ rule summarise:
         markdown=report(
             f"{DATA}/summary.md", caption="../report/summary.rst", category="Results"
         ),
-    params:
-        annotations=f"{DATA}/annotations",
     log:
         log_of("summarise", "summarise"),
     benchmark:
         timing_of("summarise", "summarise")
+    conda:
+        "../../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/data.yaml"
+    params:
+        script=f"{SCRIPTS}/summarise.py",
+        annotations=subpath(input.problems, parent=True),
     shell:
-        "python {SCRIPTS}/summarise.py --annotations {params.annotations} --parquet {output.parquet}"
+        "python {params.script} --annotations {params.annotations} --parquet {output.parquet}"
         " --markdown {output.markdown} {input.results} > {log} 2>&1"
 
 
 # The gallery searches the test pictures by text and the labelled pictures (or the test pictures) by picture.
-GALLERY_EXPERIMENTS = [name for name in CONFIGURATION.report.gallery.experiments if name in EXPERIMENTS]
+GALLERY_EXPERIMENTS = [
+    name for name in CONFIGURATION.report.gallery.experiments if name in EXPERIMENTS
+]
 GALLERY_DATA = ["test"] + ["variants"] * ("variants" in SPLITS)
 
 
@@ -44,7 +47,9 @@ rule render_report:
         summary=f"{DATA}/summary.parquet",
     output:
         page=report(
-            f"{DATA}/report/index.html", caption="../report/page.rst", category="Results"
+            f"{DATA}/report/index.html",
+            caption="../report/page.rst",
+            category="Results",
         ),
         figures=report(
             expand(
@@ -54,21 +59,22 @@ rule render_report:
             caption="../report/figure.rst",
             category="Training",
         ),
-    params:
-        gallery=as_json(CONFIGURATION.report.gallery),
-        data=DATA,
-        figures=f"{DATA}/report/figures",
-        runs=expand(RUN, experiment=EXPERIMENTS, seed=CONFIGURATION.seeds),
     log:
         log_of("render_report", "render_report"),
     benchmark:
         timing_of("render_report", "render_report")
+    conda:
+        "../../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=10,
-    conda:
-        "../../envs/data.yaml"
+    params:
+        script=f"{SCRIPTS}/render_report.py",
+        gallery=as_json(CONFIGURATION.report.gallery),
+        data=data_folder,
+        figures=lambda wildcards, output: os.path.dirname(output.figures[0]),
+        runs=lambda wildcards: run_files(""),
     shell:
-        "python {SCRIPTS}/render_report.py --data {params.data} --summary {input.summary} --gallery {params.gallery:q}"
+        "python {params.script} --data {params.data} --summary {input.summary} --gallery {params.gallery:q}"
         " --output {output.page} --figures {params.figures} {params.runs} > {log} 2>&1"

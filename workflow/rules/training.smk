@@ -7,24 +7,25 @@ rule train:
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",
         history=f"{RUN}/history.parquet",
-    params:
-        configuration=lambda wildcards: as_json(
-            CONFIGURATION.run(wildcards.experiment, int(wildcards.seed))
-        ),
-        data=DATA,
-        folder=RUN,
-        processes=CONFIGURATION.train.processes,
     log:
         log_of("train", "{experiment}/seed{seed}"),
     benchmark:
         timing_of("train", "{experiment}/seed{seed}")
+    conda:
+        "../../envs/torch.yaml"
     threads: 8
     resources:
         mem_mb=8000,
         runtime=2880,
         gpu=CONFIGURATION.train.gpus,
-    conda:
-        "../../envs/torch.yaml"
+    params:
+        script=f"{SCRIPTS}/train.py",
+        configuration=lambda wildcards: as_json(
+            CONFIGURATION.run(wildcards.experiment, int(wildcards.seed))
+        ),
+        data=data_folder,
+        folder=subpath(output.run, parent=True),
+        processes=CONFIGURATION.train.processes,
     shell:
-        "exec torchrun --standalone --nproc-per-node {params.processes} {SCRIPTS}/train.py --data {params.data}"
+        "exec torchrun --standalone --nproc-per-node {params.processes} {params.script} --data {params.data}"
         " --run-folder {params.folder} --configuration {params.configuration:q} --threads {threads} > {log} 2>&1"

@@ -66,7 +66,8 @@ class Run:
     def head_used(self, family: str) -> str:
         """`cross` or `uni`, or a note that the features before the heads stand in for a head that does not exist."""
         losses = self.about["configuration"]["losses"]
-        trained = losses["uni_softlabel"] if family == "uni" else losses["contrastive"] or losses["cross_softlabel"]
+        uses_head = ("uni_softlabel",) if family == "uni" else ("contrastive", "cross_softlabel")
+        trained = any(losses[name] is not None for name in uses_head)
         return f"{family} head" if trained else f"features before the heads (no {family} head was trained)"
 
 

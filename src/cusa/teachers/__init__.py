@@ -71,6 +71,15 @@ def weights_sha256(encoder: ImageEncoder | TextEncoder) -> str:
     return digest.hexdigest()
 
 
+def configured_weights_sha256(name: str) -> str | None:
+    """What `weights_sha256` would say of the model `name`, as far as a file on disk tells without loading it.
+
+    None for hub names: their weights are pinned by the hub's own cache.
+    """
+    weights = Path(name).expanduser() / "model.safetensors"
+    return sha256_of_file(weights) if weights.is_file() else None
+
+
 IMAGE_ENCODERS = {
     "efficientnet-lite0": "cusa.teachers.efficientnet_lite0",
     "timm/": "cusa.teachers.timm_vision",

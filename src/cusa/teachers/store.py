@@ -81,25 +81,26 @@ def write_features(
     parts: Iterable[np.ndarray],
     meta: Mapping[str, Any],
 ) -> None:
-    """Write features as they come, in row order, straight into the final array on disk; no second copy in memory.
+    """Write features as they come, in row order, straight into the final file; nothing is held in memory.
 
     Raises DataError when `parts` do not add up to `rows` rows, or hold values that are not finite in `dtype`.
     """
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (rows, dimension)}
+    # Written, not memory-mapped: a full disk is then an error that can be reported, and no bus error.
     with whole_folder(folder) as temporary:
-        path = temporary / FEATURES
-        target = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=(rows, dimension))
         done = 0
-        for part in parts:
-            if done + len(part) > rows:
-                raise DataError(f"{folder}: more than {rows} feature rows came out of the model.")
-            target[done : done + len(part)] = part
-            if not np.isfinite(target[done : done + len(part)]).all():
-                row = done + int(np.flatnonzero(~np.isfinite(part.astype(dtype)).all(axis=1))[0])
-                raise DataError(
-                    f"{folder}: the features of row {row} are not finite in {dtype}; use dtype: float32 for this model."
-                )
-            done += len(part)
+        with (temporary / FEATURES).open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts:
+                stored = np.ascontiguousarray(part, dtype=dtype)
+                finite = np.isfinite(stored).all(axis=1)
+                if not finite.all():
+                    raise DataError(
+                        f"{folder}: the features of row {done + int(finite.argmin())} are not finite in {dtype}; use "
+                        "dtype: float32 for this model."
+                    )
+                file.write(stored.data)
+                done += len(part)
         if done != rows:
             raise DataError(f"{folder}: {done} feature rows came out of the model, expected {rows}.")
-        target.flush()
         write_json(temporary / META, {**meta, "rows": rows, "d": dimension, "dtype": dtype})

@@ -1,0 +1,79 @@
+"""Embedding once, for validation and benchmarks alike."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cusa.batches import open_split
+from cusa.config import load
+from cusa.embeddings import embed
+from cusa.errors import DataError
+from cusa.layout import DatasetFolder
+from cusa.runs import load_student
+from cusa.training import train
+
+
+@pytest.fixture(scope="module")
+def run(tiny_configuration, shapes_data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    train(load(tiny_configuration).run("cusa", 23), DatasetFolder(shapes_data), folder)
+    return folder
+
+
+def test_rows_are_in_order_and_heads_differ(run, shapes_data, tmp_path):
+    folder = DatasetFolder(shapes_data)
+    embed(run, folder, "test", tmp_path / "test")
+    found = {path.stem: np.load(path) for path in (tmp_path / "test").glob("*.npy")}
+    assert {name: array.shape for name, array in found.items()} == {
+        "image_cross": (8, 16),
+        "image_uni": (8, 16),
+        "text_cross": (16, 16),
+        "text_uni": (16, 16),
+    }
+    student, configuration = load_student(run)
+    inputs = open_split(student.backbone, configuration.student, folder, "test")
+    with torch.inference_mode():
+        for position in (0, 7):
+            image = student.encode_image(inputs.images[np.array([position])], "uni")[0].numpy()
+            assert np.allclose(found["image_uni"][position], image, atol=1e-5)
+        for position in (0, 15):
+            text = student.encode_text(inputs.texts[np.array([position])], "cross")[0].numpy()
+            assert np.allclose(found["text_cross"][position], text, atol=1e-5)
+    assert not np.allclose(found["image_uni"], found["image_cross"])
+
+
+def test_a_run_that_has_not_finished(tmp_path, shapes_data):
+    with pytest.raises(DataError, match="run `snakemake models` first"):
+        embed(tmp_path, DatasetFolder(shapes_data), "test", tmp_path / "out")
+
+
+def test_damaged_weights_are_a_sentence(run, shapes_data, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    weights = copy / "best.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(DataError, match="is not a complete safetensors file"):
+        load_student(copy)
+
+
+def test_weights_of_another_student_are_a_sentence(run, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    tensors = load_file(copy / "best.safetensors")
+    tensors.pop("student.heads.uni_text.1.weight")
+    save_file(tensors, copy / "best.safetensors")
+    with pytest.raises(DataError, match="does not fit the student .*Missing key"):
+        load_student(copy)
+
+
+def test_shards_of_other_data_are_refused(run, shapes_data, tmp_path):
+    data = Path(shutil.copytree(shapes_data, tmp_path / "data"))
+    shutil.rmtree(data / "shards/test")
+    shutil.copytree(data / "shards/val", data / "shards/test")
+    with pytest.raises(DataError, match="but the annotations list 8 other ones"):
+        embed(run, DatasetFolder(data), "test", tmp_path / "out")

@@ -1,0 +1,78 @@
+"""Whole or not at all, and sentences for the failures of disks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cusa.command import run
+from cusa.files import whole_file, whole_folder, write_json
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path):
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f/old").touch()
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "f") as temporary:
+        (temporary / "new").touch()
+        raise RuntimeError
+    assert [path.name for path in tmp_path.rglob("*")] == ["f", "old"]
+    with whole_folder(tmp_path / "f") as temporary:
+        (temporary / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["f", "new"]
+
+
+def test_nan_is_not_json(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission is denied")],
+)
+def test_disks_fail_in_sentences(code, says):
+    def main():
+        raise OSError(code, os.strerror(code), "results/x")
+
+    with pytest.raises(SystemExit, match=f"Error: results/x: .*{says}"):
+        run(main)
+
+
+def test_bugs_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 / 0)
+
+
+def test_a_really_full_disk(tmp_path):
+    """A file system of one megabyte, mounted for the purpose; needs the right to mount."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs is not allowed here: the full disk is NOT tested")
+    try:
+        code = (
+            "import numpy as np; from cusa.command import run; from cusa.teachers.store import write_features\n"
+            "parts = (np.ones((1000, 64), np.float32) for _ in range(100))\n"
+            f"run(lambda: write_features({str(small / 'f')!r}, 100_000, 64, 'float32', parts, {{}}))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "the disk is full" in done.stderr
+        assert not list(small.iterdir())
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

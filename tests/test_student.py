@@ -1,0 +1,125 @@
+"""Dual encoders, pairs of towers, frozen or not, and the heads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cusa.config import LossConfiguration, Student, validate
+from cusa.errors import ConfigurationError
+from cusa.student import FrozenDimensions, build_student
+
+ALL = {"contrastive": {}, "cross_softlabel": {}, "uni_softlabel": {}}
+
+
+def losses(*families: str) -> LossConfiguration:
+    return validate(LossConfiguration, {name: ALL[name] for name in families})
+
+
+def towers(vision, sentences, image=True, text=True, dimension=12) -> Student:
+    return validate(
+        Student,
+        {
+            "towers": {
+                "image": {"name": str(vision), "trainable": image},
+                "text": {"name": str(sentences), "trainable": text},
+                "dimension": dimension,
+            }
+        },
+    )
+
+
+def tokens(student, captions):
+    from cusa.teachers.extraction import pad_tokens
+
+    return pad_tokens(*student.backbone.tokenise(captions))
+
+
+def test_a_dual_encoder_equals_the_hugging_face_model(tiny_clip):
+    from transformers import CLIPModel
+
+    student = build_student(Student(name=str(tiny_clip)), losses(*ALL)).eval()
+    reference = CLIPModel.from_pretrained(tiny_clip).eval()
+    pixels = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
+    texts = tokens(student, ["a red circle", "a large blue triangle and a cross"])
+    with torch.inference_mode():
+        normalised = student.backbone.image_transform.normalise(pixels)
+        image = reference.get_image_features(pixel_values=normalised).pooler_output
+        text = reference.get_text_features(**texts).pooler_output
+        assert torch.allclose(student.backbone.image_features(pixels), image, atol=1e-5)
+        assert torch.allclose(student.backbone.text_features(texts), text, atol=1e-5)
+
+
+def test_captions_are_truncated_to_max_tokens(tiny_clip):
+    student = build_student(Student(name=str(tiny_clip), max_tokens=5), losses("contrastive"))
+    ids, _ = student.backbone.tokenise(["a " * 40])
+    assert len(ids[0]) == 5
+
+
+def test_heads_are_layernorm_and_linear_initialised_as_published(tiny_clip):
+    torch.manual_seed(0)
+    student = build_student(Student(name=str(tiny_clip)), losses(*ALL))
+    assert set(student.heads) == {"cross_image", "cross_text", "uni_image", "uni_text"}
+    norm, linear = student.heads["uni_text"]
+    assert norm.normalized_shape == (16,)
+    assert linear.weight.shape == (16, 16)
+    assert 0.015 < linear.weight.std() < 0.025
+
+
+@pytest.mark.parametrize(
+    ("families", "heads"),
+    [
+        (["contrastive"], {"cross_image", "cross_text"}),
+        (["cross_softlabel"], {"cross_image", "cross_text"}),
+        (["uni_softlabel"], {"uni_image", "uni_text"}),
+    ],
+)
+def test_heads_of_a_family_that_is_off_do_not_exist(tiny_clip, families, heads):
+    student = build_student(Student(name=str(tiny_clip)), losses(*families))
+    assert set(student.heads) == heads
+    missing = "uni" if "cross_image" in heads else "cross"
+    pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    assert torch.equal(student.encode_image(pixels, missing), student.backbone.image_features(pixels))
+
+
+def test_trainable_towers_get_gradients(tiny_vision, tiny_sentences):
+    student = build_student(towers(tiny_vision, tiny_sentences), losses("contrastive"))
+    pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    texts = tokens(student, ["red", "a circle"])
+    (student.encode_image(pixels, "cross").sum() + student.encode_text(texts, "cross").sum()).backward()
+    parameters = student.backbone.pretrained_parameters()
+    assert sum(parameter.grad is not None for parameter in parameters) > 20
+    assert student.backbone.image_projection.weight not in parameters
+
+
+def test_frozen_towers_are_not_loaded_at_all(tiny_vision):
+    settings = towers("no/such-vision-model", "no/such-sentence-model", image=False, text=False)
+    student = build_student(settings, losses("contrastive"), FrozenDimensions(image=24, text=20))
+    assert {name.split(".")[1] for name, _ in student.named_parameters() if name.startswith("backbone")} == {
+        "image_projection",
+        "text_projection",
+    }
+    assert student.encode_image(torch.ones(3, 24), "cross").shape == (3, 12)
+    assert student.encode_text(torch.ones(3, 20), "cross").shape == (3, 12)
+
+
+def test_one_tower_frozen(tiny_vision, tiny_sentences):
+    student = build_student(towers(tiny_vision, tiny_sentences, image=False), losses("contrastive"), FrozenDimensions(24))
+    assert student.backbone.image_transform is None
+    assert student.backbone.tokenises
+    assert student.encode_text(tokens(student, ["red"]), "cross").shape == (1, 12)
+
+
+def test_a_model_that_is_no_dual_encoder(tiny_vision, tmp_path, tiny_clip):
+    import shutil
+
+    folder = shutil.copytree(tiny_vision, tmp_path / "vit")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_clip / name, folder / name)
+    with pytest.raises(ConfigurationError, match="is a ViTModel, which has no get_image_features"):
+        build_student(Student(name=str(folder)), losses("contrastive"))
+
+
+def test_a_name_that_cannot_be_loaded():
+    with pytest.raises(ConfigurationError, match="student.name no-one/clip could not be loaded"):
+        build_student(Student(name="no-one/clip"), losses("contrastive"))

@@ -1,0 +1,290 @@
+"""The loop: schedules, optimiser groups, exact resume after kill -9, several processes, and why it stops."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cusa.config import Configuration, RunConfiguration, Train, load
+from cusa.errors import DataError, ResumeError, TrainingError
+from cusa.files import read_json, sha256_of_file
+from cusa.layout import DatasetFolder
+from cusa.losses import CUSALoss
+from cusa.student import build_student
+from cusa.training import TrainingTask, build_optimiser, learning_rate, train
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "workflow/scripts/train.py"
+
+
+def configured(tiny_configuration, experiment="cusa", **settings) -> RunConfiguration:
+    mapping = {**tiny_configuration, "train": {**tiny_configuration["train"], **settings}}
+    configuration: Configuration = load(mapping)
+    return configuration.run(experiment, 23)
+
+
+def command(run: RunConfiguration, data: Path, folder: Path, processes: int = 1) -> list[str]:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    arguments = ["--data", str(data), "--run-folder", str(folder), "--configuration", run.model_dump_json()]
+    return [*launcher, str(SCRIPT), *arguments, "--threads", str(processes)]
+
+
+def test_cosine_by_epoch_is_the_published_one():
+    settings = Train(epochs=30)
+    for epoch in range(30):
+        expected = 1e-6 + (1e-5 - 1e-6) / 2 * (1 + math.cos(math.pi * epoch / 30))
+        assert learning_rate(settings, epoch, 17, 100) == pytest.approx(expected, rel=1e-12)
+
+
+def test_cosine_by_step_with_warm_up():
+    settings = Train(epochs=2, lr=1.0, min_lr=0.1, schedule="step", warmup_steps=4)
+    rates = [learning_rate(settings, epoch, step, 10) for epoch in range(2) for step in range(10)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1.0
+    assert all(later < earlier for earlier, later in zip(rates[4:], rates[5:], strict=False))
+    assert rates[12] == pytest.approx(0.55)
+
+
+def test_optimiser_groups_are_as_published(tiny_configuration):
+    run = configured(tiny_configuration, weight_decay=0.5, tower_lr=0.0001)
+    task = TrainingTask(build_student(run.student, run.losses), CUSALoss(run.losses))
+    optimiser = build_optimiser(task, run.train)
+    names = {id(parameter): name for name, parameter in task.named_parameters()}
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            assert group["weight_decay"] == (0.0 if parameter.ndim == 1 else 0.5), name
+            assert group["scale"] == (pytest.approx(0.1) if "backbone.model" in name else 1.0), name
+    members = {names[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]}
+    assert "loss.temperatures.cross" in members
+    assert "loss.temperatures.cross_teacher" not in members
+    assert "student.backbone.model.logit_scale" not in members
+
+
+def test_a_run_writes_its_three_files(tiny_configuration, shapes_data, tmp_path):
+    run = configured(tiny_configuration, epochs=3)
+    train(run, DatasetFolder(shapes_data), tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "best.safetensors",
+        "history.parquet",
+        "run.json",
+    ]
+    about = read_json(tmp_path / "run/run.json")
+    history = pq.read_table(tmp_path / "run/history.parquet").to_pylist()
+    epochs = [row for row in history if row["kind"] == "epoch"]
+    best = max(epochs, key=lambda row: row["r_mean"])
+    assert about["selected_epoch"] == best["epoch"]
+    assert about["selection_metrics"]["r_mean"] == best["r_mean"]
+    assert "highest r_mean on val" in about["selected_because"]
+    assert about["weights_sha256"] == sha256_of_file(tmp_path / "run/best.safetensors")
+    assert about["configuration"] == run.model_dump(mode="json")
+    steps = [row for row in history if row["kind"] == "step"]
+    assert {row["epoch"] for row in steps} == {0, 1, 2}
+    assert steps[0]["loss"] == pytest.approx(
+        steps[0]["loss_contrastive"] + steps[0]["loss_cross"] + steps[0]["loss_uni"], rel=1e-5
+    )
+    assert steps[-1]["temperature_cross_teacher"] == 1.0
+
+
+def test_training_learns(tiny_configuration, shapes_data, tmp_path):
+    train(configured(tiny_configuration, epochs=40, lr=0.003), DatasetFolder(shapes_data), tmp_path / "run")
+    history = pq.read_table(tmp_path / "run/history.parquet").to_pylist()
+    losses = [row["loss_contrastive"] for row in history if row["kind"] == "step"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_seed_fixes_the_weights(tiny_configuration, shapes_data, tmp_path):
+    run = configured(tiny_configuration)
+    for name in ("one", "two"):
+        train(run, DatasetFolder(shapes_data), tmp_path / name)
+    assert sha256_of_file(tmp_path / "one/best.safetensors") == sha256_of_file(tmp_path / "two/best.safetensors")
+    other = run.model_copy(update={"seed": 24})
+    train(other, DatasetFolder(shapes_data), tmp_path / "three")
+    assert sha256_of_file(tmp_path / "one/best.safetensors") != sha256_of_file(tmp_path / "three/best.safetensors")
+
+
+def tower_student(tiny_vision, tiny_sentences) -> dict:
+    return {
+        "name": None,
+        "towers": {"image": {"name": str(tiny_vision)}, "text": {"name": str(tiny_sentences)}, "dimension": 12},
+    }
+
+
+def test_kill_9_at_any_moment_then_the_same_command_ends_bit_identical(
+    tiny_configuration, tiny_vision, tiny_sentences, shapes_data, tmp_path
+):
+    """BERT has dropout, so this needs the random state too. The state is saved after every step."""
+    towers = {**tiny_configuration, "student": tower_student(tiny_vision, tiny_sentences)}
+    run = configured(towers, epochs=6, save_every_minutes=1e-9)
+    subprocess.run(command(run, shapes_data, tmp_path / "whole"), check=True, capture_output=True)
+
+    state = tmp_path / "killed/state/last.pt"
+    kills = 0
+    for moment in (0.0, 0.05, 0.15):
+        process = subprocess.Popen(command(run, shapes_data, tmp_path / "killed"), stderr=subprocess.PIPE, text=True)
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+            time.sleep(0.002)
+        time.sleep(moment)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    finished = subprocess.run(command(run, shapes_data, tmp_path / "killed"), check=True, capture_output=True, text=True)
+    assert kills == 3
+    assert "continuing at epoch" in finished.stderr
+    for name in ("best.safetensors",):
+        assert sha256_of_file(tmp_path / "whole" / name) == sha256_of_file(tmp_path / "killed" / name)
+    histories = [pq.read_table(tmp_path / name / "history.parquet").to_pylist() for name in ("whole", "killed")]
+    kept = ("kind", "epoch", "step", "loss", "lr", "r_mean")
+    assert [[row[key] for key in kept] for row in histories[0]] == [[row[key] for key in kept] for row in histories[1]]
+
+
+def test_two_processes_share_each_epoch_and_resume(tiny_configuration, shapes_data, tmp_path):
+    run = configured(tiny_configuration, cpu_processes=2, epochs=2, batch_size=4)
+    for name in ("one", "two"):
+        subprocess.run(command(run, shapes_data, tmp_path / name, processes=2), check=True, capture_output=True)
+    assert sha256_of_file(tmp_path / "one/best.safetensors") == sha256_of_file(tmp_path / "two/best.safetensors")
+    assert read_json(tmp_path / "one/run.json")["processes"] == 2
+    history = pq.read_table(tmp_path / "one/history.parquet").to_pylist()
+    assert max(row["step"] for row in history) == 64 // 8
+
+
+def interrupted(run: RunConfiguration, data: Path, folder: Path, monkeypatch) -> None:
+    """Leave a state behind, as an interruption after the first epoch would."""
+    import cusa.training
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cusa.training, "_finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, DatasetFolder(data), folder)
+
+
+def test_a_state_of_another_configuration_is_refused(tiny_configuration, shapes_data, tmp_path, monkeypatch):
+    interrupted(configured(tiny_configuration), shapes_data, tmp_path, monkeypatch)
+    changed = configured(tiny_configuration, lr=0.5)
+    with pytest.raises(ResumeError, match=r"another configuration: train.lr was 0.001, is 0.5. Restore the old values"):
+        train(changed, DatasetFolder(shapes_data), tmp_path)
+    assert (tmp_path / "state/last.pt").exists()
+    train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
+
+
+def test_a_damaged_state_is_a_sentence(tiny_configuration, shapes_data, tmp_path, monkeypatch):
+    interrupted(configured(tiny_configuration), shapes_data, tmp_path, monkeypatch)
+    state = tmp_path / "state/last.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(ResumeError, match="cannot be read .*Delete the folder"):
+        train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
+
+
+def test_a_second_copy_beside_a_live_one_is_refused(tiny_configuration, shapes_data, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "state").mkdir()
+    with FileLock(tmp_path / "state/lock"), pytest.raises(ResumeError, match="another process is training"):
+        train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(tiny_configuration, shapes_data, tmp_path, monkeypatch):
+    original = CUSALoss.forward
+    calls = []
+
+    def poisoned(self, **features):
+        calls.append(1)
+        losses = original(self, **features)
+        if len(calls) == 11:
+            losses.cross = losses.cross * float("nan")
+        return losses
+
+    taken = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(CUSALoss, "forward", poisoned)
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *a, **k: (taken.append(1), step(self, *a, **k))[1])
+    with pytest.raises(TrainingError, match="not finite at epoch 1, step 2: contrastive .*, cross nan, uni .*temperatures"):
+        train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
+    assert len(taken) == 10
+
+
+def test_early_stop_and_its_selection(tiny_configuration, shapes_data, tmp_path):
+    run = configured(tiny_configuration, epochs=50, early_stop=2, lr=1e-9, min_lr=0.0)
+    train(run, DatasetFolder(shapes_data), tmp_path)
+    about = read_json(tmp_path / "run.json")
+    assert about["epochs"] < 50
+    assert about["epochs"] == about["selected_epoch"] + 1 + 2
+
+
+def test_the_published_test_set_selection_says_what_it_is(tiny_configuration, shapes_data, tmp_path):
+    train(configured(tiny_configuration, select_on="test_leak_as_published"), DatasetFolder(shapes_data), tmp_path)
+    assert "which leaks the test set" in read_json(tmp_path / "run.json")["selected_because"]
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"gradient_clip": 0.1}, {"workers": 1}])
+def test_options_of_the_recipe_run(tiny_configuration, shapes_data, tmp_path, settings):
+    train(configured(tiny_configuration, epochs=1, **settings), DatasetFolder(shapes_data), tmp_path)
+    weights = load_file(tmp_path / "best.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values() if tensor.is_floating_point())
+    assert all(tensor.dtype == torch.float32 for tensor in weights.values() if tensor.is_floating_point())
+
+
+def test_frozen_towers_train_from_their_cached_features(
+    tiny_configuration, tiny_vision, tiny_sentences, shapes_data, tmp_path
+):
+    student = tower_student(tiny_vision, tiny_sentences)
+    for side in ("image", "text"):
+        student["towers"][side]["trainable"] = False
+    run = configured({**tiny_configuration, "student": student})
+    train(run, DatasetFolder(shapes_data), tmp_path)
+    assert set(load_file(tmp_path / "best.safetensors")) >= {"student.backbone.image_projection.weight"}
+    assert not any("tower" in name for name in load_file(tmp_path / "best.safetensors"))
+
+
+def test_features_of_the_wrong_length_stop_before_training(tiny_configuration, shapes_data, tmp_path):
+    import shutil
+
+    import numpy as np
+
+    data = Path(shutil.copytree(shapes_data, tmp_path / "data"))
+    run = configured(tiny_configuration)
+    path = data / "teachers/image" / run.teachers.image.folder / "train/features.npy"
+    np.save(path, np.load(path)[:-1])
+    with pytest.raises(DataError, match="has 31 rows, but the split has 32"):
+        train(run, DatasetFolder(data), tmp_path / "run")
+
+
+def test_features_of_other_weights_stop_before_training(tiny_configuration, tiny_vision, shapes_data, tmp_path):
+    """The model's folder got other weights after the features were extracted."""
+    import shutil
+
+    data = Path(shutil.copytree(shapes_data, tmp_path / "data"))
+    run = configured(tiny_configuration)
+    meta = data / "teachers/image" / run.teachers.image.folder / "train/meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"weights_sha256": "0" * 64}))
+    with pytest.raises(DataError, match="was extracted with other weights"):
+        train(run, DatasetFolder(data), tmp_path / "run")
+
+
+def test_the_script_says_one_sentence_and_fails(tiny_configuration, tmp_path):
+    run = configured(tiny_configuration)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        command(run, tmp_path, tmp_path / "run"), capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("run `snakemake annotations` first.")
+    assert "Traceback" not in done.stderr

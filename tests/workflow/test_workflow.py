@@ -1,0 +1,273 @@
+"""The real Snakefile, run as people run it, on small data and small models."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from cusa.files import read_json
+
+ROOT = Path(__file__).parents[2]
+SNAKEMAKE = Path(sys.executable).parent / "snakemake"
+
+
+def snakemake(directory: Path, *arguments: str, check: bool = True) -> str:
+    """Run in `directory`; returns standard output and error together."""
+    done = subprocess.run(
+        [SNAKEMAKE, "--snakefile", str(ROOT / "Snakefile"), "--cores", "2", "--directory", str(directory), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    output = done.stdout + done.stderr
+    assert (done.returncode == 0) == check, output
+    return output
+
+
+def planned(output: str) -> dict[str, int]:
+    """The job table of a dry run."""
+    table = output.split("Job stats:")[-1] if "Job stats:" in output else ""
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.M)}
+
+
+def write(directory: Path, mapping: dict) -> str:
+    path = directory / "mine.yaml"
+    path.write_text(yaml.safe_dump(mapping))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_configuration) -> tuple[Path, str]:
+    """A finished run of the whole chain on the shapes data. Tests that change it work on a copy."""
+    directory = tmp_path_factory.mktemp("finished")
+    config = write(directory, tiny_configuration)
+    snakemake(directory, "--configfile", config)
+    return directory, config
+
+
+def copied(finished: tuple[Path, str], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished[0], tmp_path / "copy", symlinks=True))
+
+
+def test_the_files_of_the_contract(finished):
+    data = finished[0] / "results/shapes"
+    for name in (
+        "annotations/train.json",
+        "annotations/images.parquet",
+        "annotations/captions.parquet",
+        "shards/train/shard-000000.tar",
+        "shards/train/shard-000001.tar",
+        "shards/test/index.parquet",
+        "runs/cusa/seed23/best.safetensors",
+        "runs/cusa/seed23/run.json",
+        "runs/cusa/seed23/history.parquet",
+        "runs/cusa/seed23/benchmarks/itr.json",
+        "summary.parquet",
+        "summary.md",
+        "report/index.html",
+    ):
+        assert (data / name).is_file(), name
+    assert np.load(data / "runs/cusa/seed23/embeddings/test/image_cross.npy").shape == (8, 16)
+    features = [path.parent for path in data.glob("teachers/*/*/train/features.npy")]
+    assert {path.parts[-3] for path in features} == {"image", "text"}
+    assert all((path / "meta.json").is_file() for path in features)
+    result = read_json(data / "runs/cusa/seed23/benchmarks/itr.json")
+    assert {"benchmark", "dataset", "metrics", "protocol", "n_queries", "n_gallery"} <= set(result)
+    summary = pq.read_table(data / "summary.parquet").to_pylist()
+    assert {row["experiment"] for row in summary} == {"contrastive", "cusa"}
+    assert not list(data.rglob("*.partial"))
+
+
+def test_every_job_leaves_a_log_and_a_timing(finished):
+    data = finished[0] / "results/shapes"
+    for rule in ("convert", "write_shards", "extract_image_features", "train", "embed", "evaluate_itr", "summarise"):
+        assert list((data / "logs" / rule).rglob("*.log")), rule
+        assert list((data / "timings" / rule).rglob("*.tsv")), rule
+
+
+def test_a_second_run_does_nothing(finished):
+    assert "Nothing to be done" in snakemake(finished[0], "--configfile", finished[1])
+
+
+@pytest.mark.parametrize(
+    ("rule", "redone"),
+    [
+        ("train", {"train": 2, "embed": 2, "evaluate_itr": 2, "summarise": 1, "render_report": 1, "all": 1}),
+        ("embed", {"embed": 2, "evaluate_itr": 2, "summarise": 1, "render_report": 1, "all": 1}),
+        ("summarise", {"summarise": 1, "render_report": 1, "all": 1}),
+        ("extract_text_features", {"extract_text_features": 1, "train": 1, "embed": 1, "evaluate_itr": 1,
+                                   "summarise": 1, "render_report": 1, "all": 1}),
+    ],
+)  # fmt: skip
+def test_forcerun_redoes_what_depends_on_a_stage_and_nothing_else(finished, rule, redone):
+    assert {
+        name: count
+        for name, count in planned(
+            snakemake(finished[0], "--configfile", finished[1], "-n", "--forcerun", rule)
+        ).items()
+        if name != "total"
+    } == redone
+
+
+def test_changing_one_loss_weight_retrains_that_experiment_only(finished, tiny_configuration, tmp_path):
+    cusa = {**tiny_configuration["experiments"]["cusa"], "cross_softlabel": {"rate": 0.7}}
+    changed = {**tiny_configuration, "experiments": {**tiny_configuration["experiments"], "cusa": cusa}}
+    output = snakemake(finished[0], "--configfile", write(tmp_path, changed), "-n")
+    jobs = planned(output)
+    assert jobs["train"] == 1
+    assert {"convert", "write_shards", "extract_image_features"}.isdisjoint(jobs)
+    assert "results/shapes/runs/cusa/seed23" in output
+    assert "output: results/shapes/runs/contrastive" not in output
+
+
+def test_changing_the_report_trains_nothing(finished, tiny_configuration, tmp_path):
+    changed = {**tiny_configuration, "report": {"gallery": {"top": 3}}}
+    jobs = planned(snakemake(finished[0], "--configfile", write(tmp_path, changed), "-n"))
+    assert {name for name in jobs if name not in ("all", "total")} == {"render_report"}
+
+
+def test_touching_code_or_comments_redoes_nothing(finished):
+    (ROOT / "src/cusa/training.py").touch()
+    (ROOT / "workflow/scripts/train.py").touch()
+    assert "Nothing to be done" in snakemake(finished[0], "--configfile", finished[1])
+
+
+@pytest.mark.parametrize(
+    ("target", "last", "never"),
+    [
+        ("annotations", "convert", "write_shards"),
+        ("shards", "write_shards", "extract_text_features"),
+        ("features", "extract_text_features", "train"),
+        ("models", "train", "embed"),
+        ("scores", "evaluate_itr", "render_report"),
+        ("report", "render_report", "nothing_more"),
+    ],
+)
+def test_targets_are_stages(tmp_path, tiny_configuration, target, last, never):
+    jobs = planned(snakemake(tmp_path, target, "-n", "--configfile", write(tmp_path, tiny_configuration)))
+    assert last in jobs
+    assert never not in jobs
+
+
+def test_a_snakemake_report_holds_the_figures(finished, tmp_path):
+    snakemake(finished[0], "--configfile", finished[1], "--report", str(tmp_path / "report.zip"))
+    names = subprocess.run(
+        [sys.executable, "-m", "zipfile", "-l", str(tmp_path / "report.zip")], capture_output=True, text=True, check=True
+    ).stdout
+    for name in ("validation.svg", "losses.svg", "index.html", "summary.md"):
+        assert name in names
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sead": 1}, "key `sead` is unknown"),
+        ({"train": {"epochs": "many"}}, "key `train.epochs` is 'many'"),
+        ({"benchmarks": {"sts": {}}}, "benchmarks.sts needs sentence pairs"),
+        ({"teachers": {"text": {"name": "./nowhere"}}}, "key `teachers.text.name` names ./nowhere, which does not exist"),
+    ],
+)
+def test_a_wrong_configuration_is_a_sentence_before_any_job(tmp_path, tiny_configuration, change, says):
+    mapping = {**tiny_configuration, **change}
+    output = snakemake(tmp_path, "--configfile", write(tmp_path, mapping), check=False)
+    assert says in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_bad_data_stops_at_the_start_and_its_log_says_why(tmp_path, tiny_configuration, shapes):
+    data = Path(shutil.copytree(shapes, tmp_path / "data"))
+    first, second = sorted((data / "pics").glob("*.jpg"))[:2]
+    first.write_bytes(b"")
+    second.unlink()
+    files = {split: str(data / f"{split}.json") for split in ("train", "val", "test")}
+    mapping = {**tiny_configuration, "dataset": {**tiny_configuration["dataset"], "annotations": files}}
+    config = write(tmp_path, mapping)
+    profile = ("--workflow-profile", str(ROOT / "workflow/profiles/default"))
+    output = snakemake(tmp_path, "--configfile", config, *profile, check=False)
+    log = (tmp_path / "results/shapes/logs/convert/convert.log").read_text()
+    for text in (output, log):
+        assert "1 image files that do not exist" in text
+        assert "1 image files that cannot be decoded" in text
+    assert not (tmp_path / "results/shapes/shards").exists()
+
+    mapping["dataset"]["skip"] = ["missing_image", "unreadable_image"]
+    snakemake(tmp_path, "annotations", "--configfile", write(tmp_path, mapping))
+    assert read_json(tmp_path / "results/shapes/annotations/problems.json")["skipped"] == {
+        "missing_image": 1,
+        "unreadable_image": 1,
+    }
+
+
+def test_a_killed_training_continues_when_the_command_is_repeated(finished, tiny_configuration, tmp_path):
+    directory = copied(finished, tmp_path)
+    mapping = {**tiny_configuration, "train": {**tiny_configuration["train"], "epochs": 60}}
+    config = write(directory, mapping)
+    target = "results/shapes/runs/cusa/seed23/best.safetensors"
+    command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--cores", "2", "--directory", directory]
+    process = subprocess.Popen(
+        [*command, target, "--configfile", config], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True
+    )
+    state = directory / "results/shapes/runs/cusa/seed23/state/last.pt"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)  # Snakemake, torchrun and training alike
+    process.wait()
+    assert state.exists()
+    snakemake(directory, "--configfile", config, "--unlock")
+    snakemake(directory, target, "--configfile", config, "--rerun-incomplete")
+    assert "continuing at epoch" in (directory / "results/shapes/logs/train/cusa/seed23.log").read_text()
+    assert read_json(directory / "results/shapes/runs/cusa/seed23/run.json")["epochs"] == 60
+    assert not state.exists()
+
+
+def test_lint_is_clean():
+    done = subprocess.run(
+        [SNAKEMAKE, "--lint", "--snakefile", str(ROOT / "Snakefile")], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("profile", ["default", "gpu"])
+def test_profiles_plan(tmp_path, tiny_configuration, profile):
+    output = snakemake(
+        tmp_path,
+        "--configfile",
+        write(tmp_path, tiny_configuration),
+        "--workflow-profile",
+        str(ROOT / "workflow/profiles" / profile),
+        "-n",
+        "models",
+    )
+    assert planned(output)["train"] == 2
+    assert ("gpu=1" in output) == (profile == "gpu")
+
+
+def test_the_demo_in_small_ends_in_a_report(tmp_path):
+    snakemake(tmp_path, "--configfile", str(ROOT / "tests/workflow/emoji.yaml"))
+    data = tmp_path / "results/openmoji"
+    rows = pq.read_table(data / "summary.parquet").to_pylist()
+    assert {row["benchmark"] for row in rows} == {"itr", "eccv_caption", "image_retrieval", "sts"}
+    assert all(np.isfinite(row["mean"]) for row in rows)
+    page = (data / "report/index.html").read_text()
+    assert page.count('class="query"') == 12 + min(6, len(set(_labels(data))))
+    assert 'class="hit right"' in page
+    assert "http" not in re.sub(r"https?://www\.w3\.org\S+|https?://creativecommons\S+", "", page)
+
+
+def _labels(data: Path) -> list[str]:
+    images = pq.read_table(data / "annotations/images.parquet").to_pylist()
+    return [image["label"] for image in images if image["split"] == "variants"]
