@@ -93,9 +93,9 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision |= {"image_size": 32, "patch_size": 8}
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
-    CLIPImageProcessor(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, resample=3
-    ).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, resample=3).save_pretrained(
+        folder
+    )
     _word_tokeniser(folder, bert=False)
     return folder
 
@@ -125,9 +125,7 @@ def tiny_sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     bert, folder = tmp_path_factory.mktemp("tiny-bert"), tmp_path_factory.mktemp("tiny-sentences")
     torch.manual_seed(2)
-    config = BertConfig(
-        vocab_size=32, hidden_size=20, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2
-    )
+    config = BertConfig(vocab_size=32, hidden_size=20, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2)
     BertModel(config).save_pretrained(bert)
     _word_tokeniser(bert, bert=True)
     transformer = models.Transformer(str(bert), max_seq_length=32)

@@ -118,7 +118,11 @@ def test_many_examples_are_cut_but_counted(copy, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("[{", "is not valid JSON"), ('{"a": 1}', "holds a JSON dict; expected a list"), ("[]", "splits without a usable")],
+    [
+        ("[{", "is not valid JSON"),
+        ('{"a": 1}', "holds a JSON dict; expected a list"),
+        ("[]", "splits without a usable"),
+    ],
 )
 def test_damaged_json(copy, tmp_path, content, says):
     (copy / "val.json").write_text(content)

@@ -10,7 +10,7 @@ from cusa.captions import clean_caption
     [
         ("A man, with a Red helmet.", "a man with a red helmet"),
         ("two-way street/road", "two way street road"),
-        ("<person> said: \"what's (up)?\" ~#1*;!", "person said what s up 1"),
+        ('<person> said: "what\'s (up)?" ~#1*;!', "person said what s up 1"),
         ("  many \t spaces\nhere ", "many spaces here"),
         (" ".join(str(n) for n in range(70)), " ".join(str(n) for n in range(64))),
         ("?!.", ""),

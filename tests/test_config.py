@@ -96,9 +96,11 @@ def test_null_drops_an_experiment_but_not_all(mapping):
 
 
 def test_a_benchmark_without_data_for_it_is_refused(mapping):
-    files = {split: "x.json" for split in ("train", "val", "test")}
+    files = dict.fromkeys(("train", "val", "test"), "x.json")
     published = {**mapping, "dataset": {"name": "p", "format": "published", "annotations": files}}
-    with pytest.raises(ConfigurationError, match="benchmarks.eccv_caption needs extended positives.*eccv_caption: null"):
+    with pytest.raises(
+        ConfigurationError, match="benchmarks.eccv_caption needs extended positives.*eccv_caption: null"
+    ):
         load(published)
 
 

@@ -65,7 +65,11 @@ def oracle(arrays: dict, taus: dict, configuration: LossConfiguration, ids=IDS) 
 
 
 def pair(image, text, **more):
-    return {"image": {"start": image, "min": 0.02, "max": 1.5}, "text": {"start": text, "min": 0.02, "max": 1.5}, **more}
+    return {
+        "image": {"start": image, "min": 0.02, "max": 1.5},
+        "text": {"start": text, "min": 0.02, "max": 1.5},
+        **more,
+    }
 
 
 def batch(seed: int = 0) -> dict[str, np.ndarray]:
@@ -123,7 +127,8 @@ def test_value_equals_the_formulas(mode, soft_loss, reduction, tied):
 @pytest.mark.parametrize("soft_loss", ["kl", "contrastive"])
 def test_gradients_equal_finite_differences_of_the_oracle(mode, soft_loss):
     configuration = validate(
-        LossConfiguration, families(cross_softlabel={"mode": mode, "loss": soft_loss}, uni_softlabel={"loss": soft_loss})
+        LossConfiguration,
+        families(cross_softlabel={"mode": mode, "loss": soft_loss}, uni_softlabel={"loss": soft_loss}),
     )
     arrays = batch(1)
     loss, tensors, found = run(configuration, arrays)
@@ -188,7 +193,9 @@ def test_a_learned_temperature_stays_in_its_bounds():
     loss = CUSALoss(validate(LossConfiguration, {"contrastive": {}}))
     optimiser = torch.optim.SGD(loss.parameters(), lr=1e4)
     for _ in range(3):
-        found = loss(**{name: torch.randn(4, 3) if "cross" in name else None for name in NAMES}, image_ids=torch.arange(4))
+        found = loss(
+            **{name: torch.randn(4, 3) if "cross" in name else None for name in NAMES}, image_ids=torch.arange(4)
+        )
         optimiser.zero_grad()
         found.total.backward()
         optimiser.step()

@@ -48,9 +48,7 @@ def naive_precision(query, gallery, relevant):
         order = sorted(range(len(gallery)), key=lambda g: (-scores[q, g], g in right))
         hits = [g in right for g in order]
         r = len(right)
-        out.append(
-            (hits[0], sum(hits[:r]) / r, sum(sum(hits[: n + 1]) / (n + 1) for n in range(r) if hits[n]) / r)
-        )
+        out.append((hits[0], sum(hits[:r]) / r, sum(sum(hits[: n + 1]) / (n + 1) for n in range(r) if hits[n]) / r))
     return dict(zip(("r1", "rprecision", "map_at_r"), 100 * np.mean(out, axis=0), strict=True))
 
 
@@ -141,7 +139,7 @@ def test_nearest_label_equals_the_oracle(seed):
     found = metrics.nearest_label_recall(embeddings, labels)
     scores = similarity(embeddings, embeddings)
     np.fill_diagonal(scores, -np.inf)
-    hits = {k: 0 for k in (1, 2, 4, 8)}
+    hits = dict.fromkeys((1, 2, 4, 8), 0)
     precision = []
     for q in range(10):
         order = np.argsort(-scores[q])[:9]
@@ -158,7 +156,9 @@ def test_nearest_label_equals_the_oracle(seed):
 
 def test_a_gallery_of_its_own_keeps_the_query():
     query, gallery = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)
-    assert metrics.nearest_label_recall(query, ["a", "b", "c"], gallery, ["a", "b", "x"])["r1"] == pytest.approx(200 / 3)
+    assert metrics.nearest_label_recall(query, ["a", "b", "c"], gallery, ["a", "b", "x"])["r1"] == pytest.approx(
+        200 / 3
+    )
 
 
 def test_duplicates_do_not_hide_the_query_itself():

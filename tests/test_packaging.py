@@ -83,7 +83,10 @@ def test_scripts_are_small_and_have_help():
         assert len(statements) <= 45, script
     for name in ("evaluate.py", "summarise.py"):
         done = subprocess.run(
-            [sys.executable, str(ROOT / "workflow/scripts" / name), "--help"], capture_output=True, text=True, check=True
+            [sys.executable, str(ROOT / "workflow/scripts" / name), "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert "usage:" in done.stdout
 

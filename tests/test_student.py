@@ -104,7 +104,9 @@ def test_frozen_towers_are_not_loaded_at_all(tiny_vision):
 
 
 def test_one_tower_frozen(tiny_vision, tiny_sentences):
-    student = build_student(towers(tiny_vision, tiny_sentences, image=False), losses("contrastive"), FrozenDimensions(24))
+    student = build_student(
+        towers(tiny_vision, tiny_sentences, image=False), losses("contrastive"), FrozenDimensions(24)
+    )
     assert student.backbone.image_transform is None
     assert student.backbone.tokenises
     assert student.encode_text(tokens(student, ["red"]), "cross").shape == (1, 12)

@@ -143,7 +143,9 @@ def test_kill_9_at_any_moment_then_the_same_command_ends_bit_identical(
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.wait()
-    finished = subprocess.run(command(run, shapes_data, tmp_path / "killed"), check=True, capture_output=True, text=True)
+    finished = subprocess.run(
+        command(run, shapes_data, tmp_path / "killed"), check=True, capture_output=True, text=True
+    )
     assert kills == 3
     assert "continuing at epoch" in finished.stderr
     for name in ("best.safetensors",):
@@ -216,7 +218,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tiny_configuration, sha
     step = torch.optim.AdamW.step
     monkeypatch.setattr(CUSALoss, "forward", poisoned)
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *a, **k: (taken.append(1), step(self, *a, **k))[1])
-    with pytest.raises(TrainingError, match="not finite at epoch 1, step 2: contrastive .*, cross nan, uni .*temperatures"):
+    with pytest.raises(
+        TrainingError, match="not finite at epoch 1, step 2: contrastive .*, cross nan, uni .*temperatures"
+    ):
         train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
     assert len(taken) == 10
 

@@ -74,7 +74,11 @@ def test_usa_alone_keeps_its_own_temperatures():
 
 def test_everything_else_their_test_file_exercises():
     mapping = copy.deepcopy(published())
-    mapping["cross_softlabel"] |= {"use_same_tau": False, "is_block_softlabel_tau": False, "the_softlabel_text_tau": 0.3}
+    mapping["cross_softlabel"] |= {
+        "use_same_tau": False,
+        "is_block_softlabel_tau": False,
+        "the_softlabel_text_tau": 0.3,
+    }
     mapping["uni_softlabel"] |= {"use_cross_softlabel_same_softlabel_tau": False, "the_softlabel_text_tau": 0.02}
     found = loss_config(mapping)
     assert not found.cross_softlabel.temperature.tied

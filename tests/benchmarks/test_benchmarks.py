@@ -113,7 +113,9 @@ def test_embeddings_that_are_missing_or_of_other_data(data, tmp_path, name):
     run = run_folder(tmp_path, {})
     with pytest.raises(DataError, match="does not exist; run `snakemake scores`"):
         score(name, data, run, tmp_path)
-    wrong = {f"{part}/{array}": np.ones((3, 2)) for part in ("test", "variants") for array in ("image_cross", "image_uni")}
+    wrong = {
+        f"{part}/{array}": np.ones((3, 2)) for part in ("test", "variants") for array in ("image_cross", "image_uni")
+    }
     wrong |= {"test/text_cross": np.ones((3, 2)), "sentence_pairs/text_uni": np.ones((3, 2))}
     run = run_folder(tmp_path, wrong)
     with pytest.raises(DataError, match="has 3 rows, but the data has"):

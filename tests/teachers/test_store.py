@@ -44,7 +44,9 @@ def test_features_of_something_else_are_refused(tmp_path, arguments, says):
         FeatureStore(tmp_path / "f", **arguments)
 
 
-@pytest.mark.parametrize(("rows", "says"), [(9, "10 feature rows came out.*expected 9"), (12, "10 feature rows came out.*expected 12")])
+@pytest.mark.parametrize(
+    ("rows", "says"), [(9, "10 feature rows came out.*expected 9"), (12, "10 feature rows came out.*expected 12")]
+)
 def test_a_model_that_gives_another_number_of_rows(tmp_path, rows, says):
     with pytest.raises(DataError, match=says):
         write_features(tmp_path / "f", rows, 4, "float16", parts()[1], META)

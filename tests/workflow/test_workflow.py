@@ -164,7 +164,10 @@ def test_targets_are_stages(tmp_path, tiny_configuration, target, last, never):
 def test_a_snakemake_report_holds_the_figures(finished, tmp_path):
     snakemake(finished[0], "--configfile", finished[1], "--report", str(tmp_path / "report.zip"))
     names = subprocess.run(
-        [sys.executable, "-m", "zipfile", "-l", str(tmp_path / "report.zip")], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "zipfile", "-l", str(tmp_path / "report.zip")],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     for name in ("validation.svg", "losses.svg", "index.html", "summary.md"):
         assert name in names
@@ -176,7 +179,10 @@ def test_a_snakemake_report_holds_the_figures(finished, tmp_path):
         ({"sead": 1}, "key `sead` is unknown"),
         ({"train": {"epochs": "many"}}, "key `train.epochs` is 'many'"),
         ({"benchmarks": {"sts": {}}}, "benchmarks.sts needs sentence pairs"),
-        ({"teachers": {"text": {"name": "./nowhere"}}}, "key `teachers.text.name` names ./nowhere, which does not exist"),
+        (
+            {"teachers": {"text": {"name": "./nowhere"}}},
+            "key `teachers.text.name` names ./nowhere, which does not exist",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_a_sentence_before_any_job(tmp_path, tiny_configuration, change, says):
@@ -236,7 +242,11 @@ def test_a_killed_training_continues_when_the_command_is_repeated(finished, tiny
 
 def test_lint_is_clean():
     done = subprocess.run(
-        [SNAKEMAKE, "--lint", "--snakefile", str(ROOT / "Snakefile")], capture_output=True, text=True, check=False, cwd=ROOT
+        [SNAKEMAKE, "--lint", "--snakefile", str(ROOT / "Snakefile")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -35,9 +35,7 @@ BENCHMARKS = [
     name for name, settings in CONFIGURATION.benchmarks if settings is not None
 ]
 BENCHMARK_DATA = {name: data_of(name) for name in BENCHMARKS}
-SPLITS = ["train", "val", "test"] + ["variants"] * (
-    "variants" in CONFIGURATION.dataset.provides
-)
+SPLITS = ["train", "val", "test"] + ["variants"] * ("image_retrieval" in BENCHMARKS)
 TABLES = sorted(
     CONFIGURATION.dataset.provides & {"extended_positives", "sentence_pairs"}
 )

@@ -85,7 +85,11 @@ def write_features(
 
     Raises DataError when `parts` do not add up to `rows` rows, or hold values that are not finite in `dtype`.
     """
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (rows, dimension)}
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": (rows, dimension),
+    }
     # Written, not memory-mapped: a full disk is then an error that can be reported, and no bus error.
     with whole_folder(folder) as temporary:
         done = 0

@@ -1,0 +1,86 @@
+"""What the timing programs share: one result format, printed for people and for run_all.py."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+SNAKEMAKE = Path(sys.executable).parent / "snakemake"
+MARKER = "BENCHMARK-RESULT "
+
+
+@dataclass
+class Claim:
+    """One bar of the table: what was measured on both sides (or on one), and whether the bar holds."""
+
+    what: str
+    measured: str
+    bar: str
+    holds: bool
+
+    def report(self) -> None:
+        """Print for people, and once more as JSON for run_all.py."""
+        print(f"{self.what}: {self.measured} (bar: {self.bar}) {'holds' if self.holds else 'DOES NOT HOLD'}")
+        print(MARKER + json.dumps(asdict(self)))
+
+
+def best_of(repeats: int, call: Callable[[], object]) -> float:
+    """Seconds of the fastest of `repeats` calls."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def snakemake(directory: Path, *arguments: str) -> float:
+    """Seconds that one Snakemake call takes in `directory`."""
+    command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--cores", "2", "--directory", directory, *arguments]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(done.stdout[-3000:] + done.stderr[-3000:])
+    return time.perf_counter() - started
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """Watch this process's children; the yielded list ends as [peak GiB of their summed unshared memory]."""
+    peak, stop = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.25):
+            total = 0
+            for child in psutil.Process().children(recursive=True):
+                try:
+                    total += child.memory_full_info().uss
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
+                    continue
+            peak[0] = max(peak[0], total / 2**30)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def machine() -> str:
+    """The processor and how many cores of it there are."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    name = models[0].split(":")[1].strip() if models else platform.processor()
+    return f"{name}, {psutil.cpu_count()} cores, Python {platform.python_version()}"
