@@ -1,4 +1,4 @@
-"""Loading training images on one core: from our shards, against opening the original JPEG with Pillow and transforming."""
+"""Loading training images on one core: from our shards, against opening the original JPEGs with Pillow."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cusa.captions import clean_caption
@@ -216,7 +217,7 @@ def _write_benchmark_data(
             }
         )
         # Captions that clean up to nothing cannot be asked for; captions that clean up alike are one query.
-        table = table.filter(pa.compute.not_equal(table["cleaned"], ""))
+        table = table.filter(pc.not_equal(table["cleaned"], ""))
         table = table.group_by(["cleaned", "image"], use_threads=False).aggregate([("caption", "first")])
         _write_table(folder / EXTENDED_POSITIVES, table.rename_columns(["cleaned", "image", "caption"]))
     if "sentence_pairs" in dataset.provides:
