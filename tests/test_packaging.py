@@ -37,8 +37,8 @@ def test_every_dependency_is_in_an_environment():
         content = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
         listed |= set(pins(next(part["pip"] for part in content["dependencies"] if isinstance(part, dict))))
     needed = set(pins([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["demo"]]))
-    # Snakemake runs the jobs, PyYAML reads its configuration; webdataset is for readers of the shards.
-    assert needed - listed == {"snakemake", "pyyaml", "webdataset"}
+    # Snakemake runs the jobs; webdataset is for readers of the shards.
+    assert needed - listed == {"snakemake", "webdataset"}
 
 
 # In data-flow order; a module imports only from its own line or from lines above it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -188,6 +190,19 @@ def test_a_state_of_another_configuration_is_refused(tiny_configuration, shapes_
     train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
 
 
+def test_a_state_of_other_data_is_refused(tiny_configuration, shapes_data, tmp_path, monkeypatch):
+    from cusa.teachers.store import write_features
+
+    data = Path(shutil.copytree(shapes_data, tmp_path / "data"))
+    run = configured(tiny_configuration)
+    interrupted(run, data, tmp_path / "run", monkeypatch)
+    features = data / "teachers/text" / run.teachers.text.folder / "train"
+    meta = read_json(features / "meta.json")
+    write_features(features, meta["rows"], meta["d"], "float16", [np.ones((meta["rows"], meta["d"]))], meta)
+    with pytest.raises(ResumeError, match=r"other data: teachers/text/\S+/train changed since"):
+        train(run, DatasetFolder(data), tmp_path / "run")
+
+
 def test_a_damaged_state_is_a_sentence(tiny_configuration, shapes_data, tmp_path, monkeypatch):
     interrupted(configured(tiny_configuration), shapes_data, tmp_path, monkeypatch)
     state = tmp_path / "state/last.pt"
@@ -260,10 +275,6 @@ def test_frozen_towers_train_from_their_cached_features(
 
 
 def test_features_of_the_wrong_length_stop_before_training(tiny_configuration, shapes_data, tmp_path):
-    import shutil
-
-    import numpy as np
-
     data = Path(shutil.copytree(shapes_data, tmp_path / "data"))
     run = configured(tiny_configuration)
     path = data / "teachers/image" / run.teachers.image.folder / "train/features.npy"
@@ -274,8 +285,6 @@ def test_features_of_the_wrong_length_stop_before_training(tiny_configuration, s
 
 def test_features_of_other_weights_stop_before_training(tiny_configuration, tiny_vision, shapes_data, tmp_path):
     """The model's folder got other weights after the features were extracted."""
-    import shutil
-
     data = Path(shutil.copytree(shapes_data, tmp_path / "data"))
     run = configured(tiny_configuration)
     meta = data / "teachers/image" / run.teachers.image.folder / "train/meta.json"

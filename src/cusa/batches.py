@@ -15,13 +15,14 @@ from torch.utils.data import Dataset
 from cusa import config
 from cusa.annotations import CAPTIONS, IMAGES, read_table, split_rows
 from cusa.errors import DataError
+from cusa.files import read_json, sha256_of_file
 from cusa.images import ImageTransform
-from cusa.layout import DatasetFolder
-from cusa.shards import ShardReader
+from cusa.layout import DatasetFolder, Modality
+from cusa.shards import STATISTICS, ShardReader
 from cusa.student import Backbone, FrozenDimensions, TextInput
 from cusa.teachers import configured_weights_sha256
 from cusa.teachers.extraction import pad_tokens
-from cusa.teachers.store import FeatureStore, feature_dimension
+from cusa.teachers.store import META, FeatureStore, feature_dimension
 
 
 class PixelInputs:
@@ -146,6 +147,31 @@ class TrainingBatch:
 def open_features(folder: Path, rows: int, model: str) -> FeatureStore:
     """A model's features, checked to be of `rows` rows and of the weights that the model's folder holds now."""
     return FeatureStore(folder, rows, model, configured_weights_sha256(model))
+
+
+def data_digests(
+    student: config.Student, teachers: config.Teachers | None, folder: DatasetFolder, selection_split: str
+) -> dict[str, str]:
+    """SHA-256 of everything that training reads, by what it is: tables, shards, features.
+
+    An interrupted run continues only on the same data, and run.json records which data that was. Tars and feature
+    arrays were hashed when they were written, so nothing large is read here.
+    """
+    digests = {f"annotations/{name}": sha256_of_file(folder.annotations / name) for name in (IMAGES, CAPTIONS)}
+    features: list[tuple[Modality, str, str]] = []
+    for split in ("train", selection_split):
+        if student.towers is None or student.towers.image.trainable:
+            digests[f"shards/{split}"] = sha256_of_file(folder.shards(split) / STATISTICS)
+        else:
+            features.append(("image", student.towers.image.folder, split))
+        if student.towers is not None and not student.towers.text.trainable:
+            features.append(("text", student.towers.text.folder, split))
+    if teachers is not None:
+        features += [("image", teachers.image.folder, "train"), ("text", teachers.text.folder, "train")]
+    for modality, model, split in features:
+        meta = read_json(folder.features(modality, model, split) / META)
+        digests[f"teachers/{modality}/{model}/{split}"] = meta["features_sha256"]
+    return digests
 
 
 def frozen_dimensions(student: config.Student, folder: DatasetFolder, split: str) -> FrozenDimensions:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cusa.errors import ConfigurationError
@@ -536,6 +537,15 @@ def load_dataset(mapping: Mapping[str, Any]) -> OpenMojiDataset | PublishedDatas
 def load(mapping: Mapping[str, Any]) -> Configuration:
     """Validate the merged YAML mapping. Raises ConfigurationError, one line a problem, each naming its key."""
     return validate(Configuration, mapping)
+
+
+def command_line_values(value: Any) -> Any:
+    """Values of `--config KEY=VALUE`, which Snakemake hands over as text, as a YAML file would have given them."""
+    if isinstance(value, Mapping):
+        return {key: command_line_values(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [command_line_values(member) for member in value]
+    return yaml.safe_load(value) if isinstance(value, str) else value
 
 
 def validate(model: type[SectionType], mapping: Mapping[str, Any]) -> SectionType:

@@ -62,6 +62,11 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def expand_home(name: str) -> str:
+    """A model's name with `~` replaced by the home folder; hub names stay as they are."""
+    return str(Path(name).expanduser()) if name.startswith("~") else name
+
+
 def sha256_of_file(path: str | Path) -> str:
     """The SHA-256 of a file's bytes in lower-case hexadecimal."""
     with Path(path).open("rb") as file:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cusa import config
 from cusa.errors import ConfigurationError
+from cusa.files import expand_home
 from cusa.images import ImageTransform
 from cusa.teachers import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
 from cusa.teachers.huggingface_vision import transform_of
@@ -64,6 +65,7 @@ class DualEncoder(Backbone):
 
         super().__init__()
         disable_progress_bar()  # type: ignore[no-untyped-call]
+        name = expand_home(name)
         try:
             self.model: Any = AutoModel.from_pretrained(name)
             self.tokeniser: Any = AutoTokenizer.from_pretrained(name)

@@ -33,7 +33,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from cusa.batches import SplitInputs, TrainingBatch, TrainingPairs, frozen_dimensions, open_features, open_split
+from cusa.batches import (
+    SplitInputs,
+    TrainingBatch,
+    TrainingPairs,
+    data_digests,
+    frozen_dimensions,
+    open_features,
+    open_split,
+)
 from cusa.config import RunConfiguration, Train
 from cusa.embeddings import autocast, encode_split
 from cusa.errors import ResumeError, TrainingError
@@ -193,7 +201,8 @@ def _train_locked(
     validation = open_split(student.backbone, configuration.student, folder, selection_split)
     sampler = PairSampler(len(pairs), settings.batch_size, configuration.seed, process, processes)
     optimiser = build_optimiser(task, settings)
-    state = _State(state_folder, configuration, process, processes)
+    data = data_digests(configuration.student, configuration.teachers, folder, selection_split)
+    state = _State(state_folder, configuration, data, process, processes)
     progress, history = state.restore(task, optimiser, device)
     model: nn.Module = task
     if processes > 1:
@@ -276,10 +285,13 @@ def open_training_pairs(student: Student, configuration: RunConfiguration, folde
 class _State:
     """Saving and restoring everything a run needs to continue."""
 
-    def __init__(self, folder: Path, configuration: RunConfiguration, process: int, processes: int) -> None:
+    def __init__(
+        self, folder: Path, configuration: RunConfiguration, data: dict[str, str], process: int, processes: int
+    ) -> None:
         self.folder = folder
         self.path = folder / STATE_FILE
         self.configuration = configuration.model_dump(mode="json")
+        self.data = data
         self.process, self.processes = process, processes
 
     def save(
@@ -297,6 +309,7 @@ class _State:
             state = {
                 "version": STATE_VERSION,
                 "configuration": json.dumps(self.configuration),
+                "data": self.data,
                 "processes": self.processes,
                 "task": task.state_dict(),
                 "optimiser": optimiser.state_dict(),
@@ -343,6 +356,11 @@ class _State:
             raise ResumeError(
                 f"{self.path} was saved with another configuration: {'; '.join(differences)}. Restore the old values "
                 f"to continue, or delete the folder {self.folder} to train from the start."
+            )
+        if changed := [name for name in self.data if self.data[name] != state["data"].get(name)]:
+            raise ResumeError(
+                f"{self.path} was saved while training on other data: {', '.join(changed)} changed since. Restore the "
+                f"old data to continue, or delete the folder {self.folder} to train from the start."
             )
         if state["processes"] != self.processes:
             raise ResumeError(
@@ -506,6 +524,7 @@ def _finish(
             "selection_metrics": progress.best_metrics,
             "epochs": progress.epoch,
             "training_pairs": pairs,
+            "data": state.data,
             "processes": processes,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "seconds": progress.seconds,
@@ -514,6 +533,8 @@ def _finish(
             "versions": versions(),
         },
     )
+    # First what says where to continue: dying here must not leave a state that points at weights that are gone.
+    state.path.unlink()
     shutil.rmtree(state.folder)
 
 

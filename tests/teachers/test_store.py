@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,9 @@ def test_rows_come_back_as_float32(tmp_path, dtype):
     found = store[np.array([7, 0, 7])]
     assert found.dtype == np.float32
     assert np.array_equal(found, everything[[7, 0, 7]])
-    assert read_json(tmp_path / "f/meta.json") == META | {"rows": 10, "d": 4, "dtype": dtype}
+    digest = hashlib.sha256(everything.astype(dtype).tobytes()).hexdigest()
+    written = {"rows": 10, "d": 4, "dtype": dtype, "features_sha256": digest}
+    assert read_json(tmp_path / "f/meta.json") == META | written
 
 
 @pytest.mark.parametrize(

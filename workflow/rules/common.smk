@@ -5,6 +5,7 @@ import sys
 from os import environ
 
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
 
 # The library need not be installed where the jobs run: conda environments hold only its dependencies. Jobs use this
 # Python also when the virtual environment is not activated. Set for the jobs, not required from the user.
@@ -17,9 +18,10 @@ environ.update(
 )
 
 from cusa.benchmarks import data_of
-from cusa.config import check_files, load
+from cusa.config import check_files, command_line_values, load
 from cusa.errors import ConfigurationError
 
+update_config(config, command_line_values(workflow.config_settings.config))
 try:
     CONFIGURATION = load(config)
     check_files(CONFIGURATION)

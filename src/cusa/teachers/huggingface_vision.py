@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from cusa.errors import ConfigurationError
+from cusa.files import expand_home
 from cusa.images import ImageTransform, Interpolation
 from cusa.teachers import ImageEncoder
 
@@ -45,7 +46,7 @@ class HuggingFaceVision(ImageEncoder):
 
 def load(name: str, image_size: int | None) -> HuggingFaceVision:
     """A pre-trained transformers vision model."""
-    return HuggingFaceVision(str(Path(name).expanduser()) if name.startswith("~") else name, image_size)
+    return HuggingFaceVision(expand_home(name), image_size)
 
 
 def transform_of(name: str, image_size: int | None) -> ImageTransform:

