@@ -30,6 +30,10 @@ include: "workflow/rules/benchmarks.smk"
 include: "workflow/rules/report.smk"
 
 
+onstart:
+    require_writable_results()
+
+
 localrules:
     all,
     annotations,

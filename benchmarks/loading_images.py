@@ -18,6 +18,7 @@ from cusa.images import ImageTransform
 from cusa.shards import ShardReader, write_split
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+BATCH = 32
 SAMPLE = ROOT.parent / "shared/coco-sample"
 
 
@@ -56,22 +57,21 @@ def main() -> None:
         mean, std = (np.array(values, dtype=np.float32) for values in (MEAN, STD))
 
         def from_shards() -> None:
-            for start in range(0, len(reader), 100):
-                batch = [
-                    transform.pixels(reader.encoded(n), reader.plain(n))
-                    for n in range(start, min(start + 100, len(reader)))
-                ]
-                transform.normalise(torch.stack(batch))
+            for start in range(0, len(reader), BATCH):
+                transform.normalise(reader.pixels(range(start, min(start + BATCH, len(reader))), transform))
 
         def from_files() -> None:
             """CLIP's own preprocessing: shorter side to 224 (bicubic), centre crop, RGB, mean and std."""
-            for path in paths:
-                image = Image.open(path).convert("RGB")
-                scale = 224 / min(image.size)
-                image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BICUBIC)
-                left, top = (image.width - 224) // 2, (image.height - 224) // 2
-                pixels = np.asarray(image.crop((left, top, left + 224, top + 224)), dtype=np.float32) / 255
-                torch.from_numpy(((pixels - mean) / std).transpose(2, 0, 1))
+            for start in range(0, len(paths), BATCH):
+                batch = []
+                for path in paths[start : start + BATCH]:
+                    image = Image.open(path).convert("RGB")
+                    scale = 224 / min(image.size)
+                    image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BICUBIC)
+                    left, top = (image.width - 224) // 2, (image.height - 224) // 2
+                    pixels = np.asarray(image.crop((left, top, left + 224, top + 224)), dtype=np.float32) / 255
+                    batch.append(torch.from_numpy(((pixels - mean) / std).transpose(2, 0, 1)))
+                torch.stack(batch)
 
         rates = {"ours": 0.0, "theirs": 0.0}
         for _ in range(3):
@@ -80,7 +80,9 @@ def main() -> None:
                 call()
                 rates[side] = max(rates[side], len(paths) / (time.perf_counter() - started))
     ratio = rates["ours"] / rates["theirs"]
-    measured = f"{ratio:.1f}x ({rates['ours']:.0f} against {rates['theirs']:.0f} images/s a core, {kind})"
+    measured = (
+        f"{ratio:.1f}x ({rates['ours']:.0f} against {rates['theirs']:.0f} images/s a core, batches of {BATCH}, {kind})"
+    )
     Claim("loading training images over Pillow + CLIP transform", measured, "8x", ratio >= 8).report()
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +57,19 @@ def write_shapes(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def mounted_tmpfs(folder: Path, options: str) -> Iterator[Path]:
+    """A file system in memory, to have a full or a read-only one; skips the test where mounting is not allowed."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"mounting a tmpfs is not allowed here: a disk with {options} is NOT tested")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of `write_shapes`; read it, do not change it."""
@@ -97,6 +113,23 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder
     )
     _word_tokeniser(folder, bert=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised SigLIP whose text model reads 16 positions."""
+    import torch
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
+
+    folder = tmp_path_factory.mktemp("tiny-siglip")
+    torch.manual_seed(3)
+    common = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = common | {"vocab_size": 32, "max_position_embeddings": 16, "projection_size": 32}
+    vision = common | {"image_size": 32, "patch_size": 8}
+    SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    _word_tokeniser(folder, bert=True)
     return folder
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cusa.config import Configuration, Section, check_files, folder_name, load
+from cusa.config import Configuration, Section, check_files, command_line_values, folder_name, load
 from cusa.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +87,16 @@ def test_a_missing_section_is_named(mapping):
 def test_exponents_without_a_dot_are_numbers(mapping):
     """YAML 1.1 reads 1e-5 as a string."""
     assert load(changed(mapping, "train.lr", yaml.safe_load("1e-3"))).train.lr == 0.001
+
+
+def test_command_line_values_are_read_as_yaml():
+    """Snakemake hands over --config train='{epochs: 3}' with every leaf as text."""
+    given = {"train": {"epochs": "3", "lr": "0.01", "precision": "bf16"}, "seeds": ["1", "2"], "report": "null"}
+    assert command_line_values(given) == {
+        "train": {"epochs": 3, "lr": 0.01, "precision": "bf16"},
+        "seeds": [1, 2],
+        "report": None,
+    }
 
 
 def test_null_drops_an_experiment_but_not_all(mapping):

@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import pytest
+from conftest import mounted_tmpfs
 
 from cusa.command import run
-from cusa.files import whole_file, whole_folder, write_json
+from cusa.errors import DataError
+from cusa.files import require_writable, whole_file, whole_folder, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -57,14 +59,18 @@ def test_bugs_keep_their_traceback():
         run(lambda: 1 / 0)
 
 
+def test_a_read_only_folder_is_named_before_anything_is_written(tmp_path):
+    require_writable(tmp_path / "results/data")
+    with (
+        mounted_tmpfs(tmp_path / "results", "ro") as results,
+        pytest.raises(DataError, match=rf"^{results} cannot be written .* run from another directory"),
+    ):
+        require_writable(results / "data")
+
+
 def test_a_really_full_disk(tmp_path):
-    """A file system of one megabyte, mounted for the purpose; needs the right to mount."""
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a small tmpfs is not allowed here: the full disk is NOT tested")
-    try:
+    """A file system of one megabyte."""
+    with mounted_tmpfs(tmp_path / "small", "size=1m") as small:
         code = (
             "import numpy as np; from cusa.command import run; from cusa.teachers.store import write_features\n"
             "parts = (np.ones((1000, 64), np.float32) for _ in range(100))\n"
@@ -74,5 +80,3 @@ def test_a_really_full_disk(tmp_path):
         assert done.returncode == 1
         assert "the disk is full" in done.stderr
         assert not list(small.iterdir())
-    finally:
-        subprocess.run(["umount", str(small)], check=True)

@@ -50,6 +50,19 @@ def test_a_dual_encoder_equals_the_hugging_face_model(tiny_clip):
         assert torch.allclose(student.backbone.text_features(texts), text, atol=1e-5)
 
 
+def test_siglip_gets_captions_of_the_length_it_was_trained_at(tiny_siglip):
+    from transformers import AutoTokenizer, SiglipModel
+
+    student = build_student(Student(name=str(tiny_siglip), max_tokens=5), losses("contrastive")).eval()
+    captions = ["a red circle", "blue"]
+    encoded = AutoTokenizer.from_pretrained(tiny_siglip)(captions, padding="max_length", max_length=16)["input_ids"]
+    with torch.inference_mode():
+        reference = SiglipModel.from_pretrained(tiny_siglip).eval().get_text_features(torch.tensor(encoded))
+        found = student.backbone.text_features(tokens(student, captions))
+    assert torch.allclose(found, reference.pooler_output, atol=1e-5)
+    assert student.backbone.image_transform.square
+
+
 def test_captions_are_truncated_to_max_tokens(tiny_clip):
     student = build_student(Student(name=str(tiny_clip), max_tokens=5), losses("contrastive"))
     ids, _ = student.backbone.tokenise(["a " * 40])

@@ -36,8 +36,7 @@ class PixelInputs:
         return len(self.reader)
 
     def __getitem__(self, positions: np.ndarray) -> Tensor:
-        reader = self.reader
-        return torch.stack([self.transform.pixels(reader.encoded(place), reader.plain(place)) for place in positions])
+        return self.reader.pixels(positions, self.transform)
 
 
 class FeatureInputs:
@@ -169,8 +168,10 @@ def data_digests(
     if teachers is not None:
         features += [("image", teachers.image.folder, "train"), ("text", teachers.text.folder, "train")]
     for modality, model, split in features:
-        meta = read_json(folder.features(modality, model, split) / META)
-        digests[f"teachers/{modality}/{model}/{split}"] = meta["features_sha256"]
+        path = folder.features(modality, model, split) / META
+        if (digest := read_json(path).get("features_sha256")) is None:
+            raise DataError(f"{path} has no `features_sha256`; delete its folder and run `snakemake features` again.")
+        digests[f"teachers/{modality}/{model}/{split}"] = digest
     return digests
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cusa.errors import DataError
+
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -60,6 +62,17 @@ def write_json(path: str | Path, content: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """Read a UTF-8 JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def require_writable(folder: str | Path) -> None:
+    """Raise DataError unless `folder`, or what there is of the path to it, can be written."""
+    folder = Path(folder).absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise DataError(
+            f"{existing} cannot be written (a read-only file system, or somebody else's folder), but {folder} is where "
+            "results go; make it writable, or run from another directory with snakemake --directory."
+        )
 
 
 def expand_home(name: str) -> str:

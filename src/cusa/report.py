@@ -68,7 +68,11 @@ def render(
 
     rows = pq.read_table(summary).to_pylist()
     drawings = {
-        "validation": _draw_history(runs, "epoch", {"r_mean": "mean recall, %"}),
+        "validation": _draw_history(
+            runs,
+            "epoch",
+            {"r_mean": "mean recall, %", "t2i_r10": "text-to-image R@10, %", "i2t_r10": "image-to-text R@10, %"},
+        ),
         "losses": _draw_history(
             runs, "step", {"loss_contrastive": "contrastive", "loss_cross": "CSA", "loss_uni": "USA"}
         ),
@@ -190,10 +194,18 @@ class _Pictures:
         images = read_table(folder.annotations, IMAGES, ["image_id", "split", "label"])
         captions = read_table(folder.annotations, CAPTIONS, ["caption", "image"])
         rows = split_rows(images, split)
+        labels = images["label"].to_pylist()
         first_caption: dict[int, str] = {}
+        of_label: dict[str, str] = {}
         for image, caption in zip(captions["image"].to_pylist(), captions["caption"].to_pylist(), strict=True):
             first_caption.setdefault(image, caption)
-        self.titles = [first_caption.get(int(row)) or images["image_id"][int(row)].as_py() for row in rows]
+            if labels[image] is not None:
+                of_label.setdefault(labels[image], caption)
+        # A labelled picture without a caption is called what its label is called.
+        self.titles = [
+            first_caption.get(row) or of_label.get(labels[row]) or labels[row] or images["image_id"][row].as_py()
+            for row in rows.tolist()
+        ]
         self.thumbnail = cache(self._thumbnail)
 
     def title(self, position: int) -> str:
@@ -238,14 +250,16 @@ def _draw_history(runs: Mapping[str, Sequence[str | Path]], kind: str, columns: 
             axes.plot([_when(row, history) for row in rows], [row[column] for row in rows], color=colour, label=name)
         axes.set_title(title, color=INK, fontsize=10)
         axes.set_xlabel("epoch", color=INK, fontsize=9)
-        if axes.lines:
-            axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    lines = {line.get_label(): line for axes in panels for line in axes.lines}
+    figure.legend(
+        lines.values(), lines.keys(), loc="outside lower center", ncols=6, frameon=False, fontsize=9, labelcolor=INK
+    )
     return _svg(figure)
 
 
 def _draw_temperatures(runs: Mapping[str, Sequence[str | Path]]) -> str:
     histories = _histories(runs)
-    figure, panels = _panels(len(histories))
+    figure, panels = _panels(len(histories), height=3.2)
     for (name, history), axes in zip(histories.items(), panels, strict=True):
         rows = [row for row in history if row["kind"] == "step"]
         names = [key for key in rows[0] if key.startswith("temperature_") and rows[0][key] is not None]
@@ -254,7 +268,7 @@ def _draw_temperatures(runs: Mapping[str, Sequence[str | Path]]) -> str:
             axes.plot([_when(row, history) for row in rows], [row[key] for row in rows], color=colour, label=label)
         axes.set_title(name, color=INK, fontsize=10)
         axes.set_xlabel("epoch", color=INK, fontsize=9)
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False, fontsize=8, labelcolor=INK)
     return _svg(figure)
 
 
@@ -264,10 +278,11 @@ def _when(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> float
     return float(row["epoch"]) + (row["step"] / steps if row["kind"] == "step" else 1.0)
 
 
-def _panels(count: int) -> tuple[Any, list[Any]]:
+def _panels(count: int, height: float = 2.8) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(3.6 * max(count, 1), 2.7), layout="constrained")
+    figure = Figure(figsize=(3.6 * max(count, 1), height), layout=ConstrainedLayoutEngine(w_pad=0.12))
     figure.patch.set_alpha(0)
     panels = list(np.atleast_1d(figure.subplots(1, count)))
     for axes in panels:
@@ -289,7 +304,7 @@ def _svg(figure: Any) -> str:
 
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cusa"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return buffer.getvalue()
 
 

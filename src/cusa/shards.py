@@ -10,13 +10,14 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,8 +26,11 @@ from cusa.annotations import CAPTIONS, IMAGES, read_table, split_rows
 from cusa.config import Shards
 from cusa.errors import DataError
 from cusa.files import sha256_of_file, whole_folder, write_json
-from cusa.images import open_rgb, resize_shorter_side
+from cusa.images import ImageTransform, open_rgb, resize_shorter_side
 from cusa.progress import progress
+
+if TYPE_CHECKING:
+    import torch
 
 INDEX = "index.parquet"
 STATISTICS = "shards.json"
@@ -120,6 +124,18 @@ class ShardReader:
     def plain(self, position: int) -> bool:
         """Whether this project wrote the image itself: upright 8-bit RGB."""
         return bool(self.written[position])
+
+    def pixels(self, positions: Sequence[int] | np.ndarray, transform: ImageTransform) -> torch.Tensor:
+        """The images at `positions` as a model takes them: uint8 [B, 3, crop, crop], channels last."""
+        import torch
+
+        side = transform.crop
+        batch = torch.empty(
+            (len(positions), 3, side, side), dtype=torch.uint8, memory_format=torch.channels_last
+        )  # decoders write channels last, so each image is copied once
+        for place, position in enumerate(positions):
+            batch[place] = transform.pixels(self.encoded(position), self.plain(position))
+        return batch
 
 
 @lru_cache(maxsize=OPEN_SHARDS)

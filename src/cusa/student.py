@@ -24,6 +24,8 @@ from cusa.teachers.huggingface_vision import transform_of
 HeadName = Literal["cross", "uni"]
 TextInput = Tensor | Mapping[str, Tensor]
 HEAD_STD = 0.02
+# SigLIP reads its last text position and knows no mask: captions are padded to the length it was trained at.
+FIXED_LENGTH_TEXT = ("siglip", "siglip2")
 
 
 class Backbone(nn.Module):
@@ -87,7 +89,8 @@ class DualEncoder(Backbone):
             if isinstance(getattr(self.model, unused, None), nn.Parameter):
                 getattr(self.model, unused).requires_grad_(False)
         limit = getattr(self.model.config, "text_config", self.model.config).max_position_embeddings
-        self.max_tokens = min(max_tokens, limit)
+        self.fixed_length = self.model.config.model_type in FIXED_LENGTH_TEXT
+        self.max_tokens = limit if self.fixed_length else min(max_tokens, limit)
         self.dimension = self._dimension()
 
     @torch.no_grad()
@@ -106,8 +109,9 @@ class DualEncoder(Backbone):
         return _pooled(self.model.get_text_features(**texts))
 
     def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
-        """The model's own tokeniser, truncated."""
-        encoded = self.tokeniser(list(captions), truncation=True, max_length=self.max_tokens)
+        """The model's own tokeniser, truncated; padded as well where the model wants one length."""
+        padding = "max_length" if self.fixed_length else False
+        encoded = self.tokeniser(list(captions), truncation=True, max_length=self.max_tokens, padding=padding)
         return encoded["input_ids"], int(self.tokeniser.pad_token_id or 0)
 
     def pretrained_parameters(self) -> set[Tensor]:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from conftest import mounted_tmpfs
 
 from cusa.files import read_json
 
@@ -191,6 +192,21 @@ def test_a_wrong_configuration_is_a_sentence_before_any_job(tmp_path, tiny_confi
     assert says in output
     assert "Traceback" not in output
     assert not (tmp_path / "results").exists()
+
+
+def test_keys_on_the_command_line(finished):
+    changes = ("seeds=[23, 24]", "experiments={cusa: null}", "train={epochs: 2}")
+    jobs = planned(snakemake(finished[0], "--configfile", finished[1], "-n", "--config", *changes))
+    assert jobs["train"] == 1
+
+
+def test_read_only_results_are_a_sentence_before_any_job(tmp_path, tiny_configuration):
+    config = write(tmp_path, tiny_configuration)
+    with mounted_tmpfs(tmp_path / "results", "ro"):
+        output = snakemake(tmp_path, "--configfile", config, check=False)
+        snakemake(tmp_path, "--configfile", config, "--dry-run")
+    assert f"{tmp_path}/results cannot be written" in output
+    assert "rule convert" not in output
 
 
 def test_bad_data_stops_at_the_start_and_its_log_says_why(tmp_path, tiny_configuration, shapes):

@@ -19,7 +19,8 @@ environ.update(
 
 from cusa.benchmarks import data_of
 from cusa.config import check_files, command_line_values, load
-from cusa.errors import ConfigurationError
+from cusa.errors import ConfigurationError, DataError
+from cusa.files import require_writable
 
 update_config(config, command_line_values(workflow.config_settings.config))
 try:
@@ -49,6 +50,14 @@ wildcard_constraints:
     experiment="|".join(EXPERIMENTS),
     seed=r"\d+",
     benchmark="|".join(BENCHMARKS) or "none",
+
+
+def require_writable_results():
+    """Asked once, when jobs are about to run: a dry run and a report work on read-only results."""
+    try:
+        require_writable(DATA)
+    except DataError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def as_json(section):

@@ -119,8 +119,7 @@ def _pixel_batches(
     reader: ShardReader, transform: ImageTransform, batch_size: int, threads: int
 ) -> Iterator[torch.Tensor]:
     def decode(start: int) -> torch.Tensor:
-        positions = range(start, min(start + batch_size, len(reader)))
-        return torch.stack([transform.pixels(reader.encoded(place), reader.plain(place)) for place in positions])
+        return reader.pixels(range(start, min(start + batch_size, len(reader))), transform)
 
     starts = range(0, len(reader), batch_size)
     with ThreadPoolExecutor(max_workers=threads) as pool:

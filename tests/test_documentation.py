@@ -1,0 +1,135 @@
+"""Every command and every snippet in README.md and docs/ is tried here, as far as it can be without hours or a GPU."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cusa.config import load
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "config/README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BIN = Path(sys.executable).parent
+SAMPLE = ROOT.parent / "shared/coco-sample"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+
+
+def commands(*programs: str) -> list:
+    found = {}
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words and words[0] in programs:
+                    found.setdefault(tuple(words), page.name)
+    return [pytest.param(list(words), id=f"{page}: {' '.join(words)}") for words, page in found.items()]
+
+
+def run(*words: object, cwd: Path) -> str:
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, cwd=cwd, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def directory(tmp_path: Path, shapes: Path) -> Path:
+    """A directory like the project's root for commands: data/ and the files the pages tell people to write."""
+    (tmp_path / "data").symlink_to(shapes)
+    (tmp_path / "workflow").symlink_to(ROOT / "workflow")
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    (tmp_path / "Snakefile").symlink_to(ROOT / "Snakefile")
+    (tmp_path / "mine.yaml").write_text(blocks(ROOT / "docs/your-data.md", "yaml")[0])
+    return tmp_path
+
+
+def test_the_pages_have_commands():
+    assert {words.values[0][0] for words in commands("make", "snakemake", "pip")} == {"make", "snakemake", "pip"}
+
+
+PLANNABLE = [command for command in commands("snakemake") if "--report" not in command.values[0]]
+
+
+@pytest.mark.parametrize("words", PLANNABLE)
+def test_snakemake_commands_plan(directory, words):
+    cores = [] if any(word.startswith("--cores") for word in words) else ["--cores", "1"]
+    output = run(BIN / "snakemake", *words[1:], *cores, "--dry-run", cwd=directory)
+    assert "Job stats" in output or "Nothing to be done" in output
+
+
+@pytest.mark.parametrize("words", commands("make"))
+def test_make_targets_exist(words):
+    assert run("make", "--dry-run", *words[1:], cwd=ROOT)
+
+
+@pytest.mark.parametrize("words", commands("pip"))
+def test_installed_extras_exist(words):
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = re.search(r"\[(.*)\]", words[-1])
+    assert words[:3] == ["pip", "install", "-e"]
+    assert extras is None or set(extras[1].split(",")) <= set(project["optional-dependencies"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_snippets_run(page, tmp_path):
+    for block in blocks(page, "python"):
+        run(sys.executable, "-c", block, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_yaml_snippets_are_valid_configurations(page):
+    default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    for block in blocks(page, "yaml"):
+        overlay = yaml.safe_load(block)
+        if "dataset" not in overlay:
+            overlay["dataset"] = default["dataset"]
+        merged = {**default, **overlay}
+        for section in ("teachers", "student", "train", "benchmarks", "experiments"):
+            merged[section] = {**default[section], **(overlay.get(section) or {})}
+        load(merged)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_sections_lead_somewhere(page):
+    for target, section in re.findall(r"\]\(([^)#\s]*)#([^)]*)\)", page.read_text()):
+        if not target.startswith("http"):
+            text = ((page.parent / target) if target else page).read_text()
+            headings = [
+                re.sub(r"[^a-z0-9 \-]", "", heading.lower()).replace(" ", "-")
+                for heading in re.findall(r"^#+ (.+)$", text, flags=re.M)
+            ]
+            assert section in headings, f"{page}: {target}#{section}"
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="../shared/coco-sample is not here: the second data set is NOT tried")
+def test_the_second_data_set_of_the_configuration_page_converts(tmp_path):
+    overlay = next(block for block in blocks(ROOT / "config/README.md", "yaml") if "coco-sample" in block)
+    (tmp_path / "coco.yaml").write_text(overlay.replace("../shared/coco-sample", str(SAMPLE)))
+    arguments = [
+        "--snakefile",
+        ROOT / "Snakefile",
+        "--cores",
+        "2",
+        "annotations",
+        "--configfile",
+        tmp_path / "coco.yaml",
+    ]
+    run(BIN / "snakemake", *arguments, cwd=tmp_path)
+    assert (tmp_path / "results/coco-sample/annotations/captions.parquet").is_file()
