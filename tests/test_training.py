@@ -207,7 +207,7 @@ def test_a_damaged_state_is_a_sentence(tiny_configuration, shapes_data, tmp_path
     interrupted(configured(tiny_configuration), shapes_data, tmp_path, monkeypatch)
     state = tmp_path / "state/last.pt"
     state.write_bytes(state.read_bytes()[:1000])
-    with pytest.raises(ResumeError, match="cannot be read .*Delete the folder"):
+    with pytest.raises(ResumeError, match="is damaged.*Delete the folder"):
         train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
 
 

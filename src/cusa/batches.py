@@ -99,7 +99,7 @@ def open_split(backbone: Backbone, student: config.Student, folder: DatasetFolde
         assert student.towers is not None
         image_tower = student.towers.image
         features = folder.features("image", image_tower.folder, split)
-        image_inputs = FeatureInputs(open_features(features, len(image_rows), image_tower.name))
+        image_inputs = FeatureInputs(open_features(features, len(image_rows), image_tower))
     text_inputs: TokenInputs | FeatureInputs | None = None
     if len(caption_rows) and backbone.tokenises:
         cleaned = captions["cleaned"].take(pa.array(caption_rows)).to_pylist()
@@ -108,7 +108,7 @@ def open_split(backbone: Backbone, student: config.Student, folder: DatasetFolde
         assert student.towers is not None
         text_tower = student.towers.text
         features = folder.features("text", text_tower.folder, split)
-        text_inputs = FeatureInputs(open_features(features, len(caption_rows), text_tower.name))
+        text_inputs = FeatureInputs(open_features(features, len(caption_rows), text_tower))
     image_of_caption = captions["image"].to_numpy()[caption_rows] - image_rows[0]
     return SplitInputs(image_inputs, text_inputs, image_of_caption)
 
@@ -143,9 +143,9 @@ class TrainingBatch:
         return self
 
 
-def open_features(folder: Path, rows: int, model: str) -> FeatureStore:
-    """A model's features, checked to be of `rows` rows and of the weights that the model's folder holds now."""
-    return FeatureStore(folder, rows, model, configured_weights_sha256(model))
+def open_features(folder: Path, rows: int, model: config.ImageModel | config.TextModel) -> FeatureStore:
+    """A model's features, checked to be of `rows` rows and of the weights that the model has on disk now."""
+    return FeatureStore(folder, rows, model.identity, configured_weights_sha256(model))
 
 
 def data_digests(

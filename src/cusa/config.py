@@ -121,23 +121,73 @@ def folder_name(model_name: str) -> str:
     return model_name.replace("/", "--").replace("@", "-")
 
 
+UNICOM = "unicom"
+UnicomModel = Literal["ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"]
+
+
+class Unicom(Section):
+    """Which Unicom network, for the image model named `unicom`."""
+
+    model: UnicomModel = Field(default="ViT-B/32", description="One of the four released sizes.")
+    weights: str | None = Field(
+        default=None,
+        description="State dict on disk, whose sizes are read off its tensors; null fetches the released file once and "
+        "checks its sha256.",
+    )
+    features: Literal["tokens", "embedding"] = Field(
+        default="tokens",
+        description="`tokens`: the final-norm patch tokens, flattened, as published (37,632 numbers for ViT-B/32); "
+        "`embedding`: what the network's head makes of them.",
+    )
+
+    @property
+    def identity(self) -> str:
+        """What meta.json calls it."""
+        return f"{UNICOM}/{self.model}/{self.features}"
+
+
 class ImageModel(Section):
     """A frozen image model: the image teacher or a frozen image tower."""
 
     name: str = Field(
         min_length=1,
-        description="`efficientnet-lite0` (packaged), a folder, a Hugging Face name, or `timm/NAME`.",
+        description="`efficientnet-lite0` (packaged), `unicom`, a folder, a Hugging Face name, or `timm/NAME`.",
     )
+    unicom: Unicom | None = Field(default=None, description="Which Unicom, where `name` is `unicom`.")
     image_size: Count | None = Field(
         default=None, description="Input side in pixels; null takes what the model was trained with."
     )
     batch_size: Count = Field(default=64, description="Images a forward pass during extraction.")
     dtype: Literal["float16", "float32"] = Field(default="float16", description="Type of the stored features.")
+    precision: Literal["fp32", "fp16", "bf16"] = Field(
+        default="fp32",
+        description="Arithmetic of the extraction; Unicom's attention and norms stay fp32.",
+    )
+
+    @model_validator(mode="after")
+    def _unicom_by_name(self) -> ImageModel:
+        if self.unicom is not None and self.name != UNICOM:
+            raise ValueError(
+                f"`unicom` is given but `name` is {self.name}; set name: unicom, or unicom: null for another model"
+            )
+        if self.name == UNICOM and self.image_size is not None:
+            raise ValueError("image_size is given, but Unicom's input size is fixed by its weights; set it to null")
+        return self
+
+    @property
+    def unicom_settings(self) -> Unicom:
+        """The Unicom network meant by `name: unicom`."""
+        return self.unicom or Unicom()
+
+    @property
+    def identity(self) -> str:
+        """What meta.json calls the model whose features these are."""
+        return self.unicom_settings.identity if self.name == UNICOM else self.name
 
     @property
     def folder(self) -> str:
         """Folder of its features; another input size has another folder."""
-        return folder_name(self.name) + (f"-{self.image_size}px" if self.image_size else "")
+        return folder_name(self.identity) + (f"-{self.image_size}px" if self.image_size else "")
 
 
 class TextModel(Section):
@@ -149,6 +199,11 @@ class TextModel(Section):
     )
     batch_size: Count = Field(default=128, description="Captions a forward pass during extraction.")
     dtype: Literal["float16", "float32"] = Field(default="float16", description="Type of the stored features.")
+
+    @property
+    def identity(self) -> str:
+        """What meta.json calls the model whose features these are."""
+        return self.name
 
     @property
     def folder(self) -> str:
@@ -592,6 +647,9 @@ def check_files(configuration: Configuration) -> None:
         named += [(f"dataset.annotations.{split}", path) for split, path in dataset.annotations.items()]
         if dataset.image_root is not None:
             named.append(("dataset.image_root", dataset.image_root))
+    unicom = configuration.teachers.image.unicom
+    if unicom is not None and unicom.weights is not None:
+        named.append(("teachers.image.unicom.weights", unicom.weights))
     named += [
         ("teachers.image.name", configuration.teachers.image.name),
         ("teachers.text.name", configuration.teachers.text.name),
@@ -610,7 +668,8 @@ def check_files(configuration: Configuration) -> None:
     missing = [
         f"Configuration key `{key}` names {path}, which does not exist (looked from {Path.cwd()})."
         for key, path in named
-        if (key.startswith("dataset.") or path.startswith((".", "/", "~"))) and not Path(path).expanduser().exists()
+        if (key.startswith("dataset.") or key.endswith(".weights") or path.startswith((".", "/", "~")))
+        and not Path(path).expanduser().exists()
     ]
     if missing:
         raise ConfigurationError("\n".join(missing))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from cusa.progress import progress
 from cusa.runs import load_student
 from cusa.student import HeadName, Student
 from cusa.teachers import load_text_encoder
-from cusa.teachers.extraction import choose_device, encode_texts
+from cusa.teachers.extraction import Precision, autocast, choose_device, encode_texts
 
 HEADS: tuple[HeadName, ...] = ("cross", "uni")
 TEXT_TABLES = {"extended_positives": EXTENDED_POSITIVES, "sentence_pairs": SENTENCE_PAIRS}
@@ -60,7 +59,7 @@ def encode_split(
     heads: Sequence[HeadName],
     batch_size: int,
     device: torch.device,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
 ) -> dict[str, np.ndarray]:
     """`image_{head}` and, where the split has captions, `text_{head}`: float32 [rows, D], not normalised."""
     embeddings = {
@@ -73,11 +72,6 @@ def encode_split(
     return embeddings
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """bfloat16 autocast for `bf16`, nothing for `fp32`."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
 @torch.inference_mode()
 def _images(
     student: Student,
@@ -85,7 +79,7 @@ def _images(
     heads: Sequence[HeadName],
     batch_size: int,
     device: torch.device,
-    precision: str,
+    precision: Precision,
 ) -> dict[str, np.ndarray]:
     parts: dict[str, list[np.ndarray]] = {head: [] for head in heads}
     for positions in _batches(len(images), batch_size, "images"):
@@ -102,7 +96,7 @@ def _texts(
     texts: TokenInputs | FeatureInputs,
     batch_size: int,
     device: torch.device,
-    precision: str,
+    precision: Precision,
     heads: Sequence[HeadName] = HEADS,
 ) -> list[tuple[str, np.ndarray]]:
     parts: dict[str, list[np.ndarray]] = {head: [] for head in heads}
@@ -134,7 +128,7 @@ def _frozen_or_token_inputs(
     if student.backbone.tokenises:
         return TokenInputs(*student.backbone.tokenise(texts))
     assert settings.towers is not None
-    encoder = load_text_encoder(settings.towers.text.name).to(device)
+    encoder = load_text_encoder(settings.towers.text).to(device)
     return _ArrayInputs(encode_texts(encoder, texts, settings.towers.text.batch_size, device))
 
 

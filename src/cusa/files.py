@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from cusa.errors import DataError
+
+# What unpickling damaged or foreign bytes may raise.
+DAMAGED = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    KeyError,
+    IndexError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ImportError,
+)
 
 
 @contextmanager
@@ -62,6 +77,24 @@ def write_json(path: str | Path, content: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """Read a UTF-8 JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_tensors(path: str | Path, device: str = "cpu") -> Any:
+    """What torch.save wrote: tensors, numbers, text and containers of them. Nothing that the file carries is executed.
+
+    Raises DataError when the file is not there, is damaged, or holds anything else.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist.") from None
+    except DAMAGED as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path} is damaged, or holds something else than tensors and plain values, which is never read ({reason})."
+        ) from None
 
 
 def require_writable(folder: str | Path) -> None:

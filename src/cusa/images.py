@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 Image.MAX_IMAGE_PIXELS = None  # large scans are legitimate; what cannot be decoded is reported
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 

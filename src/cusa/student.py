@@ -140,11 +140,11 @@ class TowerPair(Backbone):
         self.tokenises = towers.text.trainable
         image_dimension, text_dimension = frozen.image, frozen.text
         if towers.image.trainable:
-            self.image_tower = load_image_encoder(towers.image.name, towers.image.image_size)
+            self.image_tower = load_image_encoder(towers.image)
             self.image_transform = self.image_tower.transform
             image_dimension = self.image_tower.dimension
         if towers.text.trainable:
-            self.text_tower = load_text_encoder(towers.text.name)
+            self.text_tower = load_text_encoder(towers.text)
             text_dimension = self.text_tower.dimension
         self.image_projection = _projection(image_dimension, towers.dimension)
         self.text_projection = _projection(text_dimension, towers.dimension)

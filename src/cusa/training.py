@@ -16,7 +16,6 @@ import json
 import logging
 import math
 import os
-import pickle
 import shutil
 import signal
 import sys
@@ -43,16 +42,16 @@ from cusa.batches import (
     open_split,
 )
 from cusa.config import RunConfiguration, Train
-from cusa.embeddings import autocast, encode_split
-from cusa.errors import ResumeError, TrainingError
-from cusa.files import sha256_of_file, whole_file, write_json
+from cusa.embeddings import encode_split
+from cusa.errors import DataError, ResumeError, TrainingError
+from cusa.files import read_tensors, sha256_of_file, whole_file, write_json
 from cusa.layout import DatasetFolder
 from cusa.losses import CUSALoss, Losses
 from cusa.metrics import image_text_recall
 from cusa.runs import HISTORY, RUN, SCHEMA, STUDENT_PREFIX, WEIGHTS, save_weights, versions, write_history
 from cusa.sampling import PairSampler
 from cusa.student import Student, build_student
-from cusa.teachers.extraction import choose_device
+from cusa.teachers.extraction import Precision, autocast, choose_device
 
 log = logging.getLogger(__name__)
 STATE_FOLDER = "state"
@@ -68,7 +67,7 @@ class TrainingTask(nn.Module):
         self.student = student
         self.loss = loss
 
-    def forward(self, batch: TrainingBatch, device: torch.device, precision: str) -> Losses:
+    def forward(self, batch: TrainingBatch, device: torch.device, precision: Precision) -> Losses:
         """The losses of a batch that is on `device`; towers and heads run in `precision`, losses in float32."""
         student, families = self.student, self.loss.configuration
         with autocast(device, precision):
@@ -277,8 +276,8 @@ def open_training_pairs(student: Student, configuration: RunConfiguration, folde
     if (teachers := configuration.teachers) is not None:
         images, captions = len(inputs.images), len(inputs.image_of_caption)
         image, text = teachers.image, teachers.text
-        teacher_image = open_features(folder.features("image", image.folder, "train"), images, image.name)
-        teacher_text = open_features(folder.features("text", text.folder, "train"), captions, text.name)
+        teacher_image = open_features(folder.features("image", image.folder, "train"), images, image)
+        teacher_text = open_features(folder.features("text", text.folder, "train"), captions, text)
     return TrainingPairs(inputs, teacher_image, teacher_text)
 
 
@@ -341,12 +340,9 @@ class _State:
         if not self.path.is_file():
             return Progress(), []
         try:
-            state = torch.load(self.path, map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ResumeError(
-                f"{self.path} cannot be read ({reason}). Delete the folder {self.folder} to train from the start."
-            ) from None
+            state = read_tensors(self.path, str(device))
+        except DataError as error:
+            raise ResumeError(f"{error} Delete the folder {self.folder} to train from the start.") from None
         if state.get("version") != STATE_VERSION:
             raise ResumeError(
                 f"{self.path} has the version {state.get('version')}, expected {STATE_VERSION}. Continue with the "

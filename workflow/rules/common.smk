@@ -104,9 +104,11 @@ def frozen_models(modality):
     for model in [*models, *frozen]:
         settings = {**model.model_dump(mode="json")}
         settings.pop("trainable", None)
-        # A tower that is also the teacher shares its features, in the wider of the two types.
-        if (other := chosen.get(model.folder)) and other["dtype"] == "float32":
-            settings["dtype"] = "float32"
+        # A tower that is also the teacher shares its features, in the wider of the two types and arithmetics.
+        if other := chosen.get(model.folder):
+            for key, widest in (("dtype", "float32"), ("precision", "fp32")):
+                if other.get(key) == widest:
+                    settings[key] = widest
         chosen[model.folder] = settings
     return chosen
 

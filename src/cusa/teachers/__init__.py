@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from cusa.config import ImageModel, TextModel
 from cusa.errors import ConfigurationError
 from cusa.files import sha256_of_file
 
@@ -71,45 +72,49 @@ def weights_sha256(encoder: ImageEncoder | TextEncoder) -> str:
     return digest.hexdigest()
 
 
-def configured_weights_sha256(name: str) -> str | None:
-    """What `weights_sha256` would say of the model `name`, as far as a file on disk tells without loading it.
+def configured_weights_sha256(model: ImageModel | TextModel) -> str | None:
+    """What `weights_sha256` would say of a configured model, as far as a file on disk tells without loading it.
 
     None for hub names: their weights are pinned by the hub's own cache.
     """
-    weights = Path(name).expanduser() / "model.safetensors"
+    weights = Path(model.name).expanduser() / "model.safetensors"
+    if isinstance(model, ImageModel) and model.unicom is not None and model.unicom.weights is not None:
+        weights = Path(model.unicom.weights).expanduser()
     return sha256_of_file(weights) if weights.is_file() else None
 
 
 IMAGE_ENCODERS = {
     "efficientnet-lite0": "cusa.teachers.efficientnet_lite0",
+    "unicom": "cusa.teachers.unicom",
     "timm/": "cusa.teachers.timm_vision",
     "": "cusa.teachers.huggingface_vision",
 }
 
 
-def load_image_encoder(name: str, image_size: int | None = None) -> ImageEncoder:
-    """An image encoder in eval mode by its configured name (see config/README.md)."""
+def load_image_encoder(model: ImageModel) -> ImageEncoder:
+    """A configured image encoder in eval mode (see config/README.md)."""
+    name = model.name
     from_timm = name.startswith("timm/") or _is_timm_folder(name)
     kind = name if name in IMAGE_ENCODERS else "timm/" if from_timm else ""
-    encoder: ImageEncoder = _load(IMAGE_ENCODERS[kind], name, image_size)
+    encoder: ImageEncoder = _load(IMAGE_ENCODERS[kind], model)
     return encoder
 
 
-def load_text_encoder(name: str) -> TextEncoder:
-    """A sentence encoder in eval mode by its configured name (see config/README.md)."""
-    encoder: TextEncoder = _load("cusa.teachers.sentence_encoder", name)
+def load_text_encoder(model: TextModel) -> TextEncoder:
+    """A configured sentence encoder in eval mode (see config/README.md)."""
+    encoder: TextEncoder = _load("cusa.teachers.sentence_encoder", model)
     return encoder
 
 
-def _load(module_name: str, name: str, *arguments: Any) -> Any:
+def _load(module_name: str, model: ImageModel | TextModel) -> Any:
     module: Any = import_module(module_name)
     try:
-        return module.load(name, *arguments).eval()
+        return module.encoder(model).eval()
     except (OSError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigurationError(
-            f"the model {name} could not be loaded ({reason}). Give the path of a folder that holds it, or make sure "
-            "that the package or the hub it comes from can be reached."
+            f"the model {model.name} could not be loaded ({reason}). Give the path of a folder that holds it, or make "
+            "sure that the package or the hub it comes from can be reached."
         ) from error
 
 

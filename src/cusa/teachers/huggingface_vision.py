@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cusa.config import ImageModel
 from cusa.errors import ConfigurationError
 from cusa.files import expand_home
 from cusa.images import ImageTransform, Interpolation
@@ -44,9 +45,9 @@ class HuggingFaceVision(ImageEncoder):
         return pooled.flatten(1)
 
 
-def load(name: str, image_size: int | None) -> HuggingFaceVision:
+def encoder(model: ImageModel) -> HuggingFaceVision:
     """A pre-trained transformers vision model."""
-    return HuggingFaceVision(expand_home(name), image_size)
+    return HuggingFaceVision(expand_home(model.name), model.image_size)
 
 
 def transform_of(name: str, image_size: int | None) -> ImageTransform:

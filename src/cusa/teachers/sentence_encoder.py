@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from cusa.config import TextModel
 from cusa.errors import ConfigurationError
 from cusa.files import expand_home, sha256_of_file
 from cusa.teachers import TextEncoder
@@ -55,8 +56,9 @@ class SentenceEncoder(TextEncoder):
         return embedding
 
 
-def load(name: str) -> SentenceEncoder:
+def encoder(model: TextModel) -> SentenceEncoder:
     """A pre-trained sentence model; the packaged one is checked against the hub's digest."""
+    name = model.name
     if name not in PACKAGED:
         return SentenceEncoder(name, expand_home(name))
     try:

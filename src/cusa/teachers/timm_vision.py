@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from cusa.config import ImageModel
 from cusa.images import ImageTransform
 from cusa.teachers import ImageEncoder
 
@@ -42,6 +43,6 @@ class TimmVision(ImageEncoder):
         return pooled
 
 
-def load(name: str, image_size: int | None) -> TimmVision:
+def encoder(model: ImageModel) -> TimmVision:
     """A pre-trained timm model."""
-    return TimmVision(name, image_size)
+    return TimmVision(model.name, model.image_size)
