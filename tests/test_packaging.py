@@ -50,13 +50,14 @@ ORDER = [
     ["annotations"],
     ["shards"],
     ["teachers"],
-    ["student", "losses", "upstream"],
+    ["student", "losses"],
     ["batches", "runs"],
     ["embeddings"],
-    ["training"],
+    ["training", "upstream"],
     ["benchmarks"],
     ["summary"],
     ["report"],
+    ["cli"],
 ]
 
 

@@ -24,6 +24,13 @@ from cusa.teachers.huggingface_vision import transform_of
 HeadName = Literal["cross", "uni"]
 TextInput = Tensor | Mapping[str, Tensor]
 HEAD_STD = 0.02
+# The names that the paper, OpenAI's CLIP and the published configurations use.
+PUBLISHED_NAMES = {
+    "ViT-B/32": "openai/clip-vit-base-patch32",
+    "ViT-B/16": "openai/clip-vit-base-patch16",
+    "ViT-L/14": "openai/clip-vit-large-patch14",
+    "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
+}
 # SigLIP reads its last text position and knows no mask: captions are padded to the length it was trained at.
 FIXED_LENGTH_TEXT = ("siglip", "siglip2")
 
@@ -60,30 +67,11 @@ class DualEncoder(Backbone):
     """A Hugging Face model with get_image_features and get_text_features (CLIP, SigLIP, ...)."""
 
     tokenises = True
+    image_transform: ImageTransform
 
-    def __init__(self, name: str, max_tokens: int) -> None:
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils.logging import disable_progress_bar
-
+    def __init__(self, model: Any, tokeniser: Any, image_transform: ImageTransform, max_tokens: int) -> None:
         super().__init__()
-        disable_progress_bar()  # type: ignore[no-untyped-call]
-        name = expand_home(name)
-        try:
-            self.model: Any = AutoModel.from_pretrained(name)
-            self.tokeniser: Any = AutoTokenizer.from_pretrained(name)
-            self.image_transform = transform_of(name, None)
-        except OSError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigurationError(
-                f"student.name {name} could not be loaded ({reason}). Give the path of a folder with the model, its "
-                "tokeniser and its preprocessor_config.json, or make sure that the hub can be reached."
-            ) from error
-        for method in ("get_image_features", "get_text_features"):
-            if not hasattr(self.model, method):
-                raise ConfigurationError(
-                    f"student.name {name} is a {type(self.model).__name__}, which has no {method}; choose a dual "
-                    "encoder such as CLIP or SigLIP, or a pair of `towers`."
-                )
+        self.model, self.tokeniser, self.image_transform = model, tokeniser, image_transform
         # The losses bring their own temperatures; these would get no gradient.
         for unused in ("logit_scale", "logit_bias"):
             if isinstance(getattr(self.model, unused, None), nn.Parameter):
@@ -93,20 +81,45 @@ class DualEncoder(Backbone):
         self.max_tokens = limit if self.fixed_length else min(max_tokens, limit)
         self.dimension = self._dimension()
 
+    @classmethod
+    def load(cls, name: str, max_tokens: int) -> DualEncoder:
+        """A pre-trained model by its published name, its Hugging Face name or its folder."""
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+        source = expand_home(PUBLISHED_NAMES.get(name, name))
+        try:
+            model: Any = AutoModel.from_pretrained(source)
+            tokeniser: Any = AutoTokenizer.from_pretrained(source)
+            image_transform = transform_of(source, None)
+        except OSError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigurationError(
+                f"student.name {name} could not be loaded ({reason}). Give the path of a folder with the model, its "
+                "tokeniser and its preprocessor_config.json, or make sure that the hub can be reached."
+            ) from error
+        for method in ("get_image_features", "get_text_features"):
+            if not hasattr(model, method):
+                raise ConfigurationError(
+                    f"student.name {name} is a {type(model).__name__}, which has no {method}; choose a dual "
+                    "encoder such as CLIP or SigLIP, or a pair of `towers`."
+                )
+        return cls(model, tokeniser, image_transform, max_tokens)
+
     @torch.no_grad()
     def _dimension(self) -> int:
-        token = self.tokeniser.pad_token_id or 0
-        return _pooled(self.model.get_text_features(input_ids=torch.tensor([[token, token]]))).shape[1]
+        return _pooled(self.model.get_text_features(input_ids=torch.zeros(1, 2, dtype=torch.int64))).shape[1]
 
     def image_features(self, images: Tensor) -> Tensor:
-        """uint8 pixels [B, 3, H, W] -> [B, dimension]."""
-        assert self.image_transform is not None
-        return _pooled(self.model.get_image_features(pixel_values=self.image_transform.normalise(images)))
+        """uint8 pixels [B, 3, H, W], or float pixels that are normalised already -> [B, dimension]."""
+        pixels = self.image_transform.normalise(images) if images.dtype == torch.uint8 else images
+        return _pooled(self.model.get_image_features(pixel_values=pixels))
 
     def text_features(self, texts: TextInput) -> Tensor:
-        """Token tensors [B, T] -> [B, dimension]."""
-        assert not isinstance(texts, Tensor)
-        return _pooled(self.model.get_text_features(**texts))
+        """`input_ids` int64 [B, T], alone or with `attention_mask` in a mapping -> [B, dimension]."""
+        tokens = {"input_ids": texts} if isinstance(texts, Tensor) else texts
+        return _pooled(self.model.get_text_features(**tokens))
 
     def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
         """The model's own tokeniser, truncated; padded as well where the model wants one length."""
@@ -217,7 +230,7 @@ def build_student(
     """
     backbone: Backbone
     if settings.name is not None:
-        backbone = DualEncoder(settings.name, settings.max_tokens)
+        backbone = DualEncoder.load(settings.name, settings.max_tokens)
     else:
         assert settings.towers is not None
         backbone = TowerPair(settings.towers, settings.max_tokens, frozen)

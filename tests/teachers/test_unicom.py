@@ -145,7 +145,7 @@ class Hostile:
 def test_a_hostile_file_runs_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"pos_embed": Hostile()}, "hostile.pt")
-    with pytest.raises(DataError, match=r"hostile.pt is damaged, or holds something else than tensors and plain values"):
+    with pytest.raises(DataError, match="hostile.pt is damaged, or holds something else than tensors"):
         unicom.load("hostile.pt")
     assert not Path("was-here").exists()
 

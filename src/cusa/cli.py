@@ -1,0 +1,112 @@
+"""The command `cusa`: what people do once, outside the workflow.
+
+cusa import-config cusa.yaml --output published.yaml
+cusa import-features train_unicom.npy --data results/coco --split train
+cusa import-checkpoint checkpoint_best.pth --run results/coco/runs/published/seed23 --dataset coco --student ViT-B/32
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from cusa import command
+from cusa.config import UNICOM, ImageModel, validate
+from cusa.errors import ConfigurationError
+
+
+def main() -> None:
+    """Entry point of the command."""
+    command.run(_main)
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="cusa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("import-config", help="a published YAML file -> an overlay for --configfile")
+    one.add_argument("file", type=Path)
+    one.add_argument("--output", type=Path, help="YAML file to write; standard output without it")
+    one.set_defaults(call=_import_config)
+
+    one = commands.add_parser("import-features", help="a published *_unicom.npy -> the feature store of a split")
+    one.add_argument("file", type=Path)
+    _add_feature_store(one)
+    one.set_defaults(call=_import_features)
+
+    one = commands.add_parser("export-features", help="the feature store of a split -> a *_unicom.npy as published")
+    one.add_argument("file", type=Path, help="npy file to write")
+    _add_feature_store(one)
+    one.set_defaults(call=_export_features)
+
+    one = commands.add_parser("import-checkpoint", help="a published checkpoint_best.pth -> a run folder")
+    one.add_argument("file", type=Path)
+    one.add_argument("--run", required=True, type=Path, help="run folder to make, {experiment}/seed{n}")
+    one.add_argument("--dataset", required=True, help="name of the data set that it is to be scored on")
+    one.add_argument("--student", required=True, help="name or folder of the CLIP that it was fine-tuned from")
+    one.add_argument("--seed", type=int, default=23)
+    one.set_defaults(call=_import_checkpoint)
+
+    arguments = parser.parse_args()
+    arguments.call(arguments)
+
+
+def _add_feature_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, type=Path, help="results/{dataset}, with its annotations")
+    parser.add_argument("--split", required=True, choices=["train", "val", "test"])
+    parser.add_argument("--model", default="ViT-B/32", help="Unicom's size; default ViT-B/32")
+    parser.add_argument("--features", default="tokens", choices=["tokens", "embedding"])
+    parser.add_argument("--dtype", default="float16", choices=["float16", "float32"])
+
+
+def _feature_store(arguments: argparse.Namespace) -> tuple[Any, str, ImageModel]:
+    from cusa.layout import DatasetFolder
+
+    unicom = {"model": arguments.model, "features": arguments.features}
+    model = validate(ImageModel, {"name": UNICOM, "unicom": unicom, "dtype": arguments.dtype})
+    return DatasetFolder(arguments.data), arguments.split, model
+
+
+def _import_config(arguments: argparse.Namespace) -> None:
+    import yaml
+
+    from cusa.files import whole_file
+    from cusa.upstream import read_config
+
+    text = f"# From {arguments.file.name} of the published code, by `cusa import-config`.\n"
+    text += yaml.safe_dump(read_config(arguments.file), sort_keys=False)
+    if arguments.output is None:
+        sys.stdout.write(text)
+        return
+    if arguments.output.exists():
+        raise ConfigurationError(f"{arguments.output} exists already; name another file, nothing is overwritten.")
+    with whole_file(arguments.output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _import_features(arguments: argparse.Namespace) -> None:
+    from cusa.upstream import import_features
+
+    import_features(arguments.file, *_feature_store(arguments))
+
+
+def _export_features(arguments: argparse.Namespace) -> None:
+    from cusa.upstream import export_features
+
+    if arguments.file.exists():
+        raise ConfigurationError(f"{arguments.file} exists already; name another file, nothing is overwritten.")
+    export_features(*_feature_store(arguments), arguments.file)
+
+
+def _import_checkpoint(arguments: argparse.Namespace) -> None:
+    from cusa.upstream import import_checkpoint
+
+    import_checkpoint(arguments.file, arguments.run, arguments.dataset, arguments.student, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
