@@ -120,7 +120,7 @@ def test_many_examples_are_cut_but_counted(copy, tmp_path):
     ("content", "says"),
     [
         ("[{", "is not valid JSON"),
-        ('{"a": 1}', "holds a JSON dict; expected a list"),
+        ('{"a": 1}', "holds a JSON object; expected a list"),
         ("[]", "splits without a usable"),
     ],
 )

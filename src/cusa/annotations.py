@@ -6,9 +6,12 @@ All problems of a data set are collected and reported together, before anything 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +21,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cusa.captions import clean_caption
-from cusa.config import DatasetSection
+from cusa.config import SPLITS, DatasetSection
 from cusa.errors import DataError
 from cusa.files import whole_file, write_json
 from cusa.images import image_problem
 from cusa.progress import progress
 from cusa.sources import MalformedRow, Record, Source, open_source
 
-SPLITS = ("train", "val", "test")
 EXAMPLES = 5
 IMAGES = "images.parquet"
 CAPTIONS = "captions.parquet"
@@ -40,6 +42,7 @@ WHAT_TO_DO = {
     "malformed_row": "rows that are not records: correct them",
     "two_paths": "image ids that name two different files: give each image its own id",
     "two_splits": "images in more than one split, which lets the test set leak: keep each in one",
+    "unexpected_count": "splits whose size is not dataset.expected_images: take the files it means, or correct it",
     "empty_split": "splits without a usable image and caption: every one of train, val and test needs some",
 }
 
@@ -57,6 +60,14 @@ class Problems:
         shown = self.examples.setdefault(kind, [])
         if len(shown) < EXAMPLES:
             shown.append(example)
+
+    def add_all(self, kind: str, rows: np.ndarray, describe: Callable[[int], str]) -> None:
+        """Count a problem for each of `rows`; only those that are shown as examples are described."""
+        shown = self.examples.get(kind, [])
+        shown += [describe(row) for row in rows[: EXAMPLES - len(shown)].tolist()]
+        if len(rows):
+            self.examples[kind] = shown
+            self.counts[kind] = self.counts.get(kind, 0) + len(rows)
 
     def refuse_unless_skipped(self, skip: Iterable[str]) -> None:
         """Raise DataError describing every kind that `skip` does not name."""
@@ -77,44 +88,34 @@ class Problems:
 SKIPPABLE = ("missing_image", "unreadable_image", "empty_caption", "malformed_row")
 
 
-@dataclass
-class _Image:
-    path: str
-    split: str
-    label: str | None
-    captions: list[str] = field(default_factory=list)
-
-
 def convert(dataset: DatasetSection, folder: str | Path, image_folder: str | Path, threads: int = 1) -> None:
     """Read a data set and write {split}.json, images.parquet, captions.parquet and problems.json into `folder`.
 
     Rows are grouped by split (train, val, test, then others); row numbers are positions in the two tables. Formats
-    that list them also get extended_positives.parquet (caption, image) and sentence_pairs.parquet.
+    that list them also get extended_positives.parquet (caption, image) and sentence_pairs.parquet. Records are spooled
+    to disk beside `folder`, so that memory grows by some 100 bytes an image and 20 a caption.
     Raises DataError when the data has problems that `dataset.skip` does not name.
     """
     folder = Path(folder)
     source = open_source(dataset, Path(image_folder))
     problems = Problems()
-    images = _collect(source.records(), problems)
-    _check_images(images, dataset, problems, threads)
-    _check_splits(images, problems)
-    problems.refuse_unless_skipped(dataset.skip)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent) as name:
+        images = _Images(_spool(source.records(), Path(name) / "records.arrow", problems), problems)
+        images.check_files(dataset, problems, threads)
+        images.check_splits(dataset, problems)
+        problems.refuse_unless_skipped(dataset.skip)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    splits = list(dict.fromkeys([*SPLITS, *(image.split for image in images.values())]))
-    # An image whose captions were all skipped as empty cannot be trained or asked for; its captions are counted.
-    usable = [(key, image) for key, image in images.items() if image.captions or image.split not in SPLITS]
-    ordered = sorted(usable, key=lambda item: splits.index(item[1].split))
-    _write_tables(ordered, folder)
-    for split in SPLITS:
-        _write_json_rows(folder / f"{split}.json", ((key, image) for key, image in ordered if image.split == split))
-    _write_benchmark_data(source, dataset, ordered, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_images(images, folder / IMAGES)
+        _write_captions(images, folder)
+        _write_benchmark_data(source, dataset, images, folder)
     write_json(folder / PROBLEMS, {"skipped": problems.counts, "examples": problems.examples})
 
 
 def split_rows(table: pa.Table, split: str) -> np.ndarray:
     """Row numbers (int64) of one split in images.parquet or captions.parquet."""
-    return np.flatnonzero(table.column("split").to_numpy(zero_copy_only=False) == split)
+    return np.flatnonzero(pc.equal(table["split"], split).to_numpy())
 
 
 def read_table(folder: str | Path, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -125,89 +126,271 @@ def read_table(folder: str | Path, name: str, columns: list[str] | None = None) 
     return pq.read_table(path, columns=columns)
 
 
-def _collect(records: Iterable[Record | MalformedRow], problems: Problems) -> dict[str, _Image]:
-    images: dict[str, _Image] = {}
-    for record in records:
-        if isinstance(record, MalformedRow):
-            problems.add("malformed_row", f"{record.where} {record.why}")
-            continue
-        image = images.get(record.image_id)
-        if image is None:
-            image = images[record.image_id] = _Image(record.image_path, record.split, record.label)
-        elif image.path != record.image_path:
-            problems.add("two_paths", f"{record.image_id}: {image.path} and {record.image_path}")
-        if image.split != record.split:
-            problems.add("two_splits", f"{record.image_id}: {image.split} and {record.split}")
-        elif record.caption is not None:
-            if clean_caption(record.caption):
-                image.captions.append(record.caption)
-            else:
-                problems.add("empty_caption", f"{record.image_id}: {record.caption!r}")
-    return images
+class _Records:
+    """Records in an Arrow file, whose batches are read when asked for, only the columns asked for.
+
+    In memory are a code of each record's split (into `split_names`), and whether it has a caption.
+    """
+
+    def __init__(self, path: Path, splits: list[np.ndarray], captioned: list[np.ndarray], names: list[str]) -> None:
+        self.path, self.split_names = path, names
+        self.split, self.captioned = np.concatenate(splits), np.concatenate(captioned)
+        self.starts = np.cumsum([0, *map(len, splits)])
+        self.batch = lru_cache(maxsize=8)(self._batch)
+        self.reader = cache(self._reader)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def _reader(self, columns: tuple[str, ...]) -> pa.ipc.RecordBatchFileReader:
+        options = pa.ipc.IpcReadOptions(included_fields=[SPOOLED.get_field_index(name) for name in columns])
+        return pa.ipc.open_file(pa.OSFile(str(self.path)), options=options)
+
+    def _batch(self, number: int, columns: tuple[str, ...]) -> pa.RecordBatch:
+        return self.reader(columns).get_batch(number)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column, whole."""
+        batches = [self._batch(number, (name,)) for number in range(len(self.starts) - 1)]
+        return pa.chunked_array([batch.column(0) for batch in batches], SPOOLED.field(name).type)
+
+    def take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """The given rows in the given order; only batches that hold some of them are read."""
+        which = np.searchsorted(self.starts, rows, side="right") - 1
+        order = np.argsort(which, kind="stable")
+        numbers, first = np.unique(which[order], return_index=True)
+        wanted = tuple(sorted(columns, key=SPOOLED.get_field_index))
+        pieces = [
+            self.batch(number, wanted).take(pa.array(rows[members] - self.starts[number]))
+            for number, members in zip(numbers.tolist(), np.split(order, first[1:]), strict=False)
+        ]
+        back = np.empty(len(rows), dtype=np.int64)
+        back[order] = np.arange(len(rows))
+        schema = pa.schema([SPOOLED.field(name) for name in wanted])
+        return pa.Table.from_batches(pieces, schema).take(pa.array(back))
 
 
-def _check_images(images: dict[str, _Image], dataset: DatasetSection, problems: Problems, threads: int) -> None:
-    """Find missing and undecodable files; they leave `images`, so that skipping them is possible."""
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        found = pool.map(lambda image: image_problem(image.path, dataset.check_images), images.values())
-        checked = progress(found, len(images), "images", "checking images")
-        broken = [(key, why) for key, why in zip(list(images), checked, strict=True) if why is not None]
-    for key, why in broken:
-        kind = "missing_image" if why == "the file does not exist" else "unreadable_image"
-        problems.add(kind, f"{key}: {images[key].path}: {why}")
-        del images[key]
+SPOOLED = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("image_path", pa.string()),
+        ("label", pa.string()),
+        ("caption", pa.string()),
+        ("cleaned", pa.string()),
+    ]
+)
+BLOCK_ROWS = 65_536
 
 
-def _check_splits(images: dict[str, _Image], problems: Problems) -> None:
-    by_path: dict[str, tuple[str, str]] = {}
-    for key, image in images.items():
-        if image.split not in SPLITS:
-            continue
-        other_key, other_split = by_path.setdefault(image.path, (key, image.split))
-        if other_split != image.split:
-            problems.add("two_splits", f"{image.path}: {other_key} in {other_split} and {key} in {image.split}")
-    for split in SPLITS:
-        if not any(image.split == split and image.captions for image in images.values()):
-            problems.add("empty_split", split)
+def _spool(records: Iterable[Record | MalformedRow], path: Path, problems: Problems) -> _Records:
+    """Write records to an Arrow file, captions cleaned; where a caption is empty then, only its image stays."""
+    codes = {str(split): number for number, split in enumerate(SPLITS)}
+    columns: list[list[Any]] = [[] for _ in SPOOLED]
+    splits: list[int] = []
+    split_parts, captioned_parts = [], []
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SPOOLED) as writer:
+
+        def flush() -> None:
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, SPOOLED, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=SPOOLED))
+            split_parts.append(np.array(splits, dtype=np.int16))
+            captioned_parts.append(arrays[-1].is_valid().to_numpy(zero_copy_only=False))
+            for column in (*columns, splits):
+                column.clear()
+
+        for record in records:
+            if isinstance(record, MalformedRow):
+                problems.add("malformed_row", f"{record.where} {record.why}")
+                continue
+            caption, cleaned = record.caption, None
+            if caption is not None and not (cleaned := clean_caption(caption)):
+                problems.add("empty_caption", f"{record.image_id}: {caption!r}")
+                caption = cleaned = None
+            row = (record.image_id, record.image_path, record.label, caption, cleaned)
+            for column, value in zip(columns, row, strict=True):
+                column.append(value)
+            splits.append(codes.setdefault(record.split, len(codes)))
+            if len(splits) == BLOCK_ROWS:
+                flush()
+        flush()
+    return _Records(path, split_parts, captioned_parts, list(codes))
 
 
-def _write_tables(ordered: list[tuple[str, _Image]], folder: Path) -> None:
-    columns: dict[str, list[Any]] = {
-        "image_id": [key for key, _ in ordered],
-        "image_path": [image.path for _, image in ordered],
-        "split": [image.split for _, image in ordered],
-        "label": [image.label for _, image in ordered],
-    }
-    types = pa.schema([(name, pa.string()) for name in columns])
-    _write_table(folder / IMAGES, pa.table(columns, schema=types))
-    rows = [(caption, row, image.split) for row, (_, image) in enumerate(ordered) for caption in image.captions]
-    captions = pa.table(
-        {
-            "caption": pa.array([caption for caption, _, _ in rows], pa.string()),
-            "cleaned": pa.array([clean_caption(caption) for caption, _, _ in rows], pa.string()),
-            "image": pa.array([row for _, row, _ in rows], pa.int64()),
-            "split": pa.array([split for _, _, split in rows], pa.string()),
-        }
+class _Images:
+    """The distinct images of the records, in the order of their first records, and what is wrong with them."""
+
+    def __init__(self, records: _Records, problems: Problems) -> None:
+        self.records = records
+        encoded = records.column("image_id").dictionary_encode().unify_dictionaries()
+        # `of_record`: each record's image. `first`: each image's first record.
+        codes = [chunk.indices.to_numpy() for chunk in encoded.chunks]
+        self.of_record = np.concatenate([*codes, np.empty(0, dtype=np.int32)])
+        count = int(self.of_record.max(initial=-1)) + 1
+        self.first = np.empty(count, dtype=np.int64)
+        self.first[self.of_record[::-1]] = np.arange(len(records))[::-1]
+        self.split = records.split[self.first]
+        self.captions = np.bincount(self.of_record[records.captioned], minlength=count)
+        self.usable = np.ones(count, dtype=bool)
+        self._check_consistency(problems)
+
+    def _check_consistency(self, problems: Problems) -> None:
+        """One path and one split an image."""
+        split = self.records.split
+        rows = np.flatnonzero(split != self.split[self.of_record])
+
+        def two_splits(row: int) -> str:
+            names = [self.records.split_names[code] for code in (self.split[self.of_record[row]], split[row])]
+            return f"{self._text(row, 'image_id')}: {names[0]} and {names[1]}"
+
+        def two_paths(row: int) -> str:
+            paths = [self._text(place, "image_path") for place in (int(self.first[self.of_record[row]]), row)]
+            return f"{self._text(row, 'image_id')}: {paths[0]} and {paths[1]}"
+
+        problems.add_all("two_splits", rows, two_splits)
+        for start in range(0, len(self.records), BLOCK_ROWS):
+            records = np.arange(start, min(start + BLOCK_ROWS, len(self.records)))
+            first = self.first[self.of_record[records]]
+            later = first != records
+            here = self.records.take(records[later], ["image_path"])["image_path"]
+            same = pc.equal(self.records.take(first[later], ["image_path"])["image_path"], here).to_numpy()
+            problems.add_all("two_paths", records[later][~same], two_paths)
+
+    def _text(self, record: int, column: str) -> str:
+        text: str = self.records.take(np.array([record]), [column])[column][0].as_py()
+        return text
+
+    def blocks(self, images: np.ndarray, columns: list[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """(some of the images, those columns of their first records), a block at a time."""
+        for start in range(0, len(images), BLOCK_ROWS):
+            block = images[start : start + BLOCK_ROWS]
+            yield block, self.records.take(self.first[block], columns)
+
+    def check_files(self, dataset: DatasetSection, problems: Problems, threads: int) -> None:
+        """Find missing and undecodable files; their images are not usable, so that skipping them is possible."""
+
+        def checked() -> Iterator[tuple[int, str, str, str | None]]:
+            with ThreadPoolExecutor(max_workers=threads) as pool:
+                for block, table in self.blocks(np.arange(len(self.first)), ["image_id", "image_path"]):
+                    paths = table["image_path"].to_pylist()
+                    found = pool.map(lambda path: image_problem(path, dataset.check_images), paths)
+                    yield from zip(block.tolist(), table["image_id"].to_pylist(), paths, found, strict=True)
+
+        for image, key, path, why in progress(checked(), len(self.first), "images", "checking images"):
+            if why is not None:
+                kind = "missing_image" if why == "the file does not exist" else "unreadable_image"
+                problems.add(kind, f"{key}: {path}: {why}")
+                self.usable[image] = False
+
+    def check_splits(self, dataset: DatasetSection, problems: Problems) -> None:
+        """No file in two splits, as many images as expected, and something to use in each split."""
+        in_splits = self.usable & (self.split < len(SPLITS))
+        self._check_shared_files(np.flatnonzero(in_splits), problems)
+        expected = getattr(dataset, "expected_images", None) or {}
+        for code, split in enumerate(SPLITS):
+            count = int((self.split == code).sum())
+            if split in expected and count != expected[split]:
+                problems.add("unexpected_count", f"{split} has {count:,} images, expected {expected[split]:,}")
+            if not (in_splits & (self.split == code) & (self.captions > 0)).any():
+                problems.add("empty_split", split)
+
+    def _check_shared_files(self, images: np.ndarray, problems: Problems) -> None:
+        """Hashes of paths find the few that may be equal; the paths themselves decide."""
+        found = [
+            np.fromiter(map(hash, table["image_path"].to_pylist()), dtype=np.int64, count=len(block))
+            for block, table in self.blocks(images, ["image_path"])
+        ]
+        hashes = np.concatenate([*found, np.empty(0, dtype=np.int64)])
+        order = np.argsort(hashes, kind="stable")
+        alike = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+        for pair in zip(images[order[alike]].tolist(), images[order[alike + 1]].tolist(), strict=True):
+            members = np.array(pair)
+            if self.split[members[0]] == self.split[members[1]]:
+                continue
+            table = self.records.take(self.first[members], ["image_path", "image_id"])
+            path, other = table["image_path"].to_pylist()
+            if path == other:
+                names = [self.records.split_names[code] for code in self.split[members]]
+                places = [f"{key} in {name}" for key, name in zip(table["image_id"].to_pylist(), names, strict=True)]
+                problems.add("two_splits", f"{path}: {places[0]} and {places[1]}")
+
+    @cached_property
+    def ordered(self) -> np.ndarray:
+        """The images that are used, by split: the rows of images.parquet."""
+        # An image whose captions were all skipped as empty cannot be trained or asked for; its captions are counted.
+        used = np.flatnonzero(self.usable & ((self.captions > 0) | (self.split >= len(SPLITS))))
+        return used[np.argsort(self.split[used], kind="stable")]
+
+    @cached_property
+    def row(self) -> np.ndarray:
+        """Each image's row in images.parquet, -1 where it is not used."""
+        row = np.full(len(self.first), -1, dtype=np.int64)
+        row[self.ordered] = np.arange(len(self.ordered))
+        return row
+
+    def split_name(self, images: np.ndarray) -> pa.Array:
+        """The names of the images' splits."""
+        return pa.array(self.records.split_names, pa.string()).take(pa.array(self.split[images]))
+
+    def rows_by_id(self, split: str) -> dict[str, int]:
+        """Row numbers of one split's images by their ids."""
+        chosen = self.ordered[self.split[self.ordered] == self.records.split_names.index(split)]
+        ids = [image_id for _, table in self.blocks(chosen, ["image_id"]) for image_id in table["image_id"].to_pylist()]
+        return dict(zip(ids, self.row[chosen].tolist(), strict=True))
+
+
+def _write_images(images: _Images, path: Path) -> None:
+    schema = pa.schema([(name, pa.string()) for name in ("image_id", "image_path", "split", "label")])
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for block, table in images.blocks(images.ordered, ["image_id", "image_path", "label"]):
+            columns = [table["image_id"], table["image_path"], images.split_name(block), table["label"]]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def _write_captions(images: _Images, folder: Path) -> None:
+    """captions.parquet and the published JSON of each split, in one pass over the captions in row order."""
+    schema = pa.schema(
+        [("caption", pa.string()), ("cleaned", pa.string()), ("image", pa.int64()), ("split", pa.string())]
     )
-    _write_table(folder / CAPTIONS, captions)
+    rows = images.row[images.of_record]
+    records = np.flatnonzero(images.records.captioned & (rows >= 0))
+    records = records[np.argsort(rows[records], kind="stable")]
+    with ExitStack() as stack:
+        temporary = stack.enter_context(whole_file(folder / CAPTIONS))
+        writer = stack.enter_context(pq.ParquetWriter(temporary, schema))
+        lists = {split: stack.enter_context(_json_list(folder / f"{split}.json")) for split in SPLITS}
+        for start in range(0, len(records), BLOCK_ROWS):
+            block = records[start : start + BLOCK_ROWS]
+            owners = images.of_record[block]
+            table = images.records.take(block, ["image_id", "caption", "cleaned"])
+            splits = images.split_name(owners)
+            columns = [table["caption"], table["cleaned"], pa.array(rows[block]), splits]
+            writer.write_table(pa.table(columns, schema=schema))
+            # An image's path is that of its first record.
+            paths = images.records.take(images.first[owners], ["image_path"])["image_path"]
+            texts = (column.to_pylist() for column in (splits, paths, table["caption"], table["image_id"]))
+            for split, path, caption, image_id in zip(*texts, strict=True):
+                if add := lists.get(split):
+                    add({"image_path": path, "caption": caption, "image_id": image_id})
 
 
-def _write_json_rows(path: Path, items: Iterable[tuple[str, _Image]]) -> None:
+@contextmanager
+def _json_list(path: Path) -> Iterator[Callable[[dict[str, str]], None]]:
+    """Yield a function that adds a member to the JSON list in `path`, one a line; the file appears whole."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         separator = "[\n"
-        for key, image in items:
-            for caption in image.captions:
-                row = {"image_path": image.path, "caption": caption, "image_id": key}
-                file.write(separator + json.dumps(row, ensure_ascii=False))
-                separator = ",\n"
+
+        def add(member: dict[str, str]) -> None:
+            nonlocal separator
+            file.write(separator + json.dumps(member, ensure_ascii=False))
+            separator = ",\n"
+
+        yield add
         file.write("\n]\n")
 
 
-def _write_benchmark_data(
-    source: Source, dataset: DatasetSection, ordered: list[tuple[str, _Image]], folder: Path
-) -> None:
+def _write_benchmark_data(source: Source, dataset: DatasetSection, images: _Images, folder: Path) -> None:
     if "extended_positives" in dataset.provides:
-        row_of = {key: row for row, (key, _) in enumerate(ordered)}
+        row_of = images.rows_by_id("test")
         positives = [(caption, row_of[key]) for caption, key in source.extended_positives() if key in row_of]
         table = pa.table(
             {

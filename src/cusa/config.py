@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -59,6 +59,16 @@ class DatasetSection(Section):
         description="Kinds of bad input to leave out, and count in the summary, instead of stopping.",
     )
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Every annotation file that the section names, by its key."""
+        return {}
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Every folder of images that the section names, by its key."""
+        return {}
+
 
 class OpenMojiDataset(DatasetSection):
     """The embedded default: OpenMoji pictures with the names and keywords of Unicode CLDR."""
@@ -75,26 +85,164 @@ class OpenMojiDataset(DatasetSection):
     )
 
 
-class PublishedDataset(DatasetSection):
-    """JSON lists of {"image_path", "caption", "image_id"}, as ALBEF and the published code use them."""
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-    format: Literal["published"] = "published"
-    annotations: dict[Literal["train", "val", "test"], str] = Field(
-        description="One JSON file a split: train, val and test."
-    )
+
+class ImageFolderDataset(DatasetSection):
+    """Keys of the formats whose files name images by path."""
+
     image_root: str | None = Field(
         default=None,
-        description="Folder that relative image paths start from; null means the folder of the JSON file.",
+        description="Folder that relative image paths start from; null means the folder of the file that names them.",
+    )
+    expected_images: dict[Split, Annotated[int, Field(ge=0)]] | None = Field(
+        default=None, description="How many images each split has to have; another count stops. null checks nothing."
     )
 
+    @property
+    def folders(self) -> dict[str, str]:
+        """The folder of images, where it is named."""
+        return {} if self.image_root is None else {"image_root": self.image_root}
+
+
+class SplitFilesDataset(ImageFolderDataset):
+    """Keys of the formats with one file a split."""
+
+    annotations: dict[Split, str] = Field(description="One file a split: train, val and test.")
+
     @model_validator(mode="after")
-    def _all_three_splits(self) -> PublishedDataset:
-        if missing := [split for split in ("train", "val", "test") if split not in self.annotations]:
-            raise ValueError(f"annotations lacks {', '.join(missing)}; name one JSON file for each split")
+    def _all_three_splits(self) -> Self:
+        named = SPLITS if isinstance(self.annotations, str) else self.annotations
+        if missing := [split for split in SPLITS if split not in named]:
+            raise ValueError(f"annotations lacks {', '.join(missing)}; name one file for each split")
         return self
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The annotation files."""
+        return {f"annotations.{split}": path for split, path in self.annotations.items()}
 
-Dataset = Annotated[OpenMojiDataset | PublishedDataset, Field(discriminator="format")]
+
+class PublishedDataset(SplitFilesDataset):
+    """JSON lists of {"image_path", "caption", "image_id"}, as the published code reads them."""
+
+    format: Literal["published"] = "published"
+    annotations: dict[Split, str] | str = Field(  # type: ignore[assignment]
+        description="One file a split, or a folder with train.json or new_train.json, and so on."
+    )
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The annotation files; in a folder, new_{split}.json where {split}.json is not there."""
+        if not isinstance(self.annotations, str):
+            return {f"annotations.{split}": path for split, path in self.annotations.items()}
+        folder, found = Path(self.annotations).expanduser(), {}
+        for split in SPLITS:
+            plain, new = folder / f"{split}.json", folder / f"new_{split}.json"
+            found[f"annotations.{split}"] = str(new if new.is_file() and not plain.is_file() else plain)
+        return found
+
+
+class AlbefDataset(SplitFilesDataset):
+    """ALBEF's own files: JSON lists of {"image", "caption"}, the caption a text or a list of texts."""
+
+    format: Literal["albef"] = "albef"
+
+
+class KarpathyDataset(ImageFolderDataset):
+    """Karpathy's dataset_coco.json, dataset_flickr30k.json or dataset_flickr8k.json: all splits in one file."""
+
+    format: Literal["karpathy"] = "karpathy"
+    file: str = Field(description="The JSON file.")
+    restval: Literal["train", "val", "test", "skip"] = Field(
+        default="train", description="Where COCO's split `restval` goes; the published split trains on it."
+    )
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The annotation file."""
+        return {"file": self.file}
+
+
+class CocoDataset(SplitFilesDataset):
+    """COCO's own captions_*.json, one a split."""
+
+    format: Literal["coco"] = "coco"
+    image_roots: dict[Split, str] | None = Field(
+        default=None, description="A folder of images for each split, for instance train2017/; goes before image_root."
+    )
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """The folders of images."""
+        return super().folders | {f"image_roots.{split}": path for split, path in (self.image_roots or {}).items()}
+
+
+class Flickr30kDataset(ImageFolderDataset):
+    """Flickr30K's results_20130124.token, or results.csv of the later release; which image is where is yours to say."""
+
+    format: Literal["flickr30k"] = "flickr30k"
+    file: str = Field(description="The token file or the CSV file.")
+    splits: dict[Split, str] = Field(description="For each split a text file with one image name a line.")
+
+    @model_validator(mode="after")
+    def _all_three_splits(self) -> Self:
+        if missing := [split for split in SPLITS if split not in self.splits]:
+            raise ValueError(f"splits lacks {', '.join(missing)}; name one list of images for each split")
+        return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The captions and the lists of images."""
+        return {"file": self.file} | {f"splits.{split}": path for split, path in self.splits.items()}
+
+
+class Columns(Section):
+    """Which column of a table holds what."""
+
+    image: str = Field(default="image", description="Path of the image.")
+    caption: str = Field(default="caption", description="A caption, or a list of captions.")
+    image_id: str | None = Field(default=None, description="Identity of the image; null takes its path.")
+    label: str | None = Field(default=None, description="Class of the image; null where there is none.")
+    split: str | None = Field(default=None, description="`train`, `val` or `test`, where one `file` holds all of them.")
+
+
+class TableDataset(ImageFolderDataset):
+    """CSV, TSV, JSONL or Parquet; one file a split, or one file with a column that says the split."""
+
+    format: Literal["table"] = "table"
+    annotations: dict[Split, str] | None = Field(default=None, description="One file a split: train, val and test.")
+    file: str | None = Field(default=None, description="One file with `columns.split`, instead of one a split.")
+    columns: Columns = Columns()
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> Self:
+        if (self.annotations is None) == (self.file is None):
+            raise ValueError("give either `annotations` (one file a split) or `file` (one file with columns.split)")
+        if self.annotations is not None and len(self.annotations) < len(SPLITS):
+            raise ValueError("annotations has to name train, val and test")
+        if (self.file is None) != (self.columns.split is None):
+            raise ValueError("columns.split goes with `file`, and only with it")
+        if unknown := [path for path in self.files.values() if not path.lower().endswith(TABLE_ENDINGS)]:
+            raise ValueError(f"{unknown[0]} does not end in one of {', '.join(TABLE_ENDINGS)}")
+        return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The tables."""
+        if self.annotations is None:
+            return {"file": self.file or ""}
+        return {f"annotations.{split}": path for split, path in self.annotations.items()}
+
+
+TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+Dataset = Annotated[
+    OpenMojiDataset | PublishedDataset | AlbefDataset | KarpathyDataset | CocoDataset | Flickr30kDataset | TableDataset,
+    Field(discriminator="format"),
+]
+FORMATS = ("openmoji", "published", "albef", "karpathy", "coco", "flickr30k", "table")
 
 
 class Shards(Section):
@@ -584,7 +732,7 @@ class _DatasetHolder(Section):
     dataset: Dataset
 
 
-def load_dataset(mapping: Mapping[str, Any]) -> OpenMojiDataset | PublishedDataset:
+def load_dataset(mapping: Mapping[str, Any]) -> DatasetSection:
     """Validate the section `dataset` alone."""
     return validate(_DatasetHolder, {"dataset": mapping}).dataset
 
@@ -627,13 +775,13 @@ def _sentence(details: Any) -> str:
             expected = details["ctx"]["expected_tags"]
             return f"Configuration key `{key}.format` is {found.get('format')!r}; expected one of {expected}."
         case "union_tag_not_found":
-            return f"Configuration key `{key}.format` is missing; expected one of 'openmoji', 'published'."
+            return f"Configuration key `{key}.format` is missing; expected one of {', '.join(map(repr, FORMATS))}."
         case _:
             message = details["msg"][0].lower() + details["msg"][1:]
             return f"Configuration key `{key}` is {found!r} ({type(found).__name__}): {message}."
 
 
-_UNION_TAGS = {"openmoji", "published", "TemperaturePair", "literal['cross']", "[key]"}
+_UNION_TAGS = {*FORMATS, "TemperaturePair", "literal['cross']", "[key]"}
 
 
 def check_files(configuration: Configuration) -> None:
@@ -643,10 +791,7 @@ def check_files(configuration: Configuration) -> None:
     """
     named: list[tuple[str, str]] = []
     dataset = configuration.dataset
-    if isinstance(dataset, PublishedDataset):
-        named += [(f"dataset.annotations.{split}", path) for split, path in dataset.annotations.items()]
-        if dataset.image_root is not None:
-            named.append(("dataset.image_root", dataset.image_root))
+    named += [(f"dataset.{key}", path) for key, path in [*dataset.files.items(), *dataset.folders.items()]]
     unicom = configuration.teachers.image.unicom
     if unicom is not None and unicom.weights is not None:
         named.append(("teachers.image.unicom.weights", unicom.weights))

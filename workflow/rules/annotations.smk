@@ -1,6 +1,6 @@
 rule convert:
     input:
-        list(getattr(CONFIGURATION.dataset, "annotations", {}).values()),
+        list(CONFIGURATION.dataset.files.values()),
     output:
         expand(f"{DATA}/annotations/{{split}}.json", split=["train", "val", "test"]),
         annotation_tables(*TABLES),

