@@ -63,6 +63,9 @@ def test_the_default_is_valid_and_has_the_four_experiments(mapping):
         ),
         ("seeds", [1, 1], "repeats a seed"),
         ("seeds", [], "key `seeds`"),
+        ("experiments.csa.train", {"epoch": 1}, "experiments.csa.train: key `epoch` is unknown"),
+        ("experiments.csa.train", {"min_lr": 2.0}, "min_lr 2.0 is greater than lr 0.002"),
+        ("dataset.restval", "val", "key `dataset.restval` is unknown"),
         ("shards.quality", 101, "key `shards.quality` is 101"),
     ],
 )
@@ -137,6 +140,18 @@ def test_a_run_depends_on_its_own_losses_only(mapping):
     assert load(more).run("contrastive", 23) == before
     assert load(more).run("cusa", 23) != load(mapping).run("cusa", 23)
     assert before.teachers is None
+
+
+def test_null_takes_back_what_another_file_said_of_the_data(mapping):
+    """Overlays are merged key by key, so a format's own keys have to be removable when the format changes."""
+    assert load(changed(mapping, "dataset.restval", None)) == load(mapping)
+
+
+def test_an_experiment_may_have_its_own_recipe(mapping):
+    configuration = load(changed(mapping, "experiments.csa.train", {"batch_size": 7}))
+    assert configuration.run("csa", 1).train.batch_size == 7
+    assert configuration.run("cusa", 1).train.batch_size == 128
+    assert configuration.run("csa", 1).train.epochs == configuration.train.epochs
 
 
 def test_run_configurations_survive_json(mapping):

@@ -531,17 +531,6 @@ class LossConfiguration(Section):
         return self.cross_softlabel is not None or self.uni_softlabel is not None
 
 
-class Experiment(LossConfiguration):
-    """One row of the table of experiments."""
-
-    student: Student | None = Field(default=None, description="A student of its own; null takes the common one.")
-
-    @property
-    def losses(self) -> LossConfiguration:
-        """The losses alone, without the student."""
-        return LossConfiguration(**{name: getattr(self, name) for name in LossConfiguration.model_fields})
-
-
 # ---------------------------------------------------------------------------------------------- training
 
 
@@ -604,6 +593,20 @@ class Train(Section):
     def processes(self) -> int:
         """How many training processes torchrun starts."""
         return self.gpus or self.cpu_processes
+
+
+class Experiment(LossConfiguration):
+    """One row of the table of experiments."""
+
+    student: Student | None = Field(default=None, description="A student of its own; null takes the common one.")
+    train: dict[str, Any] | None = Field(
+        default=None, description="Keys of `train` that differ for this experiment; null takes the common recipe."
+    )
+
+    @property
+    def losses(self) -> LossConfiguration:
+        """The losses alone, without the student and the recipe."""
+        return LossConfiguration(**{name: getattr(self, name) for name in LossConfiguration.model_fields})
 
 
 # ---------------------------------------------------------------------------------------------- evaluation
@@ -687,9 +690,20 @@ class Configuration(Section):
             for benchmark, data in BENCHMARK_DATA.items()
             if getattr(self.benchmarks, benchmark) is not None and data not in self.dataset.provides
         ]
+        for name in self.active_experiments:
+            try:
+                self.recipe(name)
+            except ConfigurationError as error:
+                sentences = str(error).replace("Configuration key `", f"experiments.{name}.train: key `")
+                impossible += [sentence.rstrip(".") for sentence in sentences.splitlines()]
         if impossible:
             raise ValueError("; ".join(impossible))
         return self
+
+    def recipe(self, experiment: str) -> Train:
+        """The training recipe of an experiment: the common one with its own keys laid on top."""
+        own = self.active_experiments[experiment].train
+        return self.train if own is None else validate(Train, self.train.model_dump() | own)
 
     @property
     def active_experiments(self) -> dict[str, Experiment]:
@@ -706,7 +720,7 @@ class Configuration(Section):
             student=chosen.student or self.student,
             losses=chosen.losses,
             teachers=self.teachers if chosen.needs_teachers else None,
-            train=self.train,
+            train=self.recipe(experiment),
         )
 
 
@@ -738,7 +752,12 @@ def load_dataset(mapping: Mapping[str, Any]) -> DatasetSection:
 
 
 def load(mapping: Mapping[str, Any]) -> Configuration:
-    """Validate the merged YAML mapping. Raises ConfigurationError, one line a problem, each naming its key."""
+    """Validate the merged YAML mapping. Raises ConfigurationError, one line a problem, each naming its key.
+
+    A null in `dataset` takes back what another file said: overlays are merged, and formats differ in their keys.
+    """
+    if isinstance(dataset := mapping.get("dataset"), Mapping):
+        mapping = {**mapping, "dataset": {key: value for key, value in dataset.items() if value is not None}}
     return validate(Configuration, mapping)
 
 

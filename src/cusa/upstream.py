@@ -149,7 +149,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return {
         "student": {"name": student, "towers": None},
         "train": train,
-        "experiments": {re.sub(r"[^A-Za-z0-9_.\-]", "-", name): losses.model_dump(mode="json", exclude_none=True)},
+        "experiments": {re.sub(r"[^A-Za-z0-9_.\-]", "-", name): losses.model_dump(mode="json")},
     }
 
 

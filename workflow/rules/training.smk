@@ -17,7 +17,7 @@ rule train:
     resources:
         mem_mb=8000,
         runtime=2880,
-        gpu=CONFIGURATION.train.gpus,
+        gpu=lambda wildcards: CONFIGURATION.recipe(wildcards.experiment).gpus,
     params:
         script=f"{SCRIPTS}/train.py",
         configuration=lambda wildcards: as_json(
@@ -25,7 +25,7 @@ rule train:
         ),
         data=data_folder,
         folder=subpath(output.run, parent=True),
-        processes=CONFIGURATION.train.processes,
+        processes=lambda wildcards: CONFIGURATION.recipe(wildcards.experiment).processes,
     shell:
         "exec torchrun --standalone --nproc-per-node {params.processes} {params.script} --data {params.data}"
         " --run-folder {params.folder} --configuration {params.configuration:q} --threads {threads} > {log} 2>&1"
