@@ -13,6 +13,7 @@ from conftest import mounted_tmpfs
 from cusa.command import run
 from cusa.errors import DataError
 from cusa.files import require_writable, whole_file, whole_folder, write_json
+from cusa.teachers.store import write_features
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -68,15 +69,30 @@ def test_a_read_only_folder_is_named_before_anything_is_written(tmp_path):
         require_writable(results / "data")
 
 
+def test_features_that_will_not_fit_are_refused_before_they_are_computed(tmp_path):
+    def parts():
+        raise AssertionError("computed")
+        yield
+
+    with (
+        mounted_tmpfs(tmp_path / "small", "size=1m") as small,
+        pytest.raises(DataError, match=r"features.npy needs 0.03 GB, but \S+/small has 0.00 GB free; free some space"),
+    ):
+        write_features(small / "f", 100_000, 64, "float32", parts(), {})
+
+
 def test_a_really_full_disk(tmp_path):
     """A file system of one megabyte."""
     with mounted_tmpfs(tmp_path / "small", "size=1m") as small:
         code = (
-            "import numpy as np; from cusa.command import run; from cusa.teachers.store import write_features\n"
-            "parts = (np.ones((1000, 64), np.float32) for _ in range(100))\n"
-            f"run(lambda: write_features({str(small / 'f')!r}, 100_000, 64, 'float32', parts, {{}}))"
+            "import sys; from pathlib import Path; from cusa.command import run; from cusa.files import whole_file\n"
+            "def main():\n"
+            "    with whole_file(sys.argv[1]) as temporary:\n"
+            "        temporary.write_bytes(bytes(10_000_000))\n"
+            "run(main)"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        arguments = [sys.executable, "-c", code, str(small / "f")]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert "the disk is full" in done.stderr
         assert not list(small.iterdir())

@@ -57,6 +57,7 @@ ORDER = [
     ["benchmarks"],
     ["summary"],
     ["report"],
+    ["check"],
     ["cli"],
 ]
 

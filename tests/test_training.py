@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -239,6 +240,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tiny_configuration, sha
     ):
         train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
     assert len(taken) == 10
+
+
+def test_long_epochs_say_where_they_are(tiny_configuration, shapes_data, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("cusa.training.SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level("INFO"):
+        train(configured(tiny_configuration, epochs=1), DatasetFolder(shapes_data), tmp_path)
+    lines = [record.getMessage() for record in caplog.records if "to the end of the epoch" in record.getMessage()]
+    assert len(lines) == 8
+    assert re.match(r"epoch 1/1, step 3/8: loss \d\.\d{4}, \d+ pairs/s, \d+ s to the end", lines[2])
 
 
 def test_early_stop_and_its_selection(tiny_configuration, shapes_data, tmp_path):

@@ -113,6 +113,37 @@ def convert(dataset: DatasetSection, folder: str | Path, image_folder: str | Pat
     write_json(folder / PROBLEMS, {"skipped": problems.counts, "examples": problems.examples})
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What a data set holds and what is wrong with it, found without writing anything."""
+
+    problems: Problems
+    images: dict[str, int]
+    captions: dict[str, int]
+    paths: list[str]
+
+
+def inspect(dataset: DatasetSection, scratch: str | Path, threads: int = 1, sample: int | None = None) -> Inspection:
+    """Read a data set as `convert` does and count what it holds; `paths` are the images that were looked at.
+
+    `scratch` is a folder for what is needed meanwhile. `sample` images are decoded (all where it is None); the others
+    are taken to be sound.
+    """
+    problems = Problems()
+    source = open_source(dataset, Path(scratch) / "images")
+    images = _Images(_spool(source.records(), Path(scratch) / "records.arrow", problems), problems)
+    looked_at = images.check_files(dataset, problems, threads, sample)
+    images.check_splits(dataset, problems)
+    paths = [path for _, table in images.blocks(looked_at, ["image_path"]) for path in table["image_path"].to_pylist()]
+    of_split = {name: images.split == code for code, name in enumerate(images.records.split_names)}
+    return Inspection(
+        problems=problems,
+        images={name: int(mine.sum()) for name, mine in of_split.items()},
+        captions={name: int(images.captions[mine].sum()) for name, mine in of_split.items()},
+        paths=paths,
+    )
+
+
 def split_rows(table: pa.Table, split: str) -> np.ndarray:
     """Row numbers (int64) of one split in images.parquet or captions.parquet."""
     return np.flatnonzero(pc.equal(table["split"], split).to_numpy())
@@ -265,21 +296,30 @@ class _Images:
             block = images[start : start + BLOCK_ROWS]
             yield block, self.records.take(self.first[block], columns)
 
-    def check_files(self, dataset: DatasetSection, problems: Problems, threads: int) -> None:
-        """Find missing and undecodable files; their images are not usable, so that skipping them is possible."""
+    def check_files(
+        self, dataset: DatasetSection, problems: Problems, threads: int, sample: int | None = None
+    ) -> np.ndarray:
+        """Find missing and undecodable files; their images are not usable, so that skipping them is possible.
+
+        Returns the images that were looked at: all, or `sample` of them, drawn with a fixed seed.
+        """
+        chosen = np.arange(len(self.first))
+        if sample is not None and sample < len(chosen):
+            chosen = np.sort(np.random.default_rng(0).choice(chosen, sample, replace=False))
 
         def checked() -> Iterator[tuple[int, str, str, str | None]]:
             with ThreadPoolExecutor(max_workers=threads) as pool:
-                for block, table in self.blocks(np.arange(len(self.first)), ["image_id", "image_path"]):
+                for block, table in self.blocks(chosen, ["image_id", "image_path"]):
                     paths = table["image_path"].to_pylist()
                     found = pool.map(lambda path: image_problem(path, dataset.check_images), paths)
                     yield from zip(block.tolist(), table["image_id"].to_pylist(), paths, found, strict=True)
 
-        for image, key, path, why in progress(checked(), len(self.first), "images", "checking images"):
+        for image, key, path, why in progress(checked(), len(chosen), "images", "checking images"):
             if why is not None:
                 kind = "missing_image" if why == "the file does not exist" else "unreadable_image"
                 problems.add(kind, f"{key}: {path}: {why}")
                 self.usable[image] = False
+        return chosen
 
     def check_splits(self, dataset: DatasetSection, problems: Problems) -> None:
         """No file in two splits, as many images as expected, and something to use in each split."""

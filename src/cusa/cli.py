@@ -1,5 +1,6 @@
 """The command `cusa`: what people do once, outside the workflow.
 
+cusa check mine.yaml
 cusa import-config cusa.yaml --output published.yaml
 cusa import-features train_unicom.npy --data results/coco --split train
 cusa import-checkpoint checkpoint_best.pth --run results/coco/runs/published/seed23 --dataset coco --student ViT-B/32
@@ -27,6 +28,11 @@ def _main() -> None:
         prog="cusa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("check", help="look at data, models, disk and GPUs before hours are spent")
+    one.add_argument("files", nargs="*", type=Path, help="YAML files, laid on config/config.yaml in this order")
+    one.add_argument("--all", action="store_true", help="decode every image, not 500 of them")
+    one.set_defaults(call=_check)
 
     one = commands.add_parser("import-config", help="a published YAML file -> an overlay for --configfile")
     one.add_argument("file", type=Path)
@@ -69,6 +75,29 @@ def _feature_store(arguments: argparse.Namespace) -> tuple[Any, str, ImageModel]
     unicom = {"model": arguments.model, "features": arguments.features}
     model = validate(ImageModel, {"name": UNICOM, "unicom": unicom, "dtype": arguments.dtype})
     return DatasetFolder(arguments.data), arguments.split, model
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    import yaml
+
+    from cusa.check import check, require_sound
+    from cusa.config import merge
+
+    default = Path("config/config.yaml")
+    files, mapping = list(arguments.files), dict[str, Any]()
+    if default.is_file() and default.resolve() not in [path.resolve() for path in files]:
+        files.insert(0, default)
+    for path in files:
+        try:
+            mapping = merge(mapping, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigurationError(f"{path} cannot be read as YAML: {error}") from None
+    findings = []
+    for finding in check(mapping, arguments.all):
+        sys.stdout.write(f"{'ok  ' if finding.sound else 'MEND'}  {finding.what}: {finding.found}\n")
+        sys.stdout.flush()
+        findings.append(finding)
+    require_sound(findings)
 
 
 def _import_config(arguments: argparse.Namespace) -> None:

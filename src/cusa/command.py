@@ -23,7 +23,8 @@ def run(main: Callable[[], None]) -> None:
     Any other exception keeps its traceback: it is a bug of ours, and the log should say where.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which instruction sets it did not find
+    for chatty in ("faiss", "sentence_transformers", "huggingface_hub", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)  # their failures are reported by ours, in a sentence
     try:
         main()
     except CusaError as error:

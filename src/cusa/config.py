@@ -761,6 +761,15 @@ def load(mapping: Mapping[str, Any]) -> Configuration:
     return validate(Configuration, mapping)
 
 
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`overlay` on `base`, mappings merged key by key, everything else replaced: what --configfile does."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
 def command_line_values(value: Any) -> Any:
     """Values of `--config KEY=VALUE`, which Snakemake hands over as text, as a YAML file would have given them."""
     if isinstance(value, Mapping):

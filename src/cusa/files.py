@@ -108,6 +108,17 @@ def require_writable(folder: str | Path) -> None:
         )
 
 
+def require_space(folder: str | Path, needed: int, what: str) -> None:
+    """Raise DataError unless the file system of `folder` has `needed` bytes free for `what`."""
+    folder = Path(folder).absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if (free := shutil.disk_usage(existing).free) < needed:
+        raise DataError(
+            f"{what} needs {needed / 1e9:.2f} GB, but {existing} has {free / 1e9:.2f} GB free; free some space, or "
+            "run from another disk with snakemake --directory."
+        )
+
+
 def expand_home(name: str) -> str:
     """A model's name with `~` replaced by the home folder; hub names stay as they are."""
     return str(Path(name).expanduser()) if name.startswith("~") else name

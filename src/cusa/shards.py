@@ -193,6 +193,12 @@ class _Encoded:
         self.width, self.height = image.size
 
 
+def bytes_per_image(paths: Sequence[str], settings: Shards) -> float:
+    """The mean size of some images as shards would hold them; those that cannot be decoded do not count."""
+    encoded = [image for image in _encode_all(list(paths), settings, threads=2) if isinstance(image, _Encoded)]
+    return sum(len(image.content) for image in encoded) / max(1, len(encoded))
+
+
 def _extension(content: bytes) -> str:
     from PIL import Image
 

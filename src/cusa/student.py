@@ -93,7 +93,7 @@ class DualEncoder(Backbone):
             model: Any = AutoModel.from_pretrained(source)
             tokeniser: Any = AutoTokenizer.from_pretrained(source)
             image_transform = transform_of(source, None)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # transformers raises either, for a folder that holds no model
             reason = str(error).strip().splitlines()[0]
             raise ConfigurationError(
                 f"student.name {name} could not be loaded ({reason}). Give the path of a folder with the model, its "

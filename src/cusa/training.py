@@ -41,6 +41,7 @@ from cusa.batches import (
     open_features,
     open_split,
 )
+from cusa.captions import MAX_WORDS
 from cusa.config import RunConfiguration, Train
 from cusa.embeddings import encode_split
 from cusa.errors import DataError, ResumeError, TrainingError
@@ -51,12 +52,13 @@ from cusa.metrics import image_text_recall
 from cusa.runs import HISTORY, RUN, SCHEMA, STUDENT_PREFIX, WEIGHTS, save_weights, versions, write_history
 from cusa.sampling import PairSampler
 from cusa.student import Student, build_student
-from cusa.teachers.extraction import Precision, autocast, choose_device
+from cusa.teachers.extraction import Precision, autocast, choose_device, pad_tokens
 
 log = logging.getLogger(__name__)
 STATE_FOLDER = "state"
 STATE_FILE = "last.pt"
 STATE_VERSION = 1
+SECONDS_BETWEEN_LINES = 30.0
 
 
 class TrainingTask(nn.Module):
@@ -217,7 +219,8 @@ def _train_locked(
             log.info("early stop: %d epochs without a better r_mean", progress.epochs_without_better())
             break
         task.train()
-        epoch_started, waited, logged_at = time.monotonic(), 0.0, time.monotonic()
+        epoch_started = logged_at = spoken_at = time.monotonic()
+        first_step, waited = progress.step, 0.0
         loader = iter(_loader(pairs, sampler, progress, settings, device))
         for step in range(progress.step, sampler.steps_per_epoch):
             waiting_since = time.monotonic()
@@ -234,6 +237,10 @@ def _train_locked(
                 nn.utils.clip_grad_norm_(task.parameters(), settings.gradient_clip)
             optimiser.step()
             progress.step = step + 1
+            if process == 0 and time.monotonic() - spoken_at >= SECONDS_BETWEEN_LINES:
+                spoken_at = time.monotonic()
+                pace = (step + 1 - first_step) * settings.batch_size * processes / (spoken_at - epoch_started)
+                _report_step(progress, settings, sampler, losses, pace)
             if (step + 1) % settings.log_every == 0 or step + 1 == sampler.steps_per_epoch:
                 now = time.monotonic()
                 steps = (step % settings.log_every) + 1
@@ -279,6 +286,22 @@ def open_training_pairs(student: Student, configuration: RunConfiguration, folde
         teacher_image = open_features(folder.features("image", image.folder, "train"), images, image)
         teacher_text = open_features(folder.features("text", text.folder, "train"), captions, text)
     return TrainingPairs(inputs, teacher_image, teacher_text)
+
+
+def trial_step(configuration: RunConfiguration, device: torch.device) -> None:
+    """One whole step of a dual encoder on a full batch of made-up pairs: does it fit the device?"""
+    settings = configuration.train
+    student = build_student(configuration.student, configuration.losses)
+    task = TrainingTask(student, CUSALoss(configuration.losses)).to(device).train()
+    transform, size = student.backbone.image_transform, settings.batch_size
+    assert transform is not None
+    tokens, pad = student.backbone.tokenise(["word " * MAX_WORDS] * size)
+    teacher = torch.rand(size, 8) if configuration.losses.needs_teachers else None
+    images = torch.randint(0, 255, (size, 3, transform.crop, transform.crop), dtype=torch.uint8)
+    batch = TrainingBatch(images, pad_tokens(tokens, pad), teacher, teacher, torch.arange(size)).to(device)
+    losses: Losses = task(batch, device, settings.precision)
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    build_optimiser(task, settings).step()
 
 
 class _State:
@@ -459,6 +482,13 @@ def _validate(
     if dist.is_initialized():
         dist.broadcast_object_list(metrics, src=0)
     return dict(metrics[0])
+
+
+def _report_step(progress: Progress, settings: Train, sampler: PairSampler, losses: Losses, pace: float) -> None:
+    done = progress.step, sampler.steps_per_epoch
+    where = f"epoch {progress.epoch + 1}/{settings.epochs}, step {done[0]}/{done[1]}"
+    left = (done[1] - done[0]) * settings.batch_size * sampler.processes / pace
+    log.info("%s: loss %.4f, %.0f pairs/s, %.0f s to the end of the epoch", where, losses.total.item(), pace, left)
 
 
 def _report_epoch(progress: Progress, settings: Train, row: dict[str, Any], history: list[dict[str, Any]]) -> None:

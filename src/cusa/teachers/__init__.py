@@ -110,7 +110,7 @@ def _load(module_name: str, model: ImageModel | TextModel) -> Any:
     module: Any = import_module(module_name)
     try:
         return module.encoder(model).eval()
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, ValueError) as error:  # transformers raises any of them for what is no model
         reason = str(error).strip().splitlines()[0]
         raise ConfigurationError(
             f"the model {model.name} could not be loaded ({reason}). Give the path of a folder that holds it, or make "

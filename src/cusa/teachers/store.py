@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cusa.errors import DataError
-from cusa.files import read_json, whole_folder, write_json
+from cusa.files import read_json, require_space, whole_folder, write_json
 
 FEATURES = "features.npy"
 META = "meta.json"
@@ -85,8 +85,10 @@ def write_features(
     """Write features as they come, in row order, straight into the final file; nothing is held in memory.
 
     `meta` is completed by rows, d, dtype and the SHA-256 of the array's bytes.
-    Raises DataError when `parts` do not add up to `rows` rows, or hold values that are not finite in `dtype`.
+    Raises DataError when the disk has not enough room, before anything is computed, and when `parts` do not add up to
+    `rows` rows, or hold values that are not finite in `dtype`.
     """
+    require_space(folder, rows * dimension * np.dtype(dtype).itemsize, f"{folder}/{FEATURES}")
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
         "fortran_order": False,

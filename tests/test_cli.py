@@ -1,0 +1,56 @@
+"""The command `cusa`, run as people run it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from test_upstream import published_yaml
+
+CUSA = Path(sys.executable).parent / "cusa"
+
+
+def cusa(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(argument) for argument in (CUSA, *arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_help_lists_the_commands(tmp_path):
+    text = cusa("--help", cwd=tmp_path).stdout
+    for command in ("check", "import-config", "import-features", "export-features", "import-checkpoint"):
+        assert command in text
+
+
+def test_import_config_prints_or_writes_and_never_overwrites(tmp_path):
+    source = published_yaml(tmp_path)
+    printed = cusa("import-config", source, cwd=tmp_path)
+    assert yaml.safe_load(printed.stdout)["student"]["name"] == "ViT-B/32"
+    done = cusa("import-config", source, "--output", "overlay.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "overlay.yaml").read_text() == printed.stdout
+    again = cusa("import-config", source, "--output", "overlay.yaml", cwd=tmp_path)
+    assert again.returncode == 1
+    assert again.stderr == "Error: overlay.yaml exists already; name another file, nothing is overwritten.\n"
+
+
+def test_check_reports_line_by_line_and_fails_where_something_is_wrong(tmp_path, tiny_configuration):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text(yaml.safe_dump(tiny_configuration))
+    done = cusa("check", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "ok    split test: 8 images, 16 captions" in done.stdout
+    (tmp_path / "mine.yaml").write_text("dataset: {expected_images: {test: 9}}")
+    done = cusa("check", "mine.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "MEND  unexpected count: 1 splits whose size is not dataset.expected_images" in done.stdout
+    assert done.stderr.endswith("Error: 1 things have to be mended before a run: unexpected count.\n")
+
+
+def test_a_file_that_is_no_yaml_is_a_sentence(tmp_path):
+    (tmp_path / "bad.yaml").write_text("{a: [")
+    done = cusa("check", "bad.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: bad.yaml cannot be read as YAML")
+    assert "Traceback" not in done.stderr
