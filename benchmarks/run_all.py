@@ -15,6 +15,7 @@ PROGRAMS = [
     "demo_run",
     "metrics_start_up",
     "recall_at_k",
+    "converting",
     "loading_images",
     "mapped_features",
     "training_step",
