@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -116,6 +117,25 @@ def test_links_to_sections_lead_somewhere(page):
                 for heading in re.findall(r"^#+ (.+)$", text, flags=re.M)
             ]
             assert section in headings, f"{page}: {target}#{section}"
+
+
+def test_the_walk_from_pictures_and_a_csv_word_for_word(tmp_path, shapes):
+    """The commands of the first section of docs/your-data.md, the last one up to the annotations."""
+    walk = blocks(ROOT / "docs/your-data.md", "bash")[0].splitlines()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/pictures").symlink_to(shapes / "pics")
+    rows = [row for split in ("train", "val", "test") for row in json.loads((shapes / f"{split}.json").read_text())]
+    lines = [f'{row["image_id"]},"{row["caption"]}"' for row in rows]
+    (tmp_path / "data/captions.csv").write_text("\n".join(["picture,text", *lines]))
+    for name in ("config", "workflow", "Snakefile"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for line in walk[:2]:
+        words = shlex.split(line)
+        run(BIN / words[0], *words[1:], cwd=tmp_path)
+    last = shlex.split(walk[2])
+    assert last[0] == "snakemake"
+    run(BIN / "snakemake", "annotations", *last[1:], cwd=tmp_path)
+    assert len(json.loads((tmp_path / "results/captions/annotations/train.json").read_text())) > 50
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="../shared/coco-sample is not here: the second data set is NOT tried")

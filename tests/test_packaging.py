@@ -57,7 +57,7 @@ ORDER = [
     ["benchmarks"],
     ["summary"],
     ["report"],
-    ["check"],
+    ["init", "check"],
     ["cli"],
 ]
 

@@ -1,5 +1,6 @@
 """The command `cusa`: what people do once, outside the workflow.
 
+cusa init data/captions.csv
 cusa check mine.yaml
 cusa import-config cusa.yaml --output published.yaml
 cusa import-features train_unicom.npy --data results/coco --split train
@@ -28,6 +29,13 @@ def _main() -> None:
         prog="cusa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("init", help="look at data and write a starting configuration")
+    one.add_argument("data", type=Path, help="a table, Karpathy's JSON, or a folder with train, val and test JSON")
+    one.add_argument("--images", type=Path, help="folder that image paths start from")
+    one.add_argument("--name", help="name of the data set; the file's without it")
+    one.add_argument("--output", type=Path, default=Path("mine.yaml"), help="YAML file to write; default mine.yaml")
+    one.set_defaults(call=_init)
 
     one = commands.add_parser("check", help="look at data, models, disk and GPUs before hours are spent")
     one.add_argument("files", nargs="*", type=Path, help="YAML files, laid on config/config.yaml in this order")
@@ -77,6 +85,22 @@ def _feature_store(arguments: argparse.Namespace) -> tuple[Any, str, ImageModel]
     return DatasetFolder(arguments.data), arguments.split, model
 
 
+def _init(arguments: argparse.Namespace) -> None:
+    from cusa.init import starting_configuration
+
+    _write_new(arguments.output, starting_configuration(arguments.data, arguments.images, arguments.name))
+    sys.stdout.write(f"wrote {arguments.output}; next: cusa check {arguments.output}\n")
+
+
+def _write_new(path: Path, text: str) -> None:
+    from cusa.files import whole_file
+
+    if path.exists():
+        raise ConfigurationError(f"{path} exists already; name another file, nothing is overwritten.")
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def _check(arguments: argparse.Namespace) -> None:
     import yaml
 
@@ -103,18 +127,14 @@ def _check(arguments: argparse.Namespace) -> None:
 def _import_config(arguments: argparse.Namespace) -> None:
     import yaml
 
-    from cusa.files import whole_file
     from cusa.upstream import read_config
 
     text = f"# From {arguments.file.name} of the published code, by `cusa import-config`.\n"
     text += yaml.safe_dump(read_config(arguments.file), sort_keys=False)
     if arguments.output is None:
         sys.stdout.write(text)
-        return
-    if arguments.output.exists():
-        raise ConfigurationError(f"{arguments.output} exists already; name another file, nothing is overwritten.")
-    with whole_file(arguments.output) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    else:
+        _write_new(arguments.output, text)
 
 
 def _import_features(arguments: argparse.Namespace) -> None:

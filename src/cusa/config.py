@@ -213,8 +213,12 @@ class TableDataset(ImageFolderDataset):
 
     format: Literal["table"] = "table"
     annotations: dict[Split, str] | None = Field(default=None, description="One file a split: train, val and test.")
-    file: str | None = Field(default=None, description="One file with `columns.split`, instead of one a split.")
+    file: str | None = Field(default=None, description="One file, with `columns.split` or `held_out`.")
     columns: Columns = Columns()
+    held_out: dict[Literal["val", "test"], Annotated[float, Field(gt=0, lt=1)]] | None = Field(
+        default=None, description="Shares of the images that are drawn for val and test, where nothing says the split."
+    )
+    split_seed: int = Field(default=0, description="Seed of that draw.")
 
     @model_validator(mode="after")
     def _one_way_to_split(self) -> Self:
@@ -222,8 +226,11 @@ class TableDataset(ImageFolderDataset):
             raise ValueError("give either `annotations` (one file a split) or `file` (one file with columns.split)")
         if self.annotations is not None and len(self.annotations) < len(SPLITS):
             raise ValueError("annotations has to name train, val and test")
-        if (self.file is None) != (self.columns.split is None):
-            raise ValueError("columns.split goes with `file`, and only with it")
+        ways = int(self.columns.split is not None) + int(self.held_out is not None)
+        if ways != int(self.file is not None):
+            raise ValueError("`file` needs either columns.split or `held_out`, and one file a split needs neither")
+        if self.held_out is not None and (len(self.held_out) < 2 or sum(self.held_out.values()) >= 1):
+            raise ValueError("held_out has to give shares for val and test that leave some for train")
         if unknown := [path for path in self.files.values() if not path.lower().endswith(TABLE_ENDINGS)]:
             raise ValueError(f"{unknown[0]} does not end in one of {', '.join(TABLE_ENDINGS)}")
         return self

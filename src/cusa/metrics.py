@@ -110,7 +110,8 @@ def nearest_label_recall(
 
     `query` [n, D] with n labels; without a gallery each query searches all the others. Returns r{k} (some of the k
     nearest has the query's label), rprecision and map_at_r in percent, over the queries whose label occurs in
-    their gallery at all; the others count as misses in r{k}, as in the published evaluation.
+    their gallery at all, left out where there is none; the others count as misses in r{k}, as in the published
+    evaluation.
     """
     import faiss
 
@@ -145,6 +146,8 @@ def nearest_label_recall(
     right = np.take_along_axis(right, order, axis=1)
     metrics = {f"r{k}": 100 * float(right[:, :k].any(axis=1).mean()) for k in recall_at}
     answerable = relevant > 0
+    if not answerable.any():
+        return metrics
     ranks = np.cumsum(right[answerable], axis=1)
     inside = np.arange(right.shape[1]) < relevant[answerable, None]
     hits = right[answerable] & inside

@@ -325,7 +325,11 @@ def test_damaged_jsonl_and_parquet(rows, tmp_path):
     ("content", "says"),
     [
         ({"format": "table"}, "give either `annotations`.*or `file`"),
-        ({"format": "table", "file": "a.csv"}, "columns.split goes with `file`"),
+        ({"format": "table", "file": "a.csv"}, "`file` needs either columns.split or `held_out`"),
+        (
+            {"format": "table", "file": "a.csv", "held_out": {"val": 0.1}},
+            "held_out has to give shares for val",
+        ),
         ({"format": "table", "file": "a.xls", "columns": {"split": "s"}}, "a.xls does not end in one of .csv"),
         ({"format": "flickr30k", "file": "a", "splits": {"train": "b"}}, "splits lacks val, test"),
         ({"format": "albef", "annotations": {"train": "b"}}, "annotations lacks val, test"),

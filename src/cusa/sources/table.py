@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cusa.config import SPLITS, Columns, TableDataset
 from cusa.errors import DataError
@@ -33,16 +34,19 @@ class TableSource(Source):
         columns = self.dataset.columns
         keys: dict[str, tuple[type, ...]] = {columns.image: (str,), columns.caption: (str, list)}
         keys |= {name: (str, int) for name in (columns.image_id, columns.split) if name is not None}
-        for where, row in _rows(path, columns):
+        held_out, seed = self.dataset.held_out, self.dataset.split_seed
+        for where, row in table_rows(path, columns):
             if why := row if isinstance(row, str) else malformed(row, keys):
                 yield MalformedRow(where, why)
                 continue
-            mine = split or str(row[columns.split])
+            name = row[columns.image]
+            identity = name if columns.image_id is None else str(row[columns.image_id])
+            mine = split
+            if mine is None:
+                mine = drawn_split(identity, held_out, seed) if held_out else row[columns.split]
             if mine not in SPLITS:
                 yield MalformedRow(where, f"has `{mine}` for `{columns.split}`, expected {', '.join(SPLITS)}")
                 continue
-            name = row[columns.image]
-            identity = name if columns.image_id is None else str(row[columns.image_id])
             label = None if columns.label is None or row.get(columns.label) is None else str(row[columns.label])
             captions = row[columns.caption] if isinstance(row[columns.caption], list) else [row[columns.caption]]
             for caption in captions or [""]:
@@ -54,8 +58,20 @@ def open_source(dataset: TableDataset, image_folder: Path) -> TableSource:
     return TableSource(dataset)
 
 
-def _rows(path: Path, columns: Columns) -> Iterator[tuple[str, Any]]:
-    """(place, row as a dict) of every row, or a text that says why there is none."""
+def drawn_split(image_id: str, held_out: Mapping[Literal["val", "test"], float], seed: int) -> str:
+    """The split of an image by a hash of its id: it depends on nothing else, so data can grow without moving."""
+    digest = hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    if place < held_out["test"]:
+        return "test"
+    return "val" if place < held_out["test"] + held_out["val"] else "train"
+
+
+def table_rows(path: Path, columns: Columns | None = None) -> Iterator[tuple[str, Any]]:
+    """(place, row as a dict) of every row, or a text that says why there is none.
+
+    Only `columns` are read, and have to be there; all where they are None. Raises DataError for a damaged file.
+    """
     ending = path.suffix.lower()
     try:
         if ending == ".parquet":
@@ -71,7 +87,7 @@ def _rows(path: Path, columns: Columns) -> Iterator[tuple[str, Any]]:
         raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
 
 
-def _csv_rows(path: Path, columns: Columns, delimiter: str) -> Iterator[tuple[str, Any]]:
+def _csv_rows(path: Path, columns: Columns | None, delimiter: str) -> Iterator[tuple[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
@@ -84,14 +100,14 @@ def _csv_rows(path: Path, columns: Columns, delimiter: str) -> Iterator[tuple[st
             raise DataError(f"{path}, line {reader.line_num}: {error}; it is not a valid CSV file.") from None
 
 
-def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[str, Any]]:
+def _parquet_rows(path: Path, columns: Columns | None) -> Iterator[tuple[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.ParquetFile(path)
         _require_columns(path, columns, table.schema_arrow.names)
-        wanted = [name for name in columns.model_dump().values() if name is not None]
+        wanted = None if columns is None else [name for name in columns.model_dump().values() if name is not None]
         number = 0
         for batch in table.iter_batches(PARQUET_ROWS, columns=wanted):
             for row in batch.to_pylist():
@@ -101,8 +117,8 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[str, Any]]:
         raise DataError(f"{path} is not a complete Parquet file ({error}).") from None
 
 
-def _require_columns(path: Path, columns: Columns, found: Any) -> None:
-    wanted = columns.model_dump()
+def _require_columns(path: Path, columns: Columns | None, found: Any) -> None:
+    wanted = {} if columns is None else columns.model_dump()
     if missing := {key: name for key, name in wanted.items() if name is not None and name not in found}:
         lacking = ", ".join(f"dataset.columns.{key} `{name}`" for key, name in missing.items())
         raise DataError(f"{path} has the columns {', '.join(found)}, but not {lacking}; correct the mapping.")
