@@ -16,6 +16,7 @@ PROGRAMS = [
     "metrics_start_up",
     "recall_at_k",
     "converting",
+    "writing_shards",
     "loading_images",
     "mapped_features",
     "training_step",
