@@ -63,6 +63,43 @@ def test_siglip_gets_captions_of_the_length_it_was_trained_at(tiny_siglip):
     assert student.backbone.image_transform.square
 
 
+@pytest.fixture(scope="module")
+def resnet(request):
+    """RN50 with random weights in place of OpenAI's, which cannot be fetched here."""
+    import open_clip
+
+    create, patch = open_clip.create_model, pytest.MonkeyPatch()
+    request.addfinalizer(patch.undo)
+    torch.manual_seed(0)
+    patch.setattr(open_clip, "create_model", lambda name, pretrained: create(name, pretrained=None))
+    return build_student(Student(name="RN50"), losses(*ALL)).eval()
+
+
+def test_a_resnet_clip_equals_open_clip(resnet):
+    import open_clip
+
+    captions = ["a red circle", "a large blue triangle and a cross"]
+    pixels = torch.randint(0, 255, (1, 3, 224, 224), dtype=torch.uint8)
+    backbone, model = resnet.backbone, resnet.backbone.model
+    with torch.inference_mode():
+        expected = model.encode_text(open_clip.get_tokenizer("RN50")(captions))
+        assert torch.allclose(backbone.text_features(tokens(resnet, captions)), expected, atol=1e-4)
+        expected = model.encode_image(backbone.image_transform.normalise(pixels))
+        assert torch.allclose(backbone.image_features(pixels), expected, atol=1e-4)
+    assert backbone.dimension == 1024
+    assert resnet.encode_text(tokens(resnet, captions), "uni").shape == (2, 1024)
+    long, pad = backbone.tokenise(["circle " * 100])
+    assert (len(long[0]), pad) == (77, 0)
+
+
+def test_resnets_without_open_clip_say_what_to_install(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(ConfigurationError, match=r"needs open_clip; run pip install -e '.\[open-clip\]'"):
+        build_student(Student(name="RN50x4"), losses("contrastive"))
+
+
 def test_captions_are_truncated_to_max_tokens(tiny_clip):
     student = build_student(Student(name=str(tiny_clip), max_tokens=5), losses("contrastive"))
     ids, _ = student.backbone.tokenise(["a " * 40])

@@ -31,6 +31,8 @@ PUBLISHED_NAMES = {
     "ViT-L/14": "openai/clip-vit-large-patch14",
     "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
 }
+# CLIPs that transformers has no model for; open_clip has, with OpenAI's weights.
+RESNETS = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64")
 # SigLIP reads its last text position and knows no mask: captions are padded to the length it was trained at.
 FIXED_LENGTH_TEXT = ("siglip", "siglip2")
 
@@ -126,6 +128,65 @@ class DualEncoder(Backbone):
         padding = "max_length" if self.fixed_length else False
         encoded = self.tokeniser(list(captions), truncation=True, max_length=self.max_tokens, padding=padding)
         return encoded["input_ids"], int(self.tokeniser.pad_token_id or 0)
+
+    def pretrained_parameters(self) -> set[Tensor]:
+        """All of them."""
+        return set(self.model.parameters())
+
+
+class OpenClip(Backbone):
+    """A ResNet CLIP of open_clip (the extra `open-clip`), by its published name."""
+
+    tokenises = True
+    image_transform: ImageTransform
+
+    def __init__(self, model: Any, tokeniser: Any, max_tokens: int) -> None:
+        super().__init__()
+        self.model, self.tokeniser = model, tokeniser
+        self.model.logit_scale.requires_grad_(False)  # the losses bring their own temperatures
+        about = model.visual.preprocess_cfg
+        size = about["size"] if isinstance(about["size"], int) else about["size"][0]
+        self.image_transform = ImageTransform(size, size, tuple(about["mean"]), tuple(about["std"]))
+        self.context = int(model.context_length)
+        self.max_tokens = min(max_tokens, self.context)
+        self.dimension = int(model.text_projection.shape[1])
+
+    @classmethod
+    def load(cls, name: str, max_tokens: int) -> OpenClip:
+        """OpenAI's weights, from open_clip's cache or fetched by it."""
+        try:
+            import open_clip
+        except ImportError:
+            raise ConfigurationError(
+                f"student.name {name} is a ResNet CLIP, which needs open_clip; run pip install -e '.[open-clip]'."
+            ) from None
+        try:
+            model = open_clip.create_model(f"{name}-quickgelu", pretrained="openai")
+        except (OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigurationError(
+                f"the weights of student.name {name} could not be had ({reason}); open_clip fetches them once, from "
+                "where there is a network."
+            ) from error
+        return cls(model, open_clip.get_tokenizer(name), max_tokens)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """uint8 pixels [B, 3, H, W], or float pixels that are normalised already -> [B, dimension]."""
+        pixels = self.image_transform.normalise(images) if images.dtype == torch.uint8 else images
+        features: Tensor = self.model.encode_image(pixels)
+        return features
+
+    def text_features(self, texts: TextInput) -> Tensor:
+        """`input_ids` int64 [B, T], alone or in a mapping -> [B, dimension]."""
+        ids = texts if isinstance(texts, Tensor) else texts["input_ids"]
+        features: Tensor = self.model.encode_text(nn.functional.pad(ids, (0, self.context - ids.shape[1])))
+        return features
+
+    def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
+        """CLIP's own tokeniser, truncated; what it pads with is cut off again."""
+        tokens = self.tokeniser(list(captions), context_length=self.max_tokens)
+        # The end of the text is the largest id; what follows is padding.
+        return [row[: end + 1] for row, end in zip(tokens.tolist(), tokens.argmax(dim=1).tolist(), strict=True)], 0
 
     def pretrained_parameters(self) -> set[Tensor]:
         """All of them."""
@@ -230,7 +291,8 @@ def build_student(
     """
     backbone: Backbone
     if settings.name is not None:
-        backbone = DualEncoder.load(settings.name, settings.max_tokens)
+        kind = OpenClip if settings.name in RESNETS else DualEncoder
+        backbone = kind.load(settings.name, settings.max_tokens)
     else:
         assert settings.towers is not None
         backbone = TowerPair(settings.towers, settings.max_tokens, frozen)
