@@ -668,12 +668,22 @@ class Report(Section):
     gallery: Gallery = Gallery()
 
 
+class Extraction(Section):
+    """How image features are computed; it changes nothing about what they are."""
+
+    parts: Count = Field(
+        default=1,
+        description="Jobs that a split is divided into, so that several GPUs share it and a crash costs one part.",
+    )
+
+
 class Configuration(Section):
     """Everything that config/config.yaml may say."""
 
     dataset: Dataset
     shards: Shards = Shards()
     teachers: Teachers
+    extraction: Extraction = Extraction()
     student: Student
     train: Train
     experiments: dict[Name, Experiment | None] = Field(

@@ -14,7 +14,7 @@ from cusa.files import read_json, sha256_of_file
 from cusa.layout import DatasetFolder
 from cusa.shards import ShardReader
 from cusa.teachers import load_image_encoder, load_text_encoder, weights_sha256
-from cusa.teachers.extraction import encode_images, encode_texts, extract_text_features
+from cusa.teachers.extraction import encode_images, encode_texts, extract_text_features, part_of
 
 CPU = torch.device("cpu")
 
@@ -99,6 +99,20 @@ def test_image_features_are_in_index_order(shapes_data, tiny_vision):
         pixels = encoder.transform.pixels(reader.encoded(position), reader.plain(position))
         with torch.inference_mode():
             assert np.allclose(batched[position], encoder(pixels[None])[0].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 10, 113_287])
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_parts_cover_every_row_once(rows, parts):
+    covered = [row for part in range(parts) for row in part_of(rows, part, parts)]
+    assert covered == list(range(rows))
+    sizes = [len(part_of(rows, part, parts)) for part in range(parts)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_part_that_is_not_there():
+    with pytest.raises(ConfigurationError, match="part 2 is not one of 2"):
+        part_of(10, 2, 2)
 
 
 def test_captions_that_occur_twice_are_encoded_once(shapes_data, tiny_sentences, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 
 from cusa.errors import DataError
 from cusa.files import read_json, write_json
-from cusa.teachers.store import FeatureStore, write_features
+from cusa.teachers.store import FeatureStore, join_features, write_features
 
 META = {"model": "m", "weights_sha256": "abc"}
 
@@ -90,3 +90,28 @@ def test_pickles_are_refused(tmp_path):
 def test_asking_before_extracting(tmp_path):
     with pytest.raises(DataError, match="run `snakemake features` first"):
         FeatureStore(tmp_path, rows=1)
+
+
+def test_parts_join_to_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("cusa.teachers.store.JOIN_BYTES", 2 * 4 * 4)  # two rows a block
+    everything, _ = parts()
+    whole = {**META, "transform": "t"}
+    write_features(tmp_path / "whole", 10, 4, "float16", [everything], whole)
+    folders = []
+    for number, (start, end) in enumerate([(0, 3), (3, 4), (4, 10)]):
+        folders.append(tmp_path / f"parts/{number}")
+        write_features(folders[-1], end - start, 4, "float16", [everything[start:end]], whole)
+    join_features(folders, tmp_path / "joined")
+    assert (tmp_path / "joined/features.npy").read_bytes() == (tmp_path / "whole/features.npy").read_bytes()
+    meta = read_json(tmp_path / "joined/meta.json")
+    assert meta == read_json(tmp_path / "whole/meta.json") | {"parts": 3}
+
+
+def test_parts_of_different_weights_are_not_joined(tmp_path):
+    everything, _ = parts()
+    for number, sha256 in enumerate(["abc", "def"]):
+        meta = {**META, "transform": "t", "weights_sha256": sha256}
+        write_features(tmp_path / f"parts/{number}", 10, 4, "float16", [everything], meta)
+    with pytest.raises(DataError, match="were made with different weights_sha256: abc, def; delete"):
+        join_features([tmp_path / "parts/0", tmp_path / "parts/1"], tmp_path / "joined")
+    assert not (tmp_path / "joined").exists()

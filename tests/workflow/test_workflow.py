@@ -267,6 +267,22 @@ def test_lint_is_clean():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_features_in_parts_equal_those_in_one(finished, tiny_configuration, tmp_path):
+    """Three jobs a split and one that joins them; a part that is lost is the only one made again."""
+    config = write(tmp_path, {**tiny_configuration, "extraction": {"parts": 3}})
+    targets = ("--until", "extract_image_features", "--notemp")
+    snakemake(tmp_path, "features", "--configfile", config, *targets)
+    (split,) = (tmp_path / "results/shapes/teachers/image").glob("*/train.parts")
+    shutil.rmtree(split / "1-of-3")
+    jobs = planned(snakemake(tmp_path, "features", "--configfile", config, "--dry-run"))
+    assert (jobs["extract_image_features"], jobs["join_image_features"]) == (1, 1)
+    snakemake(tmp_path, "features", "--configfile", config)
+    joined = np.load(split.with_name("train") / "features.npy")
+    (whole,) = (finished[0] / "results/shapes/teachers/image").glob("*/train/features.npy")
+    assert np.allclose(joined, np.load(whole), atol=1e-3)
+    assert not list(split.rglob("*.npy"))
+
+
 @pytest.mark.parametrize("profile", ["default", "gpu"])
 def test_profiles_plan(tmp_path, tiny_configuration, profile):
     output = snakemake(

@@ -49,6 +49,8 @@ wildcard_constraints:
     split="|".join(SPLITS),
     experiment="|".join(EXPERIMENTS),
     seed=r"\d+",
+    part=r"\d+",
+    model=r"[^/]+",
     benchmark="|".join(BENCHMARKS) or "none",
 
 
@@ -188,6 +190,11 @@ def data_folder(wildcards):
 def image_folder(wildcards):
     """Where a format puts images that it makes itself."""
     return f"{DATA}/images"
+
+
+def part_of_features(path):
+    """Parts are removed when they have been joined."""
+    return temp(path) if CONFIGURATION.extraction.parts > 1 else path
 
 
 def log_of(rule, name):

@@ -1,13 +1,20 @@
+# With extraction.parts above 1, a job makes one part of a split, and a small job joins them.
+PARTS = CONFIGURATION.extraction.parts
+IMAGE_FEATURES = f"{DATA}/teachers/image/{{model}}/{{split}}"
+PART = f"{IMAGE_FEATURES}.parts/{{part}}-of-{PARTS}" if PARTS > 1 else IMAGE_FEATURES
+OF_PART = f"{{model}}/{{split}}.{{part}}-of-{PARTS}" if PARTS > 1 else "{model}/{split}"
+
+
 rule extract_image_features:
     input:
         f"{DATA}/shards/{{split}}",
     output:
-        features=f"{DATA}/teachers/image/{{model}}/{{split}}/features.npy",
-        meta=f"{DATA}/teachers/image/{{model}}/{{split}}/meta.json",
+        features=part_of_features(f"{PART}/features.npy"),
+        meta=part_of_features(f"{PART}/meta.json"),
     log:
-        log_of("extract_image_features", "{model}/{split}"),
+        log_of("extract_image_features", OF_PART),
     benchmark:
-        timing_of("extract_image_features", "{model}/{split}")
+        timing_of("extract_image_features", OF_PART)
     conda:
         "../../envs/torch.yaml"
     threads: 8
@@ -22,9 +29,43 @@ rule extract_image_features:
         ),
         folder=subpath(output.features, parent=True),
         gpu="--gpu" if ON_GPU else "",
+        part=lambda wildcards: (
+            f"--part {wildcards.part} --parts {PARTS}" if PARTS > 1 else ""
+        ),
     shell:
         "python {params.script} --shards {input} --model {params.model:q}"
-        " --output {params.folder} --threads {threads} {params.gpu} > {log} 2>&1"
+        " --output {params.folder} --threads {threads} {params.gpu} {params.part} > {log} 2>&1"
+
+
+if PARTS > 1:
+
+    rule join_image_features:
+        input:
+            features=expand(
+                f"{PART}/features.npy", part=range(PARTS), allow_missing=True
+            ),
+            meta=expand(f"{PART}/meta.json", part=range(PARTS), allow_missing=True),
+        output:
+            features=f"{IMAGE_FEATURES}/features.npy",
+            meta=f"{IMAGE_FEATURES}/meta.json",
+        log:
+            log_of("join_image_features", "{model}/{split}"),
+        benchmark:
+            timing_of("join_image_features", "{model}/{split}")
+        conda:
+            "../../envs/data.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=60,
+        params:
+            script=f"{SCRIPTS}/join_image_features.py",
+            folder=subpath(output.features, parent=True),
+            parts=lambda wildcards, input: [
+                os.path.dirname(path) for path in input.features
+            ],
+        shell:
+            "python {params.script} --output {params.folder} {params.parts} > {log} 2>&1"
 
 
 rule extract_text_features:

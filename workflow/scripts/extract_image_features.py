@@ -19,11 +19,14 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for features.npy and meta.json")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--part", type=int, default=0, help="which part of the split, from 0")
+    parser.add_argument("--parts", type=int, default=1, help="how many parts there are")
     arguments = parser.parse_args()
     from cusa.teachers.extraction import extract_image_features
 
     settings = validate(ImageModel, json.loads(arguments.model))
-    extract_image_features(arguments.shards, settings, arguments.output, arguments.threads, arguments.gpu)
+    shards, output, threads, gpu = arguments.shards, arguments.output, arguments.threads, arguments.gpu
+    extract_image_features(shards, settings, output, threads, gpu, arguments.part, arguments.parts)
 
 
 if __name__ == "__main__":

@@ -42,17 +42,31 @@ def choose_device(gpu: bool) -> torch.device:
     return torch.device("cuda" if gpu else "cpu")
 
 
+def part_of(rows: int, part: int, parts: int) -> range:
+    """The rows of one of `parts` parts, `part` counted from 0: consecutive, and as many in each as can be."""
+    if not 0 <= part < parts:
+        raise ConfigurationError(f"part {part} is not one of {parts}, which are counted from 0.")
+    return range(rows * part // parts, rows * (part + 1) // parts)
+
+
 def extract_image_features(
-    shards: str | Path, settings: ImageModel, folder: str | Path, threads: int = 1, gpu: bool = False
+    shards: str | Path,
+    settings: ImageModel,
+    folder: str | Path,
+    threads: int = 1,
+    gpu: bool = False,
+    part: int = 0,
+    parts: int = 1,
 ) -> None:
-    """Features of every image of a split, in the order of its index."""
+    """Features of the images of a split (or of one part of them, see `part_of`), in the order of its index."""
     torch.set_num_threads(threads)
     device = choose_device(gpu)
     encoder = load_image_encoder(settings).to(device)
     reader = ShardReader(shards)
     meta = _meta(encoder) | {"transform": asdict(encoder.transform)}
-    parts = encode_images(encoder, reader, settings.batch_size, device, threads, settings.precision)
-    write_features(folder, len(reader), encoder.dimension, settings.dtype, parts, meta)
+    rows = part_of(len(reader), part, parts)
+    blocks = encode_images(encoder, reader, settings.batch_size, device, threads, settings.precision, rows)
+    write_features(folder, len(rows), encoder.dimension, settings.dtype, blocks, meta)
 
 
 def extract_text_features(
@@ -86,11 +100,13 @@ def encode_images(
     device: torch.device,
     threads: int = 1,
     precision: Precision = "fp32",
+    rows: range | None = None,
 ) -> Iterator[np.ndarray]:
-    """float32 features a batch at a time; the next batches are decoded while the model runs."""
+    """float32 features of `rows` (all without it) a batch at a time; the next are decoded while the model runs."""
+    rows = range(len(reader)) if rows is None else rows
     for pixels in progress(
-        _pixel_batches(reader, encoder.transform, batch_size, threads),
-        len(reader),
+        _pixel_batches(reader, encoder.transform, batch_size, threads, rows),
+        len(rows),
         "images",
         f"{encoder.name} features",
         step=batch_size,
@@ -131,12 +147,12 @@ def pad_tokens(tokens: Sequence[Sequence[int]], pad_token: int) -> dict[str, tor
 
 
 def _pixel_batches(
-    reader: ShardReader, transform: ImageTransform, batch_size: int, threads: int
+    reader: ShardReader, transform: ImageTransform, batch_size: int, threads: int, rows: range
 ) -> Iterator[torch.Tensor]:
     def decode(start: int) -> torch.Tensor:
-        return reader.pixels(range(start, min(start + batch_size, len(reader))), transform)
+        return reader.pixels(rows[start : start + batch_size], transform)
 
-    starts = range(0, len(reader), batch_size)
+    starts = range(0, len(rows), batch_size)
     with ThreadPoolExecutor(max_workers=threads) as pool:
         waiting = [pool.submit(decode, start) for start in starts[: threads + 1]]
         for number in range(len(starts)):

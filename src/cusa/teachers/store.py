@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from cusa.files import read_json, require_space, whole_folder, write_json
 
 FEATURES = "features.npy"
 META = "meta.json"
+JOIN_BYTES = 64 << 20
 
 
 class FeatureStore:
@@ -69,6 +70,25 @@ def feature_dimension(folder: str | Path) -> int:
     if not path.is_file():
         raise DataError(f"{path} does not exist; run `snakemake features` first.")
     return int(read_json(path)["d"])
+
+
+def join_features(parts: Sequence[str | Path], folder: str | Path) -> None:
+    """Make one store of the stores of its parts, in the order given, a block at a time.
+
+    Raises DataError when the parts are not of one model, one transform, one type and one length.
+    """
+    metas = [read_json(Path(part) / META) for part in parts]
+    stores = [FeatureStore(part, meta["rows"]) for part, meta in zip(parts, metas, strict=True)]
+    for key in ("model", "weights_sha256", "transform", "dtype", "d"):
+        if len(found := {str(meta[key]) for meta in metas}) > 1:
+            raise DataError(
+                f"the parts of {folder} were made with different {key}: {', '.join(sorted(found))}; delete "
+                f"{Path(parts[0]).parent} and run `snakemake features` again."
+            )
+    step = max(1, JOIN_BYTES // (4 * stores[0].dimension))
+    blocks = (store.features[start : start + step] for store in stores for start in range(0, len(store.features), step))
+    meta = metas[0] | {"parts": len(metas)}
+    write_features(folder, sum(meta["rows"] for meta in metas), stores[0].dimension, metas[0]["dtype"], blocks, meta)
 
 
 _AGAIN = "delete this folder and run `snakemake features` again."
