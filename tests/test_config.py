@@ -65,6 +65,8 @@ def test_the_default_is_valid_and_has_the_four_experiments(mapping):
         ("seeds", [], "key `seeds`"),
         ("experiments.csa.train", {"epoch": 1}, "experiments.csa.train: key `epoch` is unknown"),
         ("experiments.csa.train", {"min_lr": 2.0}, "min_lr 2.0 is greater than lr 0.002"),
+        ("checkpoints", {"cusa": {"file": "a", "student": "b"}}, "are names of experiments too; rename them"),
+        ("checkpoints", {"theirs": {"file": "a"}}, "key `checkpoints.theirs.student` is missing"),
         ("dataset.restval", "val", "key `dataset.restval` is unknown"),
         ("shards.quality", 101, "key `shards.quality` is 101"),
     ],

@@ -517,12 +517,16 @@ def openai_block(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def clip_of_64(tmp_path_factory, tiny_clip) -> Path:
+    return clip_with_heads_of_64(tiny_clip, tmp_path_factory.mktemp("clip") / "of-64")
+
+
+def clip_with_heads_of_64(tiny_clip: Path, folder: Path) -> Path:
     """Like tiny_clip, with heads of 64 as OpenAI's models have."""
     import shutil
 
     from transformers import CLIPConfig, CLIPModel
 
-    folder = Path(shutil.copytree(tiny_clip, tmp_path_factory.mktemp("clip") / "of-64"))
+    shutil.copytree(tiny_clip, folder)
     torch.manual_seed(5)
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
     text = sizes | {"vocab_size": 32, "max_position_embeddings": 32, "eos_token_id": 2}

@@ -668,6 +668,13 @@ class Report(Section):
     gallery: Gallery = Gallery()
 
 
+class Checkpoint(Section):
+    """A checkpoint that the authors of the paper published, scored beside the experiments."""
+
+    file: str = Field(description="checkpoint_best.pth.")
+    student: str = Field(description="Name or folder of the CLIP that it was fine-tuned from, for its tokeniser.")
+
+
 class Extraction(Section):
     """How image features are computed; it changes nothing about what they are."""
 
@@ -689,6 +696,9 @@ class Configuration(Section):
     experiments: dict[Name, Experiment | None] = Field(
         min_length=1, description="Name to losses; an overlay drops an experiment by setting it to null."
     )
+    checkpoints: dict[Name, Checkpoint | None] = Field(
+        default={}, description="Name to published checkpoint; they are scored, not trained."
+    )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         default=[23], min_length=1, description="Every experiment is trained once a seed."
     )
@@ -699,6 +709,8 @@ class Configuration(Section):
     def _possible(self) -> Configuration:
         if not self.active_experiments:
             raise ValueError("experiments: all are null; leave at least one")
+        if both := sorted(set(self.active_experiments) & set(self.active_checkpoints)):
+            raise ValueError(f"checkpoints: {both} are names of experiments too; rename them")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} repeats a seed; each is trained once")
         impossible = [
@@ -717,6 +729,17 @@ class Configuration(Section):
             raise ValueError("; ".join(impossible))
         return self
 
+    @property
+    def active_checkpoints(self) -> dict[str, Checkpoint]:
+        """The checkpoints that are not null."""
+        return {name: checkpoint for name, checkpoint in self.checkpoints.items() if checkpoint is not None}
+
+    def student_of(self, run: str) -> Student:
+        """The student of an experiment or of a checkpoint."""
+        if run in self.active_checkpoints:
+            return Student(name=self.active_checkpoints[run].student)
+        return self.active_experiments[run].student or self.student
+
     def recipe(self, experiment: str) -> Train:
         """The training recipe of an experiment: the common one with its own keys laid on top."""
         own = self.active_experiments[experiment].train
@@ -734,7 +757,7 @@ class Configuration(Section):
             dataset=self.dataset.name,
             experiment=experiment,
             seed=seed,
-            student=chosen.student or self.student,
+            student=self.student_of(experiment),
             losses=chosen.losses,
             teachers=self.teachers if chosen.needs_teachers else None,
             train=self.recipe(experiment),
@@ -837,6 +860,9 @@ def check_files(configuration: Configuration) -> None:
     named: list[tuple[str, str]] = []
     dataset = configuration.dataset
     named += [(f"dataset.{key}", path) for key, path in [*dataset.files.items(), *dataset.folders.items()]]
+    for name, checkpoint in configuration.active_checkpoints.items():
+        named.append((f"checkpoints.{name}.file", checkpoint.file))
+        named.append((f"checkpoints.{name}.student", checkpoint.student))
     unicom = configuration.teachers.image.unicom
     if unicom is not None and unicom.weights is not None:
         named.append(("teachers.image.unicom.weights", unicom.weights))
@@ -858,7 +884,7 @@ def check_files(configuration: Configuration) -> None:
     missing = [
         f"Configuration key `{key}` names {path}, which does not exist (looked from {Path.cwd()})."
         for key, path in named
-        if (key.startswith("dataset.") or key.endswith(".weights") or path.startswith((".", "/", "~")))
+        if (key.startswith("dataset.") or key.endswith((".weights", ".file")) or path.startswith((".", "/", "~")))
         and not Path(path).expanduser().exists()
     ]
     if missing:

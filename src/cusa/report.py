@@ -235,8 +235,9 @@ def _nearest(queries: np.ndarray, gallery: np.ndarray, top: int) -> np.ndarray:
 
 
 def _histories(runs: Mapping[str, Sequence[str | Path]]) -> dict[str, Any]:
-    """The first seed's history of each experiment."""
-    return {name: pq.read_table(Path(paths[0]) / "history.parquet").to_pylist() for name, paths in runs.items()}
+    """The first seed's history of each experiment that was trained here: imported runs have none."""
+    histories = {name: pq.read_table(Path(paths[0]) / "history.parquet").to_pylist() for name, paths in runs.items()}
+    return {name: rows for name, rows in histories.items() if any(row["kind"] == "step" for row in rows)}
 
 
 def _draw_history(runs: Mapping[str, Sequence[str | Path]], kind: str, columns: Mapping[str, str]) -> str:

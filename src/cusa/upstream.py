@@ -444,12 +444,14 @@ OPENAI_TO_HUGGING_FACE = (
 )
 
 
-def import_checkpoint(path: str | Path, run: str | Path, dataset: str, student: str, seed: int = 23) -> None:
+def import_checkpoint(
+    path: str | Path, run: str | Path, dataset: str, student: str, seed: int = 23, gpus: int = 0
+) -> None:
     """Make a run folder of a published checkpoint, on which `embed` and every benchmark work.
 
     `student` names the tokeniser and transform that go with the weights: the published name, a Hugging Face name or a
-    folder. The run's name is that of its folder's parent. Raises DataError when the weights do not fit that student,
-    and where a run exists already.
+    folder. The run's name is that of its folder's parent; with `gpus` above 0 it is embedded on a GPU. Raises DataError
+    when the weights do not fit that student, and where a run exists already.
     """
     run = Path(run)
     if (run / WEIGHTS).exists():
@@ -465,7 +467,11 @@ def import_checkpoint(path: str | Path, run: str | Path, dataset: str, student: 
         student=StudentSettings(name=student),
         losses=losses,
         teachers=None,
-        train=Train(epochs=int((published.get("schedular") or {}).get("epochs", 30))),
+        train=Train(
+            epochs=int((published.get("schedular") or {}).get("epochs", 30)),
+            select_on="test_leak_as_published",
+            gpus=gpus,
+        ),
     )
     fits = build_student(configuration.student, losses)
     try:

@@ -59,7 +59,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_configuration) -> tu
 
 
 def copied(finished: tuple[Path, str], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished[0], tmp_path / "copy", symlinks=True))
+    """As deep in the file system as the original: the scripts' relative paths are parameters of the jobs."""
+    return Path(shutil.copytree(finished[0], tmp_path, symlinks=True, dirs_exist_ok=True))
 
 
 def test_the_files_of_the_contract(finished):
@@ -265,6 +266,23 @@ def test_lint_is_clean():
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_published_checkpoint_is_scored_beside_the_experiments(finished, tiny_configuration, tmp_path):
+    from test_upstream import checkpoint_of, clip_with_heads_of_64
+
+    directory = copied(finished, tmp_path)
+    folder = clip_with_heads_of_64(Path(tiny_configuration["student"]["name"]), tmp_path / "clip")
+    file = checkpoint_of(folder, tmp_path / "checkpoint_best.pth")
+    mapping = {**tiny_configuration, "checkpoints": {"theirs": {"file": str(file), "student": str(folder)}}}
+    mapping["report"] = {"gallery": {"experiments": ["cusa", "theirs"]}}
+    output = snakemake(directory, "--configfile", write(directory, mapping))
+    assert "rule train:" not in output
+    rows = pq.read_table(directory / "results/shapes/summary.parquet").to_pylist()
+    assert [row["experiment"] for row in rows if row["metric"] == "rsum"] == ["contrastive", "cusa", "theirs"]
+    protocol = next(row["protocol"] for row in rows if row["experiment"] == "theirs")
+    assert "selected on the test set, as published, which leaks it" in protocol
+    assert "imported from checkpoint_best.pth" in (directory / "results/shapes/report/index.html").read_text()
 
 
 def test_features_in_parts_equal_those_in_one(finished, tiny_configuration, tmp_path):

@@ -34,6 +34,7 @@ RUN = f"{DATA}/runs/{{experiment}}/seed{{seed}}"
 # Relative, so that commands can be pasted from where Snakemake runs, and moving the project reruns nothing.
 SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
 EXPERIMENTS = list(CONFIGURATION.active_experiments)
+CHECKPOINTS = list(CONFIGURATION.active_checkpoints)
 BENCHMARKS = [
     name for name, settings in CONFIGURATION.benchmarks if settings is not None
 ]
@@ -47,7 +48,7 @@ ON_GPU = CONFIGURATION.train.gpus > 0
 
 wildcard_constraints:
     split="|".join(SPLITS),
-    experiment="|".join(EXPERIMENTS),
+    experiment="|".join(EXPERIMENTS + CHECKPOINTS),
     seed=r"\d+",
     part=r"\d+",
     model=r"[^/]+",
@@ -68,13 +69,14 @@ def as_json(section):
 
 
 def run_files(name):
-    """One file of every run, in the order of the table of experiments."""
-    return expand(
-        f"{RUN}/{name}".rstrip("/"),
-        experiment=EXPERIMENTS,
-        seed=CONFIGURATION.seeds,
-        benchmark=BENCHMARKS,
-    )
+    """One file of every run, in the order of the tables of experiments and checkpoints; these have one run each."""
+    pattern = f"{RUN}/{name}".rstrip("/")
+    runs = [(EXPERIMENTS, CONFIGURATION.seeds), (CHECKPOINTS, CONFIGURATION.seeds[:1])]
+    return [
+        path
+        for names, seeds in runs
+        for path in expand(pattern, experiment=names, seed=seeds, benchmark=BENCHMARKS)
+    ]
 
 
 def annotation_tables(*extra):
@@ -84,7 +86,7 @@ def annotation_tables(*extra):
 
 
 def student_of(wildcards):
-    return CONFIGURATION.run(wildcards.experiment, CONFIGURATION.seeds[0]).student
+    return CONFIGURATION.student_of(wildcards.experiment)
 
 
 def frozen_models(modality):

@@ -27,7 +27,9 @@ rule summarise:
 
 # The gallery searches the test pictures by text and the labelled pictures (or the test pictures) by picture.
 GALLERY_EXPERIMENTS = [
-    name for name in CONFIGURATION.report.gallery.experiments if name in EXPERIMENTS
+    name
+    for name in CONFIGURATION.report.gallery.experiments
+    if name in EXPERIMENTS + CHECKPOINTS
 ]
 GALLERY_DATA = ["test"] + ["variants"] * ("variants" in SPLITS)
 

@@ -11,6 +11,8 @@ rule train:
         log_of("train", "{experiment}/seed{seed}"),
     benchmark:
         timing_of("train", "{experiment}/seed{seed}")
+    wildcard_constraints:
+        experiment="|".join(EXPERIMENTS),
     conda:
         "../../envs/torch.yaml"
     threads: 8
@@ -29,3 +31,34 @@ rule train:
     shell:
         "exec torchrun --standalone --nproc-per-node {params.processes} {params.script} --data {params.data}"
         " --run-folder {params.folder} --configuration {params.configuration:q} --threads {threads} > {log} 2>&1"
+
+
+# Checkpoints that the authors published become runs like those trained here.
+rule import_checkpoint:
+    input:
+        lambda wildcards: CONFIGURATION.active_checkpoints[wildcards.experiment].file,
+    output:
+        weights=f"{RUN}/best.safetensors",
+        run=f"{RUN}/run.json",
+        history=f"{RUN}/history.parquet",
+    log:
+        log_of("import_checkpoint", "{experiment}/seed{seed}"),
+    benchmark:
+        timing_of("import_checkpoint", "{experiment}/seed{seed}")
+    wildcard_constraints:
+        experiment="|".join(CHECKPOINTS) or "none",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        script=f"{SCRIPTS}/import_checkpoint.py",
+        student=lambda wildcards: student_of(wildcards).name,
+        dataset=CONFIGURATION.dataset.name,
+        gpus=int(ON_GPU),
+        folder=subpath(output.run, parent=True),
+    shell:
+        "python {params.script} --file {input:q} --student {params.student:q} --dataset {params.dataset}"
+        " --run-folder {params.folder} --seed {wildcards.seed} --gpus {params.gpus} > {log} 2>&1"
