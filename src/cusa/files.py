@@ -100,7 +100,7 @@ def read_tensors(path: str | Path, device: str = "cpu") -> Any:
 def require_writable(folder: str | Path) -> None:
     """Raise DataError unless `folder`, or what there is of the path to it, can be written."""
     folder = Path(folder).absolute()
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    existing = _nearest_existing(folder)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise DataError(
             f"{existing} cannot be written (a read-only file system, or somebody else's folder), but {folder} is where "
@@ -110,13 +110,16 @@ def require_writable(folder: str | Path) -> None:
 
 def require_space(folder: str | Path, needed: int, what: str) -> None:
     """Raise DataError unless the file system of `folder` has `needed` bytes free for `what`."""
-    folder = Path(folder).absolute()
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    existing = _nearest_existing(Path(folder).absolute())
     if (free := shutil.disk_usage(existing).free) < needed:
         raise DataError(
             f"{what} needs {needed / 1e9:.2f} GB, but {existing} has {free / 1e9:.2f} GB free; free some space, or "
             "run from another disk with snakemake --directory."
         )
+
+
+def _nearest_existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.exists())
 
 
 def expand_home(name: str) -> str:

@@ -332,15 +332,14 @@ def load_checkpoint(path: str | Path) -> Student:
     the checkpoint has not stands for the features before the heads. The file's other content is not executed: a file
     that holds more than tensors and plain values is refused with DataError.
     """
+    return _student_of(path, _model_state(path, read_tensors(path)))
+
+
+def _student_of(path: str | Path, state: Mapping[str, Tensor]) -> Student:
     from transformers import CLIPModel
 
-    state = _model_state(path)
     clip = {name.removeprefix(CLIP): tensor for name, tensor in state.items() if name.startswith(CLIP)}
-    has_uni = "uni_image_projection.weight" in state
-    has_cross = "cross_image_projection.weight" in state or not has_uni
-    losses = LossConfiguration(
-        contrastive=Contrastive() if has_cross else None, uni_softlabel=UniSoftLabel() if has_uni else None
-    )
+    losses = _losses_of_heads(state)
     try:
         model: Any = CLIPModel(_clip_configuration(clip))
         model.load_state_dict(_hugging_face_names(clip))
@@ -360,8 +359,7 @@ def load_checkpoint(path: str | Path) -> Student:
     return student.float().eval()
 
 
-def _model_state(path: str | Path) -> dict[str, Tensor]:
-    checkpoint = read_tensors(path)
+def _model_state(path: str | Path, checkpoint: Any) -> dict[str, Tensor]:
     state = checkpoint.get("model") if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"{path} has no state dict under the key `model`; expected the published checkpoint_best.pth.")
@@ -456,10 +454,11 @@ def import_checkpoint(
     run = Path(run)
     if (run / WEIGHTS).exists():
         raise DataError(f"{run / WEIGHTS} exists already; name another folder, nothing is overwritten.")
-    imported = load_checkpoint(path)
     about = read_tensors(path)
+    state = _model_state(path, about)
+    imported = _student_of(path, state)
     published = about.get("config") or {}
-    losses = loss_config(published["loss_config"]) if "loss_config" in published else _losses_of_heads(imported)
+    losses = loss_config(published["loss_config"]) if "loss_config" in published else _losses_of_heads(state)
     configuration = RunConfiguration(
         dataset=dataset,
         experiment=run.parent.name,
@@ -480,7 +479,7 @@ def import_checkpoint(
         reason = " ".join(str(error).split())[:400]
         raise DataError(f"the weights of {path} do not fit the student {student}: {reason}") from None
     tensors = {f"{STUDENT_PREFIX}{name}": tensor for name, tensor in imported.state_dict().items()}
-    temperatures = {name: float(tensor) for name, tensor in _model_state(path).items() if "tau" in name}
+    temperatures = {name: float(tensor) for name, tensor in state.items() if "tau" in name}
     epoch = int(about.get("best_epoch", about.get("epoch", 0)))
     save_weights(run / WEIGHTS, tensors, {"epoch": str(epoch)})
     write_history(run / HISTORY, [{"kind": "imported", "epoch": epoch, "step": 0}])
@@ -503,9 +502,10 @@ def import_checkpoint(
     )
 
 
-def _losses_of_heads(student: Student) -> LossConfiguration:
-    """The losses that have these heads, with published settings: all that a checkpoint without `config` tells."""
+def _losses_of_heads(state: Mapping[str, Tensor]) -> LossConfiguration:
+    """The losses that have these heads, with published settings: all that the tensors alone tell."""
+    has_uni = "uni_image_projection.weight" in state
+    has_cross = "cross_image_projection.weight" in state or not has_uni
     return LossConfiguration(
-        contrastive=Contrastive() if "cross_image" in student.heads else None,
-        uni_softlabel=UniSoftLabel() if "uni_image" in student.heads else None,
+        contrastive=Contrastive() if has_cross else None, uni_softlabel=UniSoftLabel() if has_uni else None
     )
