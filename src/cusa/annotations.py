@@ -27,6 +27,8 @@ from cusa.files import whole_file, write_json
 from cusa.images import image_problem
 from cusa.progress import progress
 from cusa.sources import MalformedRow, Record, Source, open_source
+from cusa.sources.labelled_images import labelled_images
+from cusa.sources.sentence_similarity import ScoredPair, own_pairs, senteval_pairs
 
 EXAMPLES = 5
 IMAGES = "images.parquet"
@@ -208,6 +210,7 @@ SPOOLED = pa.schema(
         ("label", pa.string()),
         ("caption", pa.string()),
         ("cleaned", pa.string()),
+        ("caption_id", pa.int64()),
     ]
 )
 BLOCK_ROWS = 65_536
@@ -225,7 +228,7 @@ def _spool(records: Iterable[Record | MalformedRow], path: Path, problems: Probl
             arrays = [pa.array(column, field.type) for column, field in zip(columns, SPOOLED, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=SPOOLED))
             split_parts.append(np.array(splits, dtype=np.int16))
-            captioned_parts.append(arrays[-1].is_valid().to_numpy(zero_copy_only=False))
+            captioned_parts.append(arrays[SPOOLED.get_field_index("cleaned")].is_valid().to_numpy(zero_copy_only=False))
             for column in (*columns, splits):
                 column.clear()
 
@@ -237,7 +240,7 @@ def _spool(records: Iterable[Record | MalformedRow], path: Path, problems: Probl
             if caption is not None and not (cleaned := clean_caption(caption)):
                 problems.add("empty_caption", f"{record.image_id}: {caption!r}")
                 caption = cleaned = None
-            row = (record.image_id, record.image_path, record.label, caption, cleaned)
+            row = (record.image_id, record.image_path, record.label, caption, cleaned, record.caption_id)
             for column, value in zip(columns, row, strict=True):
                 column.append(value)
             splits.append(codes.setdefault(record.split, len(codes)))
@@ -386,25 +389,33 @@ def _write_images(images: _Images, path: Path) -> None:
             writer.write_table(pa.table(columns, schema=schema))
 
 
+CAPTIONS_SCHEMA = pa.schema(
+    [
+        ("caption", pa.string()),
+        ("cleaned", pa.string()),
+        ("image", pa.int64()),
+        ("split", pa.string()),
+        ("caption_id", pa.int64()),
+    ]
+)
+
+
 def _write_captions(images: _Images, folder: Path) -> None:
     """captions.parquet and the published JSON of each split, in one pass over the captions in row order."""
-    schema = pa.schema(
-        [("caption", pa.string()), ("cleaned", pa.string()), ("image", pa.int64()), ("split", pa.string())]
-    )
     rows = images.row[images.of_record]
     records = np.flatnonzero(images.records.captioned & (rows >= 0))
     records = records[np.argsort(rows[records], kind="stable")]
     with ExitStack() as stack:
         temporary = stack.enter_context(whole_file(folder / CAPTIONS))
-        writer = stack.enter_context(pq.ParquetWriter(temporary, schema))
+        writer = stack.enter_context(pq.ParquetWriter(temporary, CAPTIONS_SCHEMA))
         lists = {split: stack.enter_context(_json_list(folder / f"{split}.json")) for split in SPLITS}
         for start in range(0, len(records), BLOCK_ROWS):
             block = records[start : start + BLOCK_ROWS]
             owners = images.of_record[block]
-            table = images.records.take(block, ["image_id", "caption", "cleaned"])
+            table = images.records.take(block, ["image_id", "caption", "cleaned", "caption_id"])
             splits = images.split_name(owners)
-            columns = [table["caption"], table["cleaned"], pa.array(rows[block]), splits]
-            writer.write_table(pa.table(columns, schema=schema))
+            columns = [table["caption"], table["cleaned"], pa.array(rows[block]), splits, table["caption_id"]]
+            writer.write_table(pa.table(columns, schema=CAPTIONS_SCHEMA))
             # An image's path is that of its first record.
             paths = images.records.take(images.first[owners], ["image_path"])["image_path"]
             texts = (column.to_pylist() for column in (splits, paths, table["caption"], table["image_id"]))
@@ -453,6 +464,36 @@ def _write_benchmark_data(source: Source, dataset: DatasetSection, images: _Imag
             }
         )
         _write_table(folder / SENTENCE_PAIRS, table)
+
+
+def convert_labelled_images(name: str, path: str | Path, folder: str | Path) -> None:
+    """Write images.parquet (and an empty captions.parquet) of labelled images, all in the split `test`.
+
+    `name` is a key of sources.labelled_images.ARCHIVES or a name of one's own. A column `role` says query or gallery
+    where the data set divides its images so, and is null where every image searches all the others.
+    """
+    images = labelled_images(name, path)
+    table = pa.table(
+        {
+            "image_id": pa.array([f"{number:08d}" for number in range(len(images))], pa.string()),
+            "image_path": pa.array([image.path.as_posix() for image in images], pa.string()),
+            "split": pa.array(["test"] * len(images), pa.string()),
+            "label": pa.array([image.label for image in images], pa.string()),
+            "role": pa.array([image.role for image in images], pa.string()),
+        }
+    )
+    folder = Path(folder)
+    _write_table(folder / IMAGES, table)
+    _write_table(folder / CAPTIONS, CAPTIONS_SCHEMA.empty_table())
+
+
+def convert_sentence_pairs(name: str, path: str | Path, folder: str | Path) -> None:
+    """Write sentence_pairs.parquet with a task and a subset a pair, of SentEval (`senteval`) or a TSV of one's own."""
+    pairs = senteval_pairs(path) if name == "senteval" else own_pairs(path, name)
+    columns: dict[str, pa.Array] = {
+        column: pa.array([getattr(pair, column) for pair in pairs]) for column in ScoredPair._fields
+    }
+    _write_table(Path(folder) / SENTENCE_PAIRS, pa.table(columns))
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

@@ -65,6 +65,11 @@ class TokenInputs:
     def __len__(self) -> int:
         return len(self.starts)
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each caption, int64."""
+        return self.ends - self.starts
+
     def __getitem__(self, positions: np.ndarray) -> dict[str, Tensor]:
         captions = [self.ids[self.starts[place] : self.ends[place]].tolist() for place in positions]
         return pad_tokens(captions, self.pad_token)

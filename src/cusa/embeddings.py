@@ -100,12 +100,15 @@ def _texts(
     heads: Sequence[HeadName] = HEADS,
 ) -> list[tuple[str, np.ndarray]]:
     parts: dict[str, list[np.ndarray]] = {head: [] for head in heads}
+    # Texts of one length share a batch, so that hardly anything is padding.
+    order = np.argsort(texts.lengths, kind="stable") if isinstance(texts, TokenInputs) else np.arange(len(texts))
     for positions in _batches(len(texts), batch_size, "texts"):
         with autocast(device, precision):
-            features = student.backbone.text_features(to_device(texts[positions], device))
+            features = student.backbone.text_features(to_device(texts[order[positions]], device))
             for head in heads:
                 parts[head].append(_to_numpy(student.head(features, head, "text")))
-    return [(head, np.concatenate(part)) for head, part in parts.items()]
+    back = np.argsort(order, kind="stable")
+    return [(head, np.concatenate(part)[back]) for head, part in parts.items()]
 
 
 class _ArrayInputs(FeatureInputs):

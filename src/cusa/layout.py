@@ -9,11 +9,19 @@ from typing import Literal
 Modality = Literal["image", "text"]
 
 
+# Beside the folders of the data sets: labelled images and sentence pairs that every data set's runs are scored on.
+BENCHMARK_DATA = "benchmark-data"
+
+
 @dataclass(frozen=True)
 class DatasetFolder:
     """The folder that holds everything computed for one data set."""
 
     root: Path
+
+    def benchmark_data(self, name: str) -> DatasetFolder:
+        """The folder of a benchmark's own data, shared by all data sets."""
+        return DatasetFolder(self.root.parent / BENCHMARK_DATA / name)
 
     @property
     def annotations(self) -> Path:

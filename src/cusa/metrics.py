@@ -8,6 +8,7 @@ results equal those of a naive float64 computation.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +25,12 @@ def image_text_recall(image: np.ndarray, text: np.ndarray, text_to_image: np.nda
     t2i_r1, t2i_r5, t2i_r10, rsum (their sum), r_mean (their mean) in percent, and the median ranks i2t_median_rank
     and t2i_median_rank (1 is best). Raises ValueError when an image has no caption or shapes do not fit.
     """
-    i2t, t2i = image_text_ranks(image, text, text_to_image)
-    metrics = {f"i2t_r{k}": 100 * float((i2t <= k).mean()) for k in RECALL_AT}
-    metrics |= {f"t2i_r{k}": 100 * float((t2i <= k).mean()) for k in RECALL_AT}
+    return summary_of_ranks(*image_text_ranks(image, text, text_to_image))
+
+
+def summary_of_ranks(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, float]:
+    """The metrics of `image_text_recall` from its ranks."""
+    metrics = recall_of_ranks(i2t, t2i)
     rsum = sum(metrics.values())
     return metrics | {
         "rsum": rsum,
@@ -42,61 +46,126 @@ def image_text_ranks(image: np.ndarray, text: np.ndarray, text_to_image: np.ndar
     text_to_image = np.asarray(text_to_image)
     if text_to_image.shape != (len(text),):
         raise ValueError(f"text_to_image has shape {text_to_image.shape}; expected ({len(text)},), one image a text")
-    if image.shape[1] != text.shape[1]:
-        raise ValueError(f"image embeddings have {image.shape[1]} dimensions, text embeddings {text.shape[1]}")
     if len(text_to_image) and not 0 <= text_to_image.min() <= text_to_image.max() < len(image):
         raise ValueError(f"text_to_image points outside the {len(image)} images")
     captions_of_image = np.bincount(text_to_image, minlength=len(image))
     if not captions_of_image.all():
         raise ValueError(f"image {int(captions_of_image.argmin())} has no caption, so it has no rank")
+    return positive_ranks(image, text, np.stack([text_to_image, np.arange(len(text))], axis=1))
+
+
+def positive_ranks(image: np.ndarray, text: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rank of each query's best right answer, int64 from 1: [n] for images, [m] for texts.
+
+    `positives` int [p, 2] lists the right (image, text) pairs. Queries without any have the rank 0.
+    """
+    image, text = _checked("image", image), _checked("text", text)
+    if image.shape[1] != text.shape[1]:
+        raise ValueError(f"image embeddings have {image.shape[1]} dimensions, text embeddings {text.shape[1]}")
+    positives = np.asarray(positives, dtype=np.int64).reshape(-1, 2)
+    keys = np.sort(positives[:, 0] * len(text) + positives[:, 1])
 
     exact = _ExactScores(image, text)
-    own = exact(text_to_image, np.arange(len(text)))
-    best = np.full(len(image), -np.inf)
-    np.maximum.at(best, text_to_image, own)
-    i2t, t2i = np.ones(len(image), dtype=np.int64), np.ones(len(text), dtype=np.int64)
+    own = exact(positives[:, 0], positives[:, 1])
+    best_text, best_image = np.full(len(image), np.inf), np.full(len(text), np.inf)
+    for best, queries in ((best_text, positives[:, 0]), (best_image, positives[:, 1])):
+        best[queries] = -np.inf
+        np.maximum.at(best, queries, own)
+
+    def wrong(images: np.ndarray, texts: np.ndarray) -> Any:
+        pairs = images * len(text) + texts
+        places = np.minimum(np.searchsorted(keys, pairs), max(len(keys) - 1, 0))
+        return np.not_equal(keys[places], pairs)
+
+    i2t, t2i = np.isfinite(best_text).astype(np.int64), np.isfinite(best_image).astype(np.int64)
     image32, text32 = _unit_float32(image), _unit_float32(text)
-    best_low, best_high = _rounding_bounds(best, image.shape[1])
-    own_low, own_high = _rounding_bounds(own, image.shape[1])
+    text_low, text_high = _rounding_bounds(best_text, image.shape[1])
+    image_low, image_high = _rounding_bounds(best_image, image.shape[1])
     step = max(1, BLOCK_BYTES // (4 * len(text)))
     for start in range(0, len(image), step):
         block = slice(start, start + step)
         scores = image32[block] @ text32.T
-        above, images, texts = _count_above(scores, best_low[block, None], best_high[block, None], axis=1)
+        above, images, texts = _count_above(scores, text_low[block, None], text_high[block, None], axis=1)
         i2t[block] += above
         images += start
-        ahead = (text_to_image[texts] != images) & (exact(images, texts) >= best[images] - TIE)
+        ahead = wrong(images, texts) & (exact(images, texts) >= best_text[images] - TIE)
         np.add.at(i2t, images[ahead], 1)
-        above, images, texts = _count_above(scores, own_low, own_high, axis=0)
+        above, images, texts = _count_above(scores, image_low, image_high, axis=0)
         t2i += above
         images += start
-        ahead = (text_to_image[texts] != images) & (exact(images, texts) >= own[texts] - TIE)
+        ahead = wrong(images, texts) & (exact(images, texts) >= best_image[texts] - TIE)
         np.add.at(t2i, texts[ahead], 1)
     return i2t, t2i
 
 
-def extended_recall(
-    image: np.ndarray, text: np.ndarray, positives: np.ndarray, prefix: tuple[str, str] = ("i2t", "t2i")
-) -> dict[str, float]:
+def recall_of_ranks(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, float]:
+    """i2t_r1 ... t2i_r10 in percent of ranks as `positive_ranks` gives them; queries of rank 0 do not count."""
+    return percent(recalled(i2t, t2i))
+
+
+def recalled(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, np.ndarray]:
+    """i2t_r1 ... t2i_r10 of each query that has a rank: 1 where a right answer is that near, 0 where none is."""
+    ranks = {"i2t": i2t[i2t > 0], "t2i": t2i[t2i > 0]}
+    return {f"{way}_r{k}": (ranks[way] <= k).astype(np.float64) for way in ranks for k in RECALL_AT}
+
+
+def percent(per_query: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The mean over queries of each metric, x 100."""
+    return {name: 100 * float(values.mean()) for name, values in per_query.items()}
+
+
+def fold_recall(image: np.ndarray, text: np.ndarray, text_to_image: np.ndarray, folds: int) -> dict[str, float]:
+    """Mean of `image_text_recall` over consecutive folds of the images, in order: COCO 1K is five folds of COCO 5K.
+
+    Raises ValueError when the images cannot be divided evenly.
+    """
+    if len(image) % folds:
+        raise ValueError(f"{len(image)} test images cannot be divided into {folds} folds of one size")
+    size, text_to_image = len(image) // folds, np.asarray(text_to_image)
+    found = []
+    for start in range(0, len(image), size):
+        texts = np.flatnonzero((text_to_image >= start) & (text_to_image < start + size))
+        found.append(image_text_recall(image[start : start + size], text[texts], text_to_image[texts] - start))
+    return {name: float(np.mean([fold[name] for fold in found])) for name in found[0]}
+
+
+def extended_recall(image: np.ndarray, text: np.ndarray, positives: np.ndarray) -> dict[str, float]:
     """Retrieval where every right answer counts, as ECCV Caption scores it (Chun et al., ECCV 2022).
 
     `image` [n, D] and `text` [m, D] are embeddings, `positives` int [p, 2] lists the right (image, text) pairs, any
     many-to-many relation. For each direction, over the queries that have a positive: r1 (a positive comes first),
     rprecision (share of the R positives among the first R) and map_at_r (mean average precision at R, Musgrave et
-    al., ECCV 2020), in percent.
+    al., ECCV 2020), in percent, their names with i2t_ or t2i_ before them.
     """
-    image, text = _checked("image", image), _checked("text", text)
-    positives = np.unique(np.asarray(positives, dtype=np.int64).reshape(-1, 2), axis=0)
-    if not len(positives):
+    positives = np.asarray(positives).reshape(-1, 2)
+    sides = {"i2t": (image, text, positives), "t2i": (text, image, positives[:, ::-1])}
+    return {
+        f"{way}_{name}": value
+        for way, (query, gallery, pairs) in sides.items()
+        for name, value in percent(precision_of_queries(query, gallery, pairs)).items()
+    }
+
+
+def precision_of_queries(query: np.ndarray, gallery: np.ndarray, positives: np.ndarray) -> dict[str, np.ndarray]:
+    """r1, rprecision and map_at_r (see `extended_recall`) of each query that has a positive, float64 from 0 to 1.
+
+    `positives` int [p, 2] lists the right (query, gallery) pairs; queries are in the order of their rows.
+    """
+    query, gallery = _checked("query", query), _checked("gallery", gallery)
+    pairs = np.unique(np.asarray(positives, dtype=np.int64).reshape(-1, 2), axis=0)
+    if not len(pairs):
         raise ValueError("there is no positive pair, so nothing can be scored")
-    metrics: dict[str, float] = {}
-    for name, query, gallery, pairs in (
-        (prefix[0], image, text, positives),
-        (prefix[1], text, image, positives[:, ::-1]),
-    ):
-        scored = _precision_metrics(query, gallery, pairs)
-        metrics |= {f"{name}_{metric}": value for metric, value in scored.items()}
-    return metrics
+    queries, first, count = np.unique(pairs[:, 0], return_index=True, return_counts=True)
+    unit_query, unit_gallery = _unit_float32(query), _unit_float32(gallery)
+    found = np.empty((3, len(queries)))
+    step = max(1, BLOCK_BYTES // (4 * len(gallery)))
+    for start in range(0, len(queries), step):
+        block = slice(start, start + step)
+        relevant = count[block]
+        scores = unit_query[queries[block]] @ unit_gallery.T
+        members = pairs[first[block][0] : first[block][-1] + relevant[-1], 1]
+        found[:, block] = _precision(scores, members, relevant)
+    return dict(zip(("r1", "rprecision", "map_at_r"), found, strict=True))
 
 
 def nearest_label_recall(
@@ -113,8 +182,20 @@ def nearest_label_recall(
     their gallery at all, left out where there is none; the others count as misses in r{k}, as in the published
     evaluation.
     """
-    import faiss
+    return percent(label_found(query, query_labels, gallery, gallery_labels, recall_at))
 
+
+def label_found(
+    query: np.ndarray,
+    query_labels: Sequence[object] | np.ndarray,
+    gallery: np.ndarray | None = None,
+    gallery_labels: Sequence[object] | np.ndarray | None = None,
+    recall_at: Sequence[int] = (1, 2, 4, 8),
+) -> dict[str, np.ndarray]:
+    """What `nearest_label_recall` means over, of each query: float64 from 0 to 1, in the order of the queries.
+
+    The search goes a block of queries at a time: beside the embeddings, memory stays below some 300 MB.
+    """
     query_labels, alone = np.asarray(query_labels), gallery is None
     if gallery is None or gallery_labels is None:
         gallery, gallery_labels = query, query_labels
@@ -134,27 +215,46 @@ def nearest_label_recall(
     relevant = np.bincount(gallery_codes, minlength=len(known))[query_codes] - int(alone)
 
     # One more for the query itself, and some slack so that ties at the border are seen.
-    wanted = max(int(relevant.max()), *recall_at) + int(alone) + TIE_SLACK
-    scores, found = faiss.knn(unit_query, unit_gallery, min(wanted, len(unit_gallery)), faiss.METRIC_INNER_PRODUCT)
-    scores = scores.astype(np.float64)
-    if alone:
-        scores[found == np.arange(len(found))[:, None]] = -np.inf
-    right = gallery_codes[found] == query_codes[:, None]
-    right &= np.isfinite(scores)
+    wanted = min(max(int(relevant.max()), *recall_at) + int(alone) + TIE_SLACK, len(unit_gallery))
+    found: dict[str, list[np.ndarray]] = {}
+    step = max(1, NEIGHBOUR_BYTES // (NEIGHBOUR_COST * wanted))
+    for start in range(0, len(unit_query), step):
+        block = slice(start, start + step)
+        scores, nearest = _nearest(unit_query[block], unit_gallery, wanted)
+        if alone:
+            scores[nearest == np.arange(start, start + len(nearest))[:, None]] = -np.inf
+        right = (gallery_codes[nearest] == query_codes[block, None]) & np.isfinite(scores)
+        for name, values in _label_outcomes(scores, right, relevant[block], recall_at).items():
+            found.setdefault(name, []).append(values)
+    joined = {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: values for name, values in joined.items() if len(values)}
+
+
+def _label_outcomes(
+    scores: np.ndarray, right: np.ndarray, relevant: np.ndarray, recall_at: Sequence[int]
+) -> dict[str, np.ndarray]:
     # Stable order by falling score, and wrong answers first where scores are equal.
     order = np.lexsort((right, -scores), axis=1)
     right = np.take_along_axis(right, order, axis=1)
-    metrics = {f"r{k}": 100 * float(right[:, :k].any(axis=1).mean()) for k in recall_at}
-    answerable = relevant > 0
-    if not answerable.any():
-        return metrics
-    ranks = np.cumsum(right[answerable], axis=1)
-    inside = np.arange(right.shape[1]) < relevant[answerable, None]
-    hits = right[answerable] & inside
-    precision = np.where(hits, ranks / np.arange(1, right.shape[1] + 1), 0.0)
-    metrics["rprecision"] = 100 * float((hits.sum(axis=1) / relevant[answerable]).mean())
-    metrics["map_at_r"] = 100 * float((precision.sum(axis=1) / relevant[answerable]).mean())
-    return metrics
+    outcomes: dict[str, np.ndarray] = {f"r{k}": right[:, :k].any(axis=1).astype(np.float64) for k in recall_at}
+    right, relevant = right[relevant > 0], relevant[relevant > 0]
+    hits = right & (np.arange(right.shape[1]) < relevant[:, None])
+    precision = np.where(hits, np.cumsum(right, axis=1) / np.arange(1, right.shape[1] + 1), 0.0)
+    outcomes["rprecision"] = np.asarray(hits.sum(axis=1) / relevant)
+    outcomes["map_at_r"] = np.asarray(precision.sum(axis=1) / relevant)
+    return outcomes
+
+
+def _nearest(queries: np.ndarray, gallery: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Exact search by inner product, on a GPU where faiss is built with one: float64 scores, int64 rows, best first."""
+    import faiss
+
+    if getattr(faiss, "get_num_gpus", lambda: 0)():
+        resources = faiss.StandardGpuResources()
+        scores, rows = faiss.knn_gpu(resources, queries, gallery, count, metric=faiss.METRIC_INNER_PRODUCT)
+    else:
+        scores, rows = faiss.knn(queries, gallery, count, faiss.METRIC_INNER_PRODUCT)
+    return scores.astype(np.float64), rows
 
 
 def similarity_correlation(first: np.ndarray, second: np.ndarray, gold: np.ndarray) -> dict[str, float]:
@@ -182,36 +282,35 @@ def mean_and_spread(values: Sequence[float]) -> Mapping[str, float]:
 
 
 TIE_SLACK = 8
+NEIGHBOUR_BYTES = 128 << 20
+NEIGHBOUR_COST = 64  # bytes that scoring takes for one neighbour of one query, all arrays together
 
 
-def _precision_metrics(query: np.ndarray, gallery: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
-    """r1, rprecision and map_at_r of `pairs` [p, 2] of (query, gallery), sorted by query inside."""
-    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
-    queries, first, count = np.unique(pairs[:, 0], return_index=True, return_counts=True)
-    unit_query, unit_gallery = _unit_float32(query), _unit_float32(gallery)
-    totals = np.zeros(3)
-    step = max(1, BLOCK_BYTES // (4 * len(gallery)))
-    for start in range(0, len(queries), step):
-        scores = unit_query[queries[start : start + step]] @ unit_gallery.T
-        members = np.concatenate(
-            [pairs[f : f + c, 1] for f, c in zip(first[start : start + step], count[start : start + step], strict=True)]
-        )
-        rows = np.repeat(np.arange(len(scores)), count[start : start + step])
-        positive_scores = scores[rows, members]
-        scores.sort(axis=1)
-        offset = 0
-        for row, relevant in enumerate(count[start : start + step]):
-            # Ranks of the positives, best first; whatever else scores as high as one comes before it.
-            own = np.sort(positive_scores[offset : offset + relevant])
-            offset += relevant
-            as_high = len(scores[row]) - np.searchsorted(scores[row], own)
-            own_as_high = relevant - np.searchsorted(own, own)
-            ranks = (as_high - own_as_high)[::-1] + np.arange(1, relevant + 1)
-            inside = ranks <= relevant
-            precision = np.arange(1, relevant + 1)[inside] / ranks[inside]
-            totals += (ranks[0] == 1, inside.mean(), precision.sum() / relevant)
-    r1, rprecision, map_at_r = 100 * totals / len(queries)
-    return {"r1": float(r1), "rprecision": float(rprecision), "map_at_r": float(map_at_r)}
+def _precision(scores: np.ndarray, members: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """r1, R-Precision and AP@R [3, rows]; `members` are the right answers, `relevant` of each row, in row order."""
+    rows = np.repeat(np.arange(len(scores)), relevant)
+    # Each row's right answers, best first, at places 1, 2, ... of the row.
+    own = scores[rows, members]
+    own = own[np.lexsort((-own, rows))]
+    starts = np.cumsum(relevant) - relevant
+    place = np.arange(len(own)) - np.repeat(starts, relevant) + 1
+    # How many right answers score as high as each: the place of the last one of a run of equal scores.
+    last = np.r_[(own[1:] != own[:-1]) | (rows[1:] != rows[:-1]), True]
+    ends = np.flatnonzero(last)
+    own_as_high = place[ends[np.searchsorted(ends, np.arange(len(own)))]]
+    # An answer below the best 2R has rank > R whatever else there is, so no more need to be sorted. Shifting each row
+    # past the one before makes one sorted array of all of them.
+    width = min(scores.shape[1], 2 * int(relevant.max()) + 1)
+    best = np.partition(scores, scores.shape[1] - width, axis=1)[:, -width:].astype(np.float64)
+    best += 4.0 * np.arange(len(scores))[:, None]
+    best.sort(axis=1)
+    lower = np.searchsorted(best.ravel(), own.astype(np.float64) + 4.0 * rows)
+    as_high = (rows + 1) * width - np.maximum(lower, rows * width)
+    ranks = as_high - own_as_high + place
+    hit = ranks <= relevant[rows]
+    hits = np.add.reduceat(hit.astype(np.float64), starts)
+    precision = np.add.reduceat(np.where(hit, place / ranks, 0.0), starts)
+    return np.stack([ranks[starts] == 1, hits / relevant, precision / relevant])
 
 
 class _ExactScores:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cusa.benchmarks import MODULES, evaluate
+from cusa.benchmarks import MODULES, data_of, evaluate, settings_of
+from cusa.config import validate
 from cusa.errors import DataError
 from cusa.files import read_json, write_json
 from cusa.layout import DatasetFolder
@@ -58,9 +59,15 @@ def run_folder(tmp_path: Path, embeddings: dict[str, np.ndarray], uni: bool = Tr
 E4 = np.eye(4)
 
 
-def score(name, data, run, tmp_path):
-    evaluate(name, data, run, tmp_path / f"{name}.json")
-    return read_json(tmp_path / f"{name}.json")
+def score(name, data, run, tmp_path, **settings):
+    output, queries = tmp_path / f"{name}.json", tmp_path / f"{name}.queries.npz"
+    evaluate(name, data, run, output, queries, validate(settings_of(name), settings))
+    result = read_json(output)
+    with np.load(queries, allow_pickle=False) as outcomes:
+        for metric, values in outcomes.items():
+            assert result["metrics"][metric] == pytest.approx(100 * values.mean(), abs=1e-4)
+        assert set(outcomes) <= set(result["metrics"])
+    return result
 
 
 def test_itr(data, tmp_path):
@@ -74,6 +81,18 @@ def test_itr(data, tmp_path):
     assert (result["n_queries"], result["n_gallery"]) == (8, 4)
     assert (result["benchmark"], result["dataset"], result["experiment"], result["seed"]) == ("itr", "d", "cusa", 1)
     assert result["protocol"].startswith("cross head")
+
+
+def test_folds_are_consecutive_images_in_order(data, tmp_path):
+    text = np.repeat(E4, 2, axis=0)
+    text[7] = E4[0]  # image 1's rival is in the other fold
+    run = run_folder(tmp_path, {"test/image_cross": E4, "test/text_cross": text})
+    result = score("itr", data, run, tmp_path, folds=2)
+    assert result["metrics"]["folds/i2t_r1"] == 100
+    assert result["metrics"]["folds/t2i_r1"] == pytest.approx(100 * (1 + 3 / 4) / 2)
+    assert result["sizes"] == {"folds": [4, 2]}
+    with pytest.raises(DataError, match=r"folds is 3, but 4 test images cannot be divided into 3"):
+        score("itr", data, run, tmp_path, folds=3)
 
 
 def test_eccv_caption(data, tmp_path):
@@ -120,3 +139,75 @@ def test_embeddings_that_are_missing_or_of_other_data(data, tmp_path, name):
     run = run_folder(tmp_path, wrong)
     with pytest.raises(DataError, match="has 3 rows, but the data has"):
         score(name, data, run, tmp_path)
+
+
+def labelled(data: DatasetFolder, name: str, labels: str, roles: list[str | None]) -> str:
+    """Tables of labelled images as convert_labelled_images writes them; returns a place that exists."""
+    folder = data.benchmark_data(name).annotations
+    folder.mkdir(parents=True)
+    count = len(labels)
+    table = {"image_id": list(map(str, range(count))), "image_path": ["x"] * count, "split": ["test"] * count}
+    table = pa.table(table | {"label": list(labels)}).append_column("role", pa.array(roles, pa.string()))
+    pq.write_table(table, folder / "images.parquet")
+    return str(folder)
+
+
+def test_image_retrieval_over_named_data(data, tmp_path):
+    """The data set's own variants, one data set that searches itself, and one with queries and a gallery."""
+    places = {
+        "cub": labelled(data, "cub", "aabb", [None] * 4),
+        "inshop": labelled(data, "inshop", "abab", ["query", "query", "gallery", "gallery"]),
+    }
+    image = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]])
+    embeddings = {"variants/image_uni": np.random.default_rng(0).random((6, 3))}
+    embeddings |= {"cub/image_uni": image, "inshop/image_uni": image[[0, 2, 1, 1]]}
+    result = score("image_retrieval", data, run_folder(tmp_path, embeddings), tmp_path, **places)
+    assert result["metrics"]["cub/r1"] == 100
+    assert result["metrics"]["inshop/r1"] == 0  # both gallery images tie for both queries, which counts against
+    assert result["sizes"] == {"cub": [4, 3], "inshop": [2, 2]}
+    assert "average/r1" not in result["metrics"]  # the paper's average is over four data sets
+
+
+def test_data_that_is_not_there_is_left_out(data):
+    section = validate(settings_of("image_retrieval"), {"cub": "nowhere/CUB_200_2011"})
+    assert data_of("image_retrieval", frozenset(), section) == ()
+    assert section.left_out()["cub"].startswith("nowhere/CUB_200_2011 does not exist (looked from ")
+
+
+def sentences(data: DatasetFolder, name: str, rows: list[tuple[str, str, float, str, str]]) -> str:
+    folder = data.benchmark_data(name).annotations
+    folder.mkdir(parents=True)
+    columns = dict(zip(("first", "second", "score", "task", "subset"), map(list, zip(*rows, strict=True)), strict=True))
+    pq.write_table(pa.table(columns), folder / "sentence_pairs.parquet")
+    return str(folder)
+
+
+def test_sts_all_mean_and_weighted_mean(data, tmp_path):
+    """As SentEval defines them: all pairs of a year together, the mean over its subsets, the mean by their pairs."""
+    from scipy.stats import pearsonr, spearmanr
+
+    generator = np.random.default_rng(0)
+    words = [f"s{n}" for n in range(20)]
+    sizes = {"MSRpar": 9, "MSRvid": 5, "FNWN": 4}
+    rows = []
+    for subset, size in sizes.items():
+        for _ in range(size):
+            first, second = generator.choice(words, 2)
+            rows.append((first, second, float(generator.random()), "sts13" if subset == "FNWN" else "sts12", subset))
+    text = generator.standard_normal((len({word for row in rows for word in row[:2]}), 5))
+    place = sentences(data, "senteval", rows)
+    (data.annotations / "sentence_pairs.parquet").unlink()
+    metrics = score("sts", data, run_folder(tmp_path, {"senteval/text_uni": text}), tmp_path, senteval=place)["metrics"]
+
+    index = {word: n for n, word in enumerate(sorted({word for row in rows for word in row[:2]}))}
+    unit = text.astype(np.float32).astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    cosine = np.array([unit[index[first]] @ unit[index[second]] for first, second, *_ in rows])
+    gold = np.array([row[2] for row in rows])
+    assert metrics["sts12/spearman"] == pytest.approx(100 * spearmanr(cosine[:14], gold[:14]).statistic, abs=1e-9)
+    assert metrics["sts13/pearson"] == pytest.approx(100 * pearsonr(cosine[14:], gold[14:]).statistic, abs=1e-9)
+    by_subset = [100 * spearmanr(cosine[part], gold[part]).statistic for part in (slice(0, 9), slice(9, 14))]
+    assert metrics["sts12/spearman_mean"] == pytest.approx(np.mean(by_subset), abs=1e-9)
+    weighted = (9 * by_subset[0] + 5 * by_subset[1]) / 14
+    assert metrics["sts12/spearman_weighted_mean"] == pytest.approx(weighted, abs=1e-9)
+    assert "sts13/spearman_mean" not in metrics

@@ -3,9 +3,11 @@ rule evaluate_itr:
     input:
         annotation_tables(),
         benchmark_inputs("itr"),
+        benchmark_tables("itr"),
         run=f"{RUN}/run.json",
     output:
-        f"{RUN}/benchmarks/itr.json",
+        scores=f"{RUN}/benchmarks/itr.json",
+        queries=f"{RUN}/benchmarks/itr.queries.npz",
     log:
         log_of("evaluate_itr", "{experiment}/seed{seed}"),
     benchmark:
@@ -19,20 +21,23 @@ rule evaluate_itr:
     params:
         script=f"{SCRIPTS}/evaluate.py",
         benchmark="itr",
+        settings=settings_of("itr"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
     shell:
         "python {params.script} {params.benchmark} --data {params.data} --run-folder {params.folder}"
-        " --output {output} > {log} 2>&1"
+        " --output {output.scores} --queries {output.queries} --settings {params.settings:q} > {log} 2>&1"
 
 
 use rule evaluate_itr as evaluate_eccv_caption with:
     input:
-        annotation_tables("extended_positives"),
+        annotation_tables(*own_tables("extended_positives")),
         benchmark_inputs("eccv_caption"),
+        benchmark_tables("eccv_caption"),
         run=f"{RUN}/run.json",
     output:
-        f"{RUN}/benchmarks/eccv_caption.json",
+        scores=f"{RUN}/benchmarks/eccv_caption.json",
+        queries=f"{RUN}/benchmarks/eccv_caption.queries.npz",
     log:
         log_of("evaluate_eccv_caption", "{experiment}/seed{seed}"),
     benchmark:
@@ -40,6 +45,7 @@ use rule evaluate_itr as evaluate_eccv_caption with:
     params:
         script=f"{SCRIPTS}/evaluate.py",
         benchmark="eccv_caption",
+        settings=settings_of("eccv_caption"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
 
@@ -48,9 +54,11 @@ use rule evaluate_itr as evaluate_image_retrieval with:
     input:
         annotation_tables(),
         benchmark_inputs("image_retrieval"),
+        benchmark_tables("image_retrieval"),
         run=f"{RUN}/run.json",
     output:
-        f"{RUN}/benchmarks/image_retrieval.json",
+        scores=f"{RUN}/benchmarks/image_retrieval.json",
+        queries=f"{RUN}/benchmarks/image_retrieval.queries.npz",
     log:
         log_of("evaluate_image_retrieval", "{experiment}/seed{seed}"),
     benchmark:
@@ -58,17 +66,20 @@ use rule evaluate_itr as evaluate_image_retrieval with:
     params:
         script=f"{SCRIPTS}/evaluate.py",
         benchmark="image_retrieval",
+        settings=settings_of("image_retrieval"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
 
 
 use rule evaluate_itr as evaluate_sts with:
     input:
-        annotation_tables("sentence_pairs"),
+        annotation_tables(*own_tables("sentence_pairs")),
         benchmark_inputs("sts"),
+        benchmark_tables("sts"),
         run=f"{RUN}/run.json",
     output:
-        f"{RUN}/benchmarks/sts.json",
+        scores=f"{RUN}/benchmarks/sts.json",
+        queries=f"{RUN}/benchmarks/sts.queries.npz",
     log:
         log_of("evaluate_sts", "{experiment}/seed{seed}"),
     benchmark:
@@ -76,5 +87,6 @@ use rule evaluate_itr as evaluate_sts with:
     params:
         script=f"{SCRIPTS}/evaluate.py",
         benchmark="sts",
+        settings=settings_of("sts"),
         data=data_folder,
         folder=subpath(input.run, parent=True),

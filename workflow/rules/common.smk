@@ -35,11 +35,30 @@ RUN = f"{DATA}/runs/{{experiment}}/seed{{seed}}"
 SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
 EXPERIMENTS = list(CONFIGURATION.active_experiments)
 CHECKPOINTS = list(CONFIGURATION.active_checkpoints)
-BENCHMARKS = [
-    name for name, settings in CONFIGURATION.benchmarks if settings is not None
-]
-BENCHMARK_DATA = {name: data_of(name) for name in BENCHMARKS}
-SPLITS = ["train", "val", "test"] + ["variants"] * ("image_retrieval" in BENCHMARKS)
+SETTINGS = {
+    name: settings
+    for name, settings in CONFIGURATION.benchmarks
+    if settings is not None
+}
+DATA_OF = {
+    name: data_of(name, CONFIGURATION.dataset.provides, settings)
+    for name, settings in SETTINGS.items()
+}
+# A benchmark without any data of those that are named is left out, and so are single data sets; the summary says so.
+BENCHMARKS = [name for name in SETTINGS if DATA_OF[name]]
+LEFT_OUT = {
+    f"{benchmark}, {name}": why
+    for benchmark, settings in SETTINGS.items()
+    for name, why in settings.left_out().items()
+}
+BENCHMARK_DATA = "results/benchmark-data"
+LABELLED_IMAGES = (
+    SETTINGS["image_retrieval"].available() if "image_retrieval" in SETTINGS else {}
+)
+SENTENCE_PAIRS = SETTINGS["sts"].available() if "sts" in SETTINGS else {}
+SPLITS = ["train", "val", "test"] + ["variants"] * (
+    "variants" in DATA_OF.get("image_retrieval", ())
+)
 TABLES = sorted(
     CONFIGURATION.dataset.provides & {"extended_positives", "sentence_pairs"}
 )
@@ -85,6 +104,11 @@ def annotation_tables(*extra):
     )
 
 
+def own_tables(name):
+    """A table beyond images and captions, where the data set's format has it."""
+    return [name] if name in TABLES else []
+
+
 def student_of(wildcards):
     return CONFIGURATION.student_of(wildcards.experiment)
 
@@ -126,11 +150,11 @@ def feature_files():
     for experiment in EXPERIMENTS:
         wildcards = type("Wildcards", (), {"experiment": experiment})
         files += [path for path in training_inputs(wildcards) if "/teachers/" in path]
-        for data in {data for needed in BENCHMARK_DATA.values() for data in needed}:
+        for data in {data for needed in DATA_OF.values() for data in needed}:
             wildcards.data = data
-            files += [
-                path for path in embedding_inputs(wildcards) if "/teachers/" in path
-            ]
+            own = data in LABELLED_IMAGES or data in SENTENCE_PAIRS
+            needed = (benchmark_data_inputs if own else embedding_inputs)(wildcards)
+            files += [path for path in needed if "/teachers/" in path]
     return sorted(set(files))
 
 
@@ -175,11 +199,42 @@ def embedding_inputs(wildcards):
     return [f"{DATA}/annotations/{wildcards.data}.parquet"]
 
 
+def benchmark_data_inputs(wildcards):
+    """What a student reads of a benchmark's own data: its tables, and its images as shards or cached features."""
+    folder = f"{BENCHMARK_DATA}/{wildcards.data}"
+    if wildcards.data in SENTENCE_PAIRS:
+        return [f"{folder}/annotations/sentence_pairs.parquet"]
+    towers = student_of(wildcards).towers
+    frozen = towers is not None and not towers.image.trainable
+    return [
+        f"{folder}/annotations/images.parquet",
+        f"{folder}/annotations/captions.parquet",
+        (
+            f"{folder}/teachers/image/{towers.image.folder}/test/features.npy"
+            if frozen
+            else f"{folder}/shards/test"
+        ),
+    ]
+
+
+def benchmark_tables(benchmark):
+    """The tables of the benchmark's own data that it scores."""
+    tables = {"image_retrieval": ("images", LABELLED_IMAGES)}
+    name, data = tables.get(benchmark, ("sentence_pairs", SENTENCE_PAIRS))
+    used = [each for each in DATA_OF.get(benchmark, ()) if each in data]
+    return expand(f"{BENCHMARK_DATA}/{{data}}/annotations/{name}.parquet", data=used)
+
+
+def settings_of(benchmark):
+    """A benchmark's section of the configuration, as its job gets it."""
+    return as_json(SETTINGS[benchmark]) if benchmark in SETTINGS else "{}"
+
+
 def benchmark_inputs(benchmark):
     """Embeddings that a benchmark scores; none where it is switched off."""
     return expand(
         f"{RUN}/embeddings/{{data}}",
-        data=BENCHMARK_DATA.get(benchmark, ()),
+        data=DATA_OF.get(benchmark, ()),
         allow_missing=True,
     )
 

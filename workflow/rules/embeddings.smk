@@ -16,10 +16,36 @@ rule embed:
         mem_mb=4000,
         runtime=120,
         gpu=int(ON_GPU),
+    wildcard_constraints:
+        data="|".join([*SPLITS, *TABLES]),
     params:
         script=f"{SCRIPTS}/embed.py",
         data=data_folder,
+        what="{data}",
         folder=subpath(input.run, parent=True),
     shell:
-        "python {params.script} --data {params.data} --run-folder {params.folder} --benchmark-data {wildcards.data}"
+        "python {params.script} --data {params.data} --run-folder {params.folder} --benchmark-data {params.what}"
         " --output {output} --threads {threads} > {log} 2>&1"
+
+
+# Data of the benchmarks' own, shared by all data sets.
+use rule embed as embed_benchmark_data with:
+    input:
+        benchmark_data_inputs,
+        weights=f"{RUN}/best.safetensors",
+        run=f"{RUN}/run.json",
+    output:
+        directory(f"{RUN}/embeddings/{{data}}"),
+    log:
+        log_of("embed_benchmark_data", "{experiment}/seed{seed}/{data}"),
+    benchmark:
+        timing_of("embed_benchmark_data", "{experiment}/seed{seed}/{data}")
+    wildcard_constraints:
+        data="|".join([*LABELLED_IMAGES, *SENTENCE_PAIRS]) or "none",
+    params:
+        script=f"{SCRIPTS}/embed.py",
+        data=lambda wildcards: f"{BENCHMARK_DATA}/{wildcards.data}",
+        what=lambda wildcards: (
+            "test" if wildcards.data in LABELLED_IMAGES else "sentence_pairs"
+        ),
+        folder=subpath(input.run, parent=True),

@@ -20,3 +20,18 @@ rule write_shards:
     shell:
         "python {params.script} --annotations {params.annotations} --split {wildcards.split}"
         " --settings {params.settings:q} --output {output} --threads {threads} > {log} 2>&1"
+
+
+use rule write_shards as write_benchmark_shards with:
+    input:
+        f"{BENCHMARK_DATA}/{{data}}/annotations/images.parquet",
+        f"{BENCHMARK_DATA}/{{data}}/annotations/captions.parquet",
+    output:
+        directory(f"{BENCHMARK_DATA}/{{data}}/shards/{{split}}"),
+    log:
+        f"{BENCHMARK_DATA}/logs/write_benchmark_shards/{{data}}-{{split}}.log",
+    benchmark:
+        f"{BENCHMARK_DATA}/timings/write_benchmark_shards/{{data}}-{{split}}.tsv"
+    wildcard_constraints:
+        data="|".join(LABELLED_IMAGES) or "none",
+        split="test",

@@ -68,6 +68,29 @@ if PARTS > 1:
             "python {params.script} --output {params.folder} {params.parts} > {log} 2>&1"
 
 
+use rule extract_image_features as extract_benchmark_features with:
+    input:
+        f"{BENCHMARK_DATA}/{{data}}/shards/{{split}}",
+    output:
+        features=f"{BENCHMARK_DATA}/{{data}}/teachers/image/{{model}}/{{split}}/features.npy",
+        meta=f"{BENCHMARK_DATA}/{{data}}/teachers/image/{{model}}/{{split}}/meta.json",
+    log:
+        f"{BENCHMARK_DATA}/logs/extract_benchmark_features/{{data}}/{{model}}-{{split}}.log",
+    benchmark:
+        f"{BENCHMARK_DATA}/timings/extract_benchmark_features/{{data}}/{{model}}-{{split}}.tsv"
+    wildcard_constraints:
+        data="|".join(LABELLED_IMAGES) or "none",
+        split="test",
+    params:
+        script=f"{SCRIPTS}/extract_image_features.py",
+        model=lambda wildcards: json.dumps(
+            FROZEN["image"][wildcards.model], sort_keys=True
+        ),
+        folder=subpath(output.features, parent=True),
+        gpu="--gpu" if ON_GPU else "",
+        part="",
+
+
 rule extract_text_features:
     input:
         annotation_tables(),

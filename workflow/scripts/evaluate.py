@@ -1,14 +1,17 @@
 """Score a run on one benchmark, from its cached embeddings.
 
     python workflow/scripts/evaluate.py itr --data results/openmoji --run-folder results/openmoji/runs/cusa/seed23 \
-        --output results/openmoji/runs/cusa/seed23/benchmarks/itr.json
+        --settings '{}' --output results/openmoji/runs/cusa/seed23/benchmarks/itr.json \
+        --queries results/openmoji/runs/cusa/seed23/benchmarks/itr.queries.npz
 """
 
 import argparse
+import json
 from pathlib import Path
 
-from cusa.benchmarks import MODULES, evaluate
+from cusa.benchmarks import MODULES, evaluate, settings_of
 from cusa.command import run
+from cusa.config import validate
 from cusa.layout import DatasetFolder
 
 
@@ -18,8 +21,12 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path, help="folder with the annotations")
     parser.add_argument("--run-folder", required=True, type=Path, help="run folder with embeddings/")
     parser.add_argument("--output", required=True, type=Path, help="JSON file to write")
+    parser.add_argument("--queries", required=True, type=Path, help="npz file to write: outcomes of each query")
+    parser.add_argument("--settings", required=True, help="the benchmark's section of the configuration, as JSON")
     arguments = parser.parse_args()
-    evaluate(arguments.benchmark, DatasetFolder(arguments.data), arguments.run_folder, arguments.output)
+    settings = validate(settings_of(arguments.benchmark), json.loads(arguments.settings))
+    folder = DatasetFolder(arguments.data)
+    evaluate(arguments.benchmark, folder, arguments.run_folder, arguments.output, arguments.queries, settings)
 
 
 if __name__ == "__main__":

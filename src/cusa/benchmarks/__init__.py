@@ -1,13 +1,14 @@
 """Benchmarks on cached embeddings, one module each. No torch: a job starts in about a second.
 
-A module has `DATA`, the embedded data it needs, and `evaluate(folder, run)`. Adding a benchmark means
-adding a module, one line in MODULES and its section in the configuration.
+A module has `SETTINGS`, its section of the configuration, `data(provides, settings)`, the embedded data it needs, and
+`evaluate(folder, run, settings)`. Adding a benchmark means adding a module, one line in MODULES and its section in the
+configuration; docs/new-benchmark.md does it step by step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from cusa import __version__
+from cusa.config import BenchmarkSection
 from cusa.errors import DataError
-from cusa.files import read_json, write_json
+from cusa.files import read_json, whole_file, write_json
 from cusa.layout import DatasetFolder
 
 MODULES = {
@@ -25,17 +27,24 @@ MODULES = {
     "image_retrieval": "cusa.benchmarks.image_retrieval",
     "sts": "cusa.benchmarks.sts",
 }
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a benchmark found; metrics are in percent unless their name says rank."""
+    """What a benchmark found; metrics are in percent unless their name says rank.
+
+    Where one benchmark scores several data sets, a metric is called `{data}/{metric}`, and `sizes` gives each data
+    set's (queries, gallery). `per_query` holds, for metrics that are means over queries, what each query contributes
+    (float64, from 0 to 1), so that two runs can be compared query by query.
+    """
 
     metrics: Mapping[str, float]
     protocol: str
     n_queries: int
     n_gallery: int
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    per_query: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,16 +80,27 @@ class Run:
         return f"{family} head" if trained else f"features before the heads (no {family} head was trained)"
 
 
-def evaluate(benchmark: str, folder: DatasetFolder, run_folder: str | Path, output: str | Path) -> None:
-    """Score a run on one benchmark and write its JSON."""
+def evaluate(
+    benchmark: str,
+    folder: DatasetFolder,
+    run_folder: str | Path,
+    output: str | Path,
+    queries: str | Path,
+    settings: BenchmarkSection,
+) -> None:
+    """Score a run on one benchmark; write its JSON to `output` and the outcomes of its queries (npz) to `queries`."""
     module: Any = import_module(MODULES[benchmark])
     run = Run(Path(run_folder))
     about = run.about
-    result: Result = module.evaluate(folder, run)
+    result: Result = module.evaluate(folder, run, settings)
     configuration = about["configuration"]
     protocol = result.protocol
     if configuration["train"]["select_on"] != "val":
         protocol += " The epoch was selected on the test set, as published, which leaks it."
+    with whole_file(queries) as temporary, temporary.open("wb") as file:
+        outcomes: Any = {name: values.astype(np.float32) for name, values in result.per_query.items()}
+        np.savez_compressed(file, **outcomes)
+    written = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "per_query"}
     write_json(
         output,
         {
@@ -89,7 +109,7 @@ def evaluate(benchmark: str, folder: DatasetFolder, run_folder: str | Path, outp
             "dataset": configuration["dataset"],
             "experiment": configuration["experiment"],
             "seed": configuration["seed"],
-            **asdict(result),
+            **written,
             "protocol": protocol,
             "weights_sha256": about["weights_sha256"],
             "versions": {"cusa": __version__, "numpy": np.__version__},
@@ -97,8 +117,18 @@ def evaluate(benchmark: str, folder: DatasetFolder, run_folder: str | Path, outp
     )
 
 
-def data_of(benchmark: str) -> tuple[str, ...]:
-    """The embedded data a benchmark scores: splits, or tables of texts."""
+def settings_of(benchmark: str) -> type[BenchmarkSection]:
+    """The section of the configuration that a benchmark reads."""
     module: Any = import_module(MODULES[benchmark])
-    data: tuple[str, ...] = module.DATA
+    section: type[BenchmarkSection] = module.SETTINGS
+    return section
+
+
+def data_of(benchmark: str, provides: frozenset[str], settings: BenchmarkSection) -> tuple[str, ...]:
+    """The embedded data a benchmark scores: splits and tables of the data set, and data of the benchmark's own.
+
+    `provides` is what the data set's format offers besides splits.
+    """
+    module: Any = import_module(MODULES[benchmark])
+    data: tuple[str, ...] = module.data(provides, settings)
     return data

@@ -1,27 +1,62 @@
-"""Image-to-image retrieval of the same class over labelled images."""
+"""Image-to-image retrieval of the same class: labelled images of the data set, and every data set that is named."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from cusa.annotations import IMAGES, read_table, split_rows
 from cusa.benchmarks import Result, Run
+from cusa.config import ImageRetrieval
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.metrics import nearest_label_recall
+from cusa.metrics import label_found, percent
 
-DATA = ("variants",)
+SETTINGS = ImageRetrieval
+# The paper's average.
+AVERAGED = ("cub", "sop", "inshop", "inaturalist")
 PROTOCOL = (
-    "{head} of the image side; each labelled image searches all the others by Euclidean distance of L2-normalised "
-    "embeddings; right answers have its label. Ties count against the model."
+    "{head} of the image side; each labelled image searches all the others (In-Shop: the gallery) by Euclidean "
+    "distance of L2-normalised embeddings; right answers have its label. Ties count against the model."
 )
 
 
-def evaluate(folder: DatasetFolder, run: Run) -> Result:
-    """Nearest-neighbour recall of the label."""
-    images = read_table(folder.annotations, IMAGES, ["split", "label"])
-    rows = split_rows(images, "variants")
+def data(provides: frozenset[str], settings: ImageRetrieval) -> tuple[str, ...]:
+    """The data set's own labelled images where it has some, and the named ones that are there."""
+    return (*(("variants",) if "variants" in provides else ()), *settings.available())
+
+
+def evaluate(folder: DatasetFolder, run: Run, settings: ImageRetrieval) -> Result:
+    """Nearest-neighbour recall of the label; `{data}/...` for named data."""
+    per_query: dict[str, np.ndarray] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    if len(split_rows(read_table(folder.annotations, IMAGES, ["split"]), "variants")):
+        per_query, sizes[""] = _score(folder, "variants", run, "variants")
+    for name in settings.available():
+        scored, sizes[name] = _score(folder.benchmark_data(name), "test", run, name)
+        per_query |= {f"{name}/{metric}": values for metric, values in scored.items()}
+    if not sizes:
+        raise DataError(
+            f"{folder.annotations} has no labelled images and none that benchmarks.image_retrieval names are there; "
+            "`cusa datasets` says where to get them."
+        )
+    metrics = percent(per_query)
+    if all(name in sizes for name in AVERAGED):
+        metrics["average/r1"] = float(np.mean([metrics[f"{name}/r1"] for name in AVERAGED]))
+    queries, gallery = (sum(size[side] for size in sizes.values()) for side in (0, 1))
+    sizes.pop("", None)
+    return Result(metrics, PROTOCOL.format(head=run.head_used("uni")), queries, gallery, sizes, per_query)
+
+
+def _score(folder: DatasetFolder, split: str, run: Run, data: str) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+    images = read_table(folder.annotations, IMAGES)
+    rows = split_rows(images, split)
     labels = images["label"].to_numpy(zero_copy_only=False)[rows]
     if any(label is None for label in labels):
         raise DataError(f"{folder.annotations}/{IMAGES} has labelled images without a label.")
-    image = run.embeddings("variants", "image_uni", len(rows))
-    metrics = nearest_label_recall(image, labels.astype(str))
-    return Result(metrics, PROTOCOL.format(head=run.head_used("uni")), len(rows), len(rows) - 1)
+    labels = labels.astype(str)
+    image = run.embeddings(data, "image_uni", len(rows))
+    if "role" not in images.column_names or images["role"].null_count:
+        return label_found(image, labels), (len(rows), len(rows) - 1)
+    is_query = images["role"].to_numpy(zero_copy_only=False)[rows] == "query"
+    found = label_found(image[is_query], labels[is_query], image[~is_query], labels[~is_query])
+    return found, (int(is_query.sum()), int((~is_query).sum()))

@@ -4,23 +4,42 @@ from __future__ import annotations
 
 from cusa.annotations import CAPTIONS, IMAGES, read_table, split_rows
 from cusa.benchmarks import Result, Run
+from cusa.config import ImageTextRetrieval
+from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.metrics import image_text_recall
+from cusa.metrics import fold_recall, image_text_ranks, recalled, summary_of_ranks
 
-DATA = ("test",)
+SETTINGS = ImageTextRetrieval
 PROTOCOL = (
     "{head}; every test caption against every test image and the other way round. The image-to-text rank is the best "
     "rank among the image's captions. Ties count against the model."
 )
 
 
-def evaluate(folder: DatasetFolder, run: Run) -> Result:
-    """Recall on the test split."""
+def data(provides: frozenset[str], settings: ImageTextRetrieval) -> tuple[str, ...]:
+    """The test split."""
+    return ("test",)
+
+
+def evaluate(folder: DatasetFolder, run: Run, settings: ImageTextRetrieval) -> Result:
+    """Recall on the test split, and the mean over its folds (`folds/...`) where there are some."""
     captions = read_table(folder.annotations, CAPTIONS, ["image", "split"])
     image_rows = split_rows(read_table(folder.annotations, IMAGES, ["split"]), "test")
     caption_rows = split_rows(captions, "test")
     image = run.embeddings("test", "image_cross", len(image_rows))
     text = run.embeddings("test", "text_cross", len(caption_rows))
     text_to_image = captions["image"].to_numpy()[caption_rows] - image_rows[0]
-    metrics = image_text_recall(image, text, text_to_image)
-    return Result(metrics, PROTOCOL.format(head=run.head_used("cross")), len(text), len(image))
+    ranks = image_text_ranks(image, text, text_to_image)
+    metrics = summary_of_ranks(*ranks)
+    protocol, sizes = PROTOCOL.format(head=run.head_used("cross")), dict[str, tuple[int, int]]()
+    if settings.folds is not None:
+        try:
+            folds = fold_recall(image, text, text_to_image, settings.folds)
+        except ValueError as error:
+            raise DataError(f"benchmarks.itr.folds is {settings.folds}, but {error}; set it to null.") from None
+        metrics |= {f"folds/{name}": value for name, value in folds.items()}
+        protocol += (
+            f" folds: mean over {settings.folds} consecutive folds of the test images, in the order of the data."
+        )
+        sizes["folds"] = (len(text) // settings.folds, len(image) // settings.folds)
+    return Result(metrics, protocol, len(text), len(image), sizes, recalled(*ranks))

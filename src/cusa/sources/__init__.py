@@ -22,13 +22,14 @@ MODULES = {
 
 
 class Record(NamedTuple):
-    """One caption of one image, or an image without caption (caption None)."""
+    """One caption of one image, or an image without caption (caption None). COCO gives captions ids of their own."""
 
     split: str
     image_id: str
     image_path: str
     caption: str | None
     label: str | None = None
+    caption_id: int | None = None
 
 
 @dataclass(frozen=True)

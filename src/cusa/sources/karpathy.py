@@ -43,7 +43,9 @@ class KarpathySource(Source):
                         yield MalformedRow(where, f"has a sentence that {why}")
                     else:
                         located = image_path(self.dataset.image_root, path, name)
-                        yield Record(split, image["filename"], located, sentence["raw"])
+                        number_in_coco = sentence.get("sentid") if "cocoid" in image else None
+                        caption_id = number_in_coco if isinstance(number_in_coco, int) else None
+                        yield Record(split, image["filename"], located, sentence["raw"], caption_id=caption_id)
 
 
 def open_source(dataset: KarpathyDataset, image_folder: Path) -> KarpathySource:

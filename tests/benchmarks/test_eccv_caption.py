@@ -1,0 +1,151 @@
+"""ECCV Caption on Karpathy's COCO test, held against the package's own evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cusa.benchmarks import eccv_caption
+from cusa.benchmarks.eccv_caption import coco_ids, coco_metrics
+from cusa.errors import DataError
+from cusa.layout import DatasetFolder
+
+eccv = pytest.importorskip("eccv_caption")
+
+
+@pytest.fixture(scope="module")
+def ground_truth():
+    return eccv.Metrics()
+
+
+@pytest.fixture(scope="module")
+def ids(ground_truth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image ids, caption ids, and each caption's image, in Karpathy's order."""
+    captions = ground_truth.coco_ids.astype(np.int64)
+    owners = np.array([ground_truth.coco_gts["t2i"][int(caption)][0] for caption in captions])
+    images = owners[::5]
+    place = {image: n for n, image in enumerate(images.tolist())}
+    return images, captions, np.array([place[owner] for owner in owners.tolist()])
+
+
+def embeddings(kind: str, image_of_caption: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(7)
+    image = generator.standard_normal((5000, 24)).astype(np.float32)
+    noise = generator.standard_normal((25000, 24)).astype(np.float32)
+    match kind:
+        case "random":
+            return image, noise
+        case "good":
+            return image, image[image_of_caption] + noise
+        case "reversed":  # the right answers come last
+            return image, -image[image_of_caption] + 0.3 * noise
+        case "one image wins":  # every caption points to nearly one place
+            return image, image[:1] + 0.05 * noise
+    raise ValueError(kind)
+
+
+@pytest.mark.parametrize("kind", ["random", "good", "reversed", "one image wins"])
+def test_equals_the_package(kind, ids, ground_truth, tmp_path):
+    images, captions, image_of_caption = ids
+    image, text = embeddings(kind, image_of_caption)
+    # Plausible matches as the two extra files have them: many right answers for some of the queries.
+    generator = np.random.default_rng(1)
+    plausible_i2t = {int(i): generator.choice(captions, 60, replace=False).tolist() for i in images[:40]}
+    plausible_t2i = {int(c): generator.choice(images, 30, replace=False).tolist() for c in captions[:70]}
+    (tmp_path / "pm_image_to_caption.json").write_text(json.dumps(plausible_i2t))
+    (tmp_path / "pm_caption_to_image.json").write_text(json.dumps(plausible_t2i))
+    with_plausible = eccv.Metrics(extra_file_dir=str(tmp_path))
+
+    order = np.random.default_rng(3).permutation(5000), np.random.default_rng(4).permutation(25000)
+    found, per_query = coco_metrics(
+        image[order[0]], text[order[1]], images[order[0]], captions[order[1]], with_plausible
+    )
+
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (image, text)]
+    scores = torch.from_numpy(unit[0] @ unit[1].T)
+    # Deep enough that each of the five folds of COCO 1K has ten of its own in every list.
+    i2t = dict(zip(images.tolist(), captions[scores.topk(400).indices.numpy()], strict=True))
+    t2i = dict(zip(captions.tolist(), images[scores.T.topk(400).indices.numpy()], strict=True))
+    lists = [{key: row.tolist() for key, row in ranking.items()} for ranking in (i2t, t2i)]
+    wanted = ["coco_1k_recalls", "coco_5k_recalls", "cxc_recalls", "eccv_r1", "eccv_map_at_r", "eccv_rprecision"]
+    with contextlib.redirect_stderr(io.StringIO()):
+        expected = with_plausible.compute_all_metrics(*lists, target_metrics=[*wanted, "pmrp"])
+    for name, both in expected.items():
+        for way, value in both.items() if isinstance(both, dict) else [(name, both)]:
+            known = {"i2t": "i2t_pmrp", "t2i": "t2i_pmrp"}.get(name) or our_name(name, way)
+            assert found[known] == pytest.approx(100 * value, abs=1e-9), (name, way)
+    assert len(per_query["t2i_r1"]) == 1332
+    assert len(per_query["i2t_map_at_r"]) == 1261
+
+
+def our_name(name: str, way: str) -> str:
+    """`coco_1k_r5` -> `coco_1k/i2t_r5`, `eccv_map_at_r` -> `i2t_map_at_r`."""
+    if name.startswith("eccv_"):
+        return f"{way}_{name.removeprefix('eccv_')}"
+    data, _, metric = name.rpartition("_")
+    return f"{data}/{way}_{metric}"
+
+
+def test_ties_count_against_the_model(ids, ground_truth):
+    images, captions, _ = ids
+    found, _ = coco_metrics(np.ones((5000, 4)), np.ones((25000, 4)), images, captions, ground_truth)
+    assert {value for name, value in found.items()} == {0.0}
+
+
+def annotations(folder: Path, image_names: list[str], owners: np.ndarray, caption_ids: np.ndarray | None) -> Path:
+    (folder / "annotations").mkdir(parents=True)
+    images = {"image_id": image_names, "image_path": image_names, "split": ["test"] * len(image_names)}
+    pq.write_table(pa.table(images), folder / "annotations/images.parquet")
+    identity = pa.nulls(len(owners), pa.int64()) if caption_ids is None else pa.array(caption_ids)
+    captions = pa.table({"image": owners, "split": ["test"] * len(owners), "caption_id": identity})
+    pq.write_table(captions, folder / "annotations/captions.parquet")
+    return folder
+
+
+def names(images: np.ndarray) -> list[str]:
+    return [f"COCO_val2014_{image:012d}.jpg" for image in images]
+
+
+def test_ids_come_from_the_data(ids, ground_truth, tmp_path):
+    """In any order of images, and with the sixth captions that Karpathy's file has and the package does not know."""
+    images, captions, _ = ids
+    order = np.random.default_rng(0).permutation(5000)
+    caption_order = np.concatenate([np.append(np.arange(5 * i, 5 * i + 5), -1) for i in order])
+    place = np.empty(5000, dtype=np.int64)
+    place[order] = np.arange(5000)
+    owner = np.repeat(np.arange(5000), 6)
+    given = np.where(caption_order < 0, 10**8 + np.arange(len(caption_order)), captions[caption_order])
+    for caption_ids in (given, None):
+        folder = annotations(tmp_path / str(caption_ids is None), names(images[order]), owner, caption_ids)
+        found = coco_ids(DatasetFolder(folder), ground_truth.coco_ids, ground_truth.coco_gts["t2i"])
+        assert np.array_equal(found[0], images[order])
+        assert np.array_equal(found[1], np.flatnonzero(caption_order >= 0))
+        assert np.array_equal(found[2], captions[caption_order[caption_order >= 0]])
+        assert found[3].startswith("the data has no caption ids" if caption_ids is None else "caption ids from")
+
+
+def test_another_test_split_is_refused(ids, ground_truth, tmp_path):
+    images, captions, owners = ids
+    cases = {
+        "has 5,000 test images, of which 4,999 are among the 5,000 of Karpathy's COCO test, for instance not cat.jpg": (
+            [*names(images[:-1]), "cat.jpg"], owners, captions,
+        ),
+        "has 1,000 test images, of which 1,000 are among": (names(images[:1000]), owners[:5000], captions[:5000]),
+        "has 24,999 test captions, of which 24,999 are among the 25,000": (names(images), owners[:-1], captions[:-1]),
+    }  # fmt: skip
+    for number, (sentence, (image_names, owner, caption_ids)) in enumerate(cases.items()):
+        folder = DatasetFolder(annotations(tmp_path / str(number), image_names, owner, caption_ids))
+        with pytest.raises(DataError, match=sentence):
+            coco_ids(folder, ground_truth.coco_ids, ground_truth.coco_gts["t2i"])
+
+
+def test_the_protocol_names_the_package():
+    assert "eccv_caption {version}" in eccv_caption.COCO
