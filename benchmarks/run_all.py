@@ -15,6 +15,7 @@ PROGRAMS = [
     "demo_run",
     "metrics_start_up",
     "recall_at_k",
+    "published_benchmarks",
     "converting",
     "writing_shards",
     "loading_images",

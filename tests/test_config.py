@@ -106,8 +106,34 @@ def test_command_line_values_are_read_as_yaml():
 
 def test_null_drops_an_experiment_but_not_all(mapping):
     assert list(load(changed(mapping, "experiments.csa", None)).active_experiments) == ["contrastive", "usa", "cusa"]
-    with pytest.raises(ConfigurationError, match="all are null"):
+    with pytest.raises(ConfigurationError, match="all are null and there is no checkpoint"):
         load({**mapping, "experiments": dict.fromkeys(mapping["experiments"])})
+
+
+def test_baselines_are_not_trained(mapping):
+    mapping["experiments"]["teachers"] = {"baseline": "teachers"}
+    configuration = load(mapping)
+    assert "teachers" not in configuration.active_experiments
+    towers = configuration.student_of("teachers").towers
+    assert towers.dimension is None
+    assert not towers.image.trainable
+    assert towers.image.folder == configuration.teachers.image.folder
+    alone = load({**mapping, "experiments": {"teachers": {"baseline": "teachers"}}})
+    assert list(alone.baselines) == ["teachers"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "sentence"),
+    [
+        ({"baseline": "zero_shot", "contrastive": {}}, "baseline zero_shot is not trained; leave out its losses"),
+        ({"baseline": "zero_shot"}, "experiments.mine: a pair of towers has random projections before training"),
+        ({"baseline": "teachers", "student": {"name": "x"}}, "baseline teachers has the teachers for a student"),
+    ],
+)
+def test_impossible_baselines(mapping, experiment, sentence):
+    mapping["experiments"]["mine"] = experiment
+    with pytest.raises(ConfigurationError, match=sentence):
+        load(mapping)
 
 
 def test_a_benchmark_without_data_for_it_is_refused(mapping):

@@ -57,7 +57,7 @@ ORDER = [
     ["benchmarks"],
     ["summary"],
     ["report"],
-    ["init", "check"],
+    ["init", "check", "datasets"],
     ["cli"],
 ]
 
@@ -79,7 +79,7 @@ def test_imports_point_one_way():
 
 def test_scripts_are_small_and_have_help():
     scripts = sorted((ROOT / "workflow/scripts").glob("*.py"))
-    assert len(scripts) == 11
+    assert len(scripts) == 13
     for script in scripts:
         statements = [line for line in script.read_text().splitlines() if line.strip()]
         assert len(statements) <= 45, script

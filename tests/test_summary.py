@@ -50,7 +50,9 @@ def test_files_and_what_was_skipped(tmp_path):
         paths.append(tmp_path / f"{number}.json")
         write_json(paths[-1], content)
     write_json(tmp_path / "problems.json", {"skipped": {"missing_image": 3, "empty_caption": 1}})
-    summarise(paths, tmp_path, tmp_path / "s.parquet", tmp_path / "s.md")
+    summarise(
+        paths, tmp_path, tmp_path / "s.parquet", tmp_path / "s.md", tmp_path / "s.tex", "contrastive", {"cub": "gone."}
+    )
     assert pq.read_table(tmp_path / "s.parquet").num_rows == 5
     text = (tmp_path / "s.md").read_text()
     assert "| cusa | **20.0 ± 0.0** | **2.5 ± 0.7** |" in text

@@ -17,7 +17,7 @@ import yaml
 
 from cusa.annotations import IMAGES, read_table, split_rows
 from cusa.benchmarks import evaluate
-from cusa.config import ImageModel, LossConfiguration, load, validate
+from cusa.config import ImageModel, ImageTextRetrieval, LossConfiguration, load, validate
 from cusa.embeddings import embed
 from cusa.errors import ConfigurationError, DataError
 from cusa.files import read_json
@@ -540,7 +540,8 @@ def test_an_imported_checkpoint_is_a_run_that_benchmarks_work_on(shapes_data, cl
     run, folder = tmp_path / "runs/theirs/seed23", DatasetFolder(shapes_data)
     import_checkpoint(path, run, "shapes", str(clip_of_64))
     embed(run, folder, "test", run / "embeddings/test")
-    evaluate("itr", folder, run, run / "benchmarks/itr.json")
+    queries = run / "benchmarks/itr.queries.npz"
+    evaluate("itr", folder, run, run / "benchmarks/itr.json", queries, ImageTextRetrieval())
     result = read_json(run / "benchmarks/itr.json")
     assert result["experiment"] == "theirs"
     assert 0 <= result["metrics"]["rsum"] <= 600

@@ -2,6 +2,7 @@
 
 cusa init data/captions.csv
 cusa check mine.yaml
+cusa datasets config/coco.yaml
 cusa import-config cusa.yaml --output published.yaml
 cusa import-features train_unicom.npy --data results/coco --split train
 cusa import-checkpoint checkpoint_best.pth --run results/coco/runs/published/seed23 --dataset coco --student ViT-B/32
@@ -41,6 +42,10 @@ def _main() -> None:
     one.add_argument("files", nargs="*", type=Path, help="YAML files, laid on config/config.yaml in this order")
     one.add_argument("--all", action="store_true", help="decode every image, not 500 of them")
     one.set_defaults(call=_check)
+
+    one = commands.add_parser("datasets", help="where each benchmark's data come from, and what of them is there")
+    one.add_argument("files", nargs="*", type=Path, help="YAML files, laid on config/config.yaml in this order")
+    one.set_defaults(call=_datasets)
 
     one = commands.add_parser("import-config", help="a published YAML file -> an overlay for --configfile")
     one.add_argument("file", type=Path)
@@ -101,14 +106,14 @@ def _write_new(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _merged(given: list[Path]) -> dict[str, Any]:
+    """config/config.yaml, where there is one, and the given files on top of it."""
     import yaml
 
-    from cusa.check import check, require_sound
     from cusa.config import merge
 
     default = Path("config/config.yaml")
-    files, mapping = list(arguments.files), dict[str, Any]()
+    files, mapping = list(given), dict[str, Any]()
     if default.is_file() and default.resolve() not in [path.resolve() for path in files]:
         files.insert(0, default)
     for path in files:
@@ -116,8 +121,25 @@ def _check(arguments: argparse.Namespace) -> None:
             mapping = merge(mapping, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
         except (OSError, yaml.YAMLError) as error:
             raise ConfigurationError(f"{path} cannot be read as YAML: {error}") from None
+    return mapping
+
+
+def _datasets(arguments: argparse.Namespace) -> None:
+    from cusa.config import Benchmarks
+    from cusa.datasets import look
+
+    marks = {None: "-   ", True: "ok  ", False: "MEND"}
+    for data in look(validate(Benchmarks, _merged(arguments.files).get("benchmarks") or {})):
+        sys.stdout.write(f"{marks[data.sound]}  {data.title} ({data.key})\n")
+        details = {"from": data.source, "layout": data.layout, "found": f"{data.place or ''} {data.found}".strip()}
+        sys.stdout.writelines(f"      {name + ':':8} {text}\n" for name, text in details.items())
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from cusa.check import check, require_sound
+
     findings = []
-    for finding in check(mapping, arguments.all):
+    for finding in check(_merged(arguments.files), arguments.all):
         sys.stdout.write(f"{'ok  ' if finding.sound else 'MEND'}  {finding.what}: {finding.found}\n")
         sys.stdout.flush()
         findings.append(finding)

@@ -372,6 +372,13 @@ class Teachers(Section):
     image: ImageModel
     text: TextModel
 
+    @property
+    def as_student(self) -> Student:
+        """The teachers as a pair of frozen towers without projections, to be scored within each modality."""
+        image = ImageTower(**self.image.model_dump(), trainable=False)
+        text = TextTower(**self.text.model_dump(), trainable=False)
+        return Student(towers=Towers(image=image, text=text, dimension=None))
+
 
 class ImageTower(ImageModel):
     """The image side of a pair of towers."""
@@ -400,7 +407,10 @@ class Towers(Section):
 
     image: ImageTower
     text: TextTower
-    dimension: Count = Field(default=256, description="Dimensions of the space both towers are projected to.")
+    dimension: Count | None = Field(
+        default=256,
+        description="Dimensions of the space both towers are projected to; null projects none (and trains nothing).",
+    )
 
 
 class Student(Section):
@@ -519,10 +529,6 @@ class LossConfiguration(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> LossConfiguration:
-        if self.contrastive is None and self.cross_softlabel is None and self.uni_softlabel is None:
-            raise ValueError(
-                "every loss is off; give at least one of contrastive, cross_softlabel, uni_softlabel ({} is enough)"
-            )
         if self.uni_softlabel is not None and self.cross_softlabel is None:
             for key in ("temperature", "teacher_temperature"):
                 if getattr(self.uni_softlabel, key) == "cross":
@@ -605,10 +611,30 @@ class Train(Section):
 class Experiment(LossConfiguration):
     """One row of the table of experiments."""
 
+    baseline: Literal["zero_shot", "teachers"] | None = Field(
+        default=None,
+        description="Scored without training: `zero_shot` is the student as it is loaded, without heads; `teachers` "
+        "are the two teachers themselves, on the benchmarks within one modality. null trains.",
+    )
+
     student: Student | None = Field(default=None, description="A student of its own; null takes the common one.")
     train: dict[str, Any] | None = Field(
         default=None, description="Keys of `train` that differ for this experiment; null takes the common recipe."
     )
+
+    @model_validator(mode="after")
+    def _trained_or_baseline(self) -> Self:
+        has_loss = any(getattr(self, name) is not None for name in LossConfiguration.model_fields)
+        if self.baseline is None and not has_loss:
+            raise ValueError(
+                "every loss is off; give at least one of contrastive, cross_softlabel, uni_softlabel ({} is enough), "
+                "or a baseline"
+            )
+        if self.baseline is not None and (has_loss or self.train is not None):
+            raise ValueError(f"baseline {self.baseline} is not trained; leave out its losses and `train`")
+        if self.baseline == "teachers" and self.student is not None:
+            raise ValueError("baseline teachers has the teachers for a student; leave out `student`")
+        return self
 
     @property
     def losses(self) -> LossConfiguration:
@@ -652,6 +678,10 @@ class ImageTextRetrieval(BenchmarkSection):
 class ExtendedPositives(BenchmarkSection):
     """Retrieval with every right answer counted: of data that list them, or ECCV Caption's for Karpathy's COCO test."""
 
+    ground_truth: Literal["dataset", "coco"] = Field(
+        default="dataset",
+        description="`dataset`: what the data set lists; `coco`: the package eccv_caption's, for Karpathy's COCO test.",
+    )
     pmrp_files: str | None = Field(
         default=None,
         description="Folder with pm_image_to_caption.json and pm_caption_to_image.json, for PMRP on COCO.",
@@ -732,8 +762,13 @@ class Benchmarks(Section):
         return self
 
 
+WITHOUT_DATASET = {
+    "eccv_caption": "set ground_truth: coco for Karpathy's COCO test",
+    "image_retrieval": "name labelled images (config/README.md)",
+    "sts": "name sentence pairs (config/README.md)",
+}
 # What a benchmark takes from the data set itself, where nothing else is named for it.
-NEEDED_OF_DATASET = {"image_retrieval": "variants", "sts": "sentence_pairs"}
+NEEDED_OF_DATASET = {"eccv_caption": "extended_positives", "image_retrieval": "variants", "sts": "sentence_pairs"}
 
 
 class Gallery(Section):
@@ -751,6 +786,9 @@ class Report(Section):
     """The HTML page."""
 
     gallery: Gallery = Gallery()
+    reference: Name | None = Field(
+        default="contrastive", description="Experiment that the others are compared with; null compares with none."
+    )
 
 
 class Checkpoint(Section):
@@ -792,23 +830,33 @@ class Configuration(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Configuration:
-        if not self.active_experiments:
-            raise ValueError("experiments: all are null; leave at least one")
+        if not (self.active_experiments or self.baselines or self.active_checkpoints):
+            raise ValueError("experiments: all are null and there is no checkpoint; leave at least one")
         if self.dataset.name == "benchmark-data":
             raise ValueError("dataset.name: `benchmark-data` is the folder of the benchmarks' own data; take another")
-        if both := sorted(set(self.active_experiments) & set(self.active_checkpoints)):
+        if both := sorted(set(self.experiments) & set(self.active_checkpoints)):
             raise ValueError(f"checkpoints: {both} are names of experiments too; rename them")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} repeats a seed; each is trained once")
         impossible = [
             f"benchmarks.{benchmark} needs {data.replace('_', ' ')}, which the format `{self.dataset.format}` does not "
-            f"provide; name data of its own (config/README.md), or set benchmarks.{benchmark}: null"
+            f"provide; {WITHOUT_DATASET[benchmark]}, or set benchmarks.{benchmark}: null"
             for benchmark, data in NEEDED_OF_DATASET.items()
             if (section := getattr(self.benchmarks, benchmark)) is not None
-            and not section.places
+            and not (section.places or getattr(section, "ground_truth", "dataset") == "coco")
             and data not in self.dataset.provides
         ]
+        for name, baseline in self.baselines.items():
+            if baseline.baseline == "zero_shot" and self.student_of(name).towers is not None:
+                impossible.append(
+                    f"experiments.{name}: a pair of towers has random projections before training, so there is no "
+                    "zero_shot; give it a student with a `name`"
+                )
         for name in self.active_experiments:
+            if (towers := self.student_of(name).towers) is not None and towers.dimension is None:
+                impossible.append(
+                    f"experiments.{name}: towers.dimension is null, so nothing can be trained; give a number"
+                )
             try:
                 self.recipe(name)
             except ConfigurationError as error:
@@ -827,7 +875,11 @@ class Configuration(Section):
         """The student of an experiment or of a checkpoint."""
         if run in self.active_checkpoints:
             return Student(name=self.active_checkpoints[run].student)
-        return self.active_experiments[run].student or self.student
+        if (baseline := self.baselines.get(run)) is not None and baseline.baseline == "teachers":
+            return self.teachers.as_student
+        experiment = self.experiments[run]
+        assert experiment is not None
+        return experiment.student or self.student
 
     def recipe(self, experiment: str) -> Train:
         """The training recipe of an experiment: the common one with its own keys laid on top."""
@@ -836,12 +888,19 @@ class Configuration(Section):
 
     @property
     def active_experiments(self) -> dict[str, Experiment]:
-        """The experiments that are not null."""
-        return {name: experiment for name, experiment in self.experiments.items() if experiment is not None}
+        """The experiments that are trained: those that are not null, nor baselines."""
+        named = {name: experiment for name, experiment in self.experiments.items() if experiment is not None}
+        return {name: experiment for name, experiment in named.items() if experiment.baseline is None}
+
+    @property
+    def baselines(self) -> dict[str, Experiment]:
+        """The experiments that are scored without training."""
+        named = {name: experiment for name, experiment in self.experiments.items() if experiment is not None}
+        return {name: experiment for name, experiment in named.items() if experiment.baseline is not None}
 
     def run(self, experiment: str, seed: int) -> RunConfiguration:
         """What one training run depends on, and nothing else."""
-        chosen = self.active_experiments[experiment]
+        chosen = self.active_experiments.get(experiment) or self.baselines[experiment]
         return RunConfiguration(
             dataset=self.dataset.name,
             experiment=experiment,
@@ -849,7 +908,7 @@ class Configuration(Section):
             student=self.student_of(experiment),
             losses=chosen.losses,
             teachers=self.teachers if chosen.needs_teachers else None,
-            train=self.recipe(experiment),
+            train=self.train if experiment in self.baselines else self.recipe(experiment),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from cusa.files import read_json, whole_file
 from cusa.images import open_rgb
 from cusa.layout import DatasetFolder
 from cusa.shards import ShardReader
-from cusa.summary import benchmark_tables, skipped_sentence
+from cusa.summary import DIFFERENCES, benchmark_tables, skipped_sentence
 
 THUMBNAIL = 112
 GALLERY_SEED = 0
@@ -66,7 +67,9 @@ def render(
     """
     import jinja2
 
-    rows = pq.read_table(summary).to_pylist()
+    table = pq.read_table(summary)
+    rows = table.to_pylist()
+    left_out: dict[str, str] = json.loads((table.schema.metadata or {}).get(b"left_out", b"{}"))
     drawings = {
         "validation": _draw_history(
             runs,
@@ -90,7 +93,9 @@ def render(
     captions = read_table(folder.annotations, CAPTIONS, ["split"])
     page = environment.get_template("report.html.jinja").render(
         dataset=rows[0]["dataset"] if rows else folder.root.name,
-        tables=benchmark_tables(rows),
+        tables=benchmark_tables(rows, left_out),
+        differences=DIFFERENCES,
+        left_out=left_out,
         figures={name: _inline(drawing) for name, drawing in drawings.items()},
         text_queries=_text_queries(folder, shown, gallery),
         image_queries=_image_queries(folder, shown, gallery),
@@ -123,6 +128,8 @@ def _run_row(experiment: str, path: Path) -> dict[str, Any]:
 
 def _text_queries(folder: DatasetFolder, models: Mapping[str, Run], gallery: Gallery) -> list[Query]:
     """Captions of distinct test images, drawn with a fixed seed, not chosen."""
+    if not models:
+        return []
     captions = read_table(folder.annotations, CAPTIONS, ["caption", "image", "split"])
     rows = split_rows(captions, "test")
     texts = [captions["caption"][int(row)].as_py() for row in rows]
@@ -155,6 +162,8 @@ def _text_queries(folder: DatasetFolder, models: Mapping[str, Run], gallery: Gal
 
 def _image_queries(folder: DatasetFolder, models: Mapping[str, Run], gallery: Gallery) -> list[Query]:
     """Pictures of distinct labels, drawn with a fixed seed; the test split where the data has no labelled images."""
+    if not models:
+        return []
     images = read_table(folder.annotations, IMAGES, ["split", "label"])
     labelled = all((run.folder / "embeddings/variants").is_dir() for run in models.values())
     split = "variants" if labelled else "test"
@@ -283,7 +292,8 @@ def _panels(count: int, height: float = 2.8) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(3.6 * max(count, 1), height), layout=ConstrainedLayoutEngine(w_pad=0.12))
+    count = max(count, 1)  # where nothing was trained here, an empty panel
+    figure = Figure(figsize=(3.6 * count, height), layout=ConstrainedLayoutEngine(w_pad=0.12))
     figure.patch.set_alpha(0)
     panels = list(np.atleast_1d(figure.subplots(1, count)))
     for axes in panels:

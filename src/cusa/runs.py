@@ -17,7 +17,7 @@ from torch import Tensor
 from cusa import __version__
 from cusa.config import RunConfiguration, validate
 from cusa.errors import DataError
-from cusa.files import read_json, whole_file
+from cusa.files import read_json, sha256_of_file, whole_file, write_json
 from cusa.student import FrozenDimensions, Student, build_student
 
 WEIGHTS = "best.safetensors"
@@ -66,6 +66,35 @@ def read_run(folder: str | Path) -> RunConfiguration:
     if not path.is_file():
         raise DataError(f"{path} does not exist; run `snakemake models` first.")
     return validate(RunConfiguration, read_json(path)["configuration"])
+
+
+def write_baseline(folder: str | Path, configuration: RunConfiguration) -> None:
+    """Make a run folder of a student as it is before training, on which `embed` and every benchmark work.
+
+    The configuration has no loss, so the student has no heads and its features themselves are scored.
+    """
+    folder = Path(folder)
+    student = build_student(configuration.student, configuration.losses)
+    tensors = {f"{STUDENT_PREFIX}{name}": tensor for name, tensor in student.state_dict().items()}
+    # The teachers as a pair of towers have no weights of their own, and a file without a tensor cannot be read.
+    save_weights(folder / WEIGHTS, tensors | {"trained": torch.tensor(False)}, {})
+    write_history(folder / HISTORY, [{"kind": "baseline", "epoch": 0, "step": 0}])
+    write_json(
+        folder / RUN,
+        {
+            "schema": SCHEMA,
+            "configuration": configuration.model_dump(mode="json"),
+            "selected_epoch": -1,
+            "selected_because": "not trained",
+            "temperatures": {},
+            "epochs": 0,
+            "processes": 0,
+            "device": "not trained",
+            "seconds": 0.0,
+            "weights_sha256": sha256_of_file(folder / WEIGHTS),
+            "versions": versions(),
+        },
+    )
 
 
 def write_history(path: str | Path, rows: list[dict[str, Any]]) -> None:

@@ -206,7 +206,7 @@ class TowerPair(Backbone):
 
     def __init__(self, towers: config.Towers, max_tokens: int, frozen: FrozenDimensions) -> None:
         super().__init__()
-        self.dimension = towers.dimension
+        self.dimension = towers.dimension or 0
         self.max_tokens = max_tokens
         self.image_tower: ImageEncoder | None = None
         self.text_tower: TextEncoder | None = None
@@ -299,7 +299,9 @@ def build_student(
     return Student(backbone, losses)
 
 
-def _projection(dimension: int, target: int) -> nn.Linear:
+def _projection(dimension: int, target: int | None) -> nn.Module:
+    if target is None:
+        return nn.Identity()
     linear = nn.Linear(dimension, target, bias=False)
     nn.init.normal_(linear.weight, std=dimension**-0.5)
     return linear

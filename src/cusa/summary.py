@@ -1,18 +1,21 @@
-"""All benchmarks x experiments in one table, mean and spread over seeds, as Parquet and Markdown."""
+"""All benchmarks x experiments in one table: spread over seeds, differences, published figures beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cusa.annotations import PROBLEMS
 from cusa.files import read_json, whole_file
-from cusa.metrics import mean_and_spread
+from cusa.metrics import mean_and_spread, paired_interval
+from cusa.sources.labelled_images import ARCHIVES
 
 TITLES = {
     "itr": "Image-text retrieval",
@@ -20,11 +23,23 @@ TITLES = {
     "image_retrieval": "Image retrieval",
     "sts": "Semantic textual similarity",
 }
+# Where several data sets are scored, one table shows this metric of each; the others are in summary.parquet.
+MAIN_METRIC = {"image_retrieval": "r1", "sts": "spearman"}
+DATA_TITLES = {
+    **{name: archive.title for name, archive in ARCHIVES.items()},
+    "folds": "mean over folds",
+    "coco_1k": "COCO 1K, mean of five folds",
+    "coco_5k": "COCO 5K",
+    "cxc": "CxC",
+    "stsb": "STS-B",
+    "sickr": "SICK-R",
+}
 METRIC_TITLES = {
     "rsum": "rsum",
     "r_mean": "mean",
     "rprecision": "R-Precision",
     "map_at_r": "mAP@R",
+    "pmrp": "PMRP",
     "spearman": "Spearman",
     "pearson": "Pearson",
     "median_rank": "median rank",
@@ -33,115 +48,264 @@ SCHEMA = pa.schema(
     [
         ("dataset", pa.string()),
         ("benchmark", pa.string()),
+        ("data", pa.string()),
         ("metric", pa.string()),
         ("experiment", pa.string()),
         ("mean", pa.float64()),
         ("std", pa.float64()),
         ("seeds", pa.list_(pa.int64())),
         ("values", pa.list_(pa.float64())),
+        ("reference", pa.string()),
+        ("difference", pa.float64()),
+        ("difference_low", pa.float64()),
+        ("difference_high", pa.float64()),
+        ("published", pa.float64()),
         ("n_queries", pa.int64()),
         ("n_gallery", pa.int64()),
         ("protocol", pa.string()),
     ]
 )
+Cells = list[tuple[str, bool]]
 
 
 @dataclass(frozen=True)
 class BenchmarkTable:
-    """One benchmark for people: a row an experiment, a column a metric, cells as text, the best of a column marked."""
+    """One benchmark for people: a row an experiment, a column a metric, cells as text, the best of a column marked.
+
+    `differences` has a row for each experiment but the reference, `published` one for each with published figures.
+    """
 
     title: str
     protocols: list[str]
     size: str
     columns: list[str]
-    rows: list[tuple[str, list[tuple[str, bool]]]]
+    rows: list[tuple[str, Cells]]
+    differences: list[tuple[str, Cells]] = field(default_factory=list)
+    published: list[tuple[str, Cells]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def summarise(
-    results: Sequence[str | Path], annotations: str | Path, parquet: str | Path, markdown: str | Path
+    results: Sequence[str | Path],
+    annotations: str | Path,
+    parquet: str | Path,
+    markdown: str | Path,
+    latex: str | Path,
+    reference: str | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> None:
-    """Collect the benchmarks' JSON files into one Parquet table and one Markdown page."""
+    """Collect the benchmarks' JSON files into one Parquet table, one Markdown page and LaTeX tables.
+
+    Differences are to the experiment `reference`, where there is one; their 95 % intervals are by a paired bootstrap
+    over queries, from the {benchmark}.queries.npz beside each JSON. `left_out` says, by name, what could not be scored.
+    """
     rows = summary_rows(read_json(path) for path in results)
+    add_differences(rows, _outcomes(results), reference)
     with whole_file(parquet) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
+        metadata = {"left_out": json.dumps(dict(left_out or {}))}
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata)), temporary)
+    tables = benchmark_tables(rows, left_out or {})
     skipped = read_json(Path(annotations) / PROBLEMS)["skipped"]
     with whole_file(markdown) as temporary:
-        temporary.write_text(to_markdown(benchmark_tables(rows), skipped), encoding="utf-8")
+        temporary.write_text(to_markdown(tables, skipped, left_out or {}), encoding="utf-8")
+    with whole_file(latex) as temporary:
+        temporary.write_text(to_latex(tables), encoding="utf-8")
 
 
-def summary_rows(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a (benchmark, metric, experiment), in the order of the results."""
-    grouped: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+def summary_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a (benchmark, data, metric, experiment), in the order of the results."""
+    grouped: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for result in results:
         for metric in result["metrics"]:
             grouped.setdefault((result["benchmark"], metric, result["experiment"]), []).append(result)
-    return [
-        {
-            "dataset": members[0]["dataset"],
-            "benchmark": benchmark,
-            "metric": metric,
-            "experiment": experiment,
-            **mean_and_spread([member["metrics"][metric] for member in members]),
-            "seeds": [member["seed"] for member in members],
-            "values": [member["metrics"][metric] for member in members],
-            "n_queries": members[0]["n_queries"],
-            "n_gallery": members[0]["n_gallery"],
-            "protocol": members[0]["protocol"],
-        }
-        for (benchmark, metric, experiment), members in grouped.items()
-    ]
-
-
-def benchmark_tables(rows: Sequence[dict[str, Any]]) -> list[BenchmarkTable]:
-    """The rows of `summary_rows` as one table a benchmark."""
-    tables = []
-    for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
-        mine = [row for row in rows if row["benchmark"] == benchmark]
-        metrics = list(dict.fromkeys(row["metric"] for row in mine))
-        cells = {(row["experiment"], row["metric"]): row for row in mine}
-        best = {
-            metric: (min if metric.endswith("median_rank") else max)(
-                round(row["mean"], 1) for row in mine if row["metric"] == metric
-            )
-            for metric in metrics
-        }
-        experiments = dict.fromkeys(row["experiment"] for row in mine)
-        tables.append(
-            BenchmarkTable(
-                title=TITLES.get(benchmark, benchmark),
-                protocols=list(dict.fromkeys(f"{row['experiment']}: {row['protocol']}" for row in mine)),
-                size=f"{mine[0]['n_queries']:,} queries, {mine[0]['n_gallery']:,} in the gallery",
-                columns=[metric_title(metric) for metric in metrics],
-                rows=[
-                    (
-                        experiment,
-                        [
-                            (_cell(row), round(row["mean"], 1) == best[metric])
-                            if (row := cells.get((experiment, metric)))
-                            else ("not computed", False)
-                            for metric in metrics
-                        ],
-                    )
-                    for experiment in experiments
-                ],
-            )
+    rows = []
+    for (benchmark, metric, experiment), members in grouped.items():
+        data, _, name = metric.rpartition("/")
+        queries, gallery = members[0].get("sizes", {}).get(data, (members[0]["n_queries"], members[0]["n_gallery"]))
+        rows.append(
+            {
+                "dataset": members[0]["dataset"],
+                "benchmark": benchmark,
+                "data": data,
+                "metric": name,
+                "experiment": experiment,
+                **mean_and_spread([member["metrics"][metric] for member in members]),
+                "seeds": [member["seed"] for member in members],
+                "values": [member["metrics"][metric] for member in members],
+                "published": members[0].get("published", {}).get(metric),
+                "n_queries": queries,
+                "n_gallery": gallery,
+                "protocol": members[0]["protocol"],
+            }
         )
-    return tables
+    return rows
 
 
-def to_markdown(tables: Sequence[BenchmarkTable], skipped: dict[str, int]) -> str:
+Outcomes = dict[tuple[str, str], dict[str, np.ndarray]]
+
+
+def _outcomes(results: Sequence[str | Path]) -> Outcomes:
+    """What each query contributes, by (benchmark, experiment) and metric, mean over seeds."""
+    found: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
+    for path in map(Path, results):
+        queries, about = path.with_suffix(".queries.npz"), read_json(path)
+        if queries.is_file():
+            with np.load(queries, allow_pickle=False) as arrays:
+                found.setdefault((about["benchmark"], about["experiment"]), []).append(dict(arrays))
+    return {
+        key: {metric: np.mean([seed[metric] for seed in seeds], axis=0) for metric in seeds[0]}
+        for key, seeds in found.items()
+    }
+
+
+def add_differences(rows: Sequence[dict[str, Any]], outcomes: Outcomes, reference: str | None) -> None:
+    """Complete `rows` by the difference of each mean to the reference's, with its interval where queries have outcomes.
+
+    Medians, sums and correlations are no means over queries; their differences have no interval.
+    """
+    means = {(row["benchmark"], row["data"], row["metric"]): row for row in rows if row["experiment"] == reference}
+    for row in rows:
+        other = means.get((row["benchmark"], row["data"], row["metric"]))
+        if other is None or row["experiment"] == reference:
+            continue
+        row |= {"reference": reference, "difference": row["mean"] - other["mean"]}
+        metric = f"{row['data']}/{row['metric']}".lstrip("/")
+        first, second = (
+            outcomes.get((row["benchmark"], name), {}).get(metric) for name in (reference or "", row["experiment"])
+        )
+        if first is not None and second is not None and first.shape == second.shape:
+            _, row["difference_low"], row["difference_high"] = paired_interval(first, second)
+
+
+def benchmark_tables(
+    rows: Sequence[Mapping[str, Any]], left_out: Mapping[str, str] | None = None
+) -> list[BenchmarkTable]:
+    """The rows of `summary_rows` as one table a benchmark and data set, or one of their main metric."""
+    grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        benchmark, data = row["benchmark"], row["data"]
+        if data and benchmark in MAIN_METRIC:
+            if row["metric"] != MAIN_METRIC[benchmark]:
+                continue
+            data = "*"
+        grouped.setdefault((benchmark, data), []).append(row)
+    everyone = list(dict.fromkeys(row["experiment"] for row in rows))
+    return [_table(*key, members, everyone, left_out or {}) for key, members in grouped.items()]
+
+
+def _table(
+    benchmark: str, data: str, rows: list[Mapping[str, Any]], everyone: list[str], left_out: Mapping[str, str]
+) -> BenchmarkTable:
+    def column_of(row: Mapping[str, Any]) -> str:
+        return str(row["data"] if data == "*" else row["metric"])
+
+    columns = list(dict.fromkeys(map(column_of, rows)))
+    cells = {(row["experiment"], column_of(row)): row for row in rows}
+    best = {
+        column: (min if column.endswith("median_rank") else max)(
+            round(row["mean"], 1) for row in rows if column_of(row) == column
+        )
+        for column in columns
+    }
+
+    def shown(experiment: str, text: Any, mark: bool = False) -> Cells:
+        found = [(cells.get((experiment, column)), column) for column in columns]
+        return [
+            (text(row), mark and round(row["mean"], 1) == best[column]) if row else (NOT_COMPUTED, False)
+            for row, column in found
+        ]
+
+    present = [name for name in everyone if any(row["experiment"] == name for row in rows)]
+    absent = {name: left_out.get(f"{name}, {benchmark}") for name in everyone if name not in present}
+    compared = [name for name in present if any(cells[key].get("reference") for key in cells if key[0] == name)]
+    printed = [
+        name for name in present if any(cells[key].get("published") is not None for key in cells if key[0] == name)
+    ]
+    title = TITLES.get(benchmark, benchmark)
+    if data == "*":
+        title += f", {metric_title(MAIN_METRIC[benchmark])} of each data set"
+    elif data:
+        title += f": {data_title(data)}"
+    sizes = {column_of(row): (row["n_queries"], row["n_gallery"]) for row in rows if row["data"] != "average"}
+    if data == "*":
+        size = "Queries: " + ", ".join(f"{data_title(name)} {queries:,}" for name, (queries, _) in sizes.items())
+    else:
+        size = f"{rows[0]['n_queries']:,} queries, {rows[0]['n_gallery']:,} in the gallery"
+    return BenchmarkTable(
+        title=title,
+        protocols=list(dict.fromkeys(f"{row['experiment']}: {row['protocol']}" for row in rows)),
+        size=size,
+        columns=[data_title(column) if data == "*" else metric_title(column) for column in columns],
+        rows=[(name, shown(name, _cell, mark=True)) for name in present],
+        differences=[(f"{name} - {_reference(rows, name)}", shown(name, _difference)) for name in compared],
+        published=[(f"{name}, published", shown(name, _published)) for name in printed],
+        notes=[f"{name}: {NOT_COMPUTED}. {why}" for name, why in absent.items() if why],
+    )
+
+
+NOT_COMPUTED = "not computed"
+
+
+def _reference(rows: Sequence[Mapping[str, Any]], experiment: str) -> str:
+    return next(str(row["reference"]) for row in rows if row["experiment"] == experiment and row.get("reference"))
+
+
+def to_markdown(
+    tables: Sequence[BenchmarkTable], skipped: dict[str, int], left_out: Mapping[str, str] | None = None
+) -> str:
     """The tables as GitHub Markdown, best values bold, and what was left out of the data."""
     lines = []
     for table in tables:
         lines += [f"## {table.title}", "", f"{table.size}.", ""]
         lines.append("| experiment | " + " | ".join(table.columns) + " |")
         lines.append("|---|" + "---:|" * len(table.columns))
-        for experiment, cells in table.rows:
+        for name, cells in [*table.rows, *table.differences, *table.published]:
             shown = [f"**{text}**" if best else text for text, best in cells]
-            lines.append(f"| {experiment} | " + " | ".join(shown) + " |")
-        lines.append("")
+            lines.append(f"| {name} | " + " | ".join(shown) + " |")
+        lines += ["", *(f"{note}\n" for note in table.notes)]
+    if any(table.differences for table in tables):
+        lines += [f"{DIFFERENCES}", ""]
+    lines += left_out_sentences(left_out or {})
     lines.append(skipped_sentence(skipped))
     return "\n".join(lines) + "\n"
+
+
+DIFFERENCES = (
+    "Differences have 95 % intervals in brackets, by a paired bootstrap over queries; sums, medians and correlations "
+    "are no means over queries and have none."
+)
+
+
+def to_latex(tables: Sequence[BenchmarkTable]) -> str:
+    """The tables for a paper: booktabs, best values bold. Each is a table environment of its own."""
+    lines = ["% Needs \\usepackage{booktabs}."]
+    for table in tables:
+        lines += ["\\begin{table}", "\\centering", f"\\caption{{{_latex(table.title)}. {_latex(table.size)}.}}"]
+        lines += [f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}", "\\toprule"]
+        lines.append(" & ".join(["experiment", *map(_latex, table.columns)]) + " \\\\")
+        for group in (table.rows, table.differences, table.published):
+            if group:
+                lines.append("\\midrule")
+            for name, cells in group:
+                shown = [f"\\textbf{{{_latex(text)}}}" if best else _latex(text) for text, best in cells]
+                lines.append(" & ".join([_latex(name), *shown]) + " \\\\")
+        lines += ["\\bottomrule", "\\end{tabular}", "\\end{table}", ""]
+    return "\n".join(lines)
+
+
+def _latex(text: str) -> str:
+    for character, written in LATEX.items():
+        text = text.replace(character, written)
+    return text
+
+
+LATEX = {"&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "±": "$\\pm$"}
+
+
+def left_out_sentences(left_out: Mapping[str, str]) -> list[str]:
+    """One sentence for each thing that was named but could not be scored, as a Markdown list."""
+    lines = [f"- {name}: {why}" for name, why in left_out.items()]
+    return ["Not scored:", "", *lines, ""] if lines else []
 
 
 def skipped_sentence(skipped: dict[str, int]) -> str:
@@ -155,10 +319,28 @@ def skipped_sentence(skipped: dict[str, int]) -> str:
 def metric_title(metric: str) -> str:
     """`t2i_r10` -> `t2i R@10`."""
     direction, _, name = metric.partition("_") if metric.startswith(("i2t_", "t2i_")) else ("", "", metric)
-    title = METRIC_TITLES.get(name) or (f"R@{name[1:]}" if name[1:].isdigit() else name)
+    title = METRIC_TITLES.get(name) or (f"R@{name[1:]}" if name[1:].isdigit() else name.replace("_", " "))
     return f"{direction} {title}".strip()
 
 
-def _cell(row: dict[str, Any]) -> str:
+def data_title(data: str) -> str:
+    """`cub` -> `CUB-200-2011`, `sts12` -> `STS12`."""
+    return DATA_TITLES.get(data) or (data.upper() if data.startswith("sts") else data)
+
+
+def _cell(row: Mapping[str, Any]) -> str:
     spread = f" ± {row['std']:.1f}" if len(row["seeds"]) > 1 else ""
     return f"{row['mean']:.1f}{spread}"
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    if row.get("difference") is None:
+        return ""
+    interval = (
+        "" if row.get("difference_low") is None else f" [{row['difference_low']:+.1f}, {row['difference_high']:+.1f}]"
+    )
+    return f"{row['difference']:+.1f}{interval}"
+
+
+def _published(row: Mapping[str, Any]) -> str:
+    return "" if row.get("published") is None else f"{row['published']:.1f}"

@@ -21,7 +21,16 @@ from torch import Tensor
 
 from cusa import __version__
 from cusa.annotations import IMAGES, read_table, split_rows
-from cusa.config import Contrastive, ImageModel, LossConfiguration, RunConfiguration, Train, UniSoftLabel, validate
+from cusa.config import (
+    Contrastive,
+    Experiment,
+    ImageModel,
+    LossConfiguration,
+    RunConfiguration,
+    Train,
+    UniSoftLabel,
+    validate,
+)
 from cusa.config import Student as StudentSettings
 from cusa.errors import ConfigurationError, DataError
 from cusa.files import DAMAGED, read_tensors, sha256_of_file, whole_file, write_json
@@ -62,7 +71,7 @@ def loss_config(mapping: Mapping[str, Any]) -> LossConfiguration:
             f"the loss_config lacks {error} or holds something else in its place; expected the mapping "
             "`loss_config` of a published YAML file."
         ) from None
-    return validate(LossConfiguration, translated)
+    return validate(Experiment, translated).losses
 
 
 def _contrastive(section: Mapping[str, Any]) -> dict[str, Any]:

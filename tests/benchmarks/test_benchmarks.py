@@ -51,7 +51,14 @@ def run_folder(tmp_path: Path, embeddings: dict[str, np.ndarray], uni: bool = Tr
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, array.astype(np.float32))
     losses = {"contrastive": {}, "cross_softlabel": None, "uni_softlabel": {} if uni else None}
-    configuration = {"dataset": "d", "experiment": "cusa", "seed": 1, "losses": losses, "train": {"select_on": "val"}}
+    configuration = {
+        "dataset": "d",
+        "experiment": "cusa",
+        "seed": 1,
+        "losses": losses,
+        "student": {"name": "ViT-B/32"},
+        "train": {"select_on": "val"},
+    }
     write_json(run / "run.json", {"configuration": configuration, "weights_sha256": "abc"})
     return run
 

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import archives
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +21,7 @@ from conftest import mounted_tmpfs
 from cusa.files import read_json
 
 ROOT = Path(__file__).parents[2]
+
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 
 
@@ -331,3 +333,53 @@ def test_the_demo_in_small_ends_in_a_report(tmp_path):
 def _labels(data: Path) -> list[str]:
     images = pq.read_table(data / "annotations/images.parquet").to_pylist()
     return [image["label"] for image in images if image["split"] == "variants"]
+
+
+def test_benchmarks_on_data_of_their_own(finished, tmp_path, tiny_configuration):
+    """Archives and one's own data beside the data set; what is missing is left out, and the summary says so."""
+    directory = copied(finished, tmp_path)
+    data = tmp_path / "archives"
+    data.mkdir()
+    pairs = [("a red circle", "a blue circle", 2.5), ("a red circle", "a large cross", 1), ("small", "large", 3)]
+    lines = ["first\tsecond\tscore", *(f"{first}\t{second}\t{score}" for first, second, score in pairs)]
+    (data / "mine.tsv").write_text("\n".join(lines) + "\n")
+    images = {"cub": str(archives.cub(data)), "inshop": str(archives.inshop(data)), "sop": str(data / "nowhere")}
+    sentences = {"senteval": str(archives.senteval(data)), "sentence_pairs": {"mine": str(data / "mine.tsv")}}
+    benchmarks = tiny_configuration["benchmarks"] | {
+        "itr": {"folds": 2}, "image_retrieval": images, "sts": sentences,
+    }  # fmt: skip
+    baselines = {"zero_shot": {"baseline": "zero_shot"}, "teachers": {"baseline": "teachers"}}
+    experiments = tiny_configuration["experiments"] | baselines
+    changes = {"benchmarks": benchmarks, "experiments": experiments}
+    config = write(directory, tiny_configuration | changes)
+    plan = planned(snakemake(directory, "--configfile", config, "-n"))
+    # Two data sets of images and two of sentences, for four runs; nothing is trained again.
+    assert plan["embed_benchmark_data"] == 16
+    assert plan["convert_labelled_images"] == plan["convert_sentence_pairs"] == plan["write_benchmark_shards"] == 2
+    assert "train" not in plan
+    assert plan["write_baseline"] == 2
+    assert plan["evaluate_itr"] == 3  # the teachers share no space
+    snakemake(directory, "--configfile", config)
+    results = directory / "results/shapes"
+    found = read_json(results / "runs/cusa/seed23/benchmarks/image_retrieval.json")
+    assert found["sizes"] == {"cub": [4, 3], "inshop": [2, 3]}
+    assert found["protocol"].startswith("uni head")
+    correlations = read_json(results / "runs/cusa/seed23/benchmarks/sts.json")["metrics"]
+    assert {"sts12/spearman", "sts16/pearson_weighted_mean", "average/spearman", "mine/pearson"} <= set(correlations)
+    summary = (results / "summary.md").read_text()
+    assert "nowhere does not exist" in summary
+    assert "teachers: not computed. The two teachers share no space" in summary
+    before = read_json(results / "runs/zero_shot/seed23/benchmarks/itr.json")["protocol"]
+    assert before.startswith("features before the heads (no cross head was trained)")
+    assert "| cusa - contrastive |" in summary
+    assert "\\toprule" in (results / "summary.tex").read_text()
+    assert "nowhere does not exist" in (results / "report/index.html").read_text()
+    assert "Nothing to be done" in snakemake(directory, "--configfile", config)
+
+
+def test_a_benchmark_none_of_whose_data_is_there_is_left_out(finished, tmp_path, tiny_configuration):
+    directory = copied(finished, tmp_path)
+    benchmarks = tiny_configuration["benchmarks"] | {"sts": {"senteval": "no/such/folder"}}
+    config = write(directory, tiny_configuration | {"benchmarks": benchmarks})
+    snakemake(directory, "--configfile", config)
+    assert "- sts, senteval: no/such/folder does not exist" in (directory / "results/shapes/summary.md").read_text()

@@ -17,7 +17,7 @@ environ.update(
     ),
 )
 
-from cusa.benchmarks import data_of
+from cusa.benchmarks import across_modalities, data_of
 from cusa.config import check_files, command_line_values, load
 from cusa.errors import ConfigurationError, DataError
 from cusa.files import require_writable
@@ -35,6 +35,7 @@ RUN = f"{DATA}/runs/{{experiment}}/seed{{seed}}"
 SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
 EXPERIMENTS = list(CONFIGURATION.active_experiments)
 CHECKPOINTS = list(CONFIGURATION.active_checkpoints)
+BASELINES = list(CONFIGURATION.baselines)
 SETTINGS = {
     name: settings
     for name, settings in CONFIGURATION.benchmarks
@@ -50,6 +51,12 @@ LEFT_OUT = {
     f"{benchmark}, {name}": why
     for benchmark, settings in SETTINGS.items()
     for name, why in settings.left_out().items()
+}
+LEFT_OUT |= {
+    f"{run}, {benchmark}": "The two teachers share no space, so no text finds an image."
+    for run, baseline in CONFIGURATION.baselines.items()
+    for benchmark in BENCHMARKS
+    if baseline.baseline == "teachers" and across_modalities(benchmark)
 }
 BENCHMARK_DATA = "results/benchmark-data"
 LABELLED_IMAGES = (
@@ -67,7 +74,7 @@ ON_GPU = CONFIGURATION.train.gpus > 0
 
 wildcard_constraints:
     split="|".join(SPLITS),
-    experiment="|".join(EXPERIMENTS + CHECKPOINTS),
+    experiment="|".join(EXPERIMENTS + CHECKPOINTS + BASELINES),
     seed=r"\d+",
     part=r"\d+",
     model=r"[^/]+",
@@ -90,12 +97,21 @@ def as_json(section):
 def run_files(name):
     """One file of every run, in the order of the tables of experiments and checkpoints; these have one run each."""
     pattern = f"{RUN}/{name}".rstrip("/")
-    runs = [(EXPERIMENTS, CONFIGURATION.seeds), (CHECKPOINTS, CONFIGURATION.seeds[:1])]
+    once = CONFIGURATION.seeds[:1]
+    runs = [(run, CONFIGURATION.seeds) for run in EXPERIMENTS]
+    runs += [(run, once) for run in CHECKPOINTS + BASELINES]
     return [
         path
-        for names, seeds in runs
-        for path in expand(pattern, experiment=names, seed=seeds, benchmark=BENCHMARKS)
+        for run, seeds in runs
+        for path in expand(
+            pattern, experiment=run, seed=seeds, benchmark=benchmarks_of(run)
+        )
     ]
+
+
+def benchmarks_of(run):
+    """The benchmarks that a run is scored on."""
+    return [name for name in BENCHMARKS if f"{run}, {name}" not in LEFT_OUT]
 
 
 def annotation_tables(*extra):
@@ -117,7 +133,7 @@ def frozen_models(modality):
     """Every model whose features are cached, by folder: teachers in use, and frozen towers of the students."""
     runs = [
         CONFIGURATION.run(experiment, CONFIGURATION.seeds[0])
-        for experiment in EXPERIMENTS
+        for experiment in EXPERIMENTS + BASELINES
     ]
     models = [
         getattr(run.teachers, modality) for run in runs if run.teachers is not None

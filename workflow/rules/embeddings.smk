@@ -9,6 +9,8 @@ rule embed:
         log_of("embed", "{experiment}/seed{seed}/{data}"),
     benchmark:
         timing_of("embed", "{experiment}/seed{seed}/{data}")
+    wildcard_constraints:
+        data="|".join([*SPLITS, *TABLES]),
     conda:
         "../../envs/torch.yaml"
     threads: 2
@@ -16,8 +18,6 @@ rule embed:
         mem_mb=4000,
         runtime=120,
         gpu=int(ON_GPU),
-    wildcard_constraints:
-        data="|".join([*SPLITS, *TABLES]),
     params:
         script=f"{SCRIPTS}/embed.py",
         data=data_folder,

@@ -1,12 +1,14 @@
 rule summarise:
     input:
         results=run_files("benchmarks/{benchmark}.json"),
+        queries=run_files("benchmarks/{benchmark}.queries.npz"),
         problems=f"{DATA}/annotations/problems.json",
     output:
         parquet=f"{DATA}/summary.parquet",
         markdown=report(
             f"{DATA}/summary.md", caption="../report/summary.rst", category="Results"
         ),
+        latex=f"{DATA}/summary.tex",
     log:
         log_of("summarise", "summarise"),
     benchmark:
@@ -20,9 +22,16 @@ rule summarise:
     params:
         script=f"{SCRIPTS}/summarise.py",
         annotations=subpath(input.problems, parent=True),
+        reference=(
+            f"--reference {CONFIGURATION.report.reference}"
+            if CONFIGURATION.report.reference in EXPERIMENTS + CHECKPOINTS
+            else ""
+        ),
+        left_out=json.dumps(LEFT_OUT, sort_keys=True),
     shell:
         "python {params.script} --annotations {params.annotations} --parquet {output.parquet}"
-        " --markdown {output.markdown} {input.results} > {log} 2>&1"
+        " --markdown {output.markdown} --latex {output.latex} {params.reference} --left-out {params.left_out:q}"
+        " {input.results} > {log} 2>&1"
 
 
 # The gallery searches the test pictures by text and the labelled pictures (or the test pictures) by picture.

@@ -12,7 +12,7 @@ rule train:
     benchmark:
         timing_of("train", "{experiment}/seed{seed}")
     wildcard_constraints:
-        experiment="|".join(EXPERIMENTS),
+        experiment="|".join(EXPERIMENTS) or "none",
     conda:
         "../../envs/torch.yaml"
     threads: 8
@@ -62,3 +62,31 @@ rule import_checkpoint:
     shell:
         "python {params.script} --file {input:q} --student {params.student:q} --dataset {params.dataset}"
         " --run-folder {params.folder} --seed {wildcards.seed} --gpus {params.gpus} > {log} 2>&1"
+
+
+# Students that are scored as they are before training, and the teachers themselves.
+rule write_baseline:
+    output:
+        weights=f"{RUN}/best.safetensors",
+        run=f"{RUN}/run.json",
+        history=f"{RUN}/history.parquet",
+    log:
+        log_of("write_baseline", "{experiment}/seed{seed}"),
+    benchmark:
+        timing_of("write_baseline", "{experiment}/seed{seed}")
+    wildcard_constraints:
+        experiment="|".join(BASELINES) or "none",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        script=f"{SCRIPTS}/write_baseline.py",
+        configuration=lambda wildcards: as_json(
+            CONFIGURATION.run(wildcards.experiment, int(wildcards.seed))
+        ),
+        folder=subpath(output.run, parent=True),
+    shell:
+        "python {params.script} --run-folder {params.folder} --configuration {params.configuration:q} > {log} 2>&1"

@@ -2,10 +2,12 @@
 
     python workflow/scripts/summarise.py --annotations results/openmoji/annotations \
         --parquet results/openmoji/summary.parquet --markdown results/openmoji/summary.md \
+        --latex results/openmoji/summary.tex --reference contrastive \
         results/openmoji/runs/*/seed*/benchmarks/*.json
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from cusa.command import run
@@ -18,8 +20,11 @@ def main() -> None:
     parser.add_argument("--annotations", required=True, type=Path, help="folder with problems.json")
     parser.add_argument("--parquet", required=True, type=Path)
     parser.add_argument("--markdown", required=True, type=Path)
+    parser.add_argument("--latex", required=True, type=Path)
+    parser.add_argument("--reference", help="experiment that the others are compared with")
+    parser.add_argument("--left-out", type=json.loads, help="what is not scored and why, as a JSON object")
     arguments = parser.parse_args()
-    summarise(arguments.results, arguments.annotations, arguments.parquet, arguments.markdown)
+    summarise(**vars(arguments))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Benchmarks on cached embeddings, one module each. No torch: a job starts in about a second.
 
-A module has `SETTINGS`, its section of the configuration, `data(provides, settings)`, the embedded data it needs, and
-`evaluate(folder, run, settings)`. Adding a benchmark means adding a module, one line in MODULES and its section in the
-configuration; docs/new-benchmark.md does it step by step.
+A module has `SETTINGS`, its section of the configuration; `ACROSS_MODALITIES`, whether it compares images with texts;
+`data(provides, settings)`, the embedded data it needs; and `evaluate(folder, run, settings)`. Adding a benchmark means
+adding a module, one line in MODULES and its section in the configuration; docs/new-benchmark.md goes through it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cusa import __version__
+from cusa.benchmarks import published_results
 from cusa.config import BenchmarkSection
 from cusa.errors import DataError
 from cusa.files import read_json, whole_file, write_json
@@ -36,7 +37,8 @@ class Result:
 
     Where one benchmark scores several data sets, a metric is called `{data}/{metric}`, and `sizes` gives each data
     set's (queries, gallery). `per_query` holds, for metrics that are means over queries, what each query contributes
-    (float64, from 0 to 1), so that two runs can be compared query by query.
+    (float64, from 0 to 1), so that two runs can be compared query by query. `published_as` says which benchmark and
+    metric of the paper's tables a metric is.
     """
 
     metrics: Mapping[str, float]
@@ -45,6 +47,7 @@ class Result:
     n_gallery: int
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     per_query: Mapping[str, np.ndarray] = field(default_factory=dict)
+    published_as: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def evaluate(
     with whole_file(queries) as temporary, temporary.open("wb") as file:
         outcomes: Any = {name: values.astype(np.float32) for name, values in result.per_query.items()}
         np.savez_compressed(file, **outcomes)
-    written = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "per_query"}
+    names = {field.name for field in fields(result)} - {"per_query", "published_as"}
+    written = {name: getattr(result, name) for name in sorted(names)}
     write_json(
         output,
         {
@@ -111,6 +115,7 @@ def evaluate(
             "seed": configuration["seed"],
             **written,
             "protocol": protocol,
+            "published": published_results.figures(configuration, result.published_as),
             "weights_sha256": about["weights_sha256"],
             "versions": {"cusa": __version__, "numpy": np.__version__},
         },
@@ -122,6 +127,13 @@ def settings_of(benchmark: str) -> type[BenchmarkSection]:
     module: Any = import_module(MODULES[benchmark])
     section: type[BenchmarkSection] = module.SETTINGS
     return section
+
+
+def across_modalities(benchmark: str) -> bool:
+    """Whether a benchmark compares images with texts; the others stay within one modality."""
+    module: Any = import_module(MODULES[benchmark])
+    across: bool = module.ACROSS_MODALITIES
+    return across
 
 
 def data_of(benchmark: str, provides: frozenset[str], settings: BenchmarkSection) -> tuple[str, ...]:

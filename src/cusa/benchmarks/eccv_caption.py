@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cusa.layout import DatasetFolder
 from cusa.metrics import fold_recall, percent, positive_ranks, precision_of_queries, recalled
 
 SETTINGS = ExtendedPositives
+ACROSS_MODALITIES = True
 COCO_FOLDS = 5
 LISTED = (
     "{head}; queries are the distinct captions of extended_positives.parquet and the test images that have any, right "
@@ -36,13 +38,13 @@ COCO = (
 
 
 def data(provides: frozenset[str], settings: ExtendedPositives) -> tuple[str, ...]:
-    """The test split, and the table of extended positives where the data has one."""
-    return ("test", "extended_positives") if "extended_positives" in provides else ("test",)
+    """The test split, and the table of extended positives where the data set's own are scored."""
+    return ("test", "extended_positives") if settings.ground_truth == "dataset" else ("test",)
 
 
 def evaluate(folder: DatasetFolder, run: Run, settings: ExtendedPositives) -> Result:
     """Recall over a many-to-many ground truth."""
-    if (folder.annotations / EXTENDED_POSITIVES).is_file():
+    if settings.ground_truth == "dataset":
         return _listed_positives(folder, run)
     return _coco(folder, run, settings)
 
@@ -73,7 +75,8 @@ def _coco(folder: DatasetFolder, run: Run, settings: ExtendedPositives) -> Resul
         ground_truth.set_pm_gts(*map(str, names))
     metrics, per_query = coco_metrics(image, text, image_ids, caption_ids, ground_truth)
     protocol = COCO.format(head=run.head_used("cross"), version=version("eccv_caption"), ids=how)
-    return Result(metrics, protocol, len(text), len(image), per_query=per_query)
+    published = {name: ("eccv_caption", name) for name in metrics}
+    return Result(metrics, protocol, len(text), len(image), per_query=per_query, published_as=published)
 
 
 PMRP_FILES = ("image_to_caption", "caption_to_image")
@@ -87,19 +90,8 @@ def coco_metrics(
     `image` [n, D] and `text` [m, D] with COCO's ids, int64 [n] and [m]; `ground_truth` is an eccv_caption.Metrics.
     i2t and t2i ground truth differ in their queries, so each direction is scored on its own.
     """
-    place_of_image, place_of_caption = _Places(image_ids), _Places(caption_ids)
-
-    def pairs(ground: Mapping[int, Sequence[int]], queries: _Places, answers: _Places) -> np.ndarray:
-        counts = np.fromiter(map(len, ground.values()), np.int64, len(ground))
-        right = np.fromiter((answer for members in ground.values() for answer in members), np.int64, counts.sum())
-        asked = np.repeat(np.fromiter(ground, np.int64, len(ground)), counts)
-        return np.stack([queries(asked), answers(right)], axis=1)
-
-    def both(ground: Mapping[str, Mapping[int, Sequence[int]]]) -> tuple[np.ndarray, np.ndarray]:
-        of_image = pairs(ground["i2t"], place_of_image, place_of_caption)
-        return of_image, pairs(ground["t2i"], place_of_caption, place_of_image)[:, ::-1]
-
-    found = _each_direction(image, text, *both(ground_truth.eccv_gts))
+    both = _PairsOf(image_ids, caption_ids)
+    found = eccv_outcomes(image, text, image_ids, caption_ids, ground_truth)
     own_images = both(ground_truth.coco_gts)[1]
     found |= {f"coco_5k/{name}": hit for name, hit in recalled(*positive_ranks(image, text, own_images)).items()}
     of_image, of_caption = both(ground_truth.cxc_gts)
@@ -109,7 +101,7 @@ def coco_metrics(
         ranks = (positive_ranks(image, text, of_image)[0], positive_ranks(image, text, of_caption)[1])
     found |= {f"cxc/{name}": hit for name, hit in recalled(*ranks).items()}
     # Folds go by the package's own order of captions.
-    order = place_of_caption(np.asarray(ground_truth.coco_ids, dtype=np.int64))
+    order = both.captions(np.asarray(ground_truth.coco_ids, dtype=np.int64))
     image_of_caption = np.empty(len(text), dtype=np.int64)
     image_of_caption[own_images[:, 1]] = own_images[:, 0]
     _, first = np.unique(image_of_caption[order], return_index=True)
@@ -122,6 +114,13 @@ def coco_metrics(
         found |= {f"{way}_pmrp": plausible[f"{way}_rprecision"] for way in ("i2t", "t2i")}
     recalls = {f"coco_1k/{name}": value for name, value in folds.items() if name[4:] in ("r1", "r5", "r10")}
     return percent(found) | recalls, found
+
+
+def eccv_outcomes(
+    image: np.ndarray, text: np.ndarray, image_ids: np.ndarray, caption_ids: np.ndarray, ground_truth: Any
+) -> dict[str, np.ndarray]:
+    """ECCV Caption's own metrics of each query: i2t_ and t2i_ r1, rprecision and map_at_r, float64 from 0 to 1."""
+    return _each_direction(image, text, *_PairsOf(image_ids, caption_ids)(ground_truth.eccv_gts))
 
 
 def _same_pairs(one: np.ndarray, other: np.ndarray) -> bool:
@@ -187,6 +186,23 @@ def coco_ids(
 
 
 NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
+
+
+class _PairsOf:
+    """Ground truth by COCO's ids -> (image, caption) pairs by row, int64 [p, 2], of image and of caption queries."""
+
+    def __init__(self, image_ids: np.ndarray, caption_ids: np.ndarray) -> None:
+        self.images, self.captions = _Places(image_ids), _Places(caption_ids)
+
+    def __call__(self, ground: Mapping[str, Mapping[int, Sequence[int]]]) -> tuple[np.ndarray, np.ndarray]:
+        of_image = self._pairs(ground["i2t"], self.images, self.captions)
+        return of_image, self._pairs(ground["t2i"], self.captions, self.images)[:, ::-1]
+
+    def _pairs(self, ground: Mapping[int, Sequence[int]], queries: _Places, answers: _Places) -> np.ndarray:
+        counts = np.fromiter(map(len, ground.values()), np.int64, len(ground))
+        right = np.fromiter(chain.from_iterable(ground.values()), np.int64, counts.sum())
+        asked = np.repeat(np.fromiter(ground, np.int64, len(ground)), counts)
+        return np.stack([queries(asked), answers(right)], axis=1)
 
 
 class _Places:

@@ -12,6 +12,7 @@ from cusa.layout import DatasetFolder
 from cusa.metrics import label_found, percent
 
 SETTINGS = ImageRetrieval
+ACROSS_MODALITIES = False
 # The paper's average.
 AVERAGED = ("cub", "sop", "inshop", "inaturalist")
 PROTOCOL = (
@@ -44,7 +45,10 @@ def evaluate(folder: DatasetFolder, run: Run, settings: ImageRetrieval) -> Resul
         metrics["average/r1"] = float(np.mean([metrics[f"{name}/r1"] for name in AVERAGED]))
     queries, gallery = (sum(size[side] for size in sizes.values()) for side in (0, 1))
     sizes.pop("", None)
-    return Result(metrics, PROTOCOL.format(head=run.head_used("uni")), queries, gallery, sizes, per_query)
+    published = {f"{name}/r1": ("image_retrieval_r1", name) for name in sizes}
+    published["average/r1"] = ("image_retrieval_r1", "avg")
+    protocol = PROTOCOL.format(head=run.head_used("uni"))
+    return Result(metrics, protocol, queries, gallery, sizes, per_query, published)
 
 
 def _score(folder: DatasetFolder, split: str, run: Run, data: str) -> tuple[dict[str, np.ndarray], tuple[int, int]]:

@@ -10,6 +10,7 @@ from cusa.layout import DatasetFolder
 from cusa.metrics import fold_recall, image_text_ranks, recalled, summary_of_ranks
 
 SETTINGS = ImageTextRetrieval
+ACROSS_MODALITIES = True
 PROTOCOL = (
     "{head}; every test caption against every test image and the other way round. The image-to-text rank is the best "
     "rank among the image's captions. Ties count against the model."
@@ -42,4 +43,5 @@ def evaluate(folder: DatasetFolder, run: Run, settings: ImageTextRetrieval) -> R
             f" folds: mean over {settings.folds} consecutive folds of the test images, in the order of the data."
         )
         sizes["folds"] = (len(text) // settings.folds, len(image) // settings.folds)
-    return Result(metrics, protocol, len(text), len(image), sizes, recalled(*ranks))
+    published = {name: (settings.published, name) for name in metrics} if settings.published is not None else {}
+    return Result(metrics, protocol, len(text), len(image), sizes, recalled(*ranks), published)

@@ -14,6 +14,7 @@ from cusa.metrics import similarity_correlation
 from cusa.sources.sentence_similarity import TASKS
 
 SETTINGS = SentenceSimilarity
+ACROSS_MODALITIES = False
 PROTOCOL = (
     "{head} of the text side; cosine of each pair of sentences, used as they are, against the gold score; Spearman and "
     "Pearson correlation x 100 over all pairs of a task together. For tasks of several subsets also the mean over "
@@ -65,7 +66,10 @@ def evaluate(folder: DatasetFolder, run: Run, settings: SentenceSimilarity) -> R
         metrics["average/spearman"] = float(np.mean([metrics[f"{task}/spearman"] for task in TASKS]))
     pairs_scored = sum(size[0] for size in sizes.values())
     sizes.pop("", None)
-    return Result(metrics, PROTOCOL.format(head=run.head_used("uni")), pairs_scored, distinct, sizes)
+    published = {f"{task}/spearman": ("sts_spearman", task) for task in TASKS}
+    published["average/spearman"] = ("sts_spearman", "avg")
+    protocol = PROTOCOL.format(head=run.head_used("uni"))
+    return Result(metrics, protocol, pairs_scored, distinct, sizes, published_as=published)
 
 
 def _tasks(pairs: pa.Table) -> dict[str, dict[str, np.ndarray]]:

@@ -102,12 +102,13 @@ def _cub(folder: Path) -> Iterator[LabelledImage]:
 
 def _cars(folder: Path) -> Iterator[LabelledImage]:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     path = _existing(folder, "cars_annos.mat")
     try:
         annotations = loadmat(path, squeeze_me=True)["annotations"]
         rows = list(zip(annotations["relative_im_path"].tolist(), annotations["class"].tolist(), strict=True))
-    except (ValueError, KeyError, TypeError, OSError, IndexError, AttributeError) as error:
+    except (MatReadError, ValueError, KeyError, TypeError, OSError, IndexError, AttributeError) as error:
         raise DataError(f"{path} is not the annotation file of Cars-196 ({error}).") from None
     for name, label in rows:
         if int(label) >= FIRST_TEST_CLASS["cars"]:

@@ -1,0 +1,43 @@
+"""The paper's figures (CUSA, AAAI 2024, Tables 8 to 11), shown beside one's own of one student and method."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+STUDENTS = {
+    "ViT-B/32": "ViT-B/32",
+    "openai/clip-vit-base-patch32": "ViT-B/32",
+    "ViT-L/14@336px": "ViT-L/14@336px",
+    "openai/clip-vit-large-patch14-336": "ViT-L/14@336px",
+}
+
+
+def figures(configuration: Mapping[str, Any], metrics: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+    """Published figures of the run that `configuration` describes (as in run.json), by our metrics' names.
+
+    `metrics` gives the benchmark and metric that the paper's table calls each of them. Empty for students and losses
+    that the paper does not have.
+    """
+    student = STUDENTS.get(configuration["student"]["name"] or "")
+    method = method_of(configuration["losses"])
+    found = {name: _table().get((student, method, *key)) for name, key in metrics.items()}
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def method_of(losses: Mapping[str, Any]) -> str | None:
+    """contrastive, csa, usa or cusa, as the paper calls these losses; None for others."""
+    if losses["contrastive"] is None:
+        return None
+    soft = (losses["cross_softlabel"] is not None, losses["uni_softlabel"] is not None)
+    return {(False, False): "contrastive", (True, False): "csa", (False, True): "usa", (True, True): "cusa"}[soft]
+
+
+@cache
+def _table() -> dict[tuple[str | None, str | None, str, str], float]:
+    text = files("cusa.benchmarks").joinpath("published_results.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines())
+    return {(row["student"], row["method"], row["benchmark"], row["metric"]): float(row["value"]) for row in rows}
