@@ -198,7 +198,7 @@ def test_shapes_that_do_not_fit_are_named(image, text, text_to_image, says):
 def test_metrics_and_benchmarks_start_without_torch():
     code = (
         "import sys, cusa.metrics, cusa.benchmarks as b\n"
-        "[b.data_of(name, frozenset(), b.settings_of(name)()) for name in b.MODULES]\n"
+        "[b.data_of(name, frozenset(), b.settings_of(name)()) for name in b.names()]\n"
         "import cusa.summary, cusa.shards, cusa.annotations, cusa.report\n"
         "assert not {'torch', 'transformers', 'webdataset'} & set(sys.modules), sorted(sys.modules)"
     )

@@ -752,10 +752,19 @@ class Benchmarks(Section):
     eccv_caption: ExtendedPositives | None = None
     image_retrieval: ImageRetrieval | None = None
     sts: SentenceSimilarity | None = None
+    more: dict[Name, dict[str, Any] | None] = Field(
+        default={}, description="Benchmarks that you have added, by the name of their module, with their settings."
+    )
+
+    @property
+    def sections(self) -> dict[str, BenchmarkSection | None]:
+        """The known benchmarks' sections, by name."""
+        return {name: getattr(self, name) for name in ("itr", "eccv_caption", "image_retrieval", "sts")}
 
     @model_validator(mode="after")
     def _distinct_data(self) -> Self:
-        names = [name for _, section in self if section is not None for name in section.places]
+        sections = [section for section in self.sections.values() if section is not None]
+        names = [name for section in sections for name in section.places]
         taken = {*SPLITS, "variants", "extended_positives", "sentence_pairs"} & set(names)
         if both := sorted(taken | {name for name in names if names.count(name) > 1}):
             raise ValueError(f"{both} name two things among splits, labelled_images and sentence_pairs; rename them")

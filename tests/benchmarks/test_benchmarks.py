@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cusa.benchmarks import MODULES, data_of, evaluate, settings_of
+from cusa.benchmarks import data_of, evaluate, names, settings_of
 from cusa.config import validate
 from cusa.errors import DataError
 from cusa.files import read_json, write_json
@@ -134,7 +134,7 @@ def test_a_missing_head_is_said(data, tmp_path):
     assert protocol.startswith("features before the heads (no uni head was trained)")
 
 
-@pytest.mark.parametrize("name", list(MODULES))
+@pytest.mark.parametrize("name", names())
 def test_embeddings_that_are_missing_or_of_other_data(data, tmp_path, name):
     run = run_folder(tmp_path, {})
     with pytest.raises(DataError, match="does not exist; run `snakemake scores`"):

@@ -340,11 +340,8 @@ def test_benchmarks_on_data_of_their_own(finished, tmp_path, tiny_configuration)
     directory = copied(finished, tmp_path)
     data = tmp_path / "archives"
     data.mkdir()
-    pairs = [("a red circle", "a blue circle", 2.5), ("a red circle", "a large cross", 1), ("small", "large", 3)]
-    lines = ["first\tsecond\tscore", *(f"{first}\t{second}\t{score}" for first, second, score in pairs)]
-    (data / "mine.tsv").write_text("\n".join(lines) + "\n")
-    images = {"cub": str(archives.cub(data)), "inshop": str(archives.inshop(data)), "sop": str(data / "nowhere")}
-    sentences = {"senteval": str(archives.senteval(data)), "sentence_pairs": {"mine": str(data / "mine.tsv")}}
+    images = {"cub": str(archives.cub(data)), "sop": str(data / "nowhere")}
+    sentences = {"senteval": str(archives.senteval(data))}
     benchmarks = tiny_configuration["benchmarks"] | {
         "itr": {"folds": 2}, "image_retrieval": images, "sts": sentences,
     }  # fmt: skip
@@ -353,19 +350,19 @@ def test_benchmarks_on_data_of_their_own(finished, tmp_path, tiny_configuration)
     changes = {"benchmarks": benchmarks, "experiments": experiments}
     config = write(directory, tiny_configuration | changes)
     plan = planned(snakemake(directory, "--configfile", config, "-n"))
-    # Two data sets of images and two of sentences, for four runs; nothing is trained again.
-    assert plan["embed_benchmark_data"] == 16
-    assert plan["convert_labelled_images"] == plan["convert_sentence_pairs"] == plan["write_benchmark_shards"] == 2
+    # A data set of images and one of sentences, for four runs; nothing is trained again.
+    assert plan["embed_benchmark_data"] == 8
+    assert plan["convert_labelled_images"] == plan["convert_sentence_pairs"] == plan["write_benchmark_shards"] == 1
     assert "train" not in plan
     assert plan["write_baseline"] == 2
     assert plan["evaluate_itr"] == 3  # the teachers share no space
     snakemake(directory, "--configfile", config)
     results = directory / "results/shapes"
     found = read_json(results / "runs/cusa/seed23/benchmarks/image_retrieval.json")
-    assert found["sizes"] == {"cub": [4, 3], "inshop": [2, 3]}
+    assert found["sizes"] == {"cub": [4, 3]}
     assert found["protocol"].startswith("uni head")
     correlations = read_json(results / "runs/cusa/seed23/benchmarks/sts.json")["metrics"]
-    assert {"sts12/spearman", "sts16/pearson_weighted_mean", "average/spearman", "mine/pearson"} <= set(correlations)
+    assert {"sts12/spearman", "sts16/pearson_weighted_mean", "average/spearman"} <= set(correlations)
     summary = (results / "summary.md").read_text()
     assert "nowhere does not exist" in summary
     assert "teachers: not computed. The two teachers share no space" in summary

@@ -90,3 +90,26 @@ use rule evaluate_itr as evaluate_sts with:
         settings=settings_of("sts"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
+
+
+# Benchmarks that have been added: a module in src/cusa/benchmarks and its name under benchmarks.more.
+use rule evaluate_itr as evaluate_added with:
+    input:
+        annotation_tables(),
+        lambda wildcards: benchmark_inputs(wildcards.benchmark),
+        run=f"{RUN}/run.json",
+    output:
+        scores=f"{RUN}/benchmarks/{{benchmark}}.json",
+        queries=f"{RUN}/benchmarks/{{benchmark}}.queries.npz",
+    log:
+        log_of("evaluate_added", "{experiment}/seed{seed}/{benchmark}"),
+    benchmark:
+        timing_of("evaluate_added", "{experiment}/seed{seed}/{benchmark}")
+    wildcard_constraints:
+        benchmark="|".join(ADDED) or "none",
+    params:
+        script=f"{SCRIPTS}/evaluate.py",
+        benchmark="{benchmark}",
+        settings=lambda wildcards: settings_of(wildcards.benchmark),
+        data=data_folder,
+        folder=subpath(input.run, parent=True),

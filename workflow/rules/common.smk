@@ -18,7 +18,8 @@ environ.update(
 )
 
 from cusa.benchmarks import across_modalities, data_of
-from cusa.config import check_files, command_line_values, load
+from cusa.benchmarks import settings_of as section_of
+from cusa.config import check_files, command_line_values, load, validate
 from cusa.errors import ConfigurationError, DataError
 from cusa.files import require_writable
 
@@ -38,9 +39,15 @@ CHECKPOINTS = list(CONFIGURATION.active_checkpoints)
 BASELINES = list(CONFIGURATION.baselines)
 SETTINGS = {
     name: settings
-    for name, settings in CONFIGURATION.benchmarks
+    for name, settings in CONFIGURATION.benchmarks.sections.items()
     if settings is not None
 }
+ADDED = [name for name, own in CONFIGURATION.benchmarks.more.items() if own is not None]
+try:
+    for name in ADDED:
+        SETTINGS[name] = validate(section_of(name), CONFIGURATION.benchmarks.more[name])
+except ConfigurationError as error:
+    raise WorkflowError(str(error)) from None
 DATA_OF = {
     name: data_of(name, CONFIGURATION.dataset.provides, settings)
     for name, settings in SETTINGS.items()

@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from cusa.benchmarks import MODULES, evaluate, settings_of
+from cusa.benchmarks import evaluate, names, settings_of
 from cusa.command import run
 from cusa.config import validate
 from cusa.layout import DatasetFolder
@@ -17,7 +17,7 @@ from cusa.layout import DatasetFolder
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benchmark", choices=list(MODULES))
+    parser.add_argument("benchmark", choices=names())
     parser.add_argument("--data", required=True, type=Path, help="folder with the annotations")
     parser.add_argument("--run-folder", required=True, type=Path, help="run folder with embeddings/")
     parser.add_argument("--output", required=True, type=Path, help="JSON file to write")

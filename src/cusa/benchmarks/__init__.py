@@ -2,7 +2,7 @@
 
 A module has `SETTINGS`, its section of the configuration; `ACROSS_MODALITIES`, whether it compares images with texts;
 `data(provides, settings)`, the embedded data it needs; and `evaluate(folder, run, settings)`. Adding a benchmark means
-adding a module, one line in MODULES and its section in the configuration; docs/new-benchmark.md goes through it.
+adding a module here; docs/new-benchmark.md goes through it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,10 @@ import numpy as np
 from cusa import __version__
 from cusa.benchmarks import published_results
 from cusa.config import BenchmarkSection
-from cusa.errors import DataError
+from cusa.errors import ConfigurationError, DataError
 from cusa.files import read_json, whole_file, write_json
 from cusa.layout import DatasetFolder
 
-MODULES = {
-    "itr": "cusa.benchmarks.itr",
-    "eccv_caption": "cusa.benchmarks.eccv_caption",
-    "image_retrieval": "cusa.benchmarks.image_retrieval",
-    "sts": "cusa.benchmarks.sts",
-}
 SCHEMA = 2
 
 
@@ -92,7 +87,7 @@ def evaluate(
     settings: BenchmarkSection,
 ) -> None:
     """Score a run on one benchmark; write its JSON to `output` and the outcomes of its queries (npz) to `queries`."""
-    module: Any = import_module(MODULES[benchmark])
+    module = _module(benchmark)
     run = Run(Path(run_folder))
     about = run.about
     result: Result = module.evaluate(folder, run, settings)
@@ -122,16 +117,31 @@ def evaluate(
     )
 
 
+def names() -> list[str]:
+    """Every benchmark there is: the modules of this package that score something."""
+    found = (module.name for module in iter_modules(__path__))
+    return [name for name in found if hasattr(import_module(f"{__name__}.{name}"), "SETTINGS")]
+
+
+def _module(benchmark: str) -> Any:
+    if benchmark not in names():
+        raise ConfigurationError(
+            f"Configuration key `benchmarks.more.{benchmark}`: there is no src/cusa/benchmarks/{benchmark}.py with "
+            f"SETTINGS; the benchmarks are {', '.join(names())}."
+        )
+    return import_module(f"{__name__}.{benchmark}")
+
+
 def settings_of(benchmark: str) -> type[BenchmarkSection]:
     """The section of the configuration that a benchmark reads."""
-    module: Any = import_module(MODULES[benchmark])
+    module = _module(benchmark)
     section: type[BenchmarkSection] = module.SETTINGS
     return section
 
 
 def across_modalities(benchmark: str) -> bool:
     """Whether a benchmark compares images with texts; the others stay within one modality."""
-    module: Any = import_module(MODULES[benchmark])
+    module = _module(benchmark)
     across: bool = module.ACROSS_MODALITIES
     return across
 
@@ -141,6 +151,6 @@ def data_of(benchmark: str, provides: frozenset[str], settings: BenchmarkSection
 
     `provides` is what the data set's format offers besides splits.
     """
-    module: Any = import_module(MODULES[benchmark])
+    module = _module(benchmark)
     data: tuple[str, ...] = module.data(provides, settings)
     return data

@@ -94,11 +94,7 @@ def coco_metrics(
     found = eccv_outcomes(image, text, image_ids, caption_ids, ground_truth)
     own_images = both(ground_truth.coco_gts)[1]
     found |= {f"coco_5k/{name}": hit for name, hit in recalled(*positive_ranks(image, text, own_images)).items()}
-    of_image, of_caption = both(ground_truth.cxc_gts)
-    if _same_pairs(of_image, of_caption):
-        ranks = positive_ranks(image, text, of_image)
-    else:
-        ranks = (positive_ranks(image, text, of_image)[0], positive_ranks(image, text, of_caption)[1])
+    ranks = positive_ranks(image, text, *both(ground_truth.cxc_gts))
     found |= {f"cxc/{name}": hit for name, hit in recalled(*ranks).items()}
     # Folds go by the package's own order of captions.
     order = both.captions(np.asarray(ground_truth.coco_ids, dtype=np.int64))
@@ -121,10 +117,6 @@ def eccv_outcomes(
 ) -> dict[str, np.ndarray]:
     """ECCV Caption's own metrics of each query: i2t_ and t2i_ r1, rprecision and map_at_r, float64 from 0 to 1."""
     return _each_direction(image, text, *_PairsOf(image_ids, caption_ids)(ground_truth.eccv_gts))
-
-
-def _same_pairs(one: np.ndarray, other: np.ndarray) -> bool:
-    return np.array_equal(np.unique(one, axis=0), np.unique(other, axis=0))
 
 
 def _each_direction(
