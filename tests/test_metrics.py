@@ -132,6 +132,75 @@ def test_extended_positives_equal_the_oracle(seed, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(20))
+def test_a_large_gallery_is_not_sorted_whole(seed):
+    """Only what reaches a floor is sorted; the oracle sorts everything. Rounded scores make ties on every rank."""
+    rng = np.random.default_rng(seed)
+    query, gallery = rng.standard_normal((6, 3)), rng.standard_normal((900, 3))
+    if seed % 2:
+        query, gallery = rng.integers(-2, 3, (6, 3)) + 0.5, rng.integers(-2, 3, (900, 3)) + 0.5
+    relevant = rng.random((6, 900)) < 0.004
+    relevant[np.arange(6), rng.integers(0, 900, 6)] = True
+    found = metrics.percent(metrics.precision_of_queries(query, gallery, np.argwhere(relevant)))
+    scores = metrics._unit_float32(query) @ metrics._unit_float32(gallery).T
+    expected = np.zeros(3)
+    for row, right in zip(scores, relevant, strict=True):
+        order = np.lexsort((right, -row))  # wrong answers first where scores are equal
+        hits = right[order][: right.sum()]
+        precision = np.where(hits, np.cumsum(hits) / np.arange(1, len(hits) + 1), 0)
+        expected += hits[0], hits.mean(), precision.mean()
+    assert list(found.values()) == pytest.approx(100 * expected / 6, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nearest_label_equals_the_oracle_in_blocks(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    embeddings, labels = rng.standard_normal((50, 4)), rng.integers(0, 9, 50)
+    whole = metrics.nearest_label_recall(embeddings, labels)
+    monkeypatch.setattr(metrics, "NEIGHBOUR_BYTES", 1)  # one query a block
+    assert metrics.nearest_label_recall(embeddings, labels) == pytest.approx(whole, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_best_rank_of_several_positives(seed):
+    """Each direction has ground truth of its own, as CxC's does; queries without any have the rank 0."""
+    rng = np.random.default_rng(seed)
+    image, text = rng.integers(-1, 3, (9, 3)) + 0.25, rng.integers(-1, 3, (14, 3)) + 0.25
+    of_image, of_text = rng.random((9, 14)) < 0.15, rng.random((9, 14)) < 0.15
+    found = metrics.positive_ranks(image, text, np.argwhere(of_image), np.argwhere(of_text))
+    scores = similarity(image, text)
+    for ranks, matrix, right in ((found[0], scores, of_image), (found[1], scores.T, of_text.T)):
+        for rank, row, positives in zip(ranks, matrix, right, strict=True):
+            best = row[positives].max(initial=-np.inf)
+            assert rank == (1 + (row[~positives] >= best - 1e-12).sum() if positives.any() else 0)
+
+
+def test_folds_are_the_mean_of_each_part():
+    rng = np.random.default_rng(0)
+    image, text_to_image = rng.standard_normal((20, 6)), rng.permutation(np.repeat(np.arange(20), 3))
+    text = image[text_to_image] + rng.standard_normal((60, 6))
+    found = metrics.fold_recall(image, text, text_to_image, 4)
+    parts = []
+    for start in range(0, 20, 5):
+        mine = (text_to_image >= start) & (text_to_image < start + 5)
+        parts.append(naive_recall(image[start : start + 5], text[mine], text_to_image[mine] - start))
+    assert found == pytest.approx({name: np.mean([part[name] for part in parts]) for name in parts[0]}, abs=1e-9)
+
+
+def test_the_paired_interval_is_the_bootstrap_s():
+    """Against drawing queries one by one; and a difference that every query shares has no spread."""
+    rng = np.random.default_rng(0)
+    first = (rng.random(400) < 0.4).astype(float)
+    second = np.where(rng.random(400) < 0.2, 1 - first, first)
+    difference, low, high = metrics.paired_interval(first, second)
+    assert difference == pytest.approx(100 * (second - first).mean())
+    means = [100 * (second - first)[rng.integers(0, 400, 400)].mean() for _ in range(4000)]
+    assert (low, high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.4)
+    assert metrics.paired_interval(first, first + 0.5) == pytest.approx((50, 50, 50))
+    with pytest.raises(ValueError, match="not of the same queries"):
+        metrics.paired_interval(first, second[:-1])
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_nearest_label_equals_the_oracle(seed):
     rng = np.random.default_rng(seed)
     labels = np.array(list("aabbbccccd"))[rng.permutation(10)]

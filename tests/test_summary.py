@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cusa.benchmarks.published_results import figures
 from cusa.files import write_json
 from cusa.summary import benchmark_tables, metric_title, summarise, summary_rows, to_markdown
 
@@ -71,3 +73,59 @@ def test_a_metric_that_one_experiment_lacks_is_said():
 )  # fmt: skip
 def test_titles(metric, title):
     assert metric_title(metric) == title
+
+
+def test_differences_with_intervals_and_published_figures(tmp_path):
+    """Per-query outcomes lie beside the results; medians have a difference and no interval."""
+    rng = np.random.default_rng(0)
+    hits = {"contrastive": rng.random(200) < 0.3, "cusa": rng.random(200) < 0.6}
+    paths = []
+    for experiment, found in hits.items():
+        path = tmp_path / experiment / "itr.json"
+        content = result(experiment, 1, t2i_r1=100 * found.mean(), i2t_median_rank=2.0)
+        write_json(path, content | {"published": {"t2i_r1": 44.2} if experiment == "cusa" else {}})
+        np.savez(path.with_suffix(".queries.npz"), t2i_r1=found.astype(np.float32))
+        paths.append(path)
+    write_json(tmp_path / "problems.json", {"skipped": {}})
+    summarise(paths, tmp_path, tmp_path / "s.parquet", tmp_path / "s.md", tmp_path / "s.tex", "contrastive")
+    row = next(row for row in pq.read_table(tmp_path / "s.parquet").to_pylist() if row["published"])
+    expected = 100 * (hits["cusa"].mean() - hits["contrastive"].mean())
+    assert row["difference"] == pytest.approx(expected)
+    assert row["difference_low"] < expected < row["difference_high"]
+    text = (tmp_path / "s.md").read_text()
+    assert "| cusa - contrastive | +" in text
+    assert "| +0.0 |" in text  # the median
+    assert "| cusa, published | 44.2 |" in text
+    latex = (tmp_path / "s.tex").read_text()
+    assert latex.count("\\begin{tabular}{lrr}") == latex.count("\\bottomrule") == 1
+    assert "i2t median rank" in latex
+    assert "\\textbf" in latex
+
+
+def test_what_could_not_be_scored_is_said():
+    rows = summary_rows([*RESULTS, result("teachers", 1, benchmark="sts", spearman=1.0)])
+    tables = benchmark_tables(rows, {"teachers, itr": "The two teachers share no space."})
+    assert tables[0].notes == ["teachers: not computed. The two teachers share no space."]
+    assert "- sop: gone." in to_markdown(tables, {}, {"sop": "gone."})
+
+
+def test_one_table_for_many_data_sets():
+    metrics = {"cub/r1": 40.0, "cub/map_at_r": 10.0, "sop/r1": 50.0, "average/r1": 45.0}
+    found = [result("cusa", 1, benchmark="image_retrieval") | {"metrics": metrics, "sizes": {"cub": [7, 6]}}]
+    table = benchmark_tables(summary_rows(found))[0]
+    assert table.columns == ["CUB-200-2011", "Stanford Online Products", "average"]
+    assert table.title == "Image retrieval, R@1 of each data set"
+    assert table.size.startswith("Queries: CUB-200-2011 7,")
+
+
+def configuration(name, cross=None, uni=None):
+    return {"student": {"name": name}, "losses": {"contrastive": {}, "cross_softlabel": cross, "uni_softlabel": uni}}
+
+
+def test_published_figures_are_of_the_same_student_and_losses():
+    wanted = {"t2i_r1": ("coco_5k", "t2i_r1"), "cub/r1": ("image_retrieval_r1", "cub"), "x": ("coco_5k", "no such")}
+    cusa = figures(configuration("openai/clip-vit-base-patch32", {}, {}), wanted)
+    assert cusa == {"t2i_r1": 44.2, "cub/r1": 49.7}
+    assert figures(configuration("ViT-L/14@336px"), wanted) == {"t2i_r1": 51.6, "cub/r1": 58.3}
+    assert figures(configuration("ViT-B/16", {}, {}), wanted) == {}
+    assert figures(configuration(None), wanted) == {}
