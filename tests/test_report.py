@@ -14,7 +14,7 @@ import pytest
 
 from cusa.annotations import CAPTIONS, IMAGES, PROBLEMS, read_table, split_rows
 from cusa.benchmarks import evaluate
-from cusa.config import Gallery, load
+from cusa.config import Gallery, ImageTextRetrieval, load
 from cusa.embeddings import embed
 from cusa.files import write_json
 from cusa.layout import DatasetFolder
@@ -33,10 +33,12 @@ def trained(shapes_data, tiny_configuration, tmp_path_factory) -> tuple[DatasetF
         run = root / "runs" / experiment / "seed23"
         train(configuration.run(experiment, 23), folder, run)
         embed(run, folder, "test", run / "embeddings/test")
-        evaluate("itr", folder, run, run / "benchmarks/itr.json")
+        output, queries = (run / f"benchmarks/itr.{ending}" for ending in ("json", "queries.npz"))
+        evaluate("itr", folder, run, output, queries, ImageTextRetrieval())
         runs[experiment] = [run]
     results = sorted(root.glob("runs/*/*/benchmarks/*.json"))
-    summarise(results, folder.annotations, root / "summary.parquet", root / "summary.md")
+    parquet, markdown, latex = (root / f"summary.{ending}" for ending in ("parquet", "md", "tex"))
+    summarise(results, folder.annotations, parquet, markdown, latex, "contrastive", {"sop": "It does not exist."})
     return folder, runs
 
 

@@ -13,7 +13,7 @@ from cusa.sources import MalformedRow, Record, Source
 from cusa.sources.rows import image_path, json_items, malformed
 
 IMAGE = {"id": (int,), "file_name": (str,)}
-ANNOTATION = {"id": (int,), "image_id": (int,), "caption": (str,)}
+ANNOTATION = {"image_id": (int,), "caption": (str,)}
 
 
 class CocoSource(Source):
@@ -42,7 +42,8 @@ class CocoSource(Source):
                     yield MalformedRow(where, f"is of the image {annotation['image_id']}, which the file does not list")
                 else:
                     captioned.add(annotation["image_id"])
-                    located, caption_id = image_path(root, path, name), annotation["id"]
+                    located, given = image_path(root, path, name), annotation.get("id")
+                    caption_id = given if isinstance(given, int) else None
                     yield Record(split, Path(name).name, located, annotation["caption"], caption_id=caption_id)
             for number, name in names.items():
                 if number not in captioned:
