@@ -270,7 +270,8 @@ def _draw_history(runs: Mapping[str, Sequence[str | Path]], kind: str, columns: 
 def _draw_temperatures(runs: Mapping[str, Sequence[str | Path]]) -> str:
     histories = _histories(runs)
     figure, panels = _panels(len(histories), height=3.2)
-    for (name, history), axes in zip(histories.items(), panels, strict=True):
+    # Where nothing was trained here, the one panel stays empty.
+    for (name, history), axes in zip(histories.items(), panels, strict=False):
         rows = [row for row in history if row["kind"] == "step"]
         names = [key for key in rows[0] if key.startswith("temperature_") and rows[0][key] is not None]
         for colour, key in zip(_cycle(), names, strict=False):

@@ -371,6 +371,13 @@ def test_benchmarks_on_data_of_their_own(finished, tmp_path, tiny_configuration)
     assert "| cusa - contrastive |" in summary
     assert "\\toprule" in (results / "summary.tex").read_text()
     assert "nowhere does not exist" in (results / "report/index.html").read_text()
+    # The same without anything that was trained here.
+    untrained = dict.fromkeys(tiny_configuration["experiments"]) | baselines
+    alone = directory / "alone.yaml"
+    alone.write_text(yaml.safe_dump(tiny_configuration | {"benchmarks": benchmarks, "experiments": untrained}))
+    snakemake(directory, "--configfile", str(alone))
+    assert "| contrastive |" not in (results / "summary.md").read_text()
+    snakemake(directory, "--configfile", config)
     assert "Nothing to be done" in snakemake(directory, "--configfile", config)
 
 
