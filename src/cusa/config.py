@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -653,6 +653,11 @@ class BenchmarkSection(Section):
         """Where the benchmark's own data are, by the names that metrics and folders have: those that are named."""
         return {}
 
+    @property
+    def brings_data(self) -> bool:
+        """Whether the benchmark can do without data of the data set itself."""
+        return bool(self.places)
+
     def left_out(self) -> dict[str, str]:
         """Data that are named but are not there, each with a sentence; the rest is evaluated."""
         missing = {name: path for name, path in self.places.items() if not Path(path).expanduser().exists()}
@@ -691,6 +696,11 @@ class ExtendedPositives(BenchmarkSection):
     def places(self) -> dict[str, str]:
         """The files of PMRP."""
         return {} if self.pmrp_files is None else {"pmrp": self.pmrp_files}
+
+    @property
+    def brings_data(self) -> bool:
+        """The package's ground truth does; PMRP's files alone do not."""
+        return self.ground_truth == "coco"
 
 
 class ImageRetrieval(BenchmarkSection):
@@ -852,7 +862,7 @@ class Configuration(Section):
             f"provide; {WITHOUT_DATASET[benchmark]}, or set benchmarks.{benchmark}: null"
             for benchmark, data in NEEDED_OF_DATASET.items()
             if (section := getattr(self.benchmarks, benchmark)) is not None
-            and not (section.places or getattr(section, "ground_truth", "dataset") == "coco")
+            and not section.brings_data
             and data not in self.dataset.provides
         ]
         for name, baseline in self.baselines.items():
@@ -884,32 +894,32 @@ class Configuration(Section):
         """The student of an experiment or of a checkpoint."""
         if run in self.active_checkpoints:
             return Student(name=self.active_checkpoints[run].student)
-        if (baseline := self.baselines.get(run)) is not None and baseline.baseline == "teachers":
+        experiment = dict(self._named_experiments())[run]
+        if experiment.baseline == "teachers":
             return self.teachers.as_student
-        experiment = self.experiments[run]
-        assert experiment is not None
         return experiment.student or self.student
 
     def recipe(self, experiment: str) -> Train:
         """The training recipe of an experiment: the common one with its own keys laid on top."""
-        own = self.active_experiments[experiment].train
+        own = dict(self._named_experiments())[experiment].train
         return self.train if own is None else validate(Train, self.train.model_dump() | own)
 
     @property
     def active_experiments(self) -> dict[str, Experiment]:
         """The experiments that are trained: those that are not null, nor baselines."""
-        named = {name: experiment for name, experiment in self.experiments.items() if experiment is not None}
-        return {name: experiment for name, experiment in named.items() if experiment.baseline is None}
+        return {name: experiment for name, experiment in self._named_experiments() if experiment.baseline is None}
 
     @property
     def baselines(self) -> dict[str, Experiment]:
         """The experiments that are scored without training."""
-        named = {name: experiment for name, experiment in self.experiments.items() if experiment is not None}
-        return {name: experiment for name, experiment in named.items() if experiment.baseline is not None}
+        return {name: experiment for name, experiment in self._named_experiments() if experiment.baseline is not None}
+
+    def _named_experiments(self) -> Iterator[tuple[str, Experiment]]:
+        return ((name, experiment) for name, experiment in self.experiments.items() if experiment is not None)
 
     def run(self, experiment: str, seed: int) -> RunConfiguration:
         """What one training run depends on, and nothing else."""
-        chosen = self.active_experiments.get(experiment) or self.baselines[experiment]
+        chosen = dict(self._named_experiments())[experiment]
         return RunConfiguration(
             dataset=self.dataset.name,
             experiment=experiment,
@@ -917,7 +927,7 @@ class Configuration(Section):
             student=self.student_of(experiment),
             losses=chosen.losses,
             teachers=self.teachers if chosen.needs_teachers else None,
-            train=self.train if experiment in self.baselines else self.recipe(experiment),
+            train=self.recipe(experiment),
         )
 
 

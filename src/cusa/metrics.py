@@ -32,7 +32,7 @@ def image_text_recall(image: np.ndarray, text: np.ndarray, text_to_image: np.nda
 
 def summary_of_ranks(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, float]:
     """The metrics of `image_text_recall` from its ranks."""
-    metrics = recall_of_ranks(i2t, t2i)
+    metrics = percent(recalled(i2t, t2i))
     rsum = sum(metrics.values())
     return metrics | {
         "rsum": rsum,
@@ -129,13 +129,11 @@ class _Positives:
         return found
 
 
-def recall_of_ranks(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, float]:
-    """i2t_r1 ... t2i_r10 in percent of ranks as `positive_ranks` gives them; queries of rank 0 do not count."""
-    return percent(recalled(i2t, t2i))
-
-
 def recalled(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, np.ndarray]:
-    """i2t_r1 ... t2i_r10 of each query that has a rank: 1 where a right answer is that near, 0 where none is."""
+    """i2t_r1 ... t2i_r10 of each query, from ranks as `positive_ranks` gives them: 1 where a right answer is that near.
+
+    Queries of rank 0 have no right answer and are left out.
+    """
     ranks = {"i2t": i2t[i2t > 0], "t2i": t2i[t2i > 0]}
     return {f"{way}_r{k}": (ranks[way] <= k).astype(np.float64) for way in ranks for k in RECALL_AT}
 
@@ -168,12 +166,24 @@ def extended_recall(image: np.ndarray, text: np.ndarray, positives: np.ndarray) 
     rprecision (share of the R positives among the first R) and map_at_r (mean average precision at R, Musgrave et
     al., ECCV 2020), in percent, their names with i2t_ or t2i_ before them.
     """
-    positives = np.asarray(positives).reshape(-1, 2)
-    sides = {"i2t": (image, text, positives), "t2i": (text, image, positives[:, ::-1])}
+    return percent(extended_outcomes(image, text, positives))
+
+
+def extended_outcomes(
+    image: np.ndarray, text: np.ndarray, of_image: np.ndarray, of_text: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """What `extended_recall` means over, of each query: float64 from 0 to 1.
+
+    `of_image` int [p, 2] lists the right (image, text) pairs for image queries, `of_text` those for text queries (the
+    same without it).
+    """
+    of_image = np.asarray(of_image).reshape(-1, 2)
+    of_text = of_image if of_text is None else np.asarray(of_text).reshape(-1, 2)
+    sides = {"i2t": (image, text, of_image), "t2i": (text, image, of_text[:, ::-1])}
     return {
-        f"{way}_{name}": value
+        f"{way}_{name}": values
         for way, (query, gallery, pairs) in sides.items()
-        for name, value in percent(precision_of_queries(query, gallery, pairs)).items()
+        for name, values in precision_of_queries(query, gallery, pairs).items()
     }
 
 

@@ -99,8 +99,9 @@ def summarise(
     Differences are to the experiment `reference`, where there is one; their 95 % intervals are by a paired bootstrap
     over queries, from the {benchmark}.queries.npz beside each JSON. `left_out` says, by name, what could not be scored.
     """
-    rows = summary_rows(read_json(path) for path in results)
-    add_differences(rows, _outcomes(results), reference)
+    contents = {Path(path): read_json(path) for path in results}
+    rows = summary_rows(contents.values())
+    add_differences(rows, _outcomes(contents), reference)
     with whole_file(parquet) as temporary:
         metadata = {"left_out": json.dumps(dict(left_out or {}))}
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata)), temporary)
@@ -144,12 +145,11 @@ def summary_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 Outcomes = dict[tuple[str, str], dict[str, np.ndarray]]
 
 
-def _outcomes(results: Sequence[str | Path]) -> Outcomes:
-    """What each query contributes, by (benchmark, experiment) and metric, mean over seeds."""
+def _outcomes(results: Mapping[Path, Mapping[str, Any]]) -> Outcomes:
+    """What each query contributes, by (benchmark, experiment) and metric, mean over seeds; from beside each result."""
     found: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
-    for path in map(Path, results):
-        queries, about = path.with_suffix(".queries.npz"), read_json(path)
-        if queries.is_file():
+    for path, about in results.items():
+        if (queries := path.with_suffix(".queries.npz")).is_file():
             with np.load(queries, allow_pickle=False) as arrays:
                 found.setdefault((about["benchmark"], about["experiment"]), []).append(dict(arrays))
     return {
@@ -217,10 +217,11 @@ def _table(
 
     present = [name for name in everyone if any(row["experiment"] == name for row in rows)]
     absent = {name: left_out.get(f"{name}, {benchmark}") for name in everyone if name not in present}
-    compared = [name for name in present if any(cells[key].get("reference") for key in cells if key[0] == name)]
-    printed = [
-        name for name in present if any(cells[key].get("published") is not None for key in cells if key[0] == name)
-    ]
+
+    def having(key: str) -> list[str]:
+        return [name for name in present if any(row["experiment"] == name and row.get(key) is not None for row in rows)]
+
+    reference = next((row["reference"] for row in rows if row.get("reference")), None)
     title = TITLES.get(benchmark, benchmark)
     if data == "*":
         title += f", {metric_title(MAIN_METRIC[benchmark])} of each data set"
@@ -237,17 +238,13 @@ def _table(
         size=size,
         columns=[data_title(column) if data == "*" else metric_title(column) for column in columns],
         rows=[(name, shown(name, _cell, mark=True)) for name in present],
-        differences=[(f"{name} - {_reference(rows, name)}", shown(name, _difference)) for name in compared],
-        published=[(f"{name}, published", shown(name, _published)) for name in printed],
+        differences=[(f"{name} - {reference}", shown(name, _difference)) for name in having("reference")],
+        published=[(f"{name}, published", shown(name, _published)) for name in having("published")],
         notes=[f"{name}: {NOT_COMPUTED}. {why}" for name, why in absent.items() if why],
     )
 
 
 NOT_COMPUTED = "not computed"
-
-
-def _reference(rows: Sequence[Mapping[str, Any]], experiment: str) -> str:
-    return next(str(row["reference"]) for row in rows if row["experiment"] == experiment and row.get("reference"))
 
 
 def to_markdown(

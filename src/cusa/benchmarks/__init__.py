@@ -98,8 +98,8 @@ def evaluate(
     with whole_file(queries) as temporary, temporary.open("wb") as file:
         outcomes: Any = {name: values.astype(np.float32) for name, values in result.per_query.items()}
         np.savez_compressed(file, **outcomes)
-    names = {field.name for field in fields(result)} - {"per_query", "published_as"}
-    written = {name: getattr(result, name) for name in sorted(names)}
+    written = {each.name: getattr(result, each.name) for each in fields(result)}
+    del written["per_query"], written["published_as"]  # the first went into `queries`, the second into `published`
     write_json(
         output,
         {

@@ -1,8 +1,8 @@
 """Retrieval where every right answer counts (Chun et al., ECCV Caption, ECCV 2022).
 
 Data that list their extended positives are scored on those. Karpathy's COCO test is scored on the ground truth of the
-package `eccv_caption`: ECCV Caption, CxC (Parekh et al., EACL 2021), COCO 1K and 5K,
-and PMRP where its files are given.
+package `eccv_caption`: ECCV Caption, CxC (Parekh et al., EACL 2021), COCO 1K and 5K, and
+PMRP where its files are given.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cusa.benchmarks import Result, Run
 from cusa.config import ExtendedPositives
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.metrics import fold_recall, percent, positive_ranks, precision_of_queries, recalled
+from cusa.metrics import extended_outcomes, fold_recall, percent, positive_ranks, recalled
 
 SETTINGS = ExtendedPositives
 ACROSS_MODALITIES = True
@@ -57,7 +57,7 @@ def _listed_positives(folder: DatasetFolder, run: Run) -> Result:
     image = run.embeddings("test", "image_cross", len(image_rows))
     text = run.embeddings("extended_positives", "text_cross", len(texts))
     positives = np.stack([table["image"].to_numpy() - image_rows[0], text_of_pair], axis=1)
-    per_query = _each_direction(image, text, positives, positives)
+    per_query = extended_outcomes(image, text, positives)
     protocol = LISTED.format(head=run.head_used("cross"))
     return Result(percent(per_query), protocol, len(text), len(image), per_query=per_query)
 
@@ -106,7 +106,7 @@ def coco_metrics(
     place[images] = np.arange(len(images))
     folds = fold_recall(image[images], text[order], place[image_of_caption[order]], COCO_FOLDS)
     if ground_truth.pm_gts:
-        plausible = _each_direction(image, text, *both(ground_truth.pm_gts))
+        plausible = extended_outcomes(image, text, *both(ground_truth.pm_gts))
         found |= {f"{way}_pmrp": plausible[f"{way}_rprecision"] for way in ("i2t", "t2i")}
     recalls = {f"coco_1k/{name}": value for name, value in folds.items() if name[4:] in ("r1", "r5", "r10")}
     return percent(found) | recalls, found
@@ -116,18 +116,7 @@ def eccv_outcomes(
     image: np.ndarray, text: np.ndarray, image_ids: np.ndarray, caption_ids: np.ndarray, ground_truth: Any
 ) -> dict[str, np.ndarray]:
     """ECCV Caption's own metrics of each query: i2t_ and t2i_ r1, rprecision and map_at_r, float64 from 0 to 1."""
-    return _each_direction(image, text, *_PairsOf(image_ids, caption_ids)(ground_truth.eccv_gts))
-
-
-def _each_direction(
-    image: np.ndarray, text: np.ndarray, of_image: np.ndarray, of_caption: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Precision metrics of image queries by one list of (image, caption) pairs, of caption queries by another."""
-    i2t = precision_of_queries(image, text, of_image)
-    t2i = precision_of_queries(text, image, of_caption[:, ::-1])
-    return {f"i2t_{name}": values for name, values in i2t.items()} | {
-        f"t2i_{name}": values for name, values in t2i.items()
-    }
+    return extended_outcomes(image, text, *_PairsOf(image_ids, caption_ids)(ground_truth.eccv_gts))
 
 
 def coco_ids(
