@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import Claim
+from measure import Claim, own_peak_memory
 from PIL import Image
 
 WORDS = (
@@ -75,9 +75,7 @@ def child(section: str, output: str) -> None:
     started = time.perf_counter()
     annotations.convert(dataset, Path(output) / "annotations", Path(output) / "images", threads=2)
     seconds = time.perf_counter() - started
-    lines = Path("/proc/self/status").read_text().splitlines()
-    peak = {key: int(line.split()[1]) / 2**20 for line in lines for key in ("VmHWM",) if line.startswith(key)}
-    print(json.dumps({"seconds": seconds, "gib": peak["VmHWM"]}))
+    print(json.dumps({"seconds": seconds, "gib": own_peak_memory()}))
 
 
 def measure(section: dict[str, object], folder: Path) -> dict[str, float]:

@@ -45,6 +45,24 @@ def best_of(repeats: int, call: Callable[[], object]) -> float:
     return min(times)
 
 
+def best_of_turns(repeats: int, **sides: Callable[[], object]) -> dict[str, float]:
+    """Seconds of the fastest of `repeats` calls of each side, taking turns, so that both meet the same machine."""
+    best = dict.fromkeys(sides, float("inf"))
+    for _ in range(repeats):
+        for name, call in sides.items():
+            best[name] = min(best[name], best_of(1, call))
+    return best
+
+
+def own_peak_memory() -> float:
+    """GiB that this process has had at most.
+
+    VmHWM, not ru_maxrss: that one starts at what the process that started this one had.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
+
+
 def snakemake(directory: Path, *arguments: str) -> float:
     """Seconds that one Snakemake call takes in `directory`."""
     command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--cores", "2", "--directory", directory, *arguments]

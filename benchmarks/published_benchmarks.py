@@ -7,11 +7,10 @@ import io
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-from measure import Claim
+from measure import Claim, best_of_turns, own_peak_memory
+from recall_at_k import data as retrieval_data
 
 SOP = (60_502, 11_316)
 INATURALIST = (136_093, 2_452)
@@ -31,17 +30,6 @@ def main() -> None:
     sentences()
 
 
-def seconds_of(**sides: Callable[[], object]) -> dict[str, float]:
-    """The best of three of each side, taking turns."""
-    best = dict.fromkeys(sides, np.inf)
-    for _ in range(3):
-        for name, call in sides.items():
-            started = time.perf_counter()
-            call()
-            best[name] = min(best[name], time.perf_counter() - started)
-    return best
-
-
 def eccv_caption() -> None:
     import eccv_caption as package
     import torch
@@ -52,7 +40,7 @@ def eccv_caption() -> None:
     truth = package.Metrics()
     captions = truth.coco_ids.astype(np.int64)
     images = np.array([truth.coco_gts["t2i"][int(caption)][0] for caption in captions[::5]])
-    image, text = embeddings()
+    image, text, _ = retrieval_data()
     found: dict[str, dict] = {}
 
     def theirs() -> None:
@@ -66,7 +54,7 @@ def eccv_caption() -> None:
     def ours() -> None:
         found["ours"] = percent(eccv_outcomes(image, text, images, captions, truth))
 
-    seconds = seconds_of(ours=ours, theirs=theirs)
+    seconds = best_of_turns(3, ours=ours, theirs=theirs)
     for name, both in found["theirs"].items():
         for way, value in both.items():
             assert abs(found["ours"][f"{way}_{name.removeprefix('eccv_')}"] - 100 * value) < 1e-6, (name, way)
@@ -76,26 +64,16 @@ def eccv_caption() -> None:
     Claim(what, measured, "10x", ratio >= 10).report()
 
 
-def embeddings() -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(0)
-    image = generator.standard_normal((5000, 512)).astype(np.float32)
-    text = np.repeat(image, 5, axis=0) + 6 * generator.standard_normal((25000, 512)).astype(np.float32)
-    for rows in (image, text):
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return image, text
-
-
 def folds() -> None:
     from cusa.metrics import fold_recall, image_text_recall
 
-    image, text = embeddings()
-    text_to_image = np.repeat(np.arange(5000), 5)
+    image, text, text_to_image = retrieval_data()
 
     def ours() -> None:
         image_text_recall(image, text, text_to_image)
         fold_recall(image, text, text_to_image, 5)
 
-    seconds = seconds_of(ours=ours, product=lambda: image @ text.T)
+    seconds = best_of_turns(3, ours=ours, product=lambda: image @ text.T)
     ratio = seconds["ours"] / seconds["product"]
     measured = f"{ratio:.2f}x ({seconds['ours']:.2f} s against {seconds['product']:.2f} s)"
     Claim("COCO 1K five folds and 5K, over the bare product", measured, "under 2x", ratio < 2).report()
@@ -144,8 +122,7 @@ def inaturalist_memory() -> None:
     from cusa.metrics import nearest_label_recall
 
     nearest_label_recall(*labelled(*INATURALIST))
-    lines = Path("/proc/self/status").read_text().splitlines()
-    print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20)
+    print(own_peak_memory())
 
 
 def sentences() -> None:

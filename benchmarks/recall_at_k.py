@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
-from measure import Claim
+from measure import Claim, best_of_turns, own_peak_memory
 
 
 def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -37,24 +35,20 @@ def main() -> None:
         from cusa.metrics import image_text_recall
 
         image_text_recall(*data())
-        # VmHWM, not ru_maxrss: that one starts at what the process that started this one had.
-        lines = Path("/proc/self/status").read_text().splitlines()
-        print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20)
+        print(own_peak_memory())
         return
     from cusa.metrics import image_text_recall
 
     arrays = data()
     image_text_recall(*(array[:500] for array in arrays[:1]), arrays[1][:2500], arrays[2][:2500])
-    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for _ in range(3):
-        for name, call in (("ours", image_text_recall), ("theirs", by_sorting)):
-            started = time.perf_counter()
-            found = call(*arrays)
-            seconds[name].append(time.perf_counter() - started)
-            if name == "ours":
-                mine = found
-    assert all(abs(mine[key] - found[key]) < 1e-9 for key in found), (mine, found)
-    ours, theirs = min(seconds["ours"]), min(seconds["theirs"])
+    found: dict[str, dict[str, float]] = {}
+    seconds = best_of_turns(
+        3,
+        ours=lambda: found.update(ours=image_text_recall(*arrays)),
+        theirs=lambda: found.update(theirs=by_sorting(*arrays)),
+    )
+    assert all(abs(found["ours"][key] - value) < 1e-9 for key, value in found["theirs"].items()), found
+    ours, theirs = seconds["ours"], seconds["theirs"]
     measured = f"{theirs / ours:.1f}x ({ours:.2f} s against {theirs:.2f} s, same numbers)"
     Claim("recall@k, 5,000 x 25,000, D = 512, over sorting", measured, "10x", theirs / ours >= 10).report()
     done = subprocess.run([sys.executable, __file__, "--memory"], capture_output=True, text=True, check=True)

@@ -3,7 +3,6 @@ rule evaluate_itr:
     input:
         annotation_tables(),
         benchmark_inputs("itr"),
-        benchmark_tables("itr"),
         run=f"{RUN}/run.json",
     output:
         scores=f"{RUN}/benchmarks/itr.json",
@@ -33,7 +32,6 @@ use rule evaluate_itr as evaluate_eccv_caption with:
     input:
         annotation_tables(*own_tables("extended_positives")),
         benchmark_inputs("eccv_caption"),
-        benchmark_tables("eccv_caption"),
         run=f"{RUN}/run.json",
     output:
         scores=f"{RUN}/benchmarks/eccv_caption.json",
@@ -54,7 +52,10 @@ use rule evaluate_itr as evaluate_image_retrieval with:
     input:
         annotation_tables(),
         benchmark_inputs("image_retrieval"),
-        benchmark_tables("image_retrieval"),
+        expand(
+            f"{BENCHMARK_DATA}/{{data}}/annotations/images.parquet",
+            data=LABELLED_IMAGES,
+        ),
         run=f"{RUN}/run.json",
     output:
         scores=f"{RUN}/benchmarks/image_retrieval.json",
@@ -75,7 +76,10 @@ use rule evaluate_itr as evaluate_sts with:
     input:
         annotation_tables(*own_tables("sentence_pairs")),
         benchmark_inputs("sts"),
-        benchmark_tables("sts"),
+        expand(
+            f"{BENCHMARK_DATA}/{{data}}/annotations/sentence_pairs.parquet",
+            data=SENTENCE_PAIRS,
+        ),
         run=f"{RUN}/run.json",
     output:
         scores=f"{RUN}/benchmarks/sts.json",

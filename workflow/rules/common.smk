@@ -181,16 +181,18 @@ def feature_files():
     return sorted(set(files))
 
 
-def student_inputs(student, split):
-    """The files a student reads of one split: shards or cached features, images and captions alike."""
-    files = annotation_tables()
+def image_inputs(student, folder, split):
+    """What a student reads of the images in a folder: shards, or the cached features of a frozen tower."""
     towers = student.towers
     if towers is None or towers.image.trainable:
-        files.append(f"{DATA}/shards/{split}")
-    else:
-        files.append(
-            f"{DATA}/teachers/image/{towers.image.folder}/{split}/features.npy"
-        )
+        return f"{folder}/shards/{split}"
+    return f"{folder}/teachers/image/{towers.image.folder}/{split}/features.npy"
+
+
+def student_inputs(student, split):
+    """The files a student reads of one split: shards or cached features, images and captions alike."""
+    files = [*annotation_tables(), image_inputs(student, DATA, split)]
+    towers = student.towers
     if (
         towers is not None
         and not towers.text.trainable
@@ -227,25 +229,11 @@ def benchmark_data_inputs(wildcards):
     folder = f"{BENCHMARK_DATA}/{wildcards.data}"
     if wildcards.data in SENTENCE_PAIRS:
         return [f"{folder}/annotations/sentence_pairs.parquet"]
-    towers = student_of(wildcards).towers
-    frozen = towers is not None and not towers.image.trainable
     return [
         f"{folder}/annotations/images.parquet",
         f"{folder}/annotations/captions.parquet",
-        (
-            f"{folder}/teachers/image/{towers.image.folder}/test/features.npy"
-            if frozen
-            else f"{folder}/shards/test"
-        ),
+        image_inputs(student_of(wildcards), folder, "test"),
     ]
-
-
-def benchmark_tables(benchmark):
-    """The tables of the benchmark's own data that it scores."""
-    tables = {"image_retrieval": ("images", LABELLED_IMAGES)}
-    name, data = tables.get(benchmark, ("sentence_pairs", SENTENCE_PAIRS))
-    used = [each for each in DATA_OF.get(benchmark, ()) if each in data]
-    return expand(f"{BENCHMARK_DATA}/{{data}}/annotations/{name}.parquet", data=used)
 
 
 def settings_of(benchmark):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cusa.errors import DataError
+from cusa.sources.rows import malformed
+from cusa.sources.table import table_rows
 
 
 class LabelledImage(NamedTuple):
@@ -145,17 +146,18 @@ def _own(place: Path) -> Iterator[LabelledImage]:
                 if path.suffix.lower() in IMAGE_ENDINGS:
                     yield LabelledImage(path, folder.name)
         return
-    with place.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if missing := [column for column in ("image", "label") if column not in (reader.fieldnames or ())]:
+    for where, row in table_rows(place):
+        if isinstance(row, dict) and (missing := [column for column in LABELLED if column not in row]):
             raise DataError(
-                f"{place} has the columns {', '.join(reader.fieldnames or ()) or 'none'}, but not "
-                f"{', '.join(missing)}; a CSV of labelled images needs image and label."
+                f"{place} has the columns {', '.join(row)}, but not {', '.join(missing)}; a CSV of labelled images "
+                "needs image and label."
             )
-        for row in reader:
-            if not row["image"] or not row["label"]:
-                raise DataError(f"{place}, line {reader.line_num}: expected an image and a label.")
-            yield LabelledImage(place.parent / row["image"], row["label"])
+        if why := row if isinstance(row, str) else malformed(row, LABELLED):
+            raise DataError(f"{where} {why}.")
+        yield LabelledImage(place.parent / row["image"], str(row["label"]))
+
+
+LABELLED: Mapping[str, tuple[type, ...]] = {"image": (str,), "label": (str, int)}
 
 
 LOADERS: Mapping[str, Callable[[Path], Iterator[LabelledImage]]] = {
