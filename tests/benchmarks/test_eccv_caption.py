@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cusa.benchmarks import eccv_caption
+from cusa.benchmarks import Run, eccv_caption
 from cusa.benchmarks.eccv_caption import coco_ids, coco_metrics
+from cusa.config import validate
 from cusa.errors import DataError
+from cusa.files import write_json
 from cusa.layout import DatasetFolder
 
 eccv = pytest.importorskip("eccv_caption")
@@ -143,3 +145,24 @@ def test_another_test_split_is_refused(ids, ground_truth, tmp_path):
 
 def test_the_protocol_names_the_package():
     assert "eccv_caption {version}" in eccv_caption.COCO
+
+
+def test_a_run_from_its_files_and_pmrp_that_is_not_there(ids, tmp_path):
+    """Missing PMRP files are left out like any other data; a folder without them is a sentence."""
+    images, captions, owners = ids
+    folder = DatasetFolder(annotations(tmp_path / "data", names(images), owners, captions))
+    run = tmp_path / "run"
+    (run / "embeddings/test").mkdir(parents=True)
+    image, text = embeddings("good", owners)
+    np.save(run / "embeddings/test/image_cross.npy", image)
+    np.save(run / "embeddings/test/text_cross.npy", text)
+    losses = {"contrastive": {}, "cross_softlabel": None, "uni_softlabel": None}
+    write_json(run / "run.json", {"configuration": {"losses": losses}})
+    section = validate(eccv_caption.SETTINGS, {"ground_truth": "coco", "pmrp_files": str(tmp_path / "no")})
+    assert "does not exist" in section.left_out()["pmrp"]
+    result = eccv_caption.evaluate(folder, Run(run), section)
+    assert "i2t_pmrp" not in result.metrics
+    assert (result.n_queries, result.n_gallery) == (25000, 5000)
+    (tmp_path / "no").mkdir()
+    with pytest.raises(DataError, match="pmrp_files names .*no, which lacks .*pm_image_to_caption.json and"):
+        eccv_caption.evaluate(folder, Run(run), section)

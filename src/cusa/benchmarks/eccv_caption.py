@@ -70,8 +70,10 @@ def _coco(folder: DatasetFolder, run: Run, settings: ExtendedPositives) -> Resul
     captions = len(split_rows(read_table(folder.annotations, CAPTIONS, ["split"]), "test"))
     image = run.embeddings("test", "image_cross", len(image_ids))
     text = run.embeddings("test", "text_cross", captions)[kept]
-    if settings.pmrp_files is not None:
-        names = (Path(settings.pmrp_files).expanduser() / f"pm_{name}.json" for name in PMRP_FILES)
+    if (place := settings.available().get("pmrp")) is not None:
+        names = [Path(place).expanduser() / f"pm_{name}.json" for name in PMRP_FILES]
+        if missing := [str(path) for path in names if not path.is_file()]:
+            raise DataError(f"benchmarks.eccv_caption.pmrp_files names {place}, which lacks {' and '.join(missing)}.")
         ground_truth.set_pm_gts(*map(str, names))
     metrics, per_query = coco_metrics(image, text, image_ids, caption_ids, ground_truth)
     protocol = COCO.format(head=run.head_used("cross"), version=version("eccv_caption"), ids=how)
