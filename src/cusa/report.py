@@ -100,6 +100,7 @@ def render(
         text_queries=_text_queries(folder, shown, gallery),
         image_queries=_image_queries(folder, shown, gallery),
         models=list(shown),
+        trained=bool(_histories(runs)),
         top=gallery.top,
         runs=[_run_row(name, Path(path)) for name, paths in runs.items() for path in paths],
         splits=[

@@ -377,6 +377,9 @@ def test_benchmarks_on_data_of_their_own(finished, tmp_path, tiny_configuration)
     alone.write_text(yaml.safe_dump(tiny_configuration | {"benchmarks": benchmarks, "experiments": untrained}))
     snakemake(directory, "--configfile", str(alone))
     assert "| contrastive |" not in (results / "summary.md").read_text()
+    page = (results / "report/index.html").read_text()
+    assert "Nothing was trained here" in page
+    assert "None of report.gallery.experiments is among the models" in page
     snakemake(directory, "--configfile", config)
     assert "Nothing to be done" in snakemake(directory, "--configfile", config)
 
