@@ -12,8 +12,8 @@ import numpy as np
 from measure import Claim, best_of_turns, own_peak_memory
 from recall_at_k import data as retrieval_data
 
-SOP = (60_502, 11_316)
-INATURALIST = (136_093, 2_452)
+SOP = (60_502, 11_316, 12)  # images, classes, images of the largest class
+INATURALIST = (136_093, 2_452, 100)
 
 
 def main() -> None:
@@ -79,9 +79,9 @@ def folds() -> None:
     Claim("COCO 1K five folds and 5K, over the bare product", measured, "under 2x", ratio < 2).report()
 
 
-def labelled(rows: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def labelled(rows: int, classes: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(0)
-    labels = generator.integers(0, classes, rows)
+    labels = generator.permutation(np.arange(largest * classes) % classes)[:rows]
     centres = generator.standard_normal((classes, 512), dtype=np.float32)
     images = generator.standard_normal((rows, 512), dtype=np.float32)
     images += centres[labels]
@@ -107,11 +107,8 @@ def image_retrieval() -> None:
     def ours() -> None:
         found["ours"] = nearest_label_recall(images, labels, recall_at=(1,))["r1"]
 
-    started = time.perf_counter()
-    ours()
-    between = time.perf_counter()
-    theirs()
-    mine, other = between - started, time.perf_counter() - between
+    seconds = best_of_turns(2, ours=ours, theirs=theirs)
+    mine, other = seconds["ours"], seconds["theirs"]
     assert abs(found["ours"] - found["theirs"]) < 0.01, found
     measured = f"{other / mine:.1f}x ({mine:.0f} s, R-Precision and mAP@R among them, against {other:.0f} s)"
     what = "image retrieval, 60,502 x 512, over torch's blocked distance + topk"

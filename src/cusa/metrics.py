@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from cusa.neighbours import halves_the_work, nearest, nearest_among
+
 RECALL_AT = (1, 5, 10)
 BLOCK_BYTES = 32 << 20
 COUNTED_BYTES = 4 << 20
@@ -235,22 +237,20 @@ def label_found(
 ) -> dict[str, np.ndarray]:
     """What `nearest_label_recall` means over, of each query: float64 from 0 to 1, in the order of the queries.
 
-    The search goes a block of queries at a time: beside the embeddings, memory stays below some 300 MB.
+    The search goes a block of queries at a time: beside the embeddings, memory stays below some 600 MB.
     """
     query_labels, alone = np.asarray(query_labels), gallery is None
     if gallery is None or gallery_labels is None:
         gallery, gallery_labels = query, query_labels
     gallery_labels = np.asarray(gallery_labels)
-    unit_query, unit_gallery = (
-        _unit_float32(_checked("query", query)),
-        _unit_float32(_checked("gallery", gallery)),
-    )
-    for name, rows, labels in (
+    unit_query = _unit_float32(_checked("query", query))
+    unit_gallery = unit_query if alone else _unit_float32(_checked("gallery", gallery))
+    for name, unit, labels in (
         ("query", unit_query, query_labels),
         ("gallery", unit_gallery, gallery_labels),
     ):
-        if labels.shape != (len(rows),):
-            raise ValueError(f"{name} has {len(rows)} rows and labels of shape {labels.shape}; expected one each")
+        if labels.shape != (len(unit),):
+            raise ValueError(f"{name} has {len(unit)} rows and labels of shape {labels.shape}; expected one each")
     known, codes = np.unique(np.concatenate([query_labels, gallery_labels]), return_inverse=True)
     query_codes, gallery_codes = codes[: len(query_labels)], codes[len(query_labels) :]
     relevant = np.bincount(gallery_codes, minlength=len(known))[query_codes] - int(alone)
@@ -258,13 +258,18 @@ def label_found(
     # One more for the query itself, and some slack so that ties at the border are seen.
     wanted = min(max(int(relevant.max()), *recall_at) + int(alone) + TIE_SLACK, len(unit_gallery))
     found: dict[str, list[np.ndarray]] = {}
+    among = nearest_among(unit_query, wanted) if alone and halves_the_work(len(unit_query), wanted) else None
     step = max(1, NEIGHBOUR_BYTES // (NEIGHBOUR_COST * wanted))
     for start in range(0, len(unit_query), step):
         block = slice(start, start + step)
-        scores, nearest = _nearest(unit_query[block], unit_gallery, wanted)
+        if among is None:
+            scores, rows = nearest(unit_query[block], unit_gallery, wanted)
+        else:
+            scores, rows = among[0][block], among[1][block]
+        scores = scores.astype(np.float64)
         if alone:
-            scores[nearest == np.arange(start, start + len(nearest))[:, None]] = -np.inf
-        right = (gallery_codes[nearest] == query_codes[block, None]) & np.isfinite(scores)
+            scores[rows == np.arange(start, start + len(rows))[:, None]] = -np.inf
+        right = (gallery_codes[rows] == query_codes[block, None]) & np.isfinite(scores)
         for name, values in _label_outcomes(scores, right, relevant[block], recall_at).items():
             found.setdefault(name, []).append(values)
     joined = {name: np.concatenate(parts) for name, parts in found.items()}
@@ -286,18 +291,6 @@ def _label_outcomes(
     outcomes["rprecision"] = np.asarray(hits.sum(axis=1) / relevant)
     outcomes["map_at_r"] = np.asarray(precision.sum(axis=1) / relevant)
     return outcomes
-
-
-def _nearest(queries: np.ndarray, gallery: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exact search by inner product, on a GPU where faiss is built with one: float64 scores, int64 rows, best first."""
-    import faiss
-
-    if getattr(faiss, "get_num_gpus", lambda: 0)():
-        resources = faiss.StandardGpuResources()
-        scores, rows = faiss.knn_gpu(resources, queries, gallery, count, metric=faiss.METRIC_INNER_PRODUCT)
-    else:
-        scores, rows = faiss.knn(queries, gallery, count, faiss.METRIC_INNER_PRODUCT)
-    return scores.astype(np.float64), rows
 
 
 def similarity_correlation(first: np.ndarray, second: np.ndarray, gold: np.ndarray) -> dict[str, float]:

@@ -99,6 +99,7 @@ def without(archive, name):
         ("cub", damage(archives.cub, "image_class_labels.txt", "9 101\n"), "has the image 9, which images.txt does"),
         ("cub", damage(archives.cub, "images.txt", "1 a b\n"), r"images.txt, line 1: 3 columns, expected 2: '1 a b'"),
         ("cub", damage(archives.cub, "image_class_labels.txt", "1 1\n"), "lists no test image; expected images.txt"),
+        ("cub", damage(archives.cub, "image_class_labels.txt", "1 crow\n"), "has the class `crow`, expected a number"),
         ("cars", damage(archives.cars, "cars_annos.mat", "no MATLAB file"), "is not the annotation file of Cars-196"),
         ("sop", without(archives.sop, "chair_final/111_1.JPG"), "lists 3 test images, but 1 of them do not exist"),
         ("inshop", damage(archives.inshop, "Eval/list_eval_partition.txt", "1\nh\nimg/x.jpg id_1 probe\n"),

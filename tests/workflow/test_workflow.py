@@ -236,6 +236,25 @@ def test_bad_data_stops_at_the_start_and_its_log_says_why(tmp_path, tiny_configu
     }
 
 
+def test_a_benchmark_that_refuses_the_data_says_so_before_training(finished, tmp_path, tiny_configuration):
+    """ECCV Caption is Karpathy's COCO test alone; other images are found out from the annotations."""
+    directory = copied(finished, tmp_path)
+    benchmarks = tiny_configuration["benchmarks"] | {"eccv_caption": {"ground_truth": "coco"}}
+    config = write(directory, tiny_configuration | {"benchmarks": benchmarks})
+    shutil.rmtree(directory / "results/shapes/runs")
+    output = snakemake(directory, "--configfile", config, "--show-failed-logs", check=False)
+    assert "has 8 test images, of which 0 are among the 5,000 of Karpathy's COCO test" in output
+    assert output.index("rule check_benchmark:") < output.index("rule train:") if "rule train:" in output else True
+
+
+def test_features_are_those_of_every_run(tmp_path, tiny_configuration):
+    """Also of baselines alone, where nothing is trained."""
+    alone = dict.fromkeys(tiny_configuration["experiments"]) | {"teachers": {"baseline": "teachers"}}
+    config = write(tmp_path, tiny_configuration | {"experiments": alone})
+    plan = planned(snakemake(tmp_path, "features", "-n", "--configfile", config))
+    assert plan["extract_image_features"] >= 1
+
+
 def test_a_killed_training_continues_when_the_command_is_repeated(finished, tiny_configuration, tmp_path):
     directory = copied(finished, tmp_path)
     mapping = {**tiny_configuration, "train": {**tiny_configuration["train"], "epochs": 60}}

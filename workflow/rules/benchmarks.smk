@@ -1,3 +1,29 @@
+# What the annotations tell of a benchmark is found out first: data that it refuses stop the run before training.
+rule check_benchmark:
+    input:
+        annotation_tables(),
+    output:
+        f"{DATA}/checks/{{benchmark}}.json",
+    log:
+        log_of("check_benchmark", "{benchmark}"),
+    benchmark:
+        timing_of("check_benchmark", "{benchmark}")
+    priority: 100
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        script=f"{SCRIPTS}/check_benchmark.py",
+        settings=lambda wildcards: settings_of(wildcards.benchmark),
+        data=data_folder,
+    shell:
+        "python {params.script} {wildcards.benchmark} --data {params.data} --settings {params.settings:q}"
+        " --output {output} > {log} 2>&1"
+
+
 # One rule a benchmark, all alike: cached embeddings and annotations in, one JSON file out.
 rule evaluate_itr:
     input:
@@ -32,6 +58,7 @@ use rule evaluate_itr as evaluate_eccv_caption with:
     input:
         annotation_tables(*own_tables("extended_positives")),
         benchmark_inputs("eccv_caption"),
+        checks_of("eccv_caption"),
         run=f"{RUN}/run.json",
     output:
         scores=f"{RUN}/benchmarks/eccv_caption.json",
@@ -101,6 +128,7 @@ use rule evaluate_itr as evaluate_added with:
     input:
         annotation_tables(),
         lambda wildcards: benchmark_inputs(wildcards.benchmark),
+        lambda wildcards: checks_of(wildcards.benchmark),
         run=f"{RUN}/run.json",
     output:
         scores=f"{RUN}/benchmarks/{{benchmark}}.json",

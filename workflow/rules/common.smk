@@ -17,7 +17,7 @@ environ.update(
     ),
 )
 
-from cusa.benchmarks import across_modalities, data_of
+from cusa.benchmarks import across_modalities, checks, data_of
 from cusa.benchmarks import settings_of as section_of
 from cusa.config import check_files, command_line_values, load, validate
 from cusa.errors import ConfigurationError, DataError
@@ -170,9 +170,12 @@ FROZEN = {modality: frozen_models(modality) for modality in ("image", "text")}
 def feature_files():
     """Everything the target `features` builds: what some run or benchmark reads."""
     files = []
-    for experiment in EXPERIMENTS:
-        wildcards = type("Wildcards", (), {"experiment": experiment})
-        files += [path for path in training_inputs(wildcards) if "/teachers/" in path]
+    for run in EXPERIMENTS + CHECKPOINTS + BASELINES:
+        wildcards = type("Wildcards", (), {"experiment": run})
+        if run in EXPERIMENTS:
+            files += [
+                path for path in training_inputs(wildcards) if "/teachers/" in path
+            ]
         for data in {data for needed in DATA_OF.values() for data in needed}:
             wildcards.data = data
             own = data in LABELLED_IMAGES or data in SENTENCE_PAIRS
@@ -248,6 +251,12 @@ def benchmark_inputs(benchmark):
         data=DATA_OF.get(benchmark, ()),
         allow_missing=True,
     )
+
+
+def checks_of(benchmark):
+    """What a benchmark finds out from the annotations alone, before anything is trained."""
+    wanted = benchmark in BENCHMARKS and checks(benchmark)
+    return [f"{DATA}/checks/{benchmark}.json"] if wanted else []
 
 
 def data_folder(wildcards):

@@ -1,8 +1,9 @@
 """Benchmarks on cached embeddings, one module each. No torch: a job starts in about a second.
 
 A module has `SETTINGS`, its section of the configuration; `ACROSS_MODALITIES`, whether it compares images with texts;
-`data(provides, settings)`, the embedded data it needs; and `evaluate(folder, run, settings)`. Adding a benchmark means
-adding a module here; docs/new-benchmark.md goes through it.
+`data(provides, settings)`, the embedded data it needs; and `evaluate(folder, run, settings)`. It may have
+`check(folder, settings)`, which raises DataError where the annotations alone tell that the data cannot be scored.
+Adding a benchmark means adding a module here; docs/new-benchmark.md goes through it.
 """
 
 from __future__ import annotations
@@ -115,6 +116,20 @@ def evaluate(
             "versions": {"cusa": __version__, "numpy": np.__version__},
         },
     )
+
+
+def check(benchmark: str, folder: DatasetFolder, settings: BenchmarkSection) -> str | None:
+    """What a benchmark found out about a data set's annotations, a sentence; None where it asks nothing of them.
+
+    Raises DataError where they cannot be scored.
+    """
+    found: str | None = _module(benchmark).check(folder, settings) if checks(benchmark) else None
+    return found
+
+
+def checks(benchmark: str) -> bool:
+    """Whether a benchmark looks at the annotations before anything is trained."""
+    return hasattr(_module(benchmark), "check")
 
 
 def names() -> list[str]:

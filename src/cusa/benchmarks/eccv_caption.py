@@ -42,6 +42,16 @@ def data(provides: frozenset[str], settings: ExtendedPositives) -> tuple[str, ..
     return ("test", "extended_positives") if settings.ground_truth == "dataset" else ("test",)
 
 
+def check(folder: DatasetFolder, settings: ExtendedPositives) -> str | None:
+    """How the test split's ids are found. Raises DataError, before anything is trained, where it is not Karpathy's."""
+    if settings.ground_truth == "dataset":
+        return None
+    from eccv_caption import Metrics
+
+    ground_truth = Metrics()
+    return coco_ids(folder, ground_truth.coco_ids, ground_truth.coco_gts["t2i"])[3]
+
+
 def evaluate(folder: DatasetFolder, run: Run, settings: ExtendedPositives) -> Result:
     """Recall over a many-to-many ground truth."""
     if settings.ground_truth == "dataset":

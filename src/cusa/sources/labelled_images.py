@@ -97,6 +97,10 @@ def _cub(folder: Path) -> Iterator[LabelledImage]:
     for number, label in _cells(folder, "image_class_labels.txt", 2):
         if number not in names:
             raise DataError(f"{folder}/image_class_labels.txt has the image {number}, which images.txt does not list.")
+        if not label.isdecimal():
+            raise DataError(
+                f"{folder}/image_class_labels.txt has the class `{label}`, expected a number from 1 to 200."
+            )
         if int(label) >= FIRST_TEST_CLASS["cub"]:
             yield LabelledImage(folder / "images" / names[number], label)
 

@@ -1,0 +1,31 @@
+"""Ask a benchmark whether it can score a data set, before anything is trained on it.
+
+    python workflow/scripts/check_benchmark.py eccv_caption --data results/coco --settings '{"ground_truth": "coco"}' \
+        --output results/coco/checks/eccv_caption.json
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from cusa.benchmarks import check, names, settings_of
+from cusa.command import run
+from cusa.config import validate
+from cusa.files import write_json
+from cusa.layout import DatasetFolder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmark", choices=names())
+    parser.add_argument("--data", required=True, type=Path, help="folder with the annotations")
+    parser.add_argument("--settings", required=True, help="the benchmark's section of the configuration, as JSON")
+    parser.add_argument("--output", required=True, type=Path, help="JSON file to write: what was found")
+    arguments = parser.parse_args()
+    settings = validate(settings_of(arguments.benchmark), json.loads(arguments.settings))
+    found = check(arguments.benchmark, DatasetFolder(arguments.data), settings)
+    write_json(arguments.output, {"benchmark": arguments.benchmark, "found": found})
+
+
+if __name__ == "__main__":
+    run(main)
