@@ -12,12 +12,12 @@ import torch
 from measure import Claim
 
 from cusa.batches import TrainingBatch
-from cusa.config import LossConfiguration, validate
+from cusa.config import LossConfiguration, Train, validate
 from cusa.images import ImageTransform
 from cusa.losses import CUSALoss
+from cusa.step import TrainingTask
 from cusa.student import Backbone, Student
 from cusa.teachers.store import FeatureStore
-from cusa.training import TrainingTask
 
 BATCH, TOKENS, ROUNDS, ROWS = 16, 16, 9, 2000
 
@@ -43,7 +43,7 @@ class RandomClip(Backbone):
 
 
 def main() -> None:
-    cpu, rng = torch.device("cpu"), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     torch.manual_seed(0)
     backbone = RandomClip()
     families = {
@@ -53,7 +53,7 @@ def main() -> None:
     tasks, optimisers = {}, {}
     for name, losses in families.items():
         configuration = validate(LossConfiguration, losses)
-        tasks[name] = TrainingTask(Student(backbone, configuration), CUSALoss(configuration)).train()
+        tasks[name] = TrainingTask(Student(backbone, configuration), CUSALoss(configuration), Train(epochs=1)).train()
         optimisers[name] = torch.optim.AdamW(tasks[name].parameters(), lr=1e-6)
     images = torch.randint(0, 255, (BATCH, 3, 224, 224), dtype=torch.uint8)
     texts = {
@@ -78,7 +78,7 @@ def main() -> None:
             if experiment == "cusa":
                 teachers = [torch.from_numpy(stores[kind][rows]) for kind in ("image", "text")]
             batch = TrainingBatch(images, texts, *teachers, torch.arange(BATCH))
-            losses = tasks[experiment](batch, cpu, "fp32")
+            losses = tasks[experiment](batch)
             optimisers[experiment].zero_grad(set_to_none=True)
             losses.total.backward()
             optimisers[experiment].step()

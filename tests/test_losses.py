@@ -248,3 +248,25 @@ def test_bfloat16_heads_are_computed_in_float32():
     loss = CUSALoss(validate(LossConfiguration, {"contrastive": {}}))
     features = {name: torch.randn(4, 3).bfloat16() if "cross" in name else None for name in NAMES}
     assert loss(**features, image_ids=torch.arange(4)).total.dtype == torch.float32
+
+
+def test_memory_of_a_process_grows_with_its_own_pairs():
+    """With the rows of 16 processes gathered, no tensor is larger than b x B, or than the B gathered rows."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            result = function(*arguments, **(keywords or {}))
+            if isinstance(result, torch.Tensor):
+                self.elements = max(self.elements, result.numel())
+            return result
+
+    own, others, dimension = 8, 16, 4
+    features = {name: torch.randn(own, dimension, requires_grad="teacher" not in name) for name in NAMES}
+    loss = CUSALoss(validate(LossConfiguration, families()))
+    with Largest() as largest:
+        losses = loss(**features, image_ids=torch.arange(own), all_of=lambda rows: torch.cat([rows] * others))
+        losses.total.backward()
+    assert largest.elements == own * own * others

@@ -44,8 +44,20 @@ def test_an_epoch_can_be_entered_anywhere():
     assert np.array_equal(sampler.epoch(1)[5:], sampler.epoch(1, first_step=5))
 
 
+def test_accumulated_batches_are_those_of_more_processes():
+    """Step for step the same pairs; what fills no step is dropped, so no process waits for another."""
+    accumulating = PairSampler(61, 4, seed=0, accumulate=3)
+    three = [PairSampler(61, 4, seed=0, process=process, processes=3) for process in range(3)]
+    assert accumulating.steps_per_epoch == three[0].steps_per_epoch == 5
+    batches = accumulating.epoch(2, first_step=1)
+    assert len(batches) == 4 * 3
+    for step in range(1, 5):
+        for part in range(3):
+            assert np.array_equal(batches[(step - 1) * 3 + part], three[part].batch(2, step))
+
+
 def test_too_large_a_batch_is_refused():
-    with pytest.raises(ConfigurationError, match="train.batch_size 64 x 2 processes is more than the 100"):
+    with pytest.raises(ConfigurationError, match="64 x 2 processes x train.accumulate 1 is more than"):
         PairSampler(100, 64, 0, 0, 2)
 
 
@@ -61,14 +73,14 @@ def test_loader_workers_do_not_change_the_order(shapes_data, tiny_configuration,
     from cusa.config import load
     from cusa.layout import DatasetFolder
     from cusa.student import build_student
-    from cusa.training import Progress, _loader, open_training_pairs
+    from cusa.training import Progress, open_loader, open_training_pairs
 
     configuration = load({**tiny_configuration, "train": {"epochs": 1, "batch_size": 8, "workers": workers}})
     run = configuration.run("cusa", 23)
     student = build_student(run.student, run.losses)
     pairs = open_training_pairs(student, run, DatasetFolder(shapes_data))
     sampler = PairSampler(len(pairs), 8, 23)
-    batches = list(_loader(pairs, sampler, Progress(step=3), run.train, torch.device("cpu")))
+    batches = list(open_loader(pairs, sampler, Progress(step=3), run.train, torch.device("cpu")))
     assert len(batches) == sampler.steps_per_epoch - 3
     for batch, chosen in zip(batches, sampler.epoch(0, 3), strict=True):
         assert np.array_equal(batch.image_ids.numpy(), pairs.image_of_caption[chosen])

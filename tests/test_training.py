@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import in_processes, mounted_tmpfs
 from safetensors.torch import load_file
 
 from cusa.config import Configuration, RunConfiguration, Train, load
@@ -25,8 +26,9 @@ from cusa.errors import DataError, ResumeError, TrainingError
 from cusa.files import read_json, sha256_of_file
 from cusa.layout import DatasetFolder
 from cusa.losses import CUSALoss
+from cusa.step import TrainingTask
 from cusa.student import build_student
-from cusa.training import TrainingTask, build_optimiser, learning_rate, train
+from cusa.training import build_optimiser, learning_rate, train
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "workflow/scripts/train.py"
@@ -64,7 +66,7 @@ def test_cosine_by_step_with_warm_up():
 
 def test_optimiser_groups_are_as_published(tiny_configuration):
     run = configured(tiny_configuration, weight_decay=0.5, tower_lr=0.0001)
-    task = TrainingTask(build_student(run.student, run.losses), CUSALoss(run.losses))
+    task = TrainingTask(build_student(run.student, run.losses), CUSALoss(run.losses), run.train)
     optimiser = build_optimiser(task, run.train)
     names = {id(parameter): name for name, parameter in task.named_parameters()}
     for group in optimiser.param_groups:
@@ -85,6 +87,7 @@ def test_a_run_writes_its_three_files(tiny_configuration, shapes_data, tmp_path)
         "best.safetensors",
         "history.parquet",
         "run.json",
+        "state",
     ]
     about = read_json(tmp_path / "run/run.json")
     history = pq.read_table(tmp_path / "run/history.parquet").to_pylist()
@@ -128,12 +131,12 @@ def tower_student(tiny_vision, tiny_sentences) -> dict:
 
 
 def test_kill_9_at_any_moment_then_the_same_command_ends_bit_identical(
-    tiny_configuration, tiny_vision, tiny_sentences, shapes_data, tmp_path
+    tiny_configuration, tiny_vision, tiny_sentences, shapes_data, tmp_path, caplog
 ):
     """BERT has dropout, so this needs the random state too. The state is saved after every step."""
     towers = {**tiny_configuration, "student": tower_student(tiny_vision, tiny_sentences)}
     run = configured(towers, epochs=6, save_every_minutes=1e-9)
-    subprocess.run(command(run, shapes_data, tmp_path / "whole"), check=True, capture_output=True)
+    train(run, DatasetFolder(shapes_data), tmp_path / "whole")
 
     state = tmp_path / "killed/state/last.pt"
     kills = 0
@@ -147,11 +150,10 @@ def test_kill_9_at_any_moment_then_the_same_command_ends_bit_identical(
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.wait()
-    finished = subprocess.run(
-        command(run, shapes_data, tmp_path / "killed"), check=True, capture_output=True, text=True
-    )
     assert kills == 3
-    assert "continuing at epoch" in finished.stderr
+    with caplog.at_level("INFO"):
+        train(run, DatasetFolder(shapes_data), tmp_path / "killed")
+    assert "continuing at epoch" in caplog.text
     for name in ("best.safetensors",):
         assert sha256_of_file(tmp_path / "whole" / name) == sha256_of_file(tmp_path / "killed" / name)
     histories = [pq.read_table(tmp_path / name / "history.parquet").to_pylist() for name in ("whole", "killed")]
@@ -159,10 +161,10 @@ def test_kill_9_at_any_moment_then_the_same_command_ends_bit_identical(
     assert [[row[key] for key in kept] for row in histories[0]] == [[row[key] for key in kept] for row in histories[1]]
 
 
-def test_two_processes_share_each_epoch_and_resume(tiny_configuration, shapes_data, tmp_path):
+def test_two_processes_share_each_epoch(tiny_configuration, shapes_data, tmp_path):
     run = configured(tiny_configuration, cpu_processes=2, epochs=2, batch_size=4)
     for name in ("one", "two"):
-        subprocess.run(command(run, shapes_data, tmp_path / name, processes=2), check=True, capture_output=True)
+        in_processes(2, train, run, DatasetFolder(shapes_data), tmp_path / name, 2)
     assert sha256_of_file(tmp_path / "one/best.safetensors") == sha256_of_file(tmp_path / "two/best.safetensors")
     assert read_json(tmp_path / "one/run.json")["processes"] == 2
     history = pq.read_table(tmp_path / "one/history.parquet").to_pylist()
@@ -177,7 +179,7 @@ def interrupted(run: RunConfiguration, data: Path, folder: Path, monkeypatch) ->
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cusa.training, "_finish", stop)
+        patch.setattr(cusa.training._Training, "_finish", stop)
         with pytest.raises(KeyboardInterrupt):
             train(run, DatasetFolder(data), folder)
 
@@ -213,11 +215,131 @@ def test_a_damaged_state_is_a_sentence(tiny_configuration, shapes_data, tmp_path
 
 
 def test_a_second_copy_beside_a_live_one_is_refused(tiny_configuration, shapes_data, tmp_path):
-    from filelock import FileLock
+    """It says who holds the run; the live one goes on undisturbed."""
+    run = configured(tiny_configuration, epochs=100, save_every_minutes=1e-9)
+    process = subprocess.Popen(command(run, shapes_data, tmp_path), stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "state/last.pt")
+    with pytest.raises(ResumeError, match=rf"another process is training .*: process {process.pid} on \S+ \(it holds"):
+        train(run, DatasetFolder(shapes_data), tmp_path)
+    assert process.poll() is None
+    process.kill()
+    process.wait()
 
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
+
+
+def stopped_after_a_save(run: RunConfiguration, data: Path, folder: Path, processes: int) -> str:
+    """Stop a training as Slurm does: SIGTERM to the launcher and all processes, twice. Returns what it said."""
+    started = command(run, data, folder, processes)
+    process = subprocess.Popen(started, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(folder / "state/last.pt")
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGTERM)
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == (143 if processes == 1 else 1)
+    assert "stopped by SIGTERM" in message
+    return message
+
+
+def saved(folder: Path) -> dict:
+    return torch.load(folder / "state/last.pt", weights_only=True)["progress"]
+
+
+def test_sigterm_saves_the_step_and_the_same_command_ends_bit_identical(
+    tiny_configuration, shapes_data, tmp_path, caplog
+):
+    """Nothing but the end of an epoch and the signal saves here."""
+    run = configured(tiny_configuration, epochs=40)
+    stopped_after_a_save(run, shapes_data, tmp_path / "stopped", 1)
+    state = saved(tmp_path / "stopped")
+    assert 0 < state["epoch"] < 40
+    for folder in ("stopped", "whole"):
+        with caplog.at_level("INFO"):
+            train(run, DatasetFolder(shapes_data), tmp_path / folder)
+    assert f"continuing at epoch {state['epoch']}, step {state['step']}" in caplog.text
+    assert sha256_of_file(tmp_path / "whole/best.safetensors") == sha256_of_file(tmp_path / "stopped/best.safetensors")
+
+
+def test_two_processes_that_are_stopped_and_killed_end_bit_identical(tiny_configuration, shapes_data, tmp_path):
+    """SIGTERM to all; then -9 to one of the two, then to torchrun: the others end as well, and no epoch is lost."""
+    run = configured(tiny_configuration, cpu_processes=2, batch_size=4, epochs=30, gather="global")
+    folder = tmp_path / "disturbed"
+    stopped_after_a_save(run, shapes_data, folder, 2)
+    for victim in ("rank", "torchrun"):
+        before = saved(folder)["epoch"]
+        process = subprocess.Popen(command(run, shapes_data, folder, 2), stderr=subprocess.DEVNULL)
+        while saved(folder)["epoch"] == before and process.poll() is None:
+            time.sleep(0.01)
+        ranks = [int(child) for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        os.kill(ranks[1] if victim == "rank" else process.pid, signal.SIGKILL)
+        assert process.wait(60) != 0
+        assert saved(folder)["epoch"] > before
+    for place in (folder, tmp_path / "whole"):
+        in_processes(2, train, run, DatasetFolder(shapes_data), place, 2)
+    assert sha256_of_file(tmp_path / "whole/best.safetensors") == sha256_of_file(folder / "best.safetensors")
+    assert read_json(folder / "run.json")["epochs"] == 30
+
+
+def test_a_full_disk_is_a_sentence_and_the_state_before_stays(tiny_configuration, shapes_data, tmp_path, caplog):
+    run = configured(tiny_configuration, epochs=30)
+    folder = tmp_path / "small"
+    with mounted_tmpfs(folder, "size=3m"):
+        filler = folder / "filler"
+
+        def fill(*_: object) -> None:
+            filler.write_bytes(bytes(max(0, shutil.disk_usage(folder).free - 4096)))
+
+        process = subprocess.Popen(
+            command(run, shapes_data, folder / "run"), stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        wait_for(folder / "run/state/last.pt")
+        fill()
+        message = process.communicate(timeout=60)[1]
+        assert process.returncode == 1
+        assert "Error: " in message
+        assert "free some space" in message.lower()
+        assert "Traceback" not in message
+        filler.unlink()
+        torch.load(folder / "run/state/last.pt", weights_only=True)
+        with caplog.at_level("INFO"):
+            train(run, DatasetFolder(shapes_data), folder / "run")
+        assert "continuing at epoch" in caplog.text
+        found = sha256_of_file(folder / "run/best.safetensors")
+    train(run, DatasetFolder(shapes_data), tmp_path / "whole")
+    assert sha256_of_file(tmp_path / "whole/best.safetensors") == found
+
+
+def test_a_finished_training_whose_outputs_were_deleted_gives_them_back(
+    tiny_configuration, shapes_data, tmp_path, caplog
+):
+    """A Snakemake that dies before it takes note of them deletes the outputs when it is started again."""
+    from cusa.embeddings import embed
+
+    run, data = configured(tiny_configuration), DatasetFolder(shapes_data)
+    train(run, data, tmp_path)
+    outputs = {name: sha256_of_file(tmp_path / name) for name in ("best.safetensors", "run.json", "history.parquet")}
+    for name in outputs:
+        (tmp_path / name).unlink()
+    # How often something is said or saved is not what was trained.
+    with caplog.at_level("INFO"):
+        train(configured(tiny_configuration, log_every=7, save_every_minutes=1.0), data, tmp_path)
+    assert "its files are back" in caplog.text
+    assert {name: sha256_of_file(tmp_path / name) for name in outputs} == outputs
+    # Another recipe is trained; and embedding, which comes after Snakemake took note, drops what was kept.
+    train(configured(tiny_configuration, lr=0.002), data, tmp_path)
+    assert sha256_of_file(tmp_path / "best.safetensors") != outputs["best.safetensors"]
+    embed(tmp_path, data, "test", tmp_path / "embeddings/test")
+    assert not (tmp_path / "state").exists()
+
+
+def test_what_a_killed_holder_had_half_written_is_removed(tiny_configuration, shapes_data, tmp_path):
     (tmp_path / "state").mkdir()
-    with FileLock(tmp_path / "state/lock"), pytest.raises(ResumeError, match="another process is training"):
-        train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
+    (tmp_path / "state/.last.pt.0123.partial").write_bytes(b"half")
+    train(configured(tiny_configuration, epochs=1), DatasetFolder(shapes_data), tmp_path)
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(tiny_configuration, shapes_data, tmp_path, monkeypatch):

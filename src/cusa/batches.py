@@ -142,6 +142,27 @@ class TrainingBatch:
             image_ids=self.image_ids.to(device, non_blocking=True),
         )
 
+    def split(self, size: int) -> list[TrainingBatch]:
+        """The same pairs in batches of `size`, in order; the last may be smaller."""
+
+        def part(tensor: Tensor | None, pairs: slice) -> Tensor | None:
+            return None if tensor is None else tensor[pairs]
+
+        parts = []
+        for start in range(0, len(self.image_ids), size):
+            pairs = slice(start, start + size)
+            texts = self.texts
+            parts.append(
+                TrainingBatch(
+                    images=self.images[pairs],
+                    texts=texts[pairs] if isinstance(texts, Tensor) else {key: texts[key][pairs] for key in texts},
+                    teacher_image=part(self.teacher_image, pairs),
+                    teacher_text=part(self.teacher_text, pairs),
+                    image_ids=self.image_ids[pairs],
+                )
+            )
+        return parts
+
     def pin_memory(self) -> TrainingBatch:
         """Page-locked copies, which the loader makes for GPUs."""
         self.images = self.images.pin_memory()

@@ -7,7 +7,9 @@ import logging
 import sys
 from collections.abc import Callable
 
-from cusa.errors import CusaError
+from cusa.errors import CusaError, StoppedError
+
+STOPPED = 143  # 128 + SIGTERM, what a shell reports of a process that obeyed it
 
 ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or move the results folder, then run the same command again",
@@ -27,6 +29,9 @@ def run(main: Callable[[], None]) -> None:
         logging.getLogger(chatty).setLevel(logging.ERROR)  # their failures are reported by ours, in a sentence
     try:
         main()
+    except StoppedError as stopped:
+        logging.getLogger(__name__).info("%s", stopped)
+        sys.exit(STOPPED)
     except CusaError as error:
         sys.exit(f"Error: {error}")
     except OSError as error:

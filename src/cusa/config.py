@@ -547,6 +547,10 @@ class LossConfiguration(Section):
 # ---------------------------------------------------------------------------------------------- training
 
 
+# Keys of `train` that change how fast, how often or how much is said, and not what is learned.
+OPERATIONAL = ("workers", "save_every_minutes", "eval_batch_size", "log_every")
+
+
 class Train(Section):
     """The training recipe, common to all experiments."""
 
@@ -582,12 +586,22 @@ class Train(Section):
         default=0, description="Loader processes a training process; the order of data does not depend on it."
     )
     gpus: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="GPUs a training job (nccl); 0 trains on the CPU (gloo)."
+        default=0, description="GPUs a training job on each machine (nccl); 0 trains on the CPU (gloo)."
     )
-    cpu_processes: Count = Field(default=1, description="Training processes when gpus is 0.")
-    nodes: Literal[1] = Field(default=1, description="Machines a training job.")
-    gather: Literal["local"] = Field(
-        default="local", description="Each process computes the loss of its own batch, as published."
+    cpu_processes: Count = Field(default=1, description="Training processes on each machine when gpus is 0.")
+    nodes: Count = Field(default=1, description="Machines a training job, started by Slurm's srun when above 1.")
+    gather: Literal["local", "global"] = Field(
+        default="local",
+        description="`local`: each process computes the loss of its own batch, as published. `global`: the loss is "
+        "that of all processes' pairs as one batch.",
+    )
+    accumulate: Count = Field(
+        default=1, description="Batches a step, each with a loss of its own; their gradients are averaged."
+    )
+    chunk_size: Count | None = Field(
+        default=None,
+        description="Pairs that go through the towers at a time (GradCache): the loss is still that of the whole "
+        "batch, memory that of a chunk, time a third more. null takes a batch at once.",
     )
     eval_batch_size: Count = Field(default=128, description="Images or captions a forward pass when embedding.")
 
@@ -604,7 +618,12 @@ class Train(Section):
 
     @property
     def processes(self) -> int:
-        """How many training processes torchrun starts."""
+        """How many training processes there are on all machines."""
+        return self.nodes * self.processes_per_node
+
+    @property
+    def processes_per_node(self) -> int:
+        """How many training processes torchrun starts on each machine."""
         return self.gpus or self.cpu_processes
 
 

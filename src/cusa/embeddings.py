@@ -15,7 +15,7 @@ from cusa.batches import FeatureInputs, PixelInputs, SplitInputs, TokenInputs, o
 from cusa.files import whole_folder
 from cusa.layout import DatasetFolder
 from cusa.progress import progress
-from cusa.runs import load_student
+from cusa.runs import drop_finished, load_student
 from cusa.student import HeadName, Student
 from cusa.teachers import load_text_encoder
 from cusa.teachers.extraction import Precision, autocast, choose_device, encode_texts
@@ -44,6 +44,7 @@ def embed(run: str | Path, folder: DatasetFolder, data: str, output: str | Path,
     with whole_folder(output) as temporary:
         for name, array in embeddings.items():
             np.save(temporary / f"{name}.npy", array)
+    drop_finished(run)
 
 
 def distinct_texts(folder: DatasetFolder, data: str) -> list[str]:

@@ -19,3 +19,7 @@ class ResumeError(CusaError):
 
 class TrainingError(CusaError):
     """Training had to stop, for instance because a loss is not finite."""
+
+
+class StoppedError(CusaError):
+    """A signal asked for an end before the work was done; nothing is wrong, and the same command continues."""

@@ -10,10 +10,15 @@ Huang et al., AAAI 2024 (arXiv 2403.05261), as its released code computes it. Wi
     USA         = rate * (kd(U_v, T_v) + kd(U_t, T_t)) / 2
 
 All embeddings are L2-normalised first. Everything is computed in the precision of the inputs, at least float32.
+
+Several processes with b pairs each can have the losses of all B = b * processes pairs (`all_of`): each computes its b
+rows of every matrix, [b, B], and the mean of the processes' losses is the loss of the whole batch. So is the mean of
+their gradients, which is what DistributedDataParallel takes; memory a process grows with b * B, not B * B.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +35,9 @@ from cusa.config import (
 )
 from cusa.errors import ConfigurationError
 
+AllOf = Callable[[Tensor], Tensor]
+TEACHER_COLUMNS = 2048  # of a teacher's features that are gathered at once; Unicom's tokens have up to 37,632
+
 
 @dataclass
 class Losses:
@@ -43,6 +51,10 @@ class Losses:
     def total(self) -> Tensor:
         """What is minimised."""
         return self.contrastive + self.cross + self.uni
+
+    def detached(self) -> Losses:
+        """The same values without their graph."""
+        return Losses(self.contrastive.detach(), self.cross.detach(), self.uni.detach())
 
 
 class CUSALoss(nn.Module):
@@ -110,11 +122,14 @@ class CUSALoss(nn.Module):
         teacher_image: Tensor | None,
         teacher_text: Tensor | None,
         image_ids: Tensor,
+        all_of: AllOf | None = None,
     ) -> Losses:
         """Compute the losses of a batch.
 
         Head outputs are [B, D], not normalised, None where their family is off; teacher features are [B, d], not
         normalised, None where no soft label is on; `image_ids` is int64 [B], equal for captions of one image.
+        `all_of` turns the b rows of this process into those of all processes, as `Group.all_of` does; with it the
+        losses are this process's share (see the module's docstring), without it those of its own batch.
         """
         self.clamp_temperatures()
         zero = torch.zeros((), device=image_ids.device)
@@ -123,37 +138,48 @@ class CUSALoss(nn.Module):
         if self.configuration.needs_teachers:
             with torch.no_grad():  # the teachers are frozen; only their temperatures may learn
                 teacher_similarities = (
-                    _self_similarity("teacher_image", teacher_image),
-                    _self_similarity("teacher_text", teacher_text),
+                    _teacher_similarity("teacher_image", teacher_image, all_of),
+                    _teacher_similarity("teacher_text", teacher_text, all_of),
                 )
         if self.configuration.contrastive is not None or self.configuration.cross_softlabel is not None:
             image, text = _normalise("cross_image", cross_image), _normalise("cross_text", cross_text)
-            similarity = image @ text.T
+            if all_of is None:
+                image_to_text = image @ text.T
+                text_to_image = image_to_text.T
+            else:
+                image_to_text, text_to_image = image @ all_of(text).T, text @ all_of(image).T
             if (contrastive := self.configuration.contrastive) is not None:
-                losses.contrastive = self._contrastive(contrastive, similarity, image_ids)
+                all_ids = image_ids if all_of is None else all_of(image_ids)
+                same_image = image_ids[:, None] == all_ids[None, :]
+                losses.contrastive = self._contrastive(contrastive, image_to_text, text_to_image, same_image)
             if (cross := self.configuration.cross_softlabel) is not None and teacher_similarities is not None:
-                losses.cross = self._cross(cross, similarity, *teacher_similarities)
+                losses.cross = self._cross(cross, image_to_text, text_to_image, *teacher_similarities)
         if (uni := self.configuration.uni_softlabel) is not None and teacher_similarities is not None:
-            images, texts = _self_similarity("uni_image", uni_image), _self_similarity("uni_text", uni_text)
+            images = _self_similarity("uni_image", uni_image, all_of)
+            texts = _self_similarity("uni_text", uni_text, all_of)
             losses.uni = self._uni(uni, images, texts, *teacher_similarities)
         return losses
 
-    def _contrastive(self, settings: Contrastive, similarity: Tensor, image_ids: Tensor) -> Tensor:
-        positives = (image_ids[:, None] == image_ids[None, :]).to(similarity.dtype)
+    def _contrastive(
+        self, settings: Contrastive, image_to_text: Tensor, text_to_image: Tensor, same_image: Tensor
+    ) -> Tensor:
+        positives = same_image.to(image_to_text.dtype)
         positives = positives / positives.sum(dim=1, keepdim=True)
         temperature = self.temperature("contrastive")
-        image_to_text = cross_entropy(similarity / temperature, positives, settings.reduction)
-        text_to_image = cross_entropy(similarity.T / temperature, positives, settings.reduction)
-        return settings.rate * (image_to_text + text_to_image) / 2
+        of_images = cross_entropy(image_to_text / temperature, positives, settings.reduction)
+        of_texts = cross_entropy(text_to_image / temperature, positives, settings.reduction)
+        return settings.rate * (of_images + of_texts) / 2
 
-    def _cross(self, settings: CrossSoftLabel, similarity: Tensor, images: Tensor, texts: Tensor) -> Tensor:
+    def _cross(
+        self, settings: CrossSoftLabel, image_to_text: Tensor, text_to_image: Tensor, images: Tensor, texts: Tensor
+    ) -> Tensor:
         if settings.mode == "add":
             images = texts = (images + texts) / 2
         elif settings.mode == "dot":
             images = texts = geometric_mean(images, texts)
-        image_to_text = self._align(settings, similarity, images, "cross", "image")
-        text_to_image = self._align(settings, similarity.T, texts, "cross", "text")
-        return settings.rate * (image_to_text + text_to_image) / 2
+        of_images = self._align(settings, image_to_text, images, "cross", "image")
+        of_texts = self._align(settings, text_to_image, texts, "cross", "text")
+        return settings.rate * (of_images + of_texts) / 2
 
     def _uni(
         self,
@@ -183,7 +209,7 @@ class CUSALoss(nn.Module):
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-    """Cross-entropy with soft targets [B, B]: `sum` over a row and mean over rows, or `mean` over all entries."""
+    """Cross-entropy with soft targets [b, B]: `sum` over a row and mean over rows, or `mean` over all entries."""
     entries = -F.log_softmax(logits, dim=1) * targets
     return entries.mean() if reduction == "mean" else entries.sum(dim=1).mean()
 
@@ -210,6 +236,18 @@ def _normalise(name: str, features: Tensor | None) -> Tensor:
     return F.normalize(features, dim=1)
 
 
-def _self_similarity(name: str, features: Tensor | None) -> Tensor:
+def _self_similarity(name: str, features: Tensor | None, all_of: AllOf | None) -> Tensor:
     normalised = _normalise(name, features)
-    return normalised @ normalised.T
+    return normalised @ (normalised if all_of is None else all_of(normalised)).T
+
+
+def _teacher_similarity(name: str, features: Tensor | None, all_of: AllOf | None) -> Tensor:
+    """Like `_self_similarity`, but of the others' features only some columns are held at a time."""
+    if all_of is None:
+        return _self_similarity(name, features, None)
+    normalised = _normalise(name, features)
+    columns = torch.split(normalised, TEACHER_COLUMNS, dim=1)
+    similarity = columns[0] @ all_of(columns[0]).T
+    for part in columns[1:]:
+        similarity += part @ all_of(part).T
+    return similarity

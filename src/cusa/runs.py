@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from cusa.student import FrozenDimensions, Student, build_student
 WEIGHTS = "best.safetensors"
 RUN = "run.json"
 HISTORY = "history.parquet"
+# What training keeps beside the three, see state.py.
+STATE_FOLDER = "state"
+STATE_FILE = "last.pt"
+FINISHED = "finished"
 SCHEMA = 1
 STUDENT_PREFIX = "student."
 
@@ -66,6 +71,13 @@ def read_run(folder: str | Path) -> RunConfiguration:
     if not path.is_file():
         raise DataError(f"{path} does not exist; run `snakemake models` first.")
     return validate(RunConfiguration, read_json(path)["configuration"])
+
+
+def drop_finished(run: str | Path) -> None:
+    """Remove the state of a training that has finished; called when its outputs have been taken note of."""
+    folder = Path(run) / STATE_FOLDER
+    if (folder / FINISHED).is_dir() and not (folder / STATE_FILE).exists():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_baseline(folder: str | Path, configuration: RunConfiguration) -> None:
