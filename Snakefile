@@ -32,6 +32,7 @@ include: "workflow/rules/report.smk"
 
 onstart:
     require_writable_results()
+    require_devices()
 
 
 localrules:

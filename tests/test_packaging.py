@@ -45,7 +45,7 @@ def test_every_dependency_is_in_an_environment():
 ORDER = [
     ["errors", "captions", "neighbours"],
     ["files", "progress", "config", "metrics", "command"],
-    ["images", "layout", "sampling"],
+    ["images", "layout", "sampling", "devices"],
     ["sources"],
     ["annotations"],
     ["shards"],
@@ -103,10 +103,13 @@ def test_every_rule_has_log_benchmark_threads_resources_and_conda():
                 assert f"    {directive}:" in body, f"{path}: {rule.split(':')[0]} has no {directive}"
 
 
-def test_training_replaces_the_shell():
-    """So that the signals of a cluster reach torchrun; see docs/how-it-works.md."""
-    text = (ROOT / "workflow/rules/training.smk").read_text()
-    assert '"exec torchrun ' in text
+def test_jobs_on_devices_replace_the_shell():
+    """So that the signals of a cluster reach them, and the locks of their devices are theirs; see docs/cluster.md."""
+    for name, rules in (("training", ["train"]), ("teachers", ["extract_image_features", "extract_text_features"])):
+        text = (ROOT / f"workflow/rules/{name}.smk").read_text()
+        for rule in rules:
+            shell = text.split(f"rule {rule}:")[1].split("    shell:")[1].split("\n\n")[0]
+            assert '"exec {params.l' in shell, rule
 
 
 def test_the_version_is_the_same_everywhere():

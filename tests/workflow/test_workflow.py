@@ -136,6 +136,40 @@ def test_changing_one_loss_weight_retrains_that_experiment_only(finished, tiny_c
     assert "output: results/shapes/runs/contrastive" not in output
 
 
+def test_how_it_is_trained_retrains_nothing(finished, tiny_configuration, tmp_path):
+    """Loader processes, and how often something is saved or said; but not what is learned."""
+    _, config = finished
+    directory = copied(finished, tmp_path)
+    keys = "{workers: 1, save_every_minutes: 1, eval_batch_size: 7, log_every: 1}"
+    assert "Nothing to be done" in snakemake(directory, "--configfile", config, "-n", "--config", f"train={keys}")
+    assert planned(snakemake(directory, "--configfile", config, "-n", "--config", "train={epochs: 3}"))["train"] == 2
+
+
+def test_gpus_that_are_not_there_are_a_sentence_before_any_job(tmp_path, tiny_configuration, monkeypatch):
+    config = write(tmp_path, tiny_configuration)
+    wants = ("--configfile", config, "--config", "train={gpus: 3}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("CUSA_DEVICES", "x,y")
+    output = snakemake(tmp_path, *wants, check=False)
+    assert "train.gpus asks for 3 GPUs, but this machine has 2; lower train.gpus" in output
+    monkeypatch.setenv("CUSA_DEVICES", "x,y,z")
+    output = snakemake(tmp_path, *wants, "--resources", "gpu=2", check=False)
+    assert "--resources gpu=2 gives a job no more than 2" in output
+    assert "rule convert" not in output
+    # Without --resources, as many as there are.
+    assert "gpu=3" in snakemake(tmp_path, *wants, "-n")
+
+
+def test_several_machines_without_slurm_are_a_sentence_before_any_job(tmp_path, tiny_configuration, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/bash").symlink_to(shutil.which("bash"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    config = write(tmp_path, tiny_configuration)
+    output = snakemake(tmp_path, "--configfile", config, "--config", "train={nodes: 2}", check=False)
+    assert "train.nodes is 2, which Slurm's srun starts, but there is no srun here" in output
+    assert "rule convert" not in output
+
+
 def test_changing_the_report_trains_nothing(finished, tiny_configuration, tmp_path):
     changed = {**tiny_configuration, "report": {"gallery": {"top": 3}}}
     jobs = planned(snakemake(finished[0], "--configfile", write(tmp_path, changed), "-n"))

@@ -1,6 +1,7 @@
 # What the rules share: the validated configuration, the names of runs and models, and who needs which files.
 import json
 import os
+import shutil
 import sys
 from os import environ
 
@@ -19,7 +20,14 @@ environ.update(
 
 from cusa.benchmarks import across_modalities, checks, data_of
 from cusa.benchmarks import settings_of as section_of
-from cusa.config import check_files, command_line_values, load, validate
+from cusa.config import (
+    OPERATIONAL,
+    check_files,
+    command_line_values,
+    load,
+    validate,
+)
+from cusa.devices import available
 from cusa.errors import ConfigurationError, DataError
 from cusa.files import require_writable
 
@@ -96,9 +104,81 @@ def require_writable_results():
         raise WorkflowError(str(error)) from None
 
 
-def as_json(section):
-    """A section of the configuration as one line: Snakemake compares it to decide whether a job is up to date."""
-    return json.dumps(section.model_dump(mode="json"), sort_keys=True)
+def gpus_wanted():
+    """The GPUs of the largest job on one machine."""
+    return max([int(ON_GPU)] + [CONFIGURATION.recipe(run).gpus for run in EXPERIMENTS])
+
+
+# Snakemake counts GPUs, but has to be told how many there are; a cluster counts for itself.
+COUNTS_GPUS = ON_GPU and workflow.is_main_process and workflow.local_exec
+if COUNTS_GPUS and "gpu" not in workflow.global_resources and (found := available()):
+    workflow.register_resource("gpu", found)
+
+
+def require_devices():
+    """Asked once, when jobs are about to run: Snakemake would give a job fewer GPUs than it asks for."""
+    if CONFIGURATION.train.nodes > 1 and shutil.which("srun") is None:
+        raise WorkflowError(
+            f"train.nodes is {CONFIGURATION.train.nodes}, which Slurm's srun starts, but there is no srun here; use "
+            "--workflow-profile workflow/profiles/slurm on a cluster, or set train.nodes: 1."
+        )
+    if not COUNTS_GPUS or (wanted := gpus_wanted()) == 0:
+        return
+    if wanted > available():
+        raise WorkflowError(
+            f"train.gpus asks for {wanted} GPUs, but this machine has {available()}; lower train.gpus, or run "
+            "nvidia-smi to see why."
+        )
+    if wanted > (given := workflow.global_resources["gpu"].value):
+        raise WorkflowError(
+            f"train.gpus asks for {wanted} GPUs, but --resources gpu={given} gives a job no more than {given}; give "
+            "more, or lower train.gpus."
+        )
+
+
+def lease(gpus):
+    """What gives a job on this machine devices of its own; cusa.devices stands aside where Slurm has."""
+    return f"python -m cusa.devices {int(gpus)}" if gpus else ""
+
+
+# Several machines need Slurm: the job asks for all of them, and srun starts a torchrun on each, with its own GPUs. The
+# first machine, where the job's script runs, is where they meet.
+NODES = CONFIGURATION.train.nodes
+MACHINES = {"nodes": NODES}
+MEETING = ""
+if NODES > 1:
+    MACHINES |= {"tasks": NODES, "tasks_per_gpu": 0, "mpi": "srun"}
+    MEETING = "export SLURM_NNODES={resources.nodes} SRUN_CPUS_PER_TASK={threads}; "
+
+
+def launcher(wildcards):
+    """What starts the training processes."""
+    recipe = CONFIGURATION.recipe(wildcards.experiment)
+    torchrun = f"torchrun --nproc-per-node {recipe.processes_per_node}"
+    if NODES == 1:
+        return f"{lease(recipe.gpus)} {torchrun} --standalone".strip()
+    gpus = f" --gpus-per-task {recipe.gpus}" if recipe.gpus else ""
+    return (
+        f"srun --ntasks {NODES}{gpus} --kill-on-bad-exit {torchrun} --nnodes {NODES} --rdzv-backend c10d"
+        " --rdzv-id $SLURM_JOB_ID --rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 20000))"
+    )
+
+
+def as_json(section, without=()):
+    """A section of the configuration as one line: Snakemake compares it to decide whether a job is up to date.
+
+    `without` names keys of its `train` that are no reason to do it again.
+    """
+    content = section.model_dump(mode="json")
+    for name in without:
+        del content["train"][name]
+    return json.dumps(content, sort_keys=True)
+
+
+def operation(experiment):
+    """The keys of `train` that are no reason to train again, as one line."""
+    recipe = CONFIGURATION.recipe(experiment)
+    return recipe.model_dump_json(include=set(OPERATIONAL))
 
 
 def run_files(name):

@@ -23,8 +23,9 @@ rule embed:
         data=data_folder,
         what="{data}",
         folder=subpath(input.run, parent=True),
+        lease=lease(ON_GPU),
     shell:
-        "python {params.script} --data {params.data} --run-folder {params.folder} --benchmark-data {params.what}"
+        "exec {params.lease} python {params.script} --data {params.data} --run-folder {params.folder} --benchmark-data {params.what}"
         " --output {output} --threads {threads} > {log} 2>&1"
 
 
@@ -49,3 +50,4 @@ use rule embed as embed_benchmark_data with:
             "test" if wildcards.data in LABELLED_IMAGES else "sentence_pairs"
         ),
         folder=subpath(input.run, parent=True),
+        lease=lease(ON_GPU),

@@ -29,11 +29,12 @@ rule extract_image_features:
         ),
         folder=subpath(output.features, parent=True),
         gpu="--gpu" if ON_GPU else "",
+        lease=lease(ON_GPU),
         part=lambda wildcards: (
             f"--part {wildcards.part} --parts {PARTS}" if PARTS > 1 else ""
         ),
     shell:
-        "python {params.script} --shards {input} --model {params.model:q}"
+        "exec {params.lease} python {params.script} --shards {input} --model {params.model:q}"
         " --output {params.folder} --threads {threads} {params.gpu} {params.part} > {log} 2>&1"
 
 
@@ -88,6 +89,7 @@ use rule extract_image_features as extract_benchmark_features with:
         ),
         folder=subpath(output.features, parent=True),
         gpu="--gpu" if ON_GPU else "",
+        lease=lease(ON_GPU),
         part="",
 
 
@@ -116,6 +118,7 @@ rule extract_text_features:
         annotations=subpath(input[0], parent=True),
         folder=subpath(output.features, parent=True),
         gpu="--gpu" if ON_GPU else "",
+        lease=lease(ON_GPU),
     shell:
-        "python {params.script} --annotations {params.annotations} --split {wildcards.split}"
+        "exec {params.lease} python {params.script} --annotations {params.annotations} --split {wildcards.split}"
         " --model {params.model:q} --output {params.folder} --threads {threads} {params.gpu} > {log} 2>&1"

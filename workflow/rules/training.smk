@@ -1,5 +1,7 @@
 # The run folder is a parameter, not an output: Snakemake deletes the outputs of a failed job, and state/ must survive
-# to be continued. `exec` makes torchrun the job's own process, so that signals reach it.
+# to be continued. `exec` makes the launcher the job's own process, so that signals reach it: a shell between them dies
+# of SIGTERM, and the training with it before it has saved. What does not change the result is a resource, because a
+# parameter that changes retrains.
 rule train:
     input:
         training_inputs,
@@ -17,20 +19,24 @@ rule train:
         "../../envs/torch.yaml"
     threads: 8
     resources:
+        **MACHINES,
         mem_mb=8000,
         runtime=2880,
-        gpu=lambda wildcards: CONFIGURATION.recipe(wildcards.experiment).gpus,
+        operation=lambda wildcards: operation(wildcards.experiment),
+        gpu=lambda wildcards: NODES * CONFIGURATION.recipe(wildcards.experiment).gpus,
     params:
         script=f"{SCRIPTS}/train.py",
         configuration=lambda wildcards: as_json(
-            CONFIGURATION.run(wildcards.experiment, int(wildcards.seed))
+            CONFIGURATION.run(wildcards.experiment, int(wildcards.seed)),
+            without=OPERATIONAL,
         ),
         data=data_folder,
         folder=subpath(output.run, parent=True),
-        processes=lambda wildcards: CONFIGURATION.recipe(wildcards.experiment).processes,
+        launcher=launcher,
     shell:
-        "exec torchrun --standalone --nproc-per-node {params.processes} {params.script} --data {params.data}"
-        " --run-folder {params.folder} --configuration {params.configuration:q} --threads {threads} > {log} 2>&1"
+        MEETING
+        + "exec {params.launcher} {params.script} --data {params.data} --run-folder {params.folder}"
+        " --configuration {params.configuration:q} --operation {resources.operation:q} --threads {threads} > {log} 2>&1"
 
 
 # Checkpoints that the authors published become runs like those trained here.

@@ -20,11 +20,14 @@ def main() -> None:
         "--run-folder", required=True, type=Path, help="run folder; its state/ holds what resuming needs"
     )
     parser.add_argument("--configuration", required=True, help="the run's configuration, as JSON (see run.json)")
+    parser.add_argument("--operation", default="{}", help="keys of `train` that do not change the result, as JSON")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of all processes together")
     arguments = parser.parse_args()
     from cusa.training import train
 
-    configuration = validate(RunConfiguration, json.loads(arguments.configuration))
+    mapping = json.loads(arguments.configuration)
+    mapping["train"] |= json.loads(arguments.operation)
+    configuration = validate(RunConfiguration, mapping)
     train(configuration, DatasetFolder(arguments.data), arguments.run_folder, arguments.threads)
 
 
