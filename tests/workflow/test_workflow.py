@@ -162,7 +162,8 @@ def test_gpus_that_are_not_there_are_a_sentence_before_any_job(tmp_path, tiny_co
 
 def test_several_machines_without_slurm_are_a_sentence_before_any_job(tmp_path, tiny_configuration, monkeypatch):
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/bash").symlink_to(shutil.which("bash"))
+    for name in ("bash", "which"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     config = write(tmp_path, tiny_configuration)
     output = snakemake(tmp_path, "--configfile", config, "--config", "train={nodes: 2}", check=False)

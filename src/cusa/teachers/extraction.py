@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,7 @@ from cusa.shards import ShardReader
 from cusa.teachers import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder, weights_sha256
 from cusa.teachers.store import write_features
 
+log = logging.getLogger(__name__)
 Precision = Literal["fp32", "fp16", "bf16"]
 AUTOCAST_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -39,7 +42,10 @@ def choose_device(gpu: bool) -> torch.device:
         raise ConfigurationError(
             "train.gpus asks for a GPU, but PyTorch sees none; set train.gpus: 0, or run nvidia-smi to see why."
         )
-    return torch.device("cuda" if gpu else "cpu")
+    device = torch.device("cuda" if gpu else "cpu")
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    log.info("on %s%s", device.type, "" if given is None else f", CUDA_VISIBLE_DEVICES={given}")
+    return device
 
 
 def part_of(rows: int, part: int, parts: int) -> range:
