@@ -46,7 +46,7 @@ class FeatureInputs:
         self.store = store
 
     def __len__(self) -> int:
-        return len(self.store.features)
+        return len(self.store)
 
     def __getitem__(self, positions: np.ndarray) -> Tensor:
         return torch.from_numpy(self.store[positions])

@@ -841,7 +841,12 @@ class Extraction(Section):
 
     parts: Count = Field(
         default=1,
-        description="Jobs that a split is divided into, so that several GPUs share it and a crash costs one part.",
+        description="Jobs that the train split is divided into, so that several GPUs share it and a crash costs one "
+        "part. Parts are whole shards where there are enough of them.",
+    )
+    join: bool = Field(
+        default=True,
+        description="Copy the parts into one file and remove them; false keeps them and only lists them.",
     )
 
 

@@ -28,7 +28,7 @@ EPOCHS = 400
 # What only a test's Slurm needs: it has an account for form's sake, answers at once, and no real GPU.
 LAB = [
     *("--default-resources", "slurm_partition=main", "slurm_account=lab"),
-    *("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "15"),
+    *("--set-threads", "train=4", "--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "15"),
 ]
 
 
@@ -112,8 +112,8 @@ def chain(tmp_path_factory) -> Path:
     on_slurm(
         directory,
         *("--configfile", str(directory / "mine.yaml")),
-        *("--set-resources", "extract_image_features:gpu=1", "train:gpu=2"),
-        *("--set-threads", "extract_image_features=2", "train=2"),
+        *("--set-resources", "extract_image_part:gpu=1", "train:gpu=2"),
+        *("--set-threads", "extract_image_part=2"),
     )
     return directory
 
@@ -124,17 +124,17 @@ def test_the_emoji_chain_ends_in_a_report(chain):
 
 
 def test_time_and_memory_come_from_the_rules(chain):
-    for rule, hours, memory in (("train", "2-00:00:00", "8000M"), ("extract_image_features", "08:00:00", "4000M")):
+    for rule, hours, memory in (("train", "2-00:00:00", "8000M"), ("extract_image_part", "08:00:00", "4000M")):
         for job in jobs_of(rule, chain):
             assert value(job, "TimeLimit") == hours
             assert value(job, "MinMemoryNode") == memory
 
 
 def test_four_parts_of_a_split_run_at_once_on_four_devices(chain):
-    logs = chain / "results/openmoji/logs/extract_image_features"
-    devices = {re.search(r"CUDA_VISIBLE_DEVICES=(\S+)", log.read_text())[1] for log in logs.rglob("train.*.log")}
+    logs = chain / "results/openmoji/logs/extract_image_part"
+    devices = {re.search(r"CUDA_VISIBLE_DEVICES=(\S+)", log.read_text())[1] for log in logs.rglob("train/*.log")}
     assert devices == {"0", "1", "2", "3"}
-    spans = [(value(job, "StartTime"), value(job, "EndTime")) for job in jobs_of("extract_image_features", chain)]
+    spans = [(value(job, "StartTime"), value(job, "EndTime")) for job in jobs_of("extract_image_part", chain)]
     assert max(sum(begun <= moment < ended for begun, ended in spans) for moment, _ in spans) == 4
 
 

@@ -136,6 +136,13 @@ def test_changing_one_loss_weight_retrains_that_experiment_only(finished, tiny_c
     assert "output: results/shapes/runs/contrastive" not in output
 
 
+def test_results_can_be_moved(finished, tmp_path):
+    """Also to another depth, from where the scripts have another relative path."""
+    directory, config = finished
+    moved = shutil.copytree(directory, tmp_path / "deeper/still/and/here")
+    assert "Nothing to be done" in snakemake(moved, "--configfile", config, "-n")
+
+
 def test_how_it_is_trained_retrains_nothing(finished, tiny_configuration, tmp_path):
     """Loader processes, and how often something is saved or said; but not what is learned."""
     _, config = finished

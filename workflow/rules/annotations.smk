@@ -21,12 +21,11 @@ rule convert:
         mem_mb=2000,
         runtime=60,
     params:
-        script=f"{SCRIPTS}/convert.py",
         dataset=as_json(CONFIGURATION.dataset),
         folder=subpath(output.problems, parent=True),
         images=image_folder,
     shell:
-        "python {params.script} --dataset {params.dataset:q} --images {params.images}"
+        "python {SCRIPTS}/convert.py --dataset {params.dataset:q} --images {params.images}"
         " --output {params.folder} --threads {threads} > {log} 2>&1"
 
 
@@ -48,11 +47,10 @@ rule convert_labelled_images:
         mem_mb=2000,
         runtime=60,
     params:
-        script=f"{SCRIPTS}/convert_benchmark_data.py",
         source=lambda wildcards: LABELLED_IMAGES[wildcards.data],
         folder=subpath(output.images, parent=True),
     shell:
-        "python {params.script} images {wildcards.data} --source {params.source:q}"
+        "python {SCRIPTS}/convert_benchmark_data.py images {wildcards.data} --source {params.source:q}"
         " --output {params.folder} > {log} 2>&1"
 
 
@@ -72,9 +70,8 @@ rule convert_sentence_pairs:
         mem_mb=2000,
         runtime=60,
     params:
-        script=f"{SCRIPTS}/convert_benchmark_data.py",
         source=lambda wildcards: SENTENCE_PAIRS[wildcards.data],
         folder=subpath(output.pairs, parent=True),
     shell:
-        "python {params.script} sentences {wildcards.data} --source {params.source:q}"
+        "python {SCRIPTS}/convert_benchmark_data.py sentences {wildcards.data} --source {params.source:q}"
         " --output {params.folder} > {log} 2>&1"

@@ -16,11 +16,10 @@ rule check_benchmark:
         mem_mb=2000,
         runtime=30,
     params:
-        script=f"{SCRIPTS}/check_benchmark.py",
         settings=lambda wildcards: settings_of(wildcards.benchmark),
         data=data_folder,
     shell:
-        "python {params.script} {wildcards.benchmark} --data {params.data} --settings {params.settings:q}"
+        "python {SCRIPTS}/check_benchmark.py {wildcards.benchmark} --data {params.data} --settings {params.settings:q}"
         " --output {output} > {log} 2>&1"
 
 
@@ -44,13 +43,12 @@ rule evaluate_itr:
         mem_mb=2000,
         runtime=60,
     params:
-        script=f"{SCRIPTS}/evaluate.py",
         benchmark="itr",
         settings=settings_of("itr"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
     shell:
-        "python {params.script} {params.benchmark} --data {params.data} --run-folder {params.folder}"
+        "python {SCRIPTS}/evaluate.py {params.benchmark} --data {params.data} --run-folder {params.folder}"
         " --output {output.scores} --queries {output.queries} --settings {params.settings:q} > {log} 2>&1"
 
 
@@ -68,7 +66,6 @@ use rule evaluate_itr as evaluate_eccv_caption with:
     benchmark:
         timing_of("evaluate_eccv_caption", "{experiment}/seed{seed}")
     params:
-        script=f"{SCRIPTS}/evaluate.py",
         benchmark="eccv_caption",
         settings=settings_of("eccv_caption"),
         data=data_folder,
@@ -92,7 +89,6 @@ use rule evaluate_itr as evaluate_image_retrieval with:
     benchmark:
         timing_of("evaluate_image_retrieval", "{experiment}/seed{seed}")
     params:
-        script=f"{SCRIPTS}/evaluate.py",
         benchmark="image_retrieval",
         settings=settings_of("image_retrieval"),
         data=data_folder,
@@ -116,7 +112,6 @@ use rule evaluate_itr as evaluate_sts with:
     benchmark:
         timing_of("evaluate_sts", "{experiment}/seed{seed}")
     params:
-        script=f"{SCRIPTS}/evaluate.py",
         benchmark="sts",
         settings=settings_of("sts"),
         data=data_folder,
@@ -140,7 +135,6 @@ use rule evaluate_itr as evaluate_added with:
     wildcard_constraints:
         benchmark="|".join(ADDED) or "none",
     params:
-        script=f"{SCRIPTS}/evaluate.py",
         benchmark="{benchmark}",
         settings=lambda wildcards: settings_of(wildcards.benchmark),
         data=data_folder,

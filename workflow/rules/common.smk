@@ -40,7 +40,8 @@ except ConfigurationError as error:
 
 DATA = f"results/{CONFIGURATION.dataset.name}"
 RUN = f"{DATA}/runs/{{experiment}}/seed{{seed}}"
-# Relative, so that commands can be pasted from where Snakemake runs, and moving the project reruns nothing.
+# Relative, so that commands can be pasted from where Snakemake runs. Shell commands name it as it stands here, and no
+# parameter does: results used from a working directory at another depth are not made again.
 SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
 EXPERIMENTS = list(CONFIGURATION.active_experiments)
 CHECKPOINTS = list(CONFIGURATION.active_checkpoints)
@@ -265,11 +266,14 @@ def feature_files():
 
 
 def image_inputs(student, folder, split):
-    """What a student reads of the images in a folder: shards, or the cached features of a frozen tower."""
+    """What a student reads of the images in a folder: shards, or the cached features of a frozen tower.
+
+    meta.json stands for the features: it is written with them, and is there also where they stay in parts.
+    """
     towers = student.towers
     if towers is None or towers.image.trainable:
         return f"{folder}/shards/{split}"
-    return f"{folder}/teachers/image/{towers.image.folder}/{split}/features.npy"
+    return f"{folder}/teachers/image/{towers.image.folder}/{split}/meta.json"
 
 
 def student_inputs(student, split):
@@ -281,7 +285,7 @@ def student_inputs(student, split):
         and not towers.text.trainable
         and split in ("train", "val", "test")
     ):
-        files.append(f"{DATA}/teachers/text/{towers.text.folder}/{split}/features.npy")
+        files.append(f"{DATA}/teachers/text/{towers.text.folder}/{split}/meta.json")
     return files
 
 
@@ -293,11 +297,9 @@ def training_inputs(wildcards):
     )
     if run.teachers is not None:
         files.append(
-            f"{DATA}/teachers/image/{run.teachers.image.folder}/train/features.npy"
+            f"{DATA}/teachers/image/{run.teachers.image.folder}/train/meta.json"
         )
-        files.append(
-            f"{DATA}/teachers/text/{run.teachers.text.folder}/train/features.npy"
-        )
+        files.append(f"{DATA}/teachers/text/{run.teachers.text.folder}/train/meta.json")
     return sorted(set(files))
 
 
@@ -350,8 +352,13 @@ def image_folder(wildcards):
 
 
 def part_of_features(path):
-    """Parts are removed when they have been joined."""
-    return temp(path) if CONFIGURATION.extraction.parts > 1 else path
+    """Parts are removed when they have been copied into one file."""
+    return temp(path) if CONFIGURATION.extraction.join else path
+
+
+def joined_features(path):
+    """The one file that parts are copied into."""
+    return {"features": path} if CONFIGURATION.extraction.join else {}
 
 
 def log_of(rule, name):

@@ -19,13 +19,12 @@ rule embed:
         runtime=120,
         gpu=int(ON_GPU),
     params:
-        script=f"{SCRIPTS}/embed.py",
         data=data_folder,
         what="{data}",
         folder=subpath(input.run, parent=True),
         lease=lease(ON_GPU),
     shell:
-        "exec {params.lease} python {params.script} --data {params.data} --run-folder {params.folder} --benchmark-data {params.what}"
+        "exec {params.lease} python {SCRIPTS}/embed.py --data {params.data} --run-folder {params.folder} --benchmark-data {params.what}"
         " --output {output} --threads {threads} > {log} 2>&1"
 
 
@@ -44,7 +43,6 @@ use rule embed as embed_benchmark_data with:
     wildcard_constraints:
         data="|".join([*LABELLED_IMAGES, *SENTENCE_PAIRS]) or "none",
     params:
-        script=f"{SCRIPTS}/embed.py",
         data=lambda wildcards: f"{BENCHMARK_DATA}/{wildcards.data}",
         what=lambda wildcards: (
             "test" if wildcards.data in LABELLED_IMAGES else "sentence_pairs"

@@ -20,7 +20,6 @@ rule summarise:
         mem_mb=1000,
         runtime=10,
     params:
-        script=f"{SCRIPTS}/summarise.py",
         annotations=subpath(input.problems, parent=True),
         reference=(
             f"--reference {CONFIGURATION.report.reference}"
@@ -29,7 +28,7 @@ rule summarise:
         ),
         left_out=json.dumps(LEFT_OUT, sort_keys=True),
     shell:
-        "python {params.script} --annotations {params.annotations} --parquet {output.parquet}"
+        "python {SCRIPTS}/summarise.py --annotations {params.annotations} --parquet {output.parquet}"
         " --markdown {output.markdown} --latex {output.latex} {params.reference} --left-out {params.left_out:q}"
         " {input.results} > {log} 2>&1"
 
@@ -81,11 +80,10 @@ rule render_report:
         mem_mb=2000,
         runtime=10,
     params:
-        script=f"{SCRIPTS}/render_report.py",
         gallery=as_json(CONFIGURATION.report.gallery),
         data=data_folder,
         figures=lambda wildcards, output: os.path.dirname(output.figures[0]),
         runs=lambda wildcards: run_files(""),
     shell:
-        "python {params.script} --data {params.data} --summary {input.summary} --gallery {params.gallery:q}"
+        "python {SCRIPTS}/render_report.py --data {params.data} --summary {input.summary} --gallery {params.gallery:q}"
         " --output {output.page} --figures {params.figures} {params.runs} > {log} 2>&1"

@@ -14,11 +14,10 @@ rule write_shards:
         mem_mb=2000,
         runtime=240,
     params:
-        script=f"{SCRIPTS}/write_shards.py",
         settings=as_json(CONFIGURATION.shards),
         annotations=subpath(input[0], parent=True),
     shell:
-        "python {params.script} --annotations {params.annotations} --split {wildcards.split}"
+        "python {SCRIPTS}/write_shards.py --annotations {params.annotations} --split {wildcards.split}"
         " --settings {params.settings:q} --output {output} --threads {threads} > {log} 2>&1"
 
 

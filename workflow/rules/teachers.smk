@@ -1,20 +1,21 @@
-# With extraction.parts above 1, a job makes one part of a split, and a small job joins them.
+# With extraction.parts above 1, a job makes one part of the train split, and a small job joins or lists them.
 PARTS = CONFIGURATION.extraction.parts
 IMAGE_FEATURES = f"{DATA}/teachers/image/{{model}}/{{split}}"
-PART = f"{IMAGE_FEATURES}.parts/{{part}}-of-{PARTS}" if PARTS > 1 else IMAGE_FEATURES
-OF_PART = f"{{model}}/{{split}}.{{part}}-of-{PARTS}" if PARTS > 1 else "{model}/{split}"
+PART = f"{IMAGE_FEATURES}.parts/{{part}}-of-{PARTS}"
 
 
 rule extract_image_features:
     input:
         f"{DATA}/shards/{{split}}",
     output:
-        features=part_of_features(f"{PART}/features.npy"),
-        meta=part_of_features(f"{PART}/meta.json"),
+        features=f"{IMAGE_FEATURES}/features.npy",
+        meta=f"{IMAGE_FEATURES}/meta.json",
     log:
-        log_of("extract_image_features", OF_PART),
+        log_of("extract_image_features", "{model}/{split}"),
     benchmark:
-        timing_of("extract_image_features", OF_PART)
+        timing_of("extract_image_features", "{model}/{split}")
+    wildcard_constraints:
+        split="|".join(split for split in SPLITS if PARTS == 1 or split != "train"),
     conda:
         "../../envs/torch.yaml"
     threads: 8
@@ -23,22 +24,38 @@ rule extract_image_features:
         runtime=480,
         gpu=int(ON_GPU),
     params:
-        script=f"{SCRIPTS}/extract_image_features.py",
         model=lambda wildcards: json.dumps(
             FROZEN["image"][wildcards.model], sort_keys=True
         ),
         folder=subpath(output.features, parent=True),
         gpu="--gpu" if ON_GPU else "",
         lease=lease(ON_GPU),
-        part=lambda wildcards: (
-            f"--part {wildcards.part} --parts {PARTS}" if PARTS > 1 else ""
-        ),
+        part="",
     shell:
-        "exec {params.lease} python {params.script} --shards {input} --model {params.model:q}"
+        "exec {params.lease} python {SCRIPTS}/extract_image_features.py --shards {input} --model {params.model:q}"
         " --output {params.folder} --threads {threads} {params.gpu} {params.part} > {log} 2>&1"
 
 
 if PARTS > 1:
+
+    use rule extract_image_features as extract_image_part with:
+        output:
+            features=part_of_features(f"{PART}/features.npy"),
+            meta=part_of_features(f"{PART}/meta.json"),
+        log:
+            log_of("extract_image_part", f"{{model}}/{{split}}/{{part}}-of-{PARTS}"),
+        benchmark:
+            timing_of("extract_image_part", f"{{model}}/{{split}}/{{part}}-of-{PARTS}")
+        wildcard_constraints:
+            split="train",
+        params:
+            model=lambda wildcards: json.dumps(
+                FROZEN["image"][wildcards.model], sort_keys=True
+            ),
+            folder=subpath(output.features, parent=True),
+            gpu="--gpu" if ON_GPU else "",
+            lease=lease(ON_GPU),
+            part=lambda wildcards: f"--part {wildcards.part} --parts {PARTS}",
 
     rule join_image_features:
         input:
@@ -47,12 +64,14 @@ if PARTS > 1:
             ),
             meta=expand(f"{PART}/meta.json", part=range(PARTS), allow_missing=True),
         output:
-            features=f"{IMAGE_FEATURES}/features.npy",
+            **joined_features(f"{IMAGE_FEATURES}/features.npy"),
             meta=f"{IMAGE_FEATURES}/meta.json",
         log:
             log_of("join_image_features", "{model}/{split}"),
         benchmark:
             timing_of("join_image_features", "{model}/{split}")
+        wildcard_constraints:
+            split="train",
         conda:
             "../../envs/data.yaml"
         threads: 1
@@ -60,13 +79,13 @@ if PARTS > 1:
             mem_mb=1000,
             runtime=60,
         params:
-            script=f"{SCRIPTS}/join_image_features.py",
-            folder=subpath(output.features, parent=True),
-            parts=lambda wildcards, input: [
-                os.path.dirname(path) for path in input.features
-            ],
+            folder=subpath(output.meta, parent=True),
+            parts=lambda wildcards: expand(
+                PART, model=wildcards.model, split=wildcards.split, part=range(PARTS)
+            ),
+            list="" if CONFIGURATION.extraction.join else "--list",
         shell:
-            "python {params.script} --output {params.folder} {params.parts} > {log} 2>&1"
+            "python {SCRIPTS}/join_image_features.py --output {params.folder} {params.list} {params.parts} > {log} 2>&1"
 
 
 use rule extract_image_features as extract_benchmark_features with:
@@ -83,7 +102,6 @@ use rule extract_image_features as extract_benchmark_features with:
         data="|".join(LABELLED_IMAGES) or "none",
         split="test",
     params:
-        script=f"{SCRIPTS}/extract_image_features.py",
         model=lambda wildcards: json.dumps(
             FROZEN["image"][wildcards.model], sort_keys=True
         ),
@@ -111,7 +129,6 @@ rule extract_text_features:
         runtime=240,
         gpu=int(ON_GPU),
     params:
-        script=f"{SCRIPTS}/extract_text_features.py",
         model=lambda wildcards: json.dumps(
             FROZEN["text"][wildcards.model], sort_keys=True
         ),
@@ -120,5 +137,5 @@ rule extract_text_features:
         gpu="--gpu" if ON_GPU else "",
         lease=lease(ON_GPU),
     shell:
-        "exec {params.lease} python {params.script} --annotations {params.annotations} --split {wildcards.split}"
+        "exec {params.lease} python {SCRIPTS}/extract_text_features.py --annotations {params.annotations} --split {wildcards.split}"
         " --model {params.model:q} --output {params.folder} --threads {threads} {params.gpu} > {log} 2>&1"

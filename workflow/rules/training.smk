@@ -25,7 +25,6 @@ rule train:
         operation=lambda wildcards: operation(wildcards.experiment),
         gpu=lambda wildcards: NODES * CONFIGURATION.recipe(wildcards.experiment).gpus,
     params:
-        script=f"{SCRIPTS}/train.py",
         configuration=lambda wildcards: as_json(
             CONFIGURATION.run(wildcards.experiment, int(wildcards.seed)),
             without=OPERATIONAL,
@@ -35,7 +34,7 @@ rule train:
         launcher=launcher,
     shell:
         MEETING
-        + "exec {params.launcher} {params.script} --data {params.data} --run-folder {params.folder}"
+        + "exec {params.launcher} {SCRIPTS}/train.py --data {params.data} --run-folder {params.folder}"
         " --configuration {params.configuration:q} --operation {resources.operation:q} --threads {threads} > {log} 2>&1"
 
 
@@ -60,13 +59,12 @@ rule import_checkpoint:
         mem_mb=8000,
         runtime=30,
     params:
-        script=f"{SCRIPTS}/import_checkpoint.py",
         student=lambda wildcards: student_of(wildcards).name,
         dataset=CONFIGURATION.dataset.name,
         gpus=int(ON_GPU),
         folder=subpath(output.run, parent=True),
     shell:
-        "python {params.script} --file {input:q} --student {params.student:q} --dataset {params.dataset}"
+        "python {SCRIPTS}/import_checkpoint.py --file {input:q} --student {params.student:q} --dataset {params.dataset}"
         " --run-folder {params.folder} --seed {wildcards.seed} --gpus {params.gpus} > {log} 2>&1"
 
 
@@ -89,10 +87,9 @@ rule write_baseline:
         mem_mb=8000,
         runtime=30,
     params:
-        script=f"{SCRIPTS}/write_baseline.py",
         configuration=lambda wildcards: as_json(
             CONFIGURATION.run(wildcards.experiment, int(wildcards.seed))
         ),
         folder=subpath(output.run, parent=True),
     shell:
-        "python {params.script} --run-folder {params.folder} --configuration {params.configuration:q} > {log} 2>&1"
+        "python {SCRIPTS}/write_baseline.py --run-folder {params.folder} --configuration {params.configuration:q} > {log} 2>&1"

@@ -48,11 +48,18 @@ def choose_device(gpu: bool) -> torch.device:
     return device
 
 
-def part_of(rows: int, part: int, parts: int) -> range:
-    """The rows of one of `parts` parts, `part` counted from 0: consecutive, and as many in each as can be."""
+def part_of(shard_of_row: np.ndarray, part: int, parts: int) -> range:
+    """The rows of one of `parts` parts, `part` counted from 0: consecutive, and as many in each as can be.
+
+    `shard_of_row` [rows] is each row's shard, ascending. Parts end where shards end, if there are as many shards.
+    """
     if not 0 <= part < parts:
         raise ConfigurationError(f"part {part} is not one of {parts}, which are counted from 0.")
-    return range(rows * part // parts, rows * (part + 1) // parts)
+    starts = np.flatnonzero(np.diff(shard_of_row, prepend=-1))
+    if len(starts) < parts:
+        starts = np.arange(len(shard_of_row))
+    first, end = (int(np.append(starts, len(shard_of_row))[len(starts) * edge // parts]) for edge in (part, part + 1))
+    return range(first, end)
 
 
 def extract_image_features(
@@ -70,7 +77,7 @@ def extract_image_features(
     encoder = load_image_encoder(settings).to(device)
     reader = ShardReader(shards)
     meta = _meta(encoder) | {"transform": asdict(encoder.transform)}
-    rows = part_of(len(reader), part, parts)
+    rows = part_of(reader.shard, part, parts)
     blocks = encode_images(encoder, reader, settings.batch_size, device, threads, settings.precision, rows)
     write_features(folder, len(rows), encoder.dimension, settings.dtype, blocks, meta)
 

@@ -1,9 +1,14 @@
-"""The feature store: features.npy in row order, opened by memory-mapping, with meta.json saying what they are."""
+"""The feature store: features.npy in row order, opened by memory-mapping, with meta.json saying what they are.
+
+A store that is too large to be copied into one file stays in the parts that it was extracted in; its meta.json lists
+them, and it is read all the same.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from cusa.files import read_json, require_space, whole_folder, write_json
 
 FEATURES = "features.npy"
 META = "meta.json"
+PART_FOLDERS = "part_folders"
 JOIN_BYTES = 64 << 20
 
 
@@ -27,41 +33,65 @@ class FeatureStore:
         (where given).
         """
         self.folder = Path(folder)
-        path = self.folder / FEATURES
-        if not path.is_file() or not (self.folder / META).is_file():
+        if not (self.folder / META).is_file():
             raise DataError(f"{self.folder} has no {FEATURES} with its {META}; run `snakemake features` first.")
         self.meta: dict[str, Any] = read_json(self.folder / META)
-        try:
-            self.features: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
-            raise DataError(f"{path} is not a complete npy file ({error}); {_AGAIN}") from None
-        if self.features.ndim != 2 or self.features.dtype not in (np.float16, np.float32):
+        # One array, or one a part, each with the row that it starts at.
+        folders = [self.folder / part for part in self.meta.get(PART_FOLDERS, ["."])]
+        self.arrays = [_array(part / FEATURES, rows) for part in folders]
+        self.starts = np.cumsum([0, *(len(array) for array in self.arrays)])
+        if len(self) != rows:
             raise DataError(
-                f"{path} holds {self.features.dtype} of shape {self.features.shape}; expected float16 or float32 "
-                f"of shape [{rows}, d]; {_AGAIN}"
-            )
-        if len(self.features) != rows:
-            raise DataError(
-                f"{path} has {len(self.features)} rows, but the split has {rows}; the data changed after the "
-                f"features were extracted, so {_AGAIN}"
+                f"{self.folder} has {len(self)} rows, but the split has {rows}; the data changed after the features "
+                f"were extracted, so {_AGAIN}"
             )
         if model is not None and self.meta["model"] != model:
-            raise DataError(f"{path} was extracted by {self.meta['model']}, but {model} is configured; {_AGAIN}")
+            raise DataError(f"{self.folder} was extracted by {self.meta['model']}, but {model} is configured; {_AGAIN}")
         if sha256 is not None and self.meta["weights_sha256"] != sha256:
             raise DataError(
-                f"{path} was extracted with other weights of {self.meta['model']} (sha256 "
+                f"{self.folder} was extracted with other weights of {self.meta['model']} (sha256 "
                 f"{self.meta['weights_sha256'][:12]}...) than those configured now ({sha256[:12]}...); {_AGAIN}"
             )
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
 
     @property
     def dimension(self) -> int:
         """Length of a feature vector."""
-        return int(self.features.shape[1])
+        return int(self.arrays[0].shape[1])
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Copies of the given rows, float32 [len(rows), d]."""
-        found: np.ndarray = self.features[rows].astype(np.float32)
+        if len(self.arrays) == 1:
+            return np.asarray(self.arrays[0][rows], dtype=np.float32)
+        found = np.empty((len(rows), self.dimension), dtype=np.float32)
+        rows = np.asarray(rows)
+        part_of_row = np.searchsorted(self.starts, rows, side="right") - 1
+        for part in np.unique(part_of_row):
+            mine = part_of_row == part
+            found[mine] = self.arrays[part][rows[mine] - self.starts[part]]
         return found
+
+    def blocks(self, rows: int) -> Iterator[np.ndarray]:
+        """All features in row order, as they are stored, at most `rows` at a time."""
+        for array in self.arrays:
+            yield from (array[start : start + rows] for start in range(0, len(array), rows))
+
+
+def _array(path: Path, rows: int) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; run `snakemake features` first.") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not a complete npy file ({error}); {_AGAIN}") from None
+    if array.ndim != 2 or array.dtype not in (np.float16, np.float32):
+        raise DataError(
+            f"{path} holds {array.dtype} of shape {array.shape}; expected float16 or float32 of shape [{rows}, d]; "
+            f"{_AGAIN}"
+        )
+    return array
 
 
 def feature_dimension(folder: str | Path) -> int:
@@ -72,8 +102,8 @@ def feature_dimension(folder: str | Path) -> int:
     return int(read_json(path)["d"])
 
 
-def join_features(parts: Sequence[str | Path], folder: str | Path) -> None:
-    """Make one store of the stores of its parts, in the order given, a block at a time.
+def join_features(parts: Sequence[str | Path], folder: str | Path, copy: bool = True) -> None:
+    """Make one store of the stores of its parts, in the order given: copied a block at a time, or only listed.
 
     Raises DataError when the parts are not of one model, one transform, one type and one length.
     """
@@ -85,10 +115,16 @@ def join_features(parts: Sequence[str | Path], folder: str | Path) -> None:
                 f"the parts of {folder} were made with different {key}: {', '.join(sorted(found))}; delete "
                 f"{Path(parts[0]).parent} and run `snakemake features` again."
             )
-    step = max(1, JOIN_BYTES // (4 * stores[0].dimension))
-    blocks = (store.features[start : start + step] for store in stores for start in range(0, len(store.features), step))
-    meta = metas[0] | {"parts": len(metas)}
-    write_features(folder, sum(meta["rows"] for meta in metas), stores[0].dimension, metas[0]["dtype"], blocks, meta)
+    meta, rows = metas[0] | {"parts": len(metas)}, sum(meta["rows"] for meta in metas)
+    if copy:
+        step = max(1, JOIN_BYTES // (4 * stores[0].dimension))
+        blocks = (block for store in stores for block in store.blocks(step))
+        write_features(folder, rows, stores[0].dimension, metas[0]["dtype"], blocks, meta)
+        return
+    digest = hashlib.sha256("".join(meta["features_sha256"] for meta in metas).encode()).hexdigest()
+    listed = [os.path.relpath(part, folder) for part in parts]
+    with whole_folder(folder) as temporary:
+        write_json(temporary / META, {**meta, "rows": rows, "features_sha256": digest, PART_FOLDERS: listed})
 
 
 _AGAIN = "delete this folder and run `snakemake features` again."
