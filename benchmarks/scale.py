@@ -58,7 +58,9 @@ def leases() -> None:
                 pass
 
         seconds = best_of_turns(50, lease=one)["lease"]
-    Claim("leasing two of four devices and giving them back", f"{1000 * seconds:.2f} ms", "5 ms", seconds < 0.005).report()
+    Claim(
+        "leasing two of four devices and giving them back", f"{1000 * seconds:.2f} ms", "5 ms", seconds < 0.005
+    ).report()
 
 
 def state() -> None:

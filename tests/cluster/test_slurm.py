@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -28,7 +27,7 @@ EPOCHS = 400
 # What only a test's Slurm needs: it has an account for form's sake, answers at once, and no real GPU.
 LAB = [
     *("--default-resources", "slurm_partition=main", "slurm_account=lab"),
-    *("--set-threads", "train=4", "--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "15"),
+    *("--set-threads", "train=1", "--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "15"),
 ]
 
 
@@ -195,12 +194,14 @@ def undisturbed(prepared, tmp_path_factory, tiny_configuration) -> str:
     """The weights' sha256 of the same training in this process."""
     folder = tmp_path_factory.mktemp("undisturbed")
     run = load(configured(tiny_configuration)).run("cusa", 23)
-    train(run, DatasetFolder(prepared / "results/shapes"), folder, len(os.sched_getaffinity(0)))
+    train(run, DatasetFolder(prepared / "results/shapes"), folder, 1)
     return sha256_of_file(folder / "best.safetensors")
 
 
-def training(directory: Path, *more: str) -> list[str]:
-    return [f"{RUN}/best.safetensors", "--configfile", str(directory / "mine.yaml"), *more]
+def training(directory: Path, *resources: str) -> list[str]:
+    """Arguments for one small training; several fit the node's memory at once."""
+    target = [f"{RUN}/best.safetensors", "--configfile", str(directory / "mine.yaml")]
+    return [*target, "--set-resources", "train:mem_mb=1000", *resources]
 
 
 @dataclass
@@ -217,7 +218,7 @@ class Disturbed:
 def disturbed(prepared, tmp_path_factory) -> dict[str, Disturbed]:
     """Three trainings at once, each with something happening to it after its first epochs."""
     begun = {}
-    for name, more in (("killed", []), ("preempted", ["--set-resources", "train:gpu=4"]), ("cancelled", [])):
+    for name, more in (("killed", ()), ("preempted", ("train:gpu=4",)), ("cancelled", ())):
         directory = Path(shutil.copytree(prepared, tmp_path_factory.mktemp(name) / "mine"))
         begun[name] = Disturbed(directory, "", snakemake_in_background(directory, *training(directory, *more)))
     for one in begun.values():
@@ -283,7 +284,7 @@ def test_two_nodes_meet_and_train_as_one(prepared, tmp_path, tiny_configuration)
     directory = Path(shutil.copytree(prepared, tmp_path / "mine"))
     settings = {"epochs": 2, "nodes": 2, "batch_size": 4, "gather": "global"}
     (directory / "mine.yaml").write_text(yaml.safe_dump(configured(tiny_configuration, **settings)))
-    on_slurm(directory, *training(directory, "--set-resources", "train:nodes=1", "train:gpu=2"))
+    on_slurm(directory, *training(directory, "train:nodes=1", "train:gpu=2"))
     assert read_json(directory / RUN / "run.json")["processes"] == 2
     log = (directory / "results/shapes/logs/train/cusa/seed23.log").read_text()
     assert log.count("training cusa, seed 23, on 2 x cpu") == 1

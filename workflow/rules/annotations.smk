@@ -18,6 +18,7 @@ rule convert:
         "../../envs/data.yaml"
     threads: 8
     resources:
+        script=f"{SCRIPTS}/convert.py",
         mem_mb=2000,
         runtime=60,
     params:
@@ -25,7 +26,7 @@ rule convert:
         folder=subpath(output.problems, parent=True),
         images=image_folder,
     shell:
-        "python {SCRIPTS}/convert.py --dataset {params.dataset:q} --images {params.images}"
+        "python {resources.script} --dataset {params.dataset:q} --images {params.images}"
         " --output {params.folder} --threads {threads} > {log} 2>&1"
 
 
@@ -44,13 +45,14 @@ rule convert_labelled_images:
         "../../envs/data.yaml"
     threads: 1
     resources:
+        script=f"{SCRIPTS}/convert_benchmark_data.py",
         mem_mb=2000,
         runtime=60,
     params:
         source=lambda wildcards: LABELLED_IMAGES[wildcards.data],
         folder=subpath(output.images, parent=True),
     shell:
-        "python {SCRIPTS}/convert_benchmark_data.py images {wildcards.data} --source {params.source:q}"
+        "python {resources.script} images {wildcards.data} --source {params.source:q}"
         " --output {params.folder} > {log} 2>&1"
 
 
@@ -67,11 +69,12 @@ rule convert_sentence_pairs:
         "../../envs/data.yaml"
     threads: 1
     resources:
+        script=f"{SCRIPTS}/convert_benchmark_data.py",
         mem_mb=2000,
         runtime=60,
     params:
         source=lambda wildcards: SENTENCE_PAIRS[wildcards.data],
         folder=subpath(output.pairs, parent=True),
     shell:
-        "python {SCRIPTS}/convert_benchmark_data.py sentences {wildcards.data} --source {params.source:q}"
+        "python {resources.script} sentences {wildcards.data} --source {params.source:q}"
         " --output {params.folder} > {log} 2>&1"

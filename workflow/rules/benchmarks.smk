@@ -13,13 +13,14 @@ rule check_benchmark:
         "../../envs/data.yaml"
     threads: 1
     resources:
+        script=f"{SCRIPTS}/check_benchmark.py",
         mem_mb=2000,
         runtime=30,
     params:
         settings=lambda wildcards: settings_of(wildcards.benchmark),
         data=data_folder,
     shell:
-        "python {SCRIPTS}/check_benchmark.py {wildcards.benchmark} --data {params.data} --settings {params.settings:q}"
+        "python {resources.script} {wildcards.benchmark} --data {params.data} --settings {params.settings:q}"
         " --output {output} > {log} 2>&1"
 
 
@@ -40,6 +41,7 @@ rule evaluate_itr:
         "../../envs/data.yaml"
     threads: 1
     resources:
+        script=f"{SCRIPTS}/evaluate.py",
         mem_mb=2000,
         runtime=60,
     params:
@@ -48,7 +50,7 @@ rule evaluate_itr:
         data=data_folder,
         folder=subpath(input.run, parent=True),
     shell:
-        "python {SCRIPTS}/evaluate.py {params.benchmark} --data {params.data} --run-folder {params.folder}"
+        "python {resources.script} {params.benchmark} --data {params.data} --run-folder {params.folder}"
         " --output {output.scores} --queries {output.queries} --settings {params.settings:q} > {log} 2>&1"
 
 

@@ -40,8 +40,8 @@ except ConfigurationError as error:
 
 DATA = f"results/{CONFIGURATION.dataset.name}"
 RUN = f"{DATA}/runs/{{experiment}}/seed{{seed}}"
-# Relative, so that commands can be pasted from where Snakemake runs. Shell commands name it as it stands here, and no
-# parameter does: results used from a working directory at another depth are not made again.
+# Relative, so that commands can be pasted from where Snakemake runs. Rules have their script as a resource: as a
+# parameter it would be a reason to make results again that are used from a working directory at another depth.
 SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
 EXPERIMENTS = list(CONFIGURATION.active_experiments)
 CHECKPOINTS = list(CONFIGURATION.active_checkpoints)

@@ -15,6 +15,7 @@ rule embed:
         "../../envs/torch.yaml"
     threads: 2
     resources:
+        script=f"{SCRIPTS}/embed.py",
         mem_mb=4000,
         runtime=120,
         gpu=int(ON_GPU),
@@ -24,7 +25,7 @@ rule embed:
         folder=subpath(input.run, parent=True),
         lease=lease(ON_GPU),
     shell:
-        "exec {params.lease} python {SCRIPTS}/embed.py --data {params.data} --run-folder {params.folder} --benchmark-data {params.what}"
+        "exec {params.lease} python {resources.script} --data {params.data} --run-folder {params.folder} --benchmark-data {params.what}"
         " --output {output} --threads {threads} > {log} 2>&1"
 
 

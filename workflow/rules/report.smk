@@ -17,6 +17,7 @@ rule summarise:
         "../../envs/data.yaml"
     threads: 1
     resources:
+        script=f"{SCRIPTS}/summarise.py",
         mem_mb=1000,
         runtime=10,
     params:
@@ -28,7 +29,7 @@ rule summarise:
         ),
         left_out=json.dumps(LEFT_OUT, sort_keys=True),
     shell:
-        "python {SCRIPTS}/summarise.py --annotations {params.annotations} --parquet {output.parquet}"
+        "python {resources.script} --annotations {params.annotations} --parquet {output.parquet}"
         " --markdown {output.markdown} --latex {output.latex} {params.reference} --left-out {params.left_out:q}"
         " {input.results} > {log} 2>&1"
 
@@ -77,6 +78,7 @@ rule render_report:
         "../../envs/data.yaml"
     threads: 1
     resources:
+        script=f"{SCRIPTS}/render_report.py",
         mem_mb=2000,
         runtime=10,
     params:
@@ -85,5 +87,5 @@ rule render_report:
         figures=lambda wildcards, output: os.path.dirname(output.figures[0]),
         runs=lambda wildcards: run_files(""),
     shell:
-        "python {SCRIPTS}/render_report.py --data {params.data} --summary {input.summary} --gallery {params.gallery:q}"
+        "python {resources.script} --data {params.data} --summary {input.summary} --gallery {params.gallery:q}"
         " --output {output.page} --figures {params.figures} {params.runs} > {log} 2>&1"

@@ -11,13 +11,14 @@ rule write_shards:
         "../../envs/data.yaml"
     threads: 8
     resources:
+        script=f"{SCRIPTS}/write_shards.py",
         mem_mb=2000,
         runtime=240,
     params:
         settings=as_json(CONFIGURATION.shards),
         annotations=subpath(input[0], parent=True),
     shell:
-        "python {SCRIPTS}/write_shards.py --annotations {params.annotations} --split {wildcards.split}"
+        "python {resources.script} --annotations {params.annotations} --split {wildcards.split}"
         " --settings {params.settings:q} --output {output} --threads {threads} > {log} 2>&1"
 
 

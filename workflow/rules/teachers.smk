@@ -20,6 +20,7 @@ rule extract_image_features:
         "../../envs/torch.yaml"
     threads: 8
     resources:
+        script=f"{SCRIPTS}/extract_image_features.py",
         mem_mb=4000,
         runtime=480,
         gpu=int(ON_GPU),
@@ -32,7 +33,7 @@ rule extract_image_features:
         lease=lease(ON_GPU),
         part="",
     shell:
-        "exec {params.lease} python {SCRIPTS}/extract_image_features.py --shards {input} --model {params.model:q}"
+        "exec {params.lease} python {resources.script} --shards {input} --model {params.model:q}"
         " --output {params.folder} --threads {threads} {params.gpu} {params.part} > {log} 2>&1"
 
 
@@ -76,6 +77,7 @@ if PARTS > 1:
             "../../envs/data.yaml"
         threads: 1
         resources:
+            script=f"{SCRIPTS}/join_image_features.py",
             mem_mb=1000,
             runtime=60,
         params:
@@ -85,7 +87,7 @@ if PARTS > 1:
             ),
             list="" if CONFIGURATION.extraction.join else "--list",
         shell:
-            "python {SCRIPTS}/join_image_features.py --output {params.folder} {params.list} {params.parts} > {log} 2>&1"
+            "python {resources.script} --output {params.folder} {params.list} {params.parts} > {log} 2>&1"
 
 
 use rule extract_image_features as extract_benchmark_features with:
@@ -125,6 +127,7 @@ rule extract_text_features:
         "../../envs/torch.yaml"
     threads: 8
     resources:
+        script=f"{SCRIPTS}/extract_text_features.py",
         mem_mb=4000,
         runtime=240,
         gpu=int(ON_GPU),
@@ -137,5 +140,5 @@ rule extract_text_features:
         gpu="--gpu" if ON_GPU else "",
         lease=lease(ON_GPU),
     shell:
-        "exec {params.lease} python {SCRIPTS}/extract_text_features.py --annotations {params.annotations} --split {wildcards.split}"
+        "exec {params.lease} python {resources.script} --annotations {params.annotations} --split {wildcards.split}"
         " --model {params.model:q} --output {params.folder} --threads {threads} {params.gpu} > {log} 2>&1"

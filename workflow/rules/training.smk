@@ -20,6 +20,7 @@ rule train:
     threads: 8
     resources:
         **MACHINES,
+        script=f"{SCRIPTS}/train.py",
         mem_mb=8000,
         runtime=2880,
         operation=lambda wildcards: operation(wildcards.experiment),
@@ -34,7 +35,7 @@ rule train:
         launcher=launcher,
     shell:
         MEETING
-        + "exec {params.launcher} {SCRIPTS}/train.py --data {params.data} --run-folder {params.folder}"
+        + "exec {params.launcher} {resources.script} --data {params.data} --run-folder {params.folder}"
         " --configuration {params.configuration:q} --operation {resources.operation:q} --threads {threads} > {log} 2>&1"
 
 
@@ -56,6 +57,7 @@ rule import_checkpoint:
         "../../envs/torch.yaml"
     threads: 1
     resources:
+        script=f"{SCRIPTS}/import_checkpoint.py",
         mem_mb=8000,
         runtime=30,
     params:
@@ -64,7 +66,7 @@ rule import_checkpoint:
         gpus=int(ON_GPU),
         folder=subpath(output.run, parent=True),
     shell:
-        "python {SCRIPTS}/import_checkpoint.py --file {input:q} --student {params.student:q} --dataset {params.dataset}"
+        "python {resources.script} --file {input:q} --student {params.student:q} --dataset {params.dataset}"
         " --run-folder {params.folder} --seed {wildcards.seed} --gpus {params.gpus} > {log} 2>&1"
 
 
@@ -84,6 +86,7 @@ rule write_baseline:
         "../../envs/torch.yaml"
     threads: 1
     resources:
+        script=f"{SCRIPTS}/write_baseline.py",
         mem_mb=8000,
         runtime=30,
     params:
@@ -92,4 +95,4 @@ rule write_baseline:
         ),
         folder=subpath(output.run, parent=True),
     shell:
-        "python {SCRIPTS}/write_baseline.py --run-folder {params.folder} --configuration {params.configuration:q} > {log} 2>&1"
+        "python {resources.script} --run-folder {params.folder} --configuration {params.configuration:q} > {log} 2>&1"

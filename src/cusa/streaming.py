@@ -1,0 +1,132 @@
+"""Shards that are not on this machine: read one after the other from any URL that webdataset opens.
+
+Only index.parquet of the split is here. What sequential reading gives up, against reading by row from a local disk:
+
+- Pairs are shuffled within a buffer, after the order of shards; not over the whole split.
+- An epoch is a number of steps. Processes and loader workers have shards of their own, so one that runs out starts
+  over while another has not come to its end: a pair may come twice in an epoch, or not at all.
+- The order depends on the number of processes and workers, and a run that was interrupted within an epoch continues
+  with other pairs of it than it would have had.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from cusa.batches import TrainingBatch, TrainingPairs
+from cusa.config import Stream, Train
+from cusa.distributed import Group
+from cusa.errors import ConfigurationError, DataError
+from cusa.images import ImageTransform
+from cusa.shards import EXTENSION_OF, ShardReader
+
+
+@dataclass(frozen=True)
+class StreamedImage:
+    """An image file as it came out of a shard, and its position in the split."""
+
+    position: int
+    encoded: bytes
+    caption_rows: tuple[int, ...]
+
+
+def read_shards(stream: Stream, reader: ShardReader, shards: Sequence[int]) -> Iterator[StreamedImage]:
+    """The images of some shards, in their order. Raises DataError when a shard cannot be read, or is another one."""
+    import webdataset
+
+    positions = {int(row): position for position, row in enumerate(reader.rows)}
+    for shard in shards:
+        url = stream.of_shard(shard)
+        dataset = webdataset.WebDataset([url], shardshuffle=False, nodesplitter=None, workersplitter=None)
+        found = 0
+        try:
+            for sample in dataset:
+                about = json.loads(sample["json"])
+                encoded = next(sample[name] for name in (*EXTENSION_OF.values(), "img") if name in sample)
+                yield StreamedImage(positions[about["row"]], encoded, tuple(about["caption_rows"]))
+                found += 1
+        except (OSError, ValueError, KeyError, StopIteration) as error:
+            raise DataError(
+                f"{url} could not be read as shard {shard} of {reader.folder} ({type(error).__name__}: {error}); "
+                "check stream.url, and that the shards there are those that this folder's index.parquet lists."
+            ) from None
+        if found != (expected := int((reader.shard == shard).sum())):
+            raise DataError(
+                f"{url} has {found} images, but {reader.folder} lists {expected} for it; the shards there are others, "
+                "or the connection broke. Copy them again."
+            )
+
+
+class StreamedPairs(IterableDataset[TrainingBatch]):
+    """Training batches without end for one process, in an order that seed, epoch and first step give."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        reader: ShardReader,
+        transform: ImageTransform,
+        pairs: TrainingPairs,
+        settings: Train,
+        seed: int,
+        group: Group,
+    ) -> None:
+        """`pairs` gives what is not streamed: texts and teacher features, by position.
+
+        Raises ConfigurationError when there are fewer shards than readers.
+        """
+        self.stream, self.reader, self.transform, self.pairs = stream, reader, transform, pairs
+        self.batch_size, self.seed = settings.batch_size, seed
+        self.process, self.processes = group.process, group.processes
+        self.epoch = self.first_step = 0
+        self.shards = np.unique(reader.shard)
+        readers = group.processes * max(1, settings.workers)
+        if len(self.shards) < readers:
+            raise ConfigurationError(
+                f"Configuration key `stream`: {len(self.shards)} shards cannot be shared out to {readers} readers "
+                f"({group.processes} processes x {max(1, settings.workers)} workers); lower train.workers, or write "
+                "smaller shards (shards.samples_per_shard)."
+            )
+
+    def start_at(self, epoch: int, step: int) -> None:
+        """Where the next iteration starts."""
+        self.epoch, self.first_step = epoch, step
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        worker = get_worker_info()
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        mine = slice(self.process * workers + number, None, self.processes * workers)
+        shuffled = self._shuffled(mine)
+        while True:
+            yield self._batch([next(shuffled) for _ in range(self.batch_size)])
+
+    def _pairs(self, mine: slice) -> Iterator[tuple[StreamedImage, int]]:
+        again = 0
+        while True:
+            generator = np.random.default_rng([self.seed, self.epoch, self.first_step, again])
+            for image in read_shards(self.stream, self.reader, generator.permutation(self.shards)[mine].tolist()):
+                for caption in image.caption_rows:
+                    yield image, caption
+            again += 1
+
+    def _shuffled(self, mine: slice) -> Iterator[tuple[StreamedImage, int]]:
+        from webdataset.filters import shuffle
+
+        size, seeds = self.stream.shuffle_buffer, (self.seed, self.epoch, self.first_step, mine.start)
+        mixed: Iterator[tuple[StreamedImage, int]] = shuffle(size, initial=size, rng=random.Random(str(seeds)))(
+            self._pairs(mine)
+        )
+        return mixed
+
+    def _batch(self, chosen: list[tuple[StreamedImage, int]]) -> TrainingBatch:
+        images = np.array([image.position for image, _ in chosen])
+        captions = self.pairs.position_of_caption(np.array([row for _, row in chosen]))
+        _, first, where = np.unique(images, return_index=True, return_inverse=True)
+        pixels = torch.stack([self.transform.pixels(chosen[place][0].encoded, plain=False) for place in first])
+        return self.pairs.batch(images, captions, pixels[torch.from_numpy(where)])
