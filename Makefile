@@ -1,8 +1,9 @@
 # make demo       train and evaluate the emoji search, then print where the report is
 # make test       linters, types and the whole test suite
+# make test-cluster  the Slurm profile on a Slurm of the tests' own (Debian, as root; installs it)
 # make benchmark  every speed and memory claim, both sides measured here
 # make lint       only the linters
-.PHONY: demo test benchmark lint format clean-venv
+.PHONY: demo test test-cluster benchmark lint format clean-venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,6 +22,9 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-demo,test lint
 	$(BIN)/python -m pytest
+
+test-cluster: $(VENV)/.installed-demo,test,slurm
+	tests/cluster/run $(BIN)/python
 
 lint: $(VENV)/.installed-demo,test
 	$(BIN)/ruff check .

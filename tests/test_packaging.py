@@ -52,6 +52,7 @@ ORDER = [
     ["teachers"],
     ["student", "losses"],
     ["batches", "runs", "distributed"],
+    ["streaming"],
     ["embeddings"],
     ["step"],
     ["state"],

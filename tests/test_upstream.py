@@ -275,7 +275,7 @@ def test_features_go_in_and_out(shapes_data, tmp_path):
     output = folder.features("image", UNICOM.folder, "train")
     store = FeatureStore(output, len(ids), UNICOM.identity)
     expected = np.concatenate([content[image_id] for image_id in ids])
-    assert np.array_equal(store.features, expected)
+    assert np.array_equal(store.arrays[0], expected)
     assert read_json(output / "meta.json")["imported_from"]["file"] == "f.npy"
     assert [path.name for path in output.parent.iterdir()] == ["train"]
 

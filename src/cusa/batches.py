@@ -230,16 +230,17 @@ class TrainingPairs(Dataset[TrainingBatch]):
         images = self.image_of_caption[pairs]
         # Captions of one image in a batch share one decode and one read of its features.
         distinct, where = np.unique(images, return_inverse=True)
-        gather = torch.from_numpy(where)
-        return TrainingBatch(
-            images=self.images[distinct][gather],
-            texts=self.texts[pairs],
-            teacher_image=None
-            if self.teacher_image is None
-            else torch.from_numpy(self.teacher_image[distinct])[gather],
-            teacher_text=None if self.teacher_text is None else torch.from_numpy(self.teacher_text[pairs]),
-            image_ids=torch.from_numpy(images),
-        )
+        return self.batch(images, pairs, self.images[distinct][torch.from_numpy(where)])
+
+    def batch(self, images: np.ndarray, captions: np.ndarray, inputs: Tensor) -> TrainingBatch:
+        """Pairs of images and captions by position, int64 [B]; `inputs` is what the student takes of the images."""
+        teacher_image = teacher_text = None
+        if self.teacher_image is not None:
+            distinct, where = np.unique(images, return_inverse=True)
+            teacher_image = torch.from_numpy(self.teacher_image[distinct])[torch.from_numpy(where)]
+        if self.teacher_text is not None:
+            teacher_text = torch.from_numpy(self.teacher_text[captions])
+        return TrainingBatch(inputs, self.texts[captions], teacher_image, teacher_text, torch.from_numpy(images))
 
 
 def to_device(texts: TextInput, device: torch.device) -> TextInput:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cusa.errors import ConfigurationError
 
@@ -850,6 +850,26 @@ class Extraction(Section):
     )
 
 
+class Stream(Section):
+    """Shards of the train split that are read from elsewhere, one after the other."""
+
+    url: str = Field(
+        description="Where shard {shard} (six digits) is: http, https, or `pipe:` and a command that writes it."
+    )
+    shuffle_buffer: Count = Field(default=10_000, description="Pairs among which the next one is drawn.")
+
+    @field_validator("url")
+    @classmethod
+    def _has_a_place_for_the_shard(cls, url: str) -> str:
+        if url.count("{shard}") != 1:
+            raise ValueError("does not have {shard} once, which stands for the shard's six digits")
+        return url
+
+    def of_shard(self, number: int) -> str:
+        """The URL of one shard."""
+        return self.url.replace("{shard}", f"{number:06d}")
+
+
 class Configuration(Section):
     """Everything that config/config.yaml may say."""
 
@@ -857,6 +877,9 @@ class Configuration(Section):
     shards: Shards = Shards()
     teachers: Teachers
     extraction: Extraction = Extraction()
+    stream: Stream | None = Field(
+        default=None, description="null reads the train split's shards by row, from this machine's disk."
+    )
     student: Student
     train: Train
     experiments: dict[Name, Experiment | None] = Field(
@@ -952,6 +975,7 @@ class Configuration(Section):
             losses=chosen.losses,
             teachers=self.teachers if chosen.needs_teachers else None,
             train=self.recipe(experiment),
+            stream=self.stream,
         )
 
 
@@ -965,6 +989,7 @@ class RunConfiguration(Section):
     losses: LossConfiguration
     teachers: Teachers | None
     train: Train
+    stream: Stream | None = None
 
 
 # ---------------------------------------------------------------------------------------------- loading

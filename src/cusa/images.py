@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -119,6 +120,17 @@ class ImageTransform:
             image = transforms.resize(image, size, interpolation=mode, antialias=True)
         cropped: torch.Tensor = transforms.center_crop(image, [self.crop, self.crop])
         return cropped
+
+    def batch(self, images: Sequence[tuple[bytes, bool]]) -> torch.Tensor:
+        """`pixels` of several (encoded, plain): uint8 [B, 3, crop, crop], channels last."""
+        import torch
+
+        batch = torch.empty(
+            (len(images), 3, self.crop, self.crop), dtype=torch.uint8, memory_format=torch.channels_last
+        )  # decoders write channels last, so each image is copied once
+        for place, (encoded, plain) in enumerate(images):
+            batch[place] = self.pixels(encoded, plain)
+        return batch
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 [B, 3, H, W] -> float32 [B, 3, H, W], channels last, on the device the pixels are on."""

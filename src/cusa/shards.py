@@ -12,6 +12,7 @@ import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cusa.annotations import CAPTIONS, IMAGES, read_table, split_rows
-from cusa.config import Shards
+from cusa.config import Shards, Stream
 from cusa.errors import DataError
 from cusa.files import sha256_of_file, whole_folder, write_json
 from cusa.images import ImageTransform, open_rgb, resize_shorter_side
@@ -127,15 +128,43 @@ class ShardReader:
 
     def pixels(self, positions: Sequence[int] | np.ndarray, transform: ImageTransform) -> torch.Tensor:
         """The images at `positions` as a model takes them: uint8 [B, 3, crop, crop], channels last."""
-        import torch
+        return transform.batch([(self.encoded(position), self.plain(position)) for position in positions])
 
-        side = transform.crop
-        batch = torch.empty(
-            (len(positions), 3, side, side), dtype=torch.uint8, memory_format=torch.channels_last
-        )  # decoders write channels last, so each image is copied once
-        for place, position in enumerate(positions):
-            batch[place] = transform.pixels(self.encoded(position), self.plain(position))
-        return batch
+
+@dataclass(frozen=True)
+class StreamedImage:
+    """An image file as it came out of a shard, and its position in the split."""
+
+    position: int
+    encoded: bytes
+    caption_rows: tuple[int, ...]
+
+
+def read_shards(stream: Stream, reader: ShardReader, shards: Sequence[int]) -> Iterator[StreamedImage]:
+    """The images of some shards, in their order. Raises DataError when a shard cannot be read, or is another one."""
+    import webdataset
+
+    positions = {int(row): position for position, row in enumerate(reader.rows)}
+    for shard in shards:
+        url = stream.of_shard(shard)
+        dataset = webdataset.WebDataset([url], shardshuffle=False, nodesplitter=None, workersplitter=None)
+        found = 0
+        try:
+            for sample in dataset:
+                about = json.loads(sample["json"])
+                encoded = next(sample[name] for name in (*EXTENSION_OF.values(), "img") if name in sample)
+                yield StreamedImage(positions[about["row"]], encoded, tuple(about["caption_rows"]))
+                found += 1
+        except (OSError, tarfile.TarError, ValueError, KeyError, StopIteration) as error:
+            raise DataError(
+                f"{url} could not be read as shard {shard} of {reader.folder} ({type(error).__name__}: {error}); "
+                "check stream.url, and that the shards there are those that this folder's index.parquet lists."
+            ) from None
+        if found != (expected := int((reader.shard == shard).sum())):
+            raise DataError(
+                f"{url} has {found} images, but {reader.folder} lists {expected} for it; the shards there are others, "
+                "or the connection broke. Copy them again."
+            )
 
 
 @lru_cache(maxsize=OPEN_SHARDS)

@@ -11,10 +11,8 @@ Only index.parquet of the split is here. What sequential reading gives up, again
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -23,45 +21,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from cusa.batches import TrainingBatch, TrainingPairs
 from cusa.config import Stream, Train
 from cusa.distributed import Group
-from cusa.errors import ConfigurationError, DataError
+from cusa.errors import ConfigurationError
 from cusa.images import ImageTransform
-from cusa.shards import EXTENSION_OF, ShardReader
-
-
-@dataclass(frozen=True)
-class StreamedImage:
-    """An image file as it came out of a shard, and its position in the split."""
-
-    position: int
-    encoded: bytes
-    caption_rows: tuple[int, ...]
-
-
-def read_shards(stream: Stream, reader: ShardReader, shards: Sequence[int]) -> Iterator[StreamedImage]:
-    """The images of some shards, in their order. Raises DataError when a shard cannot be read, or is another one."""
-    import webdataset
-
-    positions = {int(row): position for position, row in enumerate(reader.rows)}
-    for shard in shards:
-        url = stream.of_shard(shard)
-        dataset = webdataset.WebDataset([url], shardshuffle=False, nodesplitter=None, workersplitter=None)
-        found = 0
-        try:
-            for sample in dataset:
-                about = json.loads(sample["json"])
-                encoded = next(sample[name] for name in (*EXTENSION_OF.values(), "img") if name in sample)
-                yield StreamedImage(positions[about["row"]], encoded, tuple(about["caption_rows"]))
-                found += 1
-        except (OSError, ValueError, KeyError, StopIteration) as error:
-            raise DataError(
-                f"{url} could not be read as shard {shard} of {reader.folder} ({type(error).__name__}: {error}); "
-                "check stream.url, and that the shards there are those that this folder's index.parquet lists."
-            ) from None
-        if found != (expected := int((reader.shard == shard).sum())):
-            raise DataError(
-                f"{url} has {found} images, but {reader.folder} lists {expected} for it; the shards there are others, "
-                "or the connection broke. Copy them again."
-            )
+from cusa.shards import ShardReader, StreamedImage, read_shards
 
 
 class StreamedPairs(IterableDataset[TrainingBatch]):
@@ -73,15 +35,18 @@ class StreamedPairs(IterableDataset[TrainingBatch]):
         reader: ShardReader,
         transform: ImageTransform,
         pairs: TrainingPairs,
+        caption_rows: np.ndarray,
         settings: Train,
         seed: int,
         group: Group,
     ) -> None:
-        """`pairs` gives what is not streamed: texts and teacher features, by position.
+        """`pairs` gives what is not streamed, texts and teacher features by position; `caption_rows` [pairs] are the
+        captions' rows, ascending.
 
         Raises ConfigurationError when there are fewer shards than readers.
         """
         self.stream, self.reader, self.transform, self.pairs = stream, reader, transform, pairs
+        self.caption_rows = caption_rows
         self.batch_size, self.seed = settings.batch_size, seed
         self.process, self.processes = group.process, group.processes
         self.epoch = self.first_step = 0
@@ -126,7 +91,8 @@ class StreamedPairs(IterableDataset[TrainingBatch]):
 
     def _batch(self, chosen: list[tuple[StreamedImage, int]]) -> TrainingBatch:
         images = np.array([image.position for image, _ in chosen])
-        captions = self.pairs.position_of_caption(np.array([row for _, row in chosen]))
+        captions = np.searchsorted(self.caption_rows, np.array([row for _, row in chosen]))
         _, first, where = np.unique(images, return_index=True, return_inverse=True)
-        pixels = torch.stack([self.transform.pixels(chosen[place][0].encoded, plain=False) for place in first])
+        distinct = [chosen[place][0] for place in first]
+        pixels = self.transform.batch([(image.encoded, self.reader.plain(image.position)) for image in distinct])
         return self.pairs.batch(images, captions, pixels[torch.from_numpy(where)])

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from cusa.annotations import CAPTIONS, read_table, split_rows
 from cusa.batches import (
     TrainingBatch,
     TrainingPairs,
@@ -42,8 +43,10 @@ from cusa.losses import CUSALoss, Losses
 from cusa.metrics import image_text_recall
 from cusa.runs import HISTORY, RUN, SCHEMA, WEIGHTS, versions, write_history
 from cusa.sampling import PairSampler
+from cusa.shards import ShardReader
 from cusa.state import Progress, State, Stop, hold
 from cusa.step import TrainingTask, add_gradients, parallel, require_chunkable, require_finite
+from cusa.streaming import StreamedPairs
 from cusa.student import Student, build_student
 from cusa.teachers.extraction import choose_device, pad_tokens
 
@@ -144,6 +147,7 @@ class _Training:
             group.processes,
             settings.accumulate,
         )
+        self.streamed = open_stream(student, configuration, folder, self.pairs, group)
         self.optimiser = build_optimiser(self.task, settings)
         data = data_digests(configuration.student, configuration.teachers, folder, self.selection_split)
         self.state = State(run, configuration, data, group)
@@ -185,7 +189,9 @@ class _Training:
         steps = self.sampler.steps_per_epoch
         epoch_started = logged_at = spoken_at = time.monotonic()
         first_step, waited = progress.step, 0.0
-        loader = iter(open_loader(self.pairs, self.sampler, progress, settings, group.device))
+        if self.streamed is not None:
+            self.streamed.start_at(progress.epoch, progress.step)
+        loader = iter(open_loader(self.streamed or self.pairs, self.sampler, progress, settings, group.device))
         for step in range(progress.step, steps):
             rate = learning_rate(settings, progress.epoch, step, steps)
             for parameters in self.optimiser.param_groups:
@@ -369,15 +375,35 @@ def open_training_pairs(student: Student, configuration: RunConfiguration, folde
     return TrainingPairs(inputs, teacher_image, teacher_text)
 
 
+def open_stream(
+    student: Student, configuration: RunConfiguration, folder: DatasetFolder, pairs: TrainingPairs, group: Group
+) -> StreamedPairs | None:
+    """The training pairs as they come out of shards elsewhere; None where the images or their features are here."""
+    transform = student.backbone.image_transform
+    if configuration.stream is None or transform is None:
+        return None
+    captions = read_table(folder.annotations, CAPTIONS, ["split"])
+    rows = split_rows(captions, "train")
+    reader, settings = ShardReader(folder.shards("train")), configuration.train
+    return StreamedPairs(configuration.stream, reader, transform, pairs, rows, settings, configuration.seed, group)
+
+
 def open_loader(
-    pairs: TrainingPairs, sampler: PairSampler, progress: Progress, settings: Train, device: torch.device
+    pairs: TrainingPairs | StreamedPairs,
+    sampler: PairSampler,
+    progress: Progress,
+    settings: Train,
+    device: torch.device,
 ) -> DataLoader[TrainingBatch]:
-    """The batches of an epoch that are still to come, in the sampler's order whatever the number of workers."""
+    """The batches of an epoch that are still to come.
+
+    In the sampler's order whatever the number of workers, or without end as they are streamed.
+    """
     # The generator keeps the loader from drawing its workers' seed out of torch's global random state.
     return DataLoader(
         pairs,
         batch_size=None,
-        sampler=sampler.epoch(progress.epoch, progress.step),
+        sampler=None if isinstance(pairs, StreamedPairs) else sampler.epoch(progress.epoch, progress.step),
         num_workers=settings.workers,
         pin_memory=device.type == "cuda",
         generator=torch.Generator().manual_seed(0),

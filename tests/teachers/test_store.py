@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +26,8 @@ def test_rows_come_back_as_float32(tmp_path, dtype):
     everything, stream = parts()
     write_features(tmp_path / "f", 10, 4, dtype, stream, META)
     store = FeatureStore(tmp_path / "f", rows=10, model="m", sha256="abc")
-    assert store.features.dtype == dtype
-    assert isinstance(store.features, np.memmap)
+    assert store.arrays[0].dtype == dtype
+    assert isinstance(store.arrays[0], np.memmap)
     found = store[np.array([7, 0, 7])]
     assert found.dtype == np.float32
     assert np.array_equal(found, everything[[7, 0, 7]])
@@ -105,6 +107,23 @@ def test_parts_join_to_the_whole(tmp_path, monkeypatch):
     assert (tmp_path / "joined/features.npy").read_bytes() == (tmp_path / "whole/features.npy").read_bytes()
     meta = read_json(tmp_path / "joined/meta.json")
     assert meta == read_json(tmp_path / "whole/meta.json") | {"parts": 3}
+
+
+def test_parts_that_stay_apart_are_read_as_one(tmp_path):
+    everything, _ = parts()
+    folders = []
+    for number, (start, end) in enumerate([(0, 3), (3, 4), (4, 10)]):
+        folders.append(tmp_path / f"train.parts/{number}")
+        write_features(folders[-1], end - start, 4, "float16", [everything[start:end]], {**META, "transform": "t"})
+    join_features(folders, tmp_path / "train", copy=False)
+    assert not (tmp_path / "train/features.npy").exists()
+    store = FeatureStore(Path(shutil.move(tmp_path, tmp_path.parent / f"{tmp_path.name}-moved")) / "train", rows=10)
+    rows = np.array([9, 0, 3, 3, 2, 4])
+    assert np.array_equal(store[rows], everything.astype(np.float16)[rows].astype(np.float32))
+    assert np.array_equal(np.concatenate(list(store.blocks(2))), everything.astype(np.float16))
+    (store.folder / "../train.parts/1/features.npy").unlink()
+    with pytest.raises(DataError, match=r"1/features.npy does not exist; run `snakemake features` first"):
+        FeatureStore(store.folder, rows=10)
 
 
 def test_parts_of_different_weights_are_not_joined(tmp_path):

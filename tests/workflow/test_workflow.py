@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import archives
@@ -297,27 +298,34 @@ def test_features_are_those_of_every_run(tmp_path, tiny_configuration):
     assert plan["extract_image_features"] >= 1
 
 
-def test_a_killed_training_continues_when_the_command_is_repeated(finished, tiny_configuration, tmp_path):
+def test_a_killed_training_continues_and_a_killed_snakemake_loses_none(finished, tiny_configuration, tmp_path):
     directory = copied(finished, tmp_path)
-    mapping = {**tiny_configuration, "train": {**tiny_configuration["train"], "epochs": 60}}
-    config = write(directory, mapping)
-    target = "results/shapes/runs/cusa/seed23/best.safetensors"
-    command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--cores", "2", "--directory", directory]
-    process = subprocess.Popen(
-        [*command, target, "--configfile", config], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True
-    )
-    state = directory / "results/shapes/runs/cusa/seed23/state/last.pt"
-    deadline = time.monotonic() + 120
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    config = write(directory, {**tiny_configuration, "train": {**tiny_configuration["train"], "epochs": 60}})
+    run, log = directory / "results/shapes/runs/cusa/seed23", directory / "results/shapes/logs/train/cusa/seed23.log"
+    target = ["results/shapes/runs/cusa/seed23/best.safetensors", "--configfile", config, "--rerun-incomplete"]
+    command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--cores", "2", "--directory", directory, *target]
+
+    def started(until: Callable[[], bool]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while not until() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert until()
+        return process
+
+    process = started(lambda: (run / "state/last.pt").exists())
     os.killpg(process.pid, signal.SIGKILL)  # Snakemake, torchrun and training alike
     process.wait()
-    assert state.exists()
-    snakemake(directory, "--configfile", config, "--unlock")
-    snakemake(directory, target, "--configfile", config, "--rerun-incomplete")
-    assert "continuing at epoch" in (directory / "results/shapes/logs/train/cusa/seed23.log").read_text()
-    assert read_json(directory / "results/shapes/runs/cusa/seed23/run.json")["epochs"] == 60
-    assert not state.exists()
+    snakemake(directory, *target, "--unlock")
+    process = started(lambda: "continuing at epoch" in log.read_text())
+    process.kill()  # Snakemake alone: the training comes to its end, and nobody takes note
+    process.wait()
+    while not (run / "state/finished/run.json").exists():
+        time.sleep(0.05)
+    snakemake(directory, *target, "--unlock")
+    snakemake(directory, *target)
+    assert "its files are back" in log.read_text()
+    assert read_json(run / "run.json")["epochs"] == 60
 
 
 def test_lint_is_clean():

@@ -1,6 +1,7 @@
 # What the rules share: the validated configuration, the names of runs and models, and who needs which files.
 import json
 import os
+import shlex
 import shutil
 import sys
 from os import environ
@@ -354,6 +355,13 @@ def image_folder(wildcards):
 def part_of_features(path):
     """Parts are removed when they have been copied into one file."""
     return temp(path) if CONFIGURATION.extraction.join else path
+
+
+def stream_of(split):
+    """Where the shards of a split are read from, if not from here."""
+    if split != "train" or CONFIGURATION.stream is None:
+        return ""
+    return f"--stream {shlex.quote(as_json(CONFIGURATION.stream))}"
 
 
 def joined_features(path):

@@ -32,9 +32,10 @@ rule extract_image_features:
         gpu="--gpu" if ON_GPU else "",
         lease=lease(ON_GPU),
         part="",
+        stream=lambda wildcards: stream_of(wildcards.split),
     shell:
         "exec {params.lease} python {resources.script} --shards {input} --model {params.model:q}"
-        " --output {params.folder} --threads {threads} {params.gpu} {params.part} > {log} 2>&1"
+        " --output {params.folder} --threads {threads} {params.gpu} {params.part} {params.stream} > {log} 2>&1"
 
 
 if PARTS > 1:
@@ -57,6 +58,7 @@ if PARTS > 1:
             gpu="--gpu" if ON_GPU else "",
             lease=lease(ON_GPU),
             part=lambda wildcards: f"--part {wildcards.part} --parts {PARTS}",
+            stream=stream_of("train"),
 
     rule join_image_features:
         input:
@@ -111,6 +113,7 @@ use rule extract_image_features as extract_benchmark_features with:
         gpu="--gpu" if ON_GPU else "",
         lease=lease(ON_GPU),
         part="",
+        stream="",
 
 
 rule extract_text_features:

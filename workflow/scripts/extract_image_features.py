@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from cusa.command import run
-from cusa.config import ImageModel, validate
+from cusa.config import ImageModel, Stream, validate
 
 
 def main() -> None:
@@ -21,12 +21,14 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--part", type=int, default=0, help="which part of the split, from 0")
     parser.add_argument("--parts", type=int, default=1, help="how many parts there are")
+    parser.add_argument("--stream", help="where the shards are, url and shuffle_buffer as JSON; else in --shards")
     arguments = parser.parse_args()
     from cusa.teachers.extraction import extract_image_features
 
     settings = validate(ImageModel, json.loads(arguments.model))
     shards, output, threads, gpu = arguments.shards, arguments.output, arguments.threads, arguments.gpu
-    extract_image_features(shards, settings, output, threads, gpu, arguments.part, arguments.parts)
+    stream = None if arguments.stream is None else validate(Stream, json.loads(arguments.stream))
+    extract_image_features(shards, settings, output, threads, gpu, arguments.part, arguments.parts, stream)
 
 
 if __name__ == "__main__":

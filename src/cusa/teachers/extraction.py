@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import platform
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +20,11 @@ import torch
 
 from cusa import __version__
 from cusa.annotations import CAPTIONS, read_table, split_rows
-from cusa.config import ImageModel, TextModel
+from cusa.config import ImageModel, Stream, TextModel
 from cusa.errors import ConfigurationError
 from cusa.images import ImageTransform
 from cusa.progress import progress
-from cusa.shards import ShardReader
+from cusa.shards import ShardReader, read_shards
 from cusa.teachers import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder, weights_sha256
 from cusa.teachers.store import write_features
 
@@ -70,15 +72,19 @@ def extract_image_features(
     gpu: bool = False,
     part: int = 0,
     parts: int = 1,
+    stream: Stream | None = None,
 ) -> None:
-    """Features of the images of a split (or of one part of them, see `part_of`), in the order of its index."""
+    """Features of the images of a split (or of one part of them, see `part_of`), in the order of its index.
+
+    With `stream` the shards are read from there; `shards` has only their index.
+    """
     torch.set_num_threads(threads)
     device = choose_device(gpu)
     encoder = load_image_encoder(settings).to(device)
     reader = ShardReader(shards)
     meta = _meta(encoder) | {"transform": asdict(encoder.transform)}
     rows = part_of(reader.shard, part, parts)
-    blocks = encode_images(encoder, reader, settings.batch_size, device, threads, settings.precision, rows)
+    blocks = encode_images(encoder, reader, settings.batch_size, device, threads, settings.precision, rows, stream)
     write_features(folder, len(rows), encoder.dimension, settings.dtype, blocks, meta)
 
 
@@ -114,11 +120,12 @@ def encode_images(
     threads: int = 1,
     precision: Precision = "fp32",
     rows: range | None = None,
+    stream: Stream | None = None,
 ) -> Iterator[np.ndarray]:
     """float32 features of `rows` (all without it) a batch at a time; the next are decoded while the model runs."""
     rows = range(len(reader)) if rows is None else rows
     for pixels in progress(
-        _pixel_batches(reader, encoder.transform, batch_size, threads, rows),
+        _pixel_batches(reader, encoder.transform, batch_size, threads, rows, stream),
         len(rows),
         "images",
         f"{encoder.name} features",
@@ -160,19 +167,28 @@ def pad_tokens(tokens: Sequence[Sequence[int]], pad_token: int) -> dict[str, tor
 
 
 def _pixel_batches(
-    reader: ShardReader, transform: ImageTransform, batch_size: int, threads: int, rows: range
+    reader: ShardReader,
+    transform: ImageTransform,
+    batch_size: int,
+    threads: int,
+    rows: range,
+    stream: Stream | None,
 ) -> Iterator[torch.Tensor]:
-    def decode(start: int) -> torch.Tensor:
-        return reader.pixels(rows[start : start + batch_size], transform)
-
-    starts = range(0, len(rows), batch_size)
+    images: Iterator[tuple[bytes, bool]]
+    if stream is None:
+        images = ((reader.encoded(row), reader.plain(row)) for row in rows)
+    else:
+        shards = np.unique(reader.shard[rows.start : rows.stop]).tolist()
+        read = read_shards(stream, reader, shards)
+        images = ((image.encoded, reader.plain(image.position)) for image in read if image.position in rows)
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        waiting = [pool.submit(decode, start) for start in starts[: threads + 1]]
-        for number in range(len(starts)):
-            pixels = waiting.pop(0).result()
-            if number + threads + 1 < len(starts):
-                waiting.append(pool.submit(decode, starts[number + threads + 1]))
-            yield pixels
+        waiting: deque[Future[torch.Tensor]] = deque()
+        while batch := list(islice(images, batch_size)):
+            waiting.append(pool.submit(transform.batch, batch))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _meta(encoder: ImageEncoder | TextEncoder) -> dict[str, Any]:
