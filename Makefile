@@ -20,23 +20,23 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
 	@echo "The report: file://$(CURDIR)/results/openmoji/report/index.html"
 
-test: $(VENV)/.installed-demo,test lint
+test: $(VENV)/.installed-demo,test,slurm lint
 	$(BIN)/python -m pytest
 
 test-cluster: $(VENV)/.installed-demo,test,slurm
 	tests/cluster/run $(BIN)/python
 
-lint: $(VENV)/.installed-demo,test
+lint: $(VENV)/.installed-demo,test,slurm
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check --compact-diff Snakefile workflow
 	$(BIN)/snakemake --lint
 
-format: $(VENV)/.installed-demo,test
+format: $(VENV)/.installed-demo,test,slurm
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
-benchmark: $(VENV)/.installed-demo,test
+benchmark: $(VENV)/.installed-demo,test,slurm
 	$(BIN)/python benchmarks/run_all.py

@@ -223,3 +223,9 @@ def test_config_readme_explains_no_key_that_does_not_exist():
     text = (ROOT / "config/README.md").read_text()
     documented = set(re.findall(r"^\| `([a-z_]+)`", text, flags=re.M))
     assert documented <= _keys(Configuration), sorted(documented - _keys(Configuration))
+
+
+def test_machines_are_the_same_for_all_experiments(tiny_configuration):
+    experiments = {"contrastive": {"contrastive": {}, "train": {"nodes": 2}}}
+    with pytest.raises(ConfigurationError, match=r"experiments.contrastive.train.nodes` is 2, but train.nodes is 1"):
+        load({**tiny_configuration, "experiments": experiments}).recipe("contrastive")

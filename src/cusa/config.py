@@ -949,7 +949,14 @@ class Configuration(Section):
     def recipe(self, experiment: str) -> Train:
         """The training recipe of an experiment: the common one with its own keys laid on top."""
         own = dict(self._named_experiments())[experiment].train
-        return self.train if own is None else validate(Train, self.train.model_dump() | own)
+        if own is None:
+            return self.train
+        if own.get("nodes", self.train.nodes) != self.train.nodes:
+            raise ConfigurationError(
+                f"Configuration key `experiments.{experiment}.train.nodes` is {own['nodes']}, but train.nodes is "
+                f"{self.train.nodes}; the machines of a training job are the same for all experiments."
+            )
+        return validate(Train, self.train.model_dump() | own)
 
     @property
     def active_experiments(self) -> dict[str, Experiment]:

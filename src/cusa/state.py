@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -105,6 +106,18 @@ class State:
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         self._copies: dict[str, Tensor] = {}
+
+    def prepare(self, task: TrainingTask, optimiser: torch.optim.Optimizer) -> None:
+        """Get the memory that saving copies to, behind the first steps: the system takes seconds to hand out 5 GB."""
+        if self.group.first:
+            wanted = dict(_tensors(task.state_dict(), "task")) | dict(_tensors(optimiser.state_dict(), "optimiser"))
+            shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in wanted.items()}
+            self.wait()
+            self._writing = self._writer.submit(self._get_memory, shapes)
+
+    def _get_memory(self, shapes: dict[str, tuple[torch.Size, torch.dtype]]) -> None:
+        for name, (shape, dtype) in shapes.items():
+            self._copies[name] = torch.empty(shape, dtype=dtype).zero_()
 
     def save(
         self,
@@ -274,6 +287,18 @@ def hold(run: Path) -> FileLock:
     about = {"process": os.getpid(), "host": os.uname().nodename, "slurm_job": os.environ.get("SLURM_JOB_ID")}
     holder.write_text(json.dumps(about))
     return lock
+
+
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested containers, named by the way to it."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _tensors(part, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            yield from _tensors(part, f"{name}.{number}")
 
 
 def _link(source: Path, target: Path) -> None:

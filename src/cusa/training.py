@@ -153,6 +153,7 @@ class _Training:
         self.state = State(run, configuration, data, group)
         self.progress, self.history = Progress(), list[dict[str, Any]]()
         self.clock = self.last_saved = time.monotonic()
+        self.prepared = False
 
     @property
     def pairs_a_step(self) -> int:
@@ -210,6 +211,9 @@ class _Training:
             if settings.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(task.parameters(), settings.gradient_clip)
             self.optimiser.step()
+            if not self.prepared:  # only now has the optimiser a state
+                self.state.prepare(task, self.optimiser)
+                self.prepared = True
             progress.step = step + 1
             now = time.monotonic()
             if (step + 1) % settings.log_every == 0 or step + 1 == steps:
