@@ -152,7 +152,7 @@ class _Training:
         data = data_digests(configuration.student, configuration.teachers, folder, self.selection_split)
         self.state = State(run, configuration, data, group)
         self.progress, self.history = Progress(), list[dict[str, Any]]()
-        self.clock = self.last_saved = time.monotonic()
+        self.clock = self.last_saved = self.epoch_started = time.monotonic()
         self.prepared = False
 
     @property
@@ -188,7 +188,7 @@ class _Training:
         task.train()
         self.stop.at_once = False
         steps = self.sampler.steps_per_epoch
-        epoch_started = logged_at = spoken_at = time.monotonic()
+        self.epoch_started = logged_at = spoken_at = time.monotonic()
         first_step, waited = progress.step, 0.0
         if self.streamed is not None:
             self.streamed.start_at(progress.epoch, progress.step)
@@ -228,7 +228,7 @@ class _Training:
                 waited, logged_at = 0.0, now
             if group.first and now - spoken_at >= SECONDS_BETWEEN_LINES:
                 spoken_at = now
-                pace = (step + 1 - first_step) * self.pairs_a_step / (now - epoch_started)
+                pace = (step + 1 - first_step) * self.pairs_a_step / (now - self.epoch_started)
                 self._report_step(found[-1], pace)
             unsaved = now - self.last_saved
             # Also before an epoch's validation, which can then be done again.
@@ -257,7 +257,7 @@ class _Training:
             "kind": "epoch",
             "epoch": progress.epoch,
             "step": self.sampler.steps_per_epoch,
-            "seconds": time.monotonic() - self.clock,
+            "seconds": time.monotonic() - self.epoch_started,
         }
         progress.epoch, progress.step = progress.epoch + 1, 0
         self.history.append(row)
