@@ -26,6 +26,7 @@ from cusa.errors import DataError, ResumeError, TrainingError
 from cusa.files import read_json, sha256_of_file
 from cusa.layout import DatasetFolder
 from cusa.losses import CUSALoss
+from cusa.state import State
 from cusa.step import TrainingTask
 from cusa.student import build_student
 from cusa.training import build_optimiser, learning_rate, train
@@ -283,33 +284,30 @@ def test_two_processes_that_are_stopped_and_killed_end_bit_identical(tiny_config
     assert read_json(folder / "run.json")["epochs"] == 30
 
 
-def test_a_full_disk_is_a_sentence_and_the_state_before_stays(tiny_configuration, shapes_data, tmp_path, caplog):
-    run = configured(tiny_configuration, epochs=30)
-    folder = tmp_path / "small"
+def test_a_full_disk_is_a_sentence_and_the_state_before_stays(
+    tiny_configuration, shapes_data, tmp_path, caplog, monkeypatch
+):
+    run, data, folder = configured(tiny_configuration, epochs=6), DatasetFolder(shapes_data), tmp_path / "small"
+    train(run, data, tmp_path / "whole")
+    write, written = State._write, []
+
+    def filling(state: State, *arguments: object) -> None:
+        """The disk is full when the third state is written."""
+        written.append(1)
+        if len(written) == 3:
+            (folder / "filler").write_bytes(bytes(shutil.disk_usage(folder).free - 4096))
+        write(state, *arguments)
+
+    monkeypatch.setattr(State, "_write", filling)
     with mounted_tmpfs(folder, "size=3m"):
-        filler = folder / "filler"
-
-        def fill(*_: object) -> None:
-            filler.write_bytes(bytes(max(0, shutil.disk_usage(folder).free - 4096)))
-
-        process = subprocess.Popen(
-            command(run, shapes_data, folder / "run"), stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        wait_for(folder / "run/state/last.pt")
-        fill()
-        message = process.communicate(timeout=60)[1]
-        assert process.returncode == 1
-        assert "Error: " in message
-        assert "free some space" in message.lower()
-        assert "Traceback" not in message
-        filler.unlink()
-        torch.load(folder / "run/state/last.pt", weights_only=True)
+        with pytest.raises(DataError, match=r"the state in .* needs .* GB free; free some space"):
+            train(run, data, folder / "run")
+        (folder / "filler").unlink()
+        assert saved(folder / "run")["epoch"] == 2
         with caplog.at_level("INFO"):
-            train(run, DatasetFolder(shapes_data), folder / "run")
-        assert "continuing at epoch" in caplog.text
-        found = sha256_of_file(folder / "run/best.safetensors")
-    train(run, DatasetFolder(shapes_data), tmp_path / "whole")
-    assert sha256_of_file(tmp_path / "whole/best.safetensors") == found
+            train(run, data, folder / "run")
+        assert "continuing at epoch 2, step 0" in caplog.text
+        assert sha256_of_file(folder / "run/best.safetensors") == sha256_of_file(tmp_path / "whole/best.safetensors")
 
 
 def test_a_finished_training_whose_outputs_were_deleted_gives_them_back(

@@ -20,6 +20,7 @@ import yaml
 from conftest import mounted_tmpfs
 
 from cusa.files import read_json
+from cusa.teachers.store import FeatureStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -317,7 +318,7 @@ def test_a_killed_training_continues_and_a_killed_snakemake_loses_none(finished,
     os.killpg(process.pid, signal.SIGKILL)  # Snakemake, torchrun and training alike
     process.wait()
     snakemake(directory, *target, "--unlock")
-    process = started(lambda: "continuing at epoch" in log.read_text())
+    process = started(lambda: log.exists() and "continuing at epoch" in log.read_text())
     process.kill()  # Snakemake alone: the training comes to its end, and nobody takes note
     process.wait()
     while not (run / "state/finished/run.json").exists():
@@ -357,22 +358,32 @@ def test_a_published_checkpoint_is_scored_beside_the_experiments(finished, tiny_
 
 
 def test_features_in_parts_equal_those_in_one(finished, tiny_configuration, tmp_path):
-    """Three jobs a split and one that joins them; a part that is lost is the only one made again."""
-    config = write(tmp_path, {**tiny_configuration, "extraction": {"parts": 3}})
-    targets = ("--until", "extract_image_features", "--notemp")
-    snakemake(tmp_path, "features", "--configfile", config, *targets)
+    """Jobs for the parts of train, and one that joins them, or lists them; a part that is lost is made again alone."""
+    parts = {"extraction": {"parts": 2}}
+    config = write(tmp_path, {**tiny_configuration, **parts})
+    (tmp_path / "results/shapes").mkdir(parents=True)
+    for folder in ("annotations", "shards"):
+        shutil.copytree(finished[0] / "results/shapes" / folder, tmp_path / "results/shapes" / folder)
+    snakemake(tmp_path, "features", "--configfile", config, "--until", "extract_image_part", "--notemp")
     (split,) = (tmp_path / "results/shapes/teachers/image").glob("*/train.parts")
-    shutil.rmtree(split / "1-of-3")
+    shutil.rmtree(split / "1-of-2")
     jobs = planned(snakemake(tmp_path, "features", "--configfile", config, "--dry-run"))
-    assert (jobs["extract_image_features"], jobs["join_image_features"]) == (1, 1)
-    snakemake(tmp_path, "features", "--configfile", config)
+    assert (jobs["extract_image_part"], jobs["join_image_features"]) == (1, 1)
+    assert "extract_image_features" not in jobs  # nothing but train is trained on
+    snakemake(tmp_path, "features", "--configfile", config, "--notemp")
     joined = np.load(split.with_name("train") / "features.npy")
     (whole,) = (finished[0] / "results/shapes/teachers/image").glob("*/train/features.npy")
     assert np.allclose(joined, np.load(whole), atol=1e-3)
-    assert not list(split.rglob("*.npy"))
+    # Not joined: the parts that are there are only listed.
+    shutil.rmtree(split.with_name("train"))
+    config = write(tmp_path, {**tiny_configuration, "extraction": {"parts": 2, "join": False}})
+    snakemake(tmp_path, "features", "--configfile", config)
+    assert not (split.with_name("train") / "features.npy").exists()
+    store = FeatureStore(split.with_name("train"), rows=len(joined))
+    assert np.array_equal(store[np.arange(len(joined))], joined.astype(np.float32))
 
 
-@pytest.mark.parametrize("profile", ["default", "gpu"])
+@pytest.mark.parametrize("profile", ["default", "gpu", "slurm"])
 def test_profiles_plan(tmp_path, tiny_configuration, profile):
     output = snakemake(
         tmp_path,
@@ -384,7 +395,7 @@ def test_profiles_plan(tmp_path, tiny_configuration, profile):
         "models",
     )
     assert planned(output)["train"] == 2
-    assert ("gpu=1" in output) == (profile == "gpu")
+    assert ("gpu=1" in output) == (profile != "default")
 
 
 def test_the_demo_in_small_ends_in_a_report(tmp_path):
