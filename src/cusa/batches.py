@@ -228,7 +228,7 @@ class TrainingPairs(Dataset[TrainingBatch]):
 
     def __getitem__(self, pairs: np.ndarray) -> TrainingBatch:
         images = self.image_of_caption[pairs]
-        # Captions of one image in a batch share one decode and one read of its features.
+        # Captions of one image in a batch share one decode.
         distinct, where = np.unique(images, return_inverse=True)
         return self.batch(images, pairs, self.images[distinct][torch.from_numpy(where)])
 
@@ -236,8 +236,7 @@ class TrainingPairs(Dataset[TrainingBatch]):
         """Pairs of images and captions by position, int64 [B]; `inputs` is what the student takes of the images."""
         teacher_image = teacher_text = None
         if self.teacher_image is not None:
-            distinct, where = np.unique(images, return_inverse=True)
-            teacher_image = torch.from_numpy(self.teacher_image[distinct])[torch.from_numpy(where)]
+            teacher_image = torch.from_numpy(self.teacher_image[images])
         if self.teacher_text is not None:
             teacher_text = torch.from_numpy(self.teacher_text[captions])
         return TrainingBatch(inputs, self.texts[captions], teacher_image, teacher_text, torch.from_numpy(images))

@@ -144,7 +144,6 @@ def read_shards(stream: Stream, reader: ShardReader, shards: Sequence[int]) -> I
     """The images of some shards, in their order. Raises DataError when a shard cannot be read, or is another one."""
     import webdataset
 
-    positions = {int(row): position for position, row in enumerate(reader.rows)}
     for shard in shards:
         url = stream.of_shard(shard)
         dataset = webdataset.WebDataset([url], shardshuffle=False, nodesplitter=None, workersplitter=None)
@@ -153,7 +152,10 @@ def read_shards(stream: Stream, reader: ShardReader, shards: Sequence[int]) -> I
             for sample in dataset:
                 about = json.loads(sample["json"])
                 encoded = next(sample[name] for name in (*EXTENSION_OF.values(), "img") if name in sample)
-                yield StreamedImage(positions[about["row"]], encoded, tuple(about["caption_rows"]))
+                position = int(np.searchsorted(reader.rows, about["row"]))
+                if position == len(reader) or reader.rows[position] != about["row"]:
+                    raise KeyError(f"row {about['row']}")
+                yield StreamedImage(position, encoded, tuple(about["caption_rows"]))
                 found += 1
         except (OSError, tarfile.TarError, ValueError, KeyError, StopIteration) as error:
             raise DataError(

@@ -112,7 +112,7 @@ def gpus_wanted():
 
 
 # Snakemake counts GPUs, but has to be told how many there are; a cluster counts for itself.
-COUNTS_GPUS = ON_GPU and workflow.is_main_process and workflow.local_exec
+COUNTS_GPUS = gpus_wanted() and workflow.is_main_process and workflow.local_exec
 if COUNTS_GPUS and "gpu" not in workflow.global_resources and (found := available()):
     workflow.register_resource("gpu", found)
 
@@ -124,8 +124,9 @@ def require_devices():
             f"train.nodes is {CONFIGURATION.train.nodes}, which Slurm's srun starts, but there is no srun here; use "
             "--workflow-profile workflow/profiles/slurm on a cluster, or set train.nodes: 1."
         )
-    if not COUNTS_GPUS or (wanted := gpus_wanted()) == 0:
+    if not COUNTS_GPUS:
         return
+    wanted = gpus_wanted()
     if wanted > available():
         raise WorkflowError(
             f"train.gpus asks for {wanted} GPUs, but this machine has {available()}; lower train.gpus, or run "
