@@ -21,7 +21,7 @@ demo: $(VENV)/.installed-demo
 	@echo "The report: file://$(CURDIR)/results/openmoji/report/index.html"
 
 test: $(VENV)/.installed-demo,test,slurm lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-cluster: $(VENV)/.installed-demo,test,slurm
 	tests/cluster/run $(BIN)/python

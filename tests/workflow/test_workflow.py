@@ -362,7 +362,7 @@ def test_features_in_parts_equal_those_in_one(finished, tiny_configuration, tmp_
     parts = {"extraction": {"parts": 2}}
     config = write(tmp_path, {**tiny_configuration, **parts})
     (tmp_path / "results/shapes").mkdir(parents=True)
-    for folder in ("annotations", "shards"):
+    for folder in ("annotations", "shards", "teachers/text"):
         shutil.copytree(finished[0] / "results/shapes" / folder, tmp_path / "results/shapes" / folder)
     snakemake(tmp_path, "features", "--configfile", config, "--until", "extract_image_part", "--notemp")
     (split,) = (tmp_path / "results/shapes/teachers/image").glob("*/train.parts")
