@@ -95,17 +95,14 @@ def _take(count: int, names: Sequence[str], folder: Path, held: dict[str, int]) 
     started = said = time.monotonic()
     while True:
         for name in names:
-            if len(held) == count:
-                return
-            if name in held:
-                continue
-            descriptor = _open(folder, name)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-            else:
-                held[name] = descriptor
+            if len(held) < count and name not in held:
+                descriptor = _open(folder, name)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(descriptor)
+                else:
+                    held[name] = descriptor
         if len(held) == count:
             return
         now = time.monotonic()

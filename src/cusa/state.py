@@ -16,7 +16,6 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -108,16 +107,17 @@ class State:
         self._copies: dict[str, Tensor] = {}
 
     def prepare(self, task: TrainingTask, optimiser: torch.optim.Optimizer) -> None:
-        """Get the memory that saving copies to, behind the first steps: the system takes seconds to hand out 5 GB."""
-        if self.group.first:
-            wanted = dict(_tensors(task.state_dict(), "task")) | dict(_tensors(optimiser.state_dict(), "optimiser"))
-            shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in wanted.items()}
-            self.wait()
-            self._writing = self._writer.submit(self._get_memory, shapes)
+        """Get the memory that saving copies to, behind the first steps: the system takes seconds to hand out 5 GB.
 
-    def _get_memory(self, shapes: dict[str, tuple[torch.Size, torch.dtype]]) -> None:
-        for name, (shape, dtype) in shapes.items():
-            self._copies[name] = torch.empty(shape, dtype=dtype).zero_()
+        What is copied now may be half of one step and half of the next; saving copies all of it anew.
+        """
+        if self.group.first:
+            self.wait()
+            self._writing = self._writer.submit(self._get_memory, task.state_dict(), optimiser.state_dict())
+
+    def _get_memory(self, task: dict[str, Any], optimiser: dict[str, Any]) -> None:
+        self._copied(task, "task")
+        self._copied(optimiser, "optimiser")
 
     def save(
         self,
@@ -287,18 +287,6 @@ def hold(run: Path) -> FileLock:
     about = {"process": os.getpid(), "host": os.uname().nodename, "slurm_job": os.environ.get("SLURM_JOB_ID")}
     holder.write_text(json.dumps(about))
     return lock
-
-
-def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested containers, named by the way to it."""
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from _tensors(part, f"{name}.{key}")
-    elif isinstance(value, list | tuple):
-        for number, part in enumerate(value):
-            yield from _tensors(part, f"{name}.{number}")
 
 
 def _link(source: Path, target: Path) -> None:

@@ -113,8 +113,9 @@ def gpus_wanted():
 
 # Snakemake counts GPUs, but has to be told how many there are; a cluster counts for itself.
 COUNTS_GPUS = gpus_wanted() and workflow.is_main_process and workflow.local_exec
-if COUNTS_GPUS and "gpu" not in workflow.global_resources and (found := available()):
-    workflow.register_resource("gpu", found)
+GPUS_HERE = available() if COUNTS_GPUS else 0
+if GPUS_HERE and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", GPUS_HERE)
 
 
 def require_devices():
@@ -127,9 +128,9 @@ def require_devices():
     if not COUNTS_GPUS:
         return
     wanted = gpus_wanted()
-    if wanted > available():
+    if wanted > GPUS_HERE:
         raise WorkflowError(
-            f"train.gpus asks for {wanted} GPUs, but this machine has {available()}; lower train.gpus, or run "
+            f"train.gpus asks for {wanted} GPUs, but this machine has {GPUS_HERE}; lower train.gpus, or run "
             "nvidia-smi to see why."
         )
     if wanted > (given := workflow.global_resources["gpu"].value):
