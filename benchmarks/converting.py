@@ -67,13 +67,15 @@ def write_pairs(folder: Path) -> dict[str, str]:
 
 def child(section: str, output: str) -> None:
     """Convert, and print seconds and peak GiB. Images are links to one file, so their headers alone are read."""
-    from cusa import annotations, config
+    from cusa.annotations import distinct_images
+    from cusa.annotations.convert import convert
+    from cusa.config.dataset import load_dataset
 
     # The cost of looking at each image file is the disk's, not the conversion's.
-    annotations.image_problem = lambda path, how: None
-    dataset = config.load_dataset(json.loads(section))
+    distinct_images.image_problem = lambda path, how: None
+    dataset = load_dataset(json.loads(section))
     started = time.perf_counter()
-    annotations.convert(dataset, Path(output) / "annotations", Path(output) / "images", threads=2)
+    convert(dataset, Path(output) / "annotations", Path(output) / "images", threads=2)
     seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds, "gib": own_peak_memory()}))
 

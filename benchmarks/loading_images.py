@@ -12,10 +12,13 @@ import torch
 from measure import ROOT, Claim
 from PIL import Image
 
-from cusa.annotations import convert
-from cusa.config import PublishedDataset, Shards
-from cusa.images import ImageTransform
-from cusa.shards import ShardReader, write_split
+from cusa.annotations.convert import convert
+from cusa.config.dataset import PublishedDataset
+from cusa.config.shards import Shards
+from cusa.shards.reading import ShardReader
+from cusa.shards.writing import write_split
+from cusa.student.inputs import PixelInputs
+from cusa.teachers.transform import ImageTransform
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BATCH = 32
@@ -56,9 +59,11 @@ def main() -> None:
         transform = ImageTransform(224, 224, MEAN, STD)
         mean, std = (np.array(values, dtype=np.float32) for values in (MEAN, STD))
 
+        images = PixelInputs(reader, transform)
+
         def from_shards() -> None:
             for start in range(0, len(reader), BATCH):
-                transform.normalise(reader.pixels(range(start, min(start + BATCH, len(reader))), transform))
+                transform.normalise(images[np.arange(start, min(start + BATCH, len(reader)))])
 
         def from_files() -> None:
             """CLIP's own preprocessing: shorter side to 224 (bicubic), centre crop, RGB, mean and std."""

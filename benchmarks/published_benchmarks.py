@@ -35,7 +35,7 @@ def eccv_caption() -> None:
     import torch
 
     from cusa.benchmarks.eccv_caption import eccv_outcomes
-    from cusa.metrics import percent
+    from cusa.metrics.scores import percent
 
     truth = package.Metrics()
     captions = truth.coco_ids.astype(np.int64)
@@ -65,7 +65,7 @@ def eccv_caption() -> None:
 
 
 def folds() -> None:
-    from cusa.metrics import fold_recall, image_text_recall
+    from cusa.metrics.recall import fold_recall, image_text_recall
 
     image, text, text_to_image = retrieval_data()
 
@@ -92,7 +92,7 @@ def labelled(rows: int, classes: int, largest: int) -> tuple[np.ndarray, np.ndar
 def image_retrieval() -> None:
     import torch
 
-    from cusa.metrics import nearest_label_recall
+    from cusa.metrics.labels import nearest_label_recall
 
     images, labels = labelled(*SOP)
     found: dict[str, float] = {}
@@ -116,7 +116,7 @@ def image_retrieval() -> None:
 
 
 def inaturalist_memory() -> None:
-    from cusa.metrics import nearest_label_recall
+    from cusa.metrics.labels import nearest_label_recall
 
     nearest_label_recall(*labelled(*INATURALIST))
     print(own_peak_memory())
@@ -127,10 +127,12 @@ def sentences() -> None:
     import torch
 
     from cusa import embeddings as ours_module
-    from cusa.batches import TokenInputs
-    from cusa.config import LossConfiguration, Student, TextTower
-    from cusa.student import FrozenDimensions, build_student
-    from cusa.teachers.extraction import pad_tokens
+    from cusa.config.losses import LossConfiguration
+    from cusa.config.models import StudentSettings, TextTower
+    from cusa.student.backbones import FrozenDimensions
+    from cusa.student.inputs import TokenInputs
+    from cusa.student.student import build_student
+    from cusa.teachers.encoders import pad_tokens
 
     generator = np.random.default_rng(0)
     text = "a man woman dog cat is plays guitar on the street with two red blue cars near old houses"
@@ -138,7 +140,7 @@ def sentences() -> None:
     # 18,850 pairs; captions and headlines recur, as they do in SentEval's files.
     lengths = generator.integers(4, 24, 24_000)
     distinct = sorted({" ".join(generator.choice(words, length)) for length in lengths})[:8000]
-    settings = Student.model_validate(
+    settings = StudentSettings.model_validate(
         {
             "towers": {
                 "image": {"name": "efficientnet-lite0", "trainable": False},

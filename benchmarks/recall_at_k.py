@@ -32,12 +32,12 @@ def by_sorting(image: np.ndarray, text: np.ndarray, text_to_image: np.ndarray) -
 
 def main() -> None:
     if sys.argv[1:] == ["--memory"]:
-        from cusa.metrics import image_text_recall
+        from cusa.metrics.recall import image_text_recall
 
         image_text_recall(*data())
         print(own_peak_memory())
         return
-    from cusa.metrics import image_text_recall
+    from cusa.metrics.recall import image_text_recall
 
     arrays = data()
     image_text_recall(*(array[:500] for array in arrays[:1]), arrays[1][:2500], arrays[2][:2500])

@@ -67,11 +67,13 @@ def state() -> None:
     """Weights and AdamW's moments of CLIP ViT-L/14's size, on the CPU: how long the step waits, and the write takes."""
     import torch
 
-    from cusa.config import LossConfiguration, RunConfiguration, Train
-    from cusa.distributed import Group
+    from cusa.config.experiments import RunConfiguration
+    from cusa.config.losses import LossConfiguration
+    from cusa.config.training import Train
     from cusa.losses import CUSALoss
-    from cusa.state import Progress, State
-    from cusa.step import TrainingTask
+    from cusa.training.distributed import Group
+    from cusa.training.state import Progress, State
+    from cusa.training.step import TrainingTask
 
     student = torch.nn.ParameterList(torch.nn.Parameter(torch.zeros(VIT_L_14 // 100)) for _ in range(100))
     losses, recipe = LossConfiguration(), Train(epochs=1)

@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from measure import Claim
 
-from cusa.batches import TrainingBatch
-from cusa.config import LossConfiguration, Train, validate
-from cusa.images import ImageTransform
+from cusa.config.losses import LossConfiguration
+from cusa.config.section import validate
+from cusa.config.training import Train
 from cusa.losses import CUSALoss
-from cusa.step import TrainingTask
-from cusa.student import Backbone, Student
+from cusa.student.backbones import Backbone
+from cusa.student.student import Student
 from cusa.teachers.store import FeatureStore
+from cusa.teachers.transform import ImageTransform
+from cusa.training.batches import TrainingBatch
+from cusa.training.step import TrainingTask
 
 BATCH, TOKENS, ROUNDS, ROWS = 16, 16, 9, 2000
 

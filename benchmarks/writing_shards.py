@@ -11,9 +11,11 @@ from loading_images import photographs
 from measure import Claim
 from PIL import Image
 
-from cusa.annotations import IMAGES, convert, read_table, split_rows
-from cusa.config import PublishedDataset, Shards
-from cusa.shards import write_split
+from cusa.annotations.convert import convert
+from cusa.annotations.tables import IMAGES, read_table, split_rows
+from cusa.config.dataset import PublishedDataset
+from cusa.config.shards import Shards
+from cusa.shards.writing import write_split
 
 
 def bare(paths: list[str], settings: Shards) -> None:

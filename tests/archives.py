@@ -77,7 +77,7 @@ def inaturalist(folder: Path) -> Path:
 
 def senteval(folder: Path) -> Path:
     """SentEval's data/downstream: five pairs a file, made-up sentences of a few words, one empty score a year."""
-    from cusa.sources.sentence_similarity import YEARS
+    from cusa.annotations.sentence_pairs import YEARS
 
     generator = np.random.default_rng(0)
     words = ["a", "red", "blue", "small", "large", "circle", "square", "and", "green"]

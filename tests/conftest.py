@@ -59,6 +59,26 @@ def write_shapes(folder: Path) -> Path:
     return folder
 
 
+def write_record(run: Path, losses: dict[str, object], dataset: str = "d", student: str = "ViT-B/32") -> None:
+    """The run.json of a run with these losses, which nobody trained."""
+    from cusa.config import RunConfiguration, validate
+    from cusa.runs.record import RunRecord
+
+    configuration = {"dataset": dataset, "experiment": "cusa", "seed": 1, "losses": losses, "teachers": None}
+    configuration |= {"student": {"name": student}, "train": {"epochs": 1}}
+    RunRecord(
+        configuration=validate(RunConfiguration, configuration),
+        selected_epoch=0,
+        selected_because="a test says so",
+        epochs=1,
+        processes=1,
+        device="cpu",
+        seconds=1.0,
+        weights_sha256="abc",
+        versions={},
+    ).write(run)
+
+
 @contextmanager
 def mounted_tmpfs(folder: Path, options: str) -> Iterator[Path]:
     """A file system in memory, to have a full or a read-only one; skips the test where mounting is not allowed."""
@@ -219,10 +239,10 @@ def tiny_configuration(shapes: Path, tiny_clip: Path, tiny_vision: Path, tiny_se
 @pytest.fixture(scope="session")
 def shapes_data(tmp_path_factory: pytest.TempPathFactory, tiny_configuration: dict[str, object]) -> Path:
     """Everything training reads of the shapes: annotations, shards and teacher features. Read it only."""
-    from cusa.annotations import convert
-    from cusa.config import load
+    from cusa.annotations.convert import convert
+    from cusa.config.configuration import load
     from cusa.layout import DatasetFolder
-    from cusa.shards import write_split
+    from cusa.shards.writing import write_split
     from cusa.teachers.extraction import extract_image_features, extract_text_features
 
     configuration = load(tiny_configuration)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from cusa.batches import open_split
-from cusa.config import load
+from cusa.config.configuration import load
 from cusa.embeddings import embed
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.runs import load_student
-from cusa.training import train
+from cusa.runs.weights import load_student
+from cusa.student.inputs import open_split
+from cusa.training.loop import train
 
 
 @pytest.fixture(scope="module")

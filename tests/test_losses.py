@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cusa.config import LossConfiguration, validate
+from cusa.config.losses import LossConfiguration
+from cusa.config.section import validate
 from cusa.errors import ConfigurationError
 from cusa.losses import CUSALoss
 

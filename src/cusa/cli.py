@@ -15,14 +15,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cusa import command
-from cusa.config import UNICOM, ImageModel, validate
+from cusa.common import program
+from cusa.config.models import UNICOM, ImageModel
+from cusa.config.section import validate
 from cusa.errors import ConfigurationError
 
 
 def main() -> None:
     """Entry point of the command."""
-    command.run(_main)
+    program.run(_main)
 
 
 def _main() -> None:
@@ -91,14 +92,14 @@ def _feature_store(arguments: argparse.Namespace) -> tuple[Any, str, ImageModel]
 
 
 def _init(arguments: argparse.Namespace) -> None:
-    from cusa.init import starting_configuration
+    from cusa.commands.starting_configuration import starting_configuration
 
     _write_new(arguments.output, starting_configuration(arguments.data, arguments.images, arguments.name))
     sys.stdout.write(f"wrote {arguments.output}; next: cusa check {arguments.output}\n")
 
 
 def _write_new(path: Path, text: str) -> None:
-    from cusa.files import whole_file
+    from cusa.common.files import whole_file
 
     if path.exists():
         raise ConfigurationError(f"{path} exists already; name another file, nothing is overwritten.")
@@ -110,7 +111,7 @@ def _merged(given: list[Path]) -> dict[str, Any]:
     """config/config.yaml, where there is one, and the given files on top of it."""
     import yaml
 
-    from cusa.config import merge
+    from cusa.config.configuration import merge
 
     default = Path("config/config.yaml")
     files, mapping = list(given), dict[str, Any]()
@@ -125,8 +126,8 @@ def _merged(given: list[Path]) -> dict[str, Any]:
 
 
 def _datasets(arguments: argparse.Namespace) -> None:
-    from cusa.config import Benchmarks
-    from cusa.datasets import look
+    from cusa.commands.benchmark_data import look
+    from cusa.config.benchmarks import Benchmarks
 
     marks = {None: "-   ", True: "ok  ", False: "MEND"}
     for data in look(validate(Benchmarks, _merged(arguments.files).get("benchmarks") or {})):
@@ -136,7 +137,7 @@ def _datasets(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from cusa.check import check, require_sound
+    from cusa.commands.check import check, require_sound
 
     findings = []
     for finding in check(_merged(arguments.files), arguments.all):
@@ -149,7 +150,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _import_config(arguments: argparse.Namespace) -> None:
     import yaml
 
-    from cusa.upstream import read_config
+    from cusa.upstream.configurations import read_config
 
     text = f"# From {arguments.file.name} of the published code, by `cusa import-config`.\n"
     text += yaml.safe_dump(read_config(arguments.file), sort_keys=False)
@@ -160,13 +161,13 @@ def _import_config(arguments: argparse.Namespace) -> None:
 
 
 def _import_features(arguments: argparse.Namespace) -> None:
-    from cusa.upstream import import_features
+    from cusa.upstream.features import import_features
 
     import_features(arguments.file, *_feature_store(arguments))
 
 
 def _export_features(arguments: argparse.Namespace) -> None:
-    from cusa.upstream import export_features
+    from cusa.upstream.features import export_features
 
     if arguments.file.exists():
         raise ConfigurationError(f"{arguments.file} exists already; name another file, nothing is overwritten.")
@@ -174,7 +175,7 @@ def _export_features(arguments: argparse.Namespace) -> None:
 
 
 def _import_checkpoint(arguments: argparse.Namespace) -> None:
-    from cusa.upstream import import_checkpoint
+    from cusa.upstream.checkpoints import import_checkpoint
 
     import_checkpoint(arguments.file, arguments.run, arguments.dataset, arguments.student, arguments.seed)
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cusa.command import run
+from cusa.common.program import run
 from cusa.errors import ConfigurationError
 
 log = logging.getLogger(__name__)

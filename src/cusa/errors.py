@@ -1,5 +1,7 @@
 """The one exception that reaches people: a sentence saying what was found, what was expected and what to do."""
 
+from __future__ import annotations
+
 
 class CusaError(Exception):
     """Something the user can mend; its message is printed without a traceback."""

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cusa.config import (
+from cusa.config.losses import (
     Contrastive,
     CrossSoftLabel,
     LossConfiguration,

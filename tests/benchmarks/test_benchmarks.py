@@ -8,11 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import write_record
 
-from cusa.benchmarks import data_of, evaluate, names, settings_of
-from cusa.config import validate
+from cusa.benchmarks.evaluation import evaluate
+from cusa.benchmarks.registry import data_of, names, settings_of
+from cusa.common.files import read_json
+from cusa.config.section import validate
 from cusa.errors import DataError
-from cusa.files import read_json, write_json
 from cusa.layout import DatasetFolder
 
 
@@ -50,16 +52,7 @@ def run_folder(tmp_path: Path, embeddings: dict[str, np.ndarray], uni: bool = Tr
         path = run / "embeddings" / f"{name}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, array.astype(np.float32))
-    losses = {"contrastive": {}, "cross_softlabel": None, "uni_softlabel": {} if uni else None}
-    configuration = {
-        "dataset": "d",
-        "experiment": "cusa",
-        "seed": 1,
-        "losses": losses,
-        "student": {"name": "ViT-B/32"},
-        "train": {"select_on": "val"},
-    }
-    write_json(run / "run.json", {"configuration": configuration, "weights_sha256": "abc"})
+    write_record(run, {"contrastive": {}, "uni_softlabel": {} if uni else None})
     return run
 
 

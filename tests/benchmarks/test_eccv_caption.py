@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import write_record
 
-from cusa.benchmarks import Run, eccv_caption
+from cusa.benchmarks import eccv_caption
 from cusa.benchmarks.eccv_caption import coco_ids, coco_metrics
-from cusa.config import validate
+from cusa.config.section import validate
 from cusa.errors import DataError
-from cusa.files import write_json
 from cusa.layout import DatasetFolder
+from cusa.runs.record import RunFolder
 
 eccv = pytest.importorskip("eccv_caption")
 
@@ -156,13 +157,12 @@ def test_a_run_from_its_files_and_pmrp_that_is_not_there(ids, tmp_path):
     image, text = embeddings("good", owners)
     np.save(run / "embeddings/test/image_cross.npy", image)
     np.save(run / "embeddings/test/text_cross.npy", text)
-    losses = {"contrastive": {}, "cross_softlabel": None, "uni_softlabel": None}
-    write_json(run / "run.json", {"configuration": {"losses": losses}})
+    write_record(run, {"contrastive": {}})
     section = validate(eccv_caption.SETTINGS, {"ground_truth": "coco", "pmrp_files": str(tmp_path / "no")})
     assert "does not exist" in section.left_out()["pmrp"]
-    result = eccv_caption.evaluate(folder, Run(run), section)
+    result = eccv_caption.evaluate(folder, RunFolder(run), section)
     assert "i2t_pmrp" not in result.metrics
     assert (result.n_queries, result.n_gallery) == (25000, 5000)
     (tmp_path / "no").mkdir()
     with pytest.raises(DataError, match="pmrp_files names .*no, which lacks .*pm_image_to_caption.json and"):
-        eccv_caption.evaluate(folder, Run(run), section)
+        eccv_caption.evaluate(folder, RunFolder(run), section)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cusa.files import read_json, sha256_of_file
+from cusa.common.files import read_json, sha256_of_file
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"

@@ -7,14 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from cusa.annotations import CAPTIONS, read_table, split_rows
-from cusa.config import ImageModel, TextModel
+from cusa.annotations.tables import CAPTIONS, read_table, split_rows
+from cusa.common.files import read_json, sha256_of_file
+from cusa.config.models import ImageModel, TextModel
 from cusa.errors import ConfigurationError
-from cusa.files import read_json, sha256_of_file
 from cusa.layout import DatasetFolder
-from cusa.shards import ShardReader
-from cusa.teachers import load_image_encoder, load_text_encoder, weights_sha256
+from cusa.shards.reading import ShardReader
+from cusa.teachers.encoders import weights_sha256
 from cusa.teachers.extraction import encode_images, encode_texts, extract_text_features, part_of
+from cusa.teachers.registry import load_image_encoder, load_text_encoder
 
 CPU = torch.device("cpu")
 

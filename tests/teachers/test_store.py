@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cusa.common.files import read_json, write_json
 from cusa.errors import DataError
-from cusa.files import read_json, write_json
 from cusa.teachers.store import FeatureStore, join_features, write_features
 
 META = {"model": "m", "weights_sha256": "abc"}

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from cusa.config import ImageModel, validate
+from cusa.config.models import ImageModel
+from cusa.config.section import validate
 from cusa.errors import ConfigurationError, DataError
-from cusa.teachers import configured_weights_sha256, load_image_encoder, unicom, weights_sha256
+from cusa.teachers import unicom
+from cusa.teachers.encoders import configured_weights_sha256, weights_sha256
+from cusa.teachers.registry import load_image_encoder
 
 TINY = unicom.Sizes(dimension=128, depth=2, patch=8, tokens=16, hidden=96, embedding=12)
 

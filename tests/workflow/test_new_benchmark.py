@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from conftest import write_record
 
-from cusa.benchmarks import names
-from cusa.files import read_json, write_json
+from cusa.benchmarks.registry import names
+from cusa.common.files import read_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,15 +52,7 @@ def test_the_page(tmp_path, tiny_configuration, shapes_data):
     generator = np.random.default_rng(0)
     image = generator.standard_normal((8, 4))
     np.save(run / "embeddings/test/text_uni.npy", np.repeat(image, 2, axis=0).astype(np.float32))
-    about = {
-        "dataset": "shapes",
-        "experiment": "cusa",
-        "seed": 23,
-        "student": {"name": None},
-        "train": {"select_on": "val"},
-    }
-    losses = {"contrastive": {}, "cross_softlabel": None, "uni_softlabel": {}}
-    write_json(run / "run.json", {"configuration": about | {"losses": losses}, "weights_sha256": "abc"})
+    write_record(run, {"uni_softlabel": {}}, dataset="shapes")
     script = [sys.executable, "workflow/scripts/evaluate.py", "caption_retrieval", "--data", str(shapes_data)]
     script += ["--run-folder", "run", "--settings", "{}", "--output", "found.json", "--queries", "found.npz"]
     subprocess.run(script, check=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "src"), "PATH": ""})

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from conftest import mounted_tmpfs
 
-from cusa.files import read_json
+from cusa.common.files import read_json
 from cusa.teachers.store import FeatureStore
 
 ROOT = Path(__file__).parents[2]

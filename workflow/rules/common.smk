@@ -19,18 +19,14 @@ environ.update(
     ),
 )
 
-from cusa.benchmarks import across_modalities, checks, data_of
-from cusa.benchmarks import settings_of as section_of
-from cusa.config import (
-    OPERATIONAL,
-    check_files,
-    command_line_values,
-    load,
-    validate,
-)
+from cusa.benchmarks.registry import across_modalities, checks, data_of
+from cusa.benchmarks.registry import settings_of
+from cusa.config.training import OPERATIONAL
+from cusa.config.configuration import check_files, command_line_values, load
+from cusa.config.section import validate
 from cusa.devices import available
 from cusa.errors import ConfigurationError, DataError
-from cusa.files import require_writable
+from cusa.common.files import require_writable
 
 update_config(config, command_line_values(workflow.config_settings.config))
 try:

@@ -8,10 +8,10 @@ import argparse
 import json
 from pathlib import Path
 
-from cusa.benchmarks import check, names, settings_of
-from cusa.command import run
-from cusa.config import validate
-from cusa.files import write_json
+from cusa.benchmarks.registry import check, names, settings_of
+from cusa.common.files import write_json
+from cusa.common.program import run
+from cusa.config.section import validate
 from cusa.layout import DatasetFolder
 
 

@@ -8,9 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
-from cusa.annotations import convert
-from cusa.command import run
-from cusa.config import load_dataset
+from cusa.annotations.convert import convert
+from cusa.common.program import run
+from cusa.config.dataset import load_dataset
 
 
 def main() -> None:

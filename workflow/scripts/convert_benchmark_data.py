@@ -7,8 +7,8 @@
 import argparse
 from pathlib import Path
 
-from cusa.annotations import convert_labelled_images, convert_sentence_pairs
-from cusa.command import run
+from cusa.annotations.benchmark_data import convert_labelled_images, convert_sentence_pairs
+from cusa.common.program import run
 
 
 def main() -> None:

@@ -9,9 +9,10 @@ import argparse
 import json
 from pathlib import Path
 
-from cusa.benchmarks import evaluate, names, settings_of
-from cusa.command import run
-from cusa.config import validate
+from cusa.benchmarks.evaluation import evaluate
+from cusa.benchmarks.registry import names, settings_of
+from cusa.common.program import run
+from cusa.config.section import validate
 from cusa.layout import DatasetFolder
 
 

@@ -8,8 +8,10 @@ import argparse
 import json
 from pathlib import Path
 
-from cusa.command import run
-from cusa.config import ImageModel, Stream, validate
+from cusa.common.program import run
+from cusa.config.models import ImageModel
+from cusa.config.section import validate
+from cusa.config.shards import Stream
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
-from cusa.command import run
-from cusa.config import TextModel, validate
+from cusa.common.program import run
+from cusa.config.models import TextModel
+from cusa.config.section import validate
 
 
 def main() -> None:

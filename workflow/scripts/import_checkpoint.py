@@ -7,7 +7,7 @@
 import argparse
 from pathlib import Path
 
-from cusa.command import run
+from cusa.common.program import run
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--seed", required=True, type=int, help="what the run folder is called by")
     parser.add_argument("--gpus", type=int, default=0, help="above 0 the run is embedded on a GPU")
     arguments = parser.parse_args()
-    from cusa.upstream import import_checkpoint
+    from cusa.upstream.checkpoints import import_checkpoint
 
     file, folder, dataset = arguments.file, arguments.run_folder, arguments.dataset
     import_checkpoint(file, folder, dataset, arguments.student, arguments.seed, arguments.gpus)

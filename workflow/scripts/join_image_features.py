@@ -7,7 +7,7 @@
 import argparse
 from pathlib import Path
 
-from cusa.command import run
+from cusa.common.program import run
 from cusa.teachers.store import join_features
 
 

@@ -9,10 +9,11 @@ import argparse
 import json
 from pathlib import Path
 
-from cusa.command import run
-from cusa.config import Gallery, validate
+from cusa.common.program import run
+from cusa.config.report import Gallery
+from cusa.config.section import validate
 from cusa.layout import DatasetFolder
-from cusa.report import render
+from cusa.report.page import render
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-from cusa.command import run
-from cusa.summary import summarise
+from cusa.common.program import run
+from cusa.report.summary import summarise
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
-from cusa.command import run
-from cusa.config import RunConfiguration, validate
+from cusa.common.program import run
+from cusa.config.experiments import RunConfiguration
+from cusa.config.section import validate
 from cusa.layout import DatasetFolder
 
 
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--operation", default="{}", help="keys of `train` that do not change the result, as JSON")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of all processes together")
     arguments = parser.parse_args()
-    from cusa.training import train
+    from cusa.training.loop import train
 
     mapping = json.loads(arguments.configuration)
     mapping["train"] |= json.loads(arguments.operation)

@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from cusa.command import run
+from cusa.common.program import run
 
 
 def main() -> None:
@@ -15,8 +15,9 @@ def main() -> None:
     parser.add_argument("--run-folder", required=True, type=Path, help="run folder to make")
     parser.add_argument("--configuration", required=True, help="the run's configuration, as JSON")
     arguments = parser.parse_args()
-    from cusa.config import RunConfiguration, validate
-    from cusa.runs import write_baseline
+    from cusa.config.experiments import RunConfiguration
+    from cusa.config.section import validate
+    from cusa.runs.baseline import write_baseline
 
     write_baseline(arguments.run_folder, validate(RunConfiguration, json.loads(arguments.configuration)))
 

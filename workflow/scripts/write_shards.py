@@ -8,9 +8,10 @@ import argparse
 import json
 from pathlib import Path
 
-from cusa.command import run
-from cusa.config import Shards, validate
-from cusa.shards import write_split
+from cusa.common.program import run
+from cusa.config.section import validate
+from cusa.config.shards import Shards
+from cusa.shards.writing import write_split
 
 
 def main() -> None:

@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from cusa.annotations import CAPTIONS, EXTENDED_POSITIVES, IMAGES, read_table, split_rows
-from cusa.benchmarks import Result, Run
-from cusa.config import ExtendedPositives
+from cusa.annotations.tables import EXTENDED_POSITIVES, SplitTables, read_table
+from cusa.benchmarks.benchmark import Result
+from cusa.config.benchmarks import ExtendedPositives
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.metrics import extended_outcomes, fold_recall, percent, positive_ranks, recalled
+from cusa.metrics.precision import extended_outcomes
+from cusa.metrics.recall import fold_recall, positive_ranks, recalled
+from cusa.metrics.scores import percent
+from cusa.runs.record import RunFolder
 
 SETTINGS = ExtendedPositives
 ACROSS_MODALITIES = True
@@ -30,6 +33,8 @@ LISTED = (
     "{head}; queries are the distinct captions of extended_positives.parquet and the test images that have any, right "
     "answers all that the table lists. R@1, R-Precision and mAP@R. Ties count against the model."
 )
+
+
 COCO = (
     "{head}; ground truth of the package eccv_caption {version}, {ids}. R@1, R-Precision and mAP@R over ECCV Caption's "
     "queries; cxc: R@K over CxC's; coco_5k and coco_1k (mean of five folds): R@K of the captions' own images. Ties "
@@ -52,32 +57,32 @@ def check(folder: DatasetFolder, settings: ExtendedPositives) -> str | None:
     return coco_ids(folder, ground_truth.coco_ids, ground_truth.coco_gts["t2i"])[3]
 
 
-def evaluate(folder: DatasetFolder, run: Run, settings: ExtendedPositives) -> Result:
+def evaluate(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) -> Result:
     """Recall over a many-to-many ground truth."""
     if settings.ground_truth == "dataset":
         return _listed_positives(folder, run)
     return _coco(folder, run, settings)
 
 
-def _listed_positives(folder: DatasetFolder, run: Run) -> Result:
+def _listed_positives(folder: DatasetFolder, run: RunFolder) -> Result:
     table = read_table(folder.annotations, EXTENDED_POSITIVES)
-    image_rows = split_rows(read_table(folder.annotations, IMAGES, ["split"]), "test")
+    tables = SplitTables.open(folder, "test")
     # Sorted and distinct, as they were embedded.
     texts, text_of_pair = np.unique(table["cleaned"].to_numpy(zero_copy_only=False), return_inverse=True)
-    image = run.embeddings("test", "image_cross", len(image_rows))
+    image = run.embeddings("test", "image_cross", len(tables.image_rows))
     text = run.embeddings("extended_positives", "text_cross", len(texts))
-    positives = np.stack([table["image"].to_numpy() - image_rows[0], text_of_pair], axis=1)
+    positives = np.stack([tables.image_positions(table["image"].to_numpy()), text_of_pair], axis=1)
     per_query = extended_outcomes(image, text, positives)
     protocol = LISTED.format(head=run.head_used("cross"))
     return Result(percent(per_query), protocol, len(text), len(image), per_query=per_query)
 
 
-def _coco(folder: DatasetFolder, run: Run, settings: ExtendedPositives) -> Result:
+def _coco(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) -> Result:
     from eccv_caption import Metrics
 
     ground_truth = Metrics()
     image_ids, kept, caption_ids, how = coco_ids(folder, ground_truth.coco_ids, ground_truth.coco_gts["t2i"])
-    captions = len(split_rows(read_table(folder.annotations, CAPTIONS, ["split"]), "test"))
+    captions = len(SplitTables.open(folder, "test").caption_rows)
     image = run.embeddings("test", "image_cross", len(image_ids))
     text = run.embeddings("test", "text_cross", captions)[kept]
     if (place := settings.available().get("pmrp")) is not None:
@@ -140,22 +145,21 @@ def coco_ids(
     An image's id is the number that its name ends in. Captions have the id that their format gives them; where it
     gives none, an image's n-th caption is its n-th in Karpathy's order. Raises DataError for any other test split.
     """
-    images = read_table(folder.annotations, IMAGES, ["image_id", "split"])
-    captions = read_table(folder.annotations, CAPTIONS, ["image", "split", "caption_id"])
-    image_rows, caption_rows = split_rows(images, "test"), split_rows(captions, "test")
-    numbers = [NUMBER.search(images["image_id"][int(row)].as_py()) for row in image_rows]
+    tables = SplitTables.open(folder, "test", images=["image_id"], captions=["caption_id"])
+    names = tables.images["image_id"].to_pylist()
+    numbers = [NUMBER.search(name) for name in names]
     image_ids = np.array([int(number[1]) if number else -1 for number in numbers], dtype=np.int64)
     owners = np.array([image_of_caption[int(caption)][0] for caption in package_ids], dtype=np.int64)
     known = np.isin(image_ids, owners)
     if not known.all() or len(image_ids) != len(np.unique(owners)):
-        stray = "" if known.all() else f", for instance not {images['image_id'][int(image_rows[known.argmin()])]}"
+        stray = "" if known.all() else f", for instance not {names[known.argmin()]}"
         raise DataError(
             f"{folder.annotations} has {len(image_ids):,} test images, of which {int(known.sum()):,} are among the "
             f"{len(np.unique(owners)):,} of Karpathy's COCO test{stray}; ECCV Caption is defined on that test split "
             "alone. Set benchmarks.eccv_caption: null for other data."
         )
-    owner = image_ids[captions["image"].to_numpy()[caption_rows] - image_rows[0]]
-    found = captions["caption_id"].take(caption_rows.tolist())
+    owner = image_ids[tables.image_of_caption]
+    found = tables.captions["caption_id"]
     if found.null_count == 0:
         caption_ids, how = found.to_numpy().astype(np.int64), "caption ids from the data"
     else:

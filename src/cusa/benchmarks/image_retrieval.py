@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from cusa.annotations import IMAGES, read_table, split_rows
-from cusa.benchmarks import Result, Run
-from cusa.config import ImageRetrieval
+from cusa.annotations.tables import IMAGES, read_table, split_rows
+from cusa.benchmarks.benchmark import Result
+from cusa.config.benchmarks import ImageRetrieval
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.metrics import label_found, percent
+from cusa.metrics.labels import label_found
+from cusa.metrics.scores import percent
+from cusa.runs.record import RunFolder
 
 SETTINGS = ImageRetrieval
 ACROSS_MODALITIES = False
+
+
 # The paper's average.
 AVERAGED = ("cub", "sop", "inshop", "inaturalist")
 PROTOCOL = (
@@ -26,7 +30,7 @@ def data(provides: frozenset[str], settings: ImageRetrieval) -> tuple[str, ...]:
     return (*(("variants",) if "variants" in provides else ()), *settings.available())
 
 
-def evaluate(folder: DatasetFolder, run: Run, settings: ImageRetrieval) -> Result:
+def evaluate(folder: DatasetFolder, run: RunFolder, settings: ImageRetrieval) -> Result:
     """Nearest-neighbour recall of the label; `{data}/...` for named data."""
     per_query: dict[str, np.ndarray] = {}
     sizes: dict[str, tuple[int, int]] = {}
@@ -51,7 +55,9 @@ def evaluate(folder: DatasetFolder, run: Run, settings: ImageRetrieval) -> Resul
     return Result(metrics, protocol, queries, gallery, sizes, per_query, published)
 
 
-def _score(folder: DatasetFolder, split: str, run: Run, data: str) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+def _score(
+    folder: DatasetFolder, split: str, run: RunFolder, data: str
+) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
     images = read_table(folder.annotations, IMAGES)
     rows = split_rows(images, split)
     labels = images["label"].to_numpy(zero_copy_only=False)[rows]

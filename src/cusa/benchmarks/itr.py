@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from cusa.annotations import CAPTIONS, IMAGES, read_table, split_rows
-from cusa.benchmarks import Result, Run
-from cusa.config import ImageTextRetrieval
+from cusa.annotations.tables import SplitTables
+from cusa.benchmarks.benchmark import Result
+from cusa.config.benchmarks import ImageTextRetrieval
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.metrics import fold_recall, image_text_ranks, recalled, summary_of_ranks
+from cusa.metrics.recall import fold_recall, image_text_ranks, recalled, summary_of_ranks
+from cusa.runs.record import RunFolder
 
 SETTINGS = ImageTextRetrieval
 ACROSS_MODALITIES = True
@@ -22,20 +23,17 @@ def data(provides: frozenset[str], settings: ImageTextRetrieval) -> tuple[str, .
     return ("test",)
 
 
-def evaluate(folder: DatasetFolder, run: Run, settings: ImageTextRetrieval) -> Result:
+def evaluate(folder: DatasetFolder, run: RunFolder, settings: ImageTextRetrieval) -> Result:
     """Recall on the test split, and the mean over its folds (`folds/...`) where there are some."""
-    captions = read_table(folder.annotations, CAPTIONS, ["image", "split"])
-    image_rows = split_rows(read_table(folder.annotations, IMAGES, ["split"]), "test")
-    caption_rows = split_rows(captions, "test")
-    image = run.embeddings("test", "image_cross", len(image_rows))
-    text = run.embeddings("test", "text_cross", len(caption_rows))
-    text_to_image = captions["image"].to_numpy()[caption_rows] - image_rows[0]
-    ranks = image_text_ranks(image, text, text_to_image)
+    tables = SplitTables.open(folder, "test")
+    image = run.embeddings("test", "image_cross", len(tables.image_rows))
+    text = run.embeddings("test", "text_cross", len(tables.caption_rows))
+    ranks = image_text_ranks(image, text, tables.image_of_caption)
     metrics = summary_of_ranks(*ranks)
     protocol, sizes = PROTOCOL.format(head=run.head_used("cross")), dict[str, tuple[int, int]]()
     if settings.folds is not None:
         try:
-            folds = fold_recall(image, text, text_to_image, settings.folds)
+            folds = fold_recall(image, text, tables.image_of_caption, settings.folds)
         except ValueError as error:
             raise DataError(f"benchmarks.itr.folds is {settings.folds}, but {error}; set it to null.") from None
         metrics |= {f"folds/{name}": value for name, value in folds.items()}

@@ -6,7 +6,9 @@ import csv
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Any
+
+from cusa.config.experiments import RunConfiguration
+from cusa.config.losses import LossConfiguration
 
 STUDENTS = {
     "ViT-B/32": "ViT-B/32",
@@ -16,23 +18,23 @@ STUDENTS = {
 }
 
 
-def figures(configuration: Mapping[str, Any], metrics: Mapping[str, tuple[str, str]]) -> dict[str, float]:
-    """Published figures of the run that `configuration` describes (as in run.json), by our metrics' names.
+def figures(configuration: RunConfiguration, metrics: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+    """Published figures of the run that `configuration` describes by our metrics' names.
 
     `metrics` gives the benchmark and metric that the paper's table calls each of them. Empty for students and losses
     that the paper does not have.
     """
-    student = STUDENTS.get(configuration["student"]["name"] or "")
-    method = method_of(configuration["losses"])
+    student = STUDENTS.get(configuration.student.name or "")
+    method = method_of(configuration.losses)
     found = {name: _table().get((student, method, *key)) for name, key in metrics.items()}
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def method_of(losses: Mapping[str, Any]) -> str | None:
+def method_of(losses: LossConfiguration) -> str | None:
     """contrastive, csa, usa or cusa, as the paper calls these losses; None for others."""
-    if losses["contrastive"] is None:
+    if losses.contrastive is None:
         return None
-    soft = (losses["cross_softlabel"] is not None, losses["uni_softlabel"] is not None)
+    soft = (losses.cross_softlabel is not None, losses.uni_softlabel is not None)
     return {(False, False): "contrastive", (True, False): "csa", (False, True): "usa", (True, True): "cusa"}[soft]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from cusa.annotations import SENTENCE_PAIRS, read_table
-from cusa.benchmarks import Result, Run
-from cusa.config import SentenceSimilarity
+from cusa.annotations.sentence_pairs import TASKS
+from cusa.annotations.tables import SENTENCE_PAIRS, read_table
+from cusa.benchmarks.benchmark import Result
+from cusa.config.benchmarks import SentenceSimilarity
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.metrics import similarity_correlation
-from cusa.sources.sentence_similarity import TASKS
+from cusa.metrics.correlation import similarity_correlation
+from cusa.runs.record import RunFolder
 
 SETTINGS = SentenceSimilarity
 ACROSS_MODALITIES = False
@@ -27,7 +28,7 @@ def data(provides: frozenset[str], settings: SentenceSimilarity) -> tuple[str, .
     return (*(("sentence_pairs",) if "sentence_pairs" in provides else ()), *settings.available())
 
 
-def evaluate(folder: DatasetFolder, run: Run, settings: SentenceSimilarity) -> Result:
+def evaluate(folder: DatasetFolder, run: RunFolder, settings: SentenceSimilarity) -> Result:
     """Correlations; `{task}/...` for SentEval's tasks and for named pairs."""
     metrics: dict[str, float] = {}
     sizes: dict[str, tuple[int, int]] = {}

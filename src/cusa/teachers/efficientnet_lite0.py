@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cusa.config import ImageModel
+from cusa.common.files import sha256_of_file
+from cusa.config.models import ImageModel
 from cusa.errors import ConfigurationError
-from cusa.files import sha256_of_file
-from cusa.images import ImageTransform
-from cusa.teachers import ImageEncoder
+from cusa.teachers.encoders import ImageEncoder
+from cusa.teachers.transform import ImageTransform
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

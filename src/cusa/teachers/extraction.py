@@ -3,51 +3,33 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from cusa import __version__
-from cusa.annotations import CAPTIONS, read_table, split_rows
-from cusa.config import ImageModel, Stream, TextModel
+from cusa.annotations.tables import CAPTIONS, read_table, split_rows
+from cusa.common.compute import Precision, autocast, choose_device
+from cusa.common.progress import progress
+from cusa.config.models import ImageModel, TextModel
+from cusa.config.shards import Stream
 from cusa.errors import ConfigurationError
-from cusa.images import ImageTransform
-from cusa.progress import progress
-from cusa.shards import ShardReader, read_shards
-from cusa.teachers import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder, weights_sha256
+from cusa.shards.reading import ShardReader, read_shards
+from cusa.teachers.encoders import ImageEncoder, TextEncoder, pad_tokens, weights_sha256
+from cusa.teachers.registry import load_image_encoder, load_text_encoder
 from cusa.teachers.store import write_features
+from cusa.teachers.transform import ImageTransform
 
 log = logging.getLogger(__name__)
-Precision = Literal["fp32", "fp16", "bf16"]
-AUTOCAST_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Mixed precision for `fp16` and `bf16`, nothing for `fp32`."""
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=AUTOCAST_TYPES[precision])
-
-
-def choose_device(gpu: bool) -> torch.device:
-    """`cuda` for `gpu`, else `cpu`. Raises ConfigurationError when a GPU is asked for and none is there."""
-    if gpu and not torch.cuda.is_available():
-        raise ConfigurationError(
-            "train.gpus asks for a GPU, but PyTorch sees none; set train.gpus: 0, or run nvidia-smi to see why."
-        )
-    device = torch.device("cuda" if gpu else "cpu")
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    log.info("on %s%s", device.type, "" if given is None else f", CUDA_VISIBLE_DEVICES={given}")
-    return device
 
 
 def part_of(shard_of_row: np.ndarray, part: int, parts: int) -> range:
@@ -153,17 +135,6 @@ def encode_texts(
         padded = pad_tokens([tokens[index] for index in batch], encoder.pad_token)
         features[batch] = encoder({key: value.to(device) for key, value in padded.items()}).float().cpu().numpy()
     return features
-
-
-def pad_tokens(tokens: Sequence[Sequence[int]], pad_token: int) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask`, int64 [B, longest]."""
-    longest = max(map(len, tokens))
-    ids = torch.full((len(tokens), longest), pad_token, dtype=torch.int64)
-    mask = torch.zeros((len(tokens), longest), dtype=torch.int64)
-    for row, caption in enumerate(tokens):
-        ids[row, : len(caption)] = torch.tensor(caption)
-        mask[row, : len(caption)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
 
 
 def _pixel_batches(

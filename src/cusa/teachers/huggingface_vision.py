@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from cusa.config import ImageModel
+from cusa.common.files import expand_home
+from cusa.config.models import ImageModel
 from cusa.errors import ConfigurationError
-from cusa.files import expand_home
-from cusa.images import ImageTransform, Interpolation
-from cusa.teachers import ImageEncoder
+from cusa.teachers.encoders import ImageEncoder
+from cusa.teachers.transform import ImageTransform, Interpolation
 
 INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 

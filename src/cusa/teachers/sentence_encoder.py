@@ -10,10 +10,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cusa.config import TextModel
+from cusa.common.files import expand_home, sha256_of_file
+from cusa.config.models import TextModel
 from cusa.errors import ConfigurationError
-from cusa.files import expand_home, sha256_of_file
-from cusa.teachers import TextEncoder
+from cusa.teachers.encoders import TextEncoder
 from cusa.teachers.huggingface_vision import weights_file
 
 PACKAGED = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")

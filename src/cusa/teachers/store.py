@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from cusa.common.files import read_json, require_space, whole_folder, write_json
 from cusa.errors import DataError
-from cusa.files import read_json, require_space, whole_folder, write_json
 
 FEATURES = "features.npy"
 META = "meta.json"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cusa.config import ImageModel
-from cusa.images import ImageTransform
-from cusa.teachers import ImageEncoder
+from cusa.config.models import ImageModel
+from cusa.teachers.encoders import ImageEncoder
+from cusa.teachers.transform import ImageTransform
 
 
 class TimmVision(ImageEncoder):

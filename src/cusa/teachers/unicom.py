@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cusa.config import ImageModel
-from cusa.config import Unicom as UnicomSettings
+from cusa.common.files import read_tensors, sha256_of_file
+from cusa.config.models import ImageModel, UnicomSettings
 from cusa.errors import ConfigurationError, DataError
-from cusa.files import read_tensors, sha256_of_file
-from cusa.images import CLIP_MEAN, CLIP_STD, ImageTransform
-from cusa.teachers import ImageEncoder
+from cusa.teachers.encoders import ImageEncoder
+from cusa.teachers.transform import CLIP_MEAN, CLIP_STD, ImageTransform
 
 log = logging.getLogger(__name__)
 HEAD_DIMENSION = 64

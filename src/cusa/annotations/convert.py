@@ -1,0 +1,166 @@
+"""From a source's records to the published JSON and the Parquet tables whose row numbers everything later uses.
+
+All problems of a data set are collected and reported together, before anything else is computed.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cusa.annotations.captions import clean_caption
+from cusa.annotations.distinct_images import DistinctImages
+from cusa.annotations.problems import Problems
+from cusa.annotations.record_spool import BLOCK_ROWS, spool_records
+from cusa.annotations.sources.registry import open_source
+from cusa.annotations.sources.source import Source
+from cusa.annotations.tables import (
+    CAPTIONS,
+    CAPTIONS_SCHEMA,
+    EXTENDED_POSITIVES,
+    IMAGES,
+    PROBLEMS,
+    SENTENCE_PAIRS,
+    write_table,
+)
+from cusa.common.files import whole_file, write_json
+from cusa.config.dataset import SPLITS, DatasetSection
+
+
+def convert(dataset: DatasetSection, folder: str | Path, image_folder: str | Path, threads: int = 1) -> None:
+    """Read a data set and write {split}.json, images.parquet, captions.parquet and problems.json into `folder`.
+
+    Rows are grouped by split (train, val, test, then others); row numbers are positions in the two tables. Formats
+    that list them also get extended_positives.parquet (caption, image) and sentence_pairs.parquet. Records are spooled
+    to disk beside `folder`, so that memory grows by some 100 bytes an image and 20 a caption.
+    Raises DataError when the data has problems that `dataset.skip` does not name.
+    """
+    folder = Path(folder)
+    source = open_source(dataset, Path(image_folder))
+    problems = Problems()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent) as name:
+        images = DistinctImages(spool_records(source.records(), Path(name) / "records.arrow", problems), problems)
+        images.check_files(dataset, problems, threads)
+        images.check_splits(dataset, problems)
+        problems.refuse_unless_skipped(dataset.skip)
+
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_images(images, folder / IMAGES)
+        _write_captions(images, folder)
+        _write_benchmark_data(source, dataset, images, folder)
+    write_json(folder / PROBLEMS, {"skipped": problems.counts, "examples": problems.examples})
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a data set holds and what is wrong with it, found without writing anything."""
+
+    problems: Problems
+    images: dict[str, int]
+    captions: dict[str, int]
+    paths: list[str]
+
+
+def inspect(dataset: DatasetSection, scratch: str | Path, threads: int = 1, sample: int | None = None) -> Inspection:
+    """Read a data set as `convert` does and count what it holds; `paths` are the images that were looked at.
+
+    `scratch` is a folder for what is needed meanwhile. `sample` images are decoded (all where it is None); the others
+    are taken to be sound.
+    """
+    problems = Problems()
+    source = open_source(dataset, Path(scratch) / "images")
+    images = DistinctImages(spool_records(source.records(), Path(scratch) / "records.arrow", problems), problems)
+    looked_at = images.check_files(dataset, problems, threads, sample)
+    images.check_splits(dataset, problems)
+    paths = [path for _, table in images.blocks(looked_at, ["image_path"]) for path in table["image_path"].to_pylist()]
+    of_split = {name: images.split == code for code, name in enumerate(images.records.split_names)}
+    return Inspection(
+        problems=problems,
+        images={name: int(mine.sum()) for name, mine in of_split.items()},
+        captions={name: int(images.captions[mine].sum()) for name, mine in of_split.items()},
+        paths=paths,
+    )
+
+
+def _write_images(images: DistinctImages, path: Path) -> None:
+    schema = pa.schema([(name, pa.string()) for name in ("image_id", "image_path", "split", "label")])
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for block, table in images.blocks(images.ordered, ["image_id", "image_path", "label"]):
+            columns = [table["image_id"], table["image_path"], images.split_name(block), table["label"]]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def _write_captions(images: DistinctImages, folder: Path) -> None:
+    """captions.parquet and the published JSON of each split, in one pass over the captions in row order."""
+    rows = images.row[images.of_record]
+    records = np.flatnonzero(images.records.captioned & (rows >= 0))
+    records = records[np.argsort(rows[records], kind="stable")]
+    with ExitStack() as stack:
+        temporary = stack.enter_context(whole_file(folder / CAPTIONS))
+        writer = stack.enter_context(pq.ParquetWriter(temporary, CAPTIONS_SCHEMA))
+        lists = {split: stack.enter_context(_json_list(folder / f"{split}.json")) for split in SPLITS}
+        for start in range(0, len(records), BLOCK_ROWS):
+            block = records[start : start + BLOCK_ROWS]
+            owners = images.of_record[block]
+            table = images.records.take(block, ["image_id", "caption", "cleaned", "caption_id"])
+            splits = images.split_name(owners)
+            columns = [table["caption"], table["cleaned"], pa.array(rows[block]), splits, table["caption_id"]]
+            writer.write_table(pa.table(columns, schema=CAPTIONS_SCHEMA))
+            # An image's path is that of its first record.
+            paths = images.records.take(images.first[owners], ["image_path"])["image_path"]
+            texts = (column.to_pylist() for column in (splits, paths, table["caption"], table["image_id"]))
+            for split, path, caption, image_id in zip(*texts, strict=True):
+                if add := lists.get(split):
+                    add({"image_path": path, "caption": caption, "image_id": image_id})
+
+
+@contextmanager
+def _json_list(path: Path) -> Iterator[Callable[[dict[str, str]], None]]:
+    """Yield a function that adds a member to the JSON list in `path`, one a line; the file appears whole."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        separator = "[\n"
+
+        def add(member: dict[str, str]) -> None:
+            nonlocal separator
+            file.write(separator + json.dumps(member, ensure_ascii=False))
+            separator = ",\n"
+
+        yield add
+        file.write("\n]\n")
+
+
+def _write_benchmark_data(source: Source, dataset: DatasetSection, images: DistinctImages, folder: Path) -> None:
+    if "extended_positives" in dataset.provides:
+        row_of = images.rows_by_id("test")
+        positives = [(caption, row_of[key]) for caption, key in source.extended_positives() if key in row_of]
+        table = pa.table(
+            {
+                "caption": pa.array([caption for caption, _ in positives], pa.string()),
+                "cleaned": pa.array([clean_caption(caption) for caption, _ in positives], pa.string()),
+                "image": pa.array([row for _, row in positives], pa.int64()),
+            }
+        )
+        # Captions that clean up to nothing cannot be asked for; captions that clean up alike are one query.
+        table = table.filter(pc.not_equal(table["cleaned"], ""))
+        table = table.group_by(["cleaned", "image"], use_threads=False).aggregate([("caption", "first")])
+        write_table(folder / EXTENDED_POSITIVES, table.rename_columns(["cleaned", "image", "caption"]))
+    if "sentence_pairs" in dataset.provides:
+        pairs = list(source.sentence_pairs())
+        table = pa.table(
+            {
+                "first": pa.array([pair.first for pair in pairs], pa.string()),
+                "second": pa.array([pair.second for pair in pairs], pa.string()),
+                "score": pa.array([pair.score for pair in pairs], pa.float64()),
+            }
+        )
+        write_table(folder / SENTENCE_PAIRS, table)

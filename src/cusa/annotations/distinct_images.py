@@ -1,0 +1,148 @@
+"""The distinct images of a data set's records, and the checks of their files, paths and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cusa.annotations.problems import Problems
+from cusa.annotations.record_spool import BLOCK_ROWS, RecordSpool
+from cusa.common.images import image_problem
+from cusa.common.progress import progress
+from cusa.config.dataset import SPLITS, DatasetSection
+
+
+class DistinctImages:
+    """The distinct images of the records, in the order of their first records, and what is wrong with them."""
+
+    def __init__(self, records: RecordSpool, problems: Problems) -> None:
+        self.records = records
+        encoded = records.column("image_id").dictionary_encode().unify_dictionaries()
+        # `of_record`: each record's image. `first`: each image's first record.
+        codes = [chunk.indices.to_numpy() for chunk in encoded.chunks]
+        self.of_record = np.concatenate([*codes, np.empty(0, dtype=np.int32)])
+        count = int(self.of_record.max(initial=-1)) + 1
+        self.first = np.empty(count, dtype=np.int64)
+        self.first[self.of_record[::-1]] = np.arange(len(records))[::-1]
+        self.split = records.split[self.first]
+        self.captions = np.bincount(self.of_record[records.captioned], minlength=count)
+        self.usable = np.ones(count, dtype=bool)
+        self._check_consistency(problems)
+
+    def _check_consistency(self, problems: Problems) -> None:
+        """One path and one split an image."""
+        split = self.records.split
+        rows = np.flatnonzero(split != self.split[self.of_record])
+
+        def two_splits(row: int) -> str:
+            names = [self.records.split_names[code] for code in (self.split[self.of_record[row]], split[row])]
+            return f"{self._text(row, 'image_id')}: {names[0]} and {names[1]}"
+
+        def two_paths(row: int) -> str:
+            paths = [self._text(place, "image_path") for place in (int(self.first[self.of_record[row]]), row)]
+            return f"{self._text(row, 'image_id')}: {paths[0]} and {paths[1]}"
+
+        problems.add_all("two_splits", rows, two_splits)
+        for start in range(0, len(self.records), BLOCK_ROWS):
+            records = np.arange(start, min(start + BLOCK_ROWS, len(self.records)))
+            first = self.first[self.of_record[records]]
+            later = first != records
+            here = self.records.take(records[later], ["image_path"])["image_path"]
+            same = pc.equal(self.records.take(first[later], ["image_path"])["image_path"], here).to_numpy()
+            problems.add_all("two_paths", records[later][~same], two_paths)
+
+    def _text(self, record: int, column: str) -> str:
+        text: str = self.records.take(np.array([record]), [column])[column][0].as_py()
+        return text
+
+    def blocks(self, images: np.ndarray, columns: list[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """(some of the images, those columns of their first records), a block at a time."""
+        for start in range(0, len(images), BLOCK_ROWS):
+            block = images[start : start + BLOCK_ROWS]
+            yield block, self.records.take(self.first[block], columns)
+
+    def check_files(
+        self, dataset: DatasetSection, problems: Problems, threads: int, sample: int | None = None
+    ) -> np.ndarray:
+        """Find missing and undecodable files; their images are not usable, so that skipping them is possible.
+
+        Returns the images that were looked at: all, or `sample` of them, drawn with a fixed seed.
+        """
+        chosen = np.arange(len(self.first))
+        if sample is not None and sample < len(chosen):
+            chosen = np.sort(np.random.default_rng(0).choice(chosen, sample, replace=False))
+
+        def checked() -> Iterator[tuple[int, str, str, str | None]]:
+            with ThreadPoolExecutor(max_workers=threads) as pool:
+                for block, table in self.blocks(chosen, ["image_id", "image_path"]):
+                    paths = table["image_path"].to_pylist()
+                    found = pool.map(lambda path: image_problem(path, dataset.check_images), paths)
+                    yield from zip(block.tolist(), table["image_id"].to_pylist(), paths, found, strict=True)
+
+        for image, key, path, why in progress(checked(), len(chosen), "images", "checking images"):
+            if why is not None:
+                kind = "missing_image" if why == "the file does not exist" else "unreadable_image"
+                problems.add(kind, f"{key}: {path}: {why}")
+                self.usable[image] = False
+        return chosen
+
+    def check_splits(self, dataset: DatasetSection, problems: Problems) -> None:
+        """No file in two splits, as many images as expected, and something to use in each split."""
+        in_splits = self.usable & (self.split < len(SPLITS))
+        self._check_shared_files(np.flatnonzero(in_splits), problems)
+        expected = getattr(dataset, "expected_images", None) or {}
+        for code, split in enumerate(SPLITS):
+            count = int((self.split == code).sum())
+            if split in expected and count != expected[split]:
+                problems.add("unexpected_count", f"{split} has {count:,} images, expected {expected[split]:,}")
+            if not (in_splits & (self.split == code) & (self.captions > 0)).any():
+                problems.add("empty_split", split)
+
+    def _check_shared_files(self, images: np.ndarray, problems: Problems) -> None:
+        """Hashes of paths find the few that may be equal; the paths themselves decide."""
+        found = [
+            np.fromiter(map(hash, table["image_path"].to_pylist()), dtype=np.int64, count=len(block))
+            for block, table in self.blocks(images, ["image_path"])
+        ]
+        hashes = np.concatenate([*found, np.empty(0, dtype=np.int64)])
+        order = np.argsort(hashes, kind="stable")
+        alike = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+        for pair in zip(images[order[alike]].tolist(), images[order[alike + 1]].tolist(), strict=True):
+            members = np.array(pair)
+            if self.split[members[0]] == self.split[members[1]]:
+                continue
+            table = self.records.take(self.first[members], ["image_path", "image_id"])
+            path, other = table["image_path"].to_pylist()
+            if path == other:
+                names = [self.records.split_names[code] for code in self.split[members]]
+                places = [f"{key} in {name}" for key, name in zip(table["image_id"].to_pylist(), names, strict=True)]
+                problems.add("two_splits", f"{path}: {places[0]} and {places[1]}")
+
+    @cached_property
+    def ordered(self) -> np.ndarray:
+        """The images that are used, by split: the rows of images.parquet."""
+        # An image whose captions were all skipped as empty cannot be trained or asked for; its captions are counted.
+        used = np.flatnonzero(self.usable & ((self.captions > 0) | (self.split >= len(SPLITS))))
+        return used[np.argsort(self.split[used], kind="stable")]
+
+    @cached_property
+    def row(self) -> np.ndarray:
+        """Each image's row in images.parquet, -1 where it is not used."""
+        row = np.full(len(self.first), -1, dtype=np.int64)
+        row[self.ordered] = np.arange(len(self.ordered))
+        return row
+
+    def split_name(self, images: np.ndarray) -> pa.Array:
+        """The names of the images' splits."""
+        return pa.array(self.records.split_names, pa.string()).take(pa.array(self.split[images]))
+
+    def rows_by_id(self, split: str) -> dict[str, int]:
+        """Row numbers of one split's images by their ids."""
+        chosen = self.ordered[self.split[self.ordered] == self.records.split_names.index(split)]
+        ids = [image_id for _, table in self.blocks(chosen, ["image_id"]) for image_id in table["image_id"].to_pylist()]
+        return dict(zip(ids, self.row[chosen].tolist(), strict=True))

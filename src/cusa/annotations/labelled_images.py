@@ -1,0 +1,191 @@
+"""Images with a class, for image retrieval: five known archives in the layouts they unpack to, and one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from cusa.annotations.sources.rows import malformed
+from cusa.annotations.sources.table import table_rows
+from cusa.errors import DataError
+
+
+class LabelledImage(NamedTuple):
+    """One image; `role` is None where every image searches all the others."""
+
+    path: Path
+    label: str
+    role: Literal["query", "gallery"] | None = None
+
+
+class Archive(NamedTuple):
+    """A known data set: where it comes from, what its folder has to hold, and what its test set counts."""
+
+    title: str
+    source: str
+    layout: str
+    images: int
+    classes: int
+
+
+ARCHIVES: Mapping[str, Archive] = {
+    "cub": Archive(
+        "CUB-200-2011",
+        "https://data.caltech.edu/records/65de6-vp158 (CUB_200_2011.tgz)",
+        "images.txt, image_class_labels.txt, images/",
+        5924,
+        100,
+    ),
+    "cars": Archive(
+        "Cars-196",
+        "https://ai.stanford.edu/~jkrause/cars/car_dataset.html (car_ims.tgz, cars_annos.mat)",
+        "cars_annos.mat, car_ims/",
+        8131,
+        98,
+    ),
+    "sop": Archive(
+        "Stanford Online Products",
+        "https://cvgl.stanford.edu/projects/lifted_struct/ (Stanford_Online_Products.zip)",
+        "Ebay_test.txt, *_final/",
+        60502,
+        11316,
+    ),
+    "inshop": Archive(
+        "In-Shop Clothes Retrieval",
+        "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html (list_eval_partition.txt, img.zip)",
+        "list_eval_partition.txt (or Eval/ with it), img/ (or Img/img/)",
+        26830,
+        3985,
+    ),
+    "inaturalist": Archive(
+        "iNaturalist 2018",
+        "https://github.com/visipedia/inat_comp (train_val2018.tar.gz); the split with the metric-learning release",
+        "Inat_dataset_splits/Inaturalist_test_set1.txt, train_val2018/",
+        136093,
+        2452,
+    ),
+}
+
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FIRST_TEST_CLASS = {"cub": 101, "cars": 99}
+
+
+def labelled_images(name: str, path: str | Path) -> list[LabelledImage]:
+    """The test images of a known archive, or of one's own folder or CSV, in the order of their files.
+
+    Raises DataError when the layout is another one, a line is damaged, or images that are listed are not there.
+    """
+    place = Path(path).expanduser().absolute()
+    images = list(LOADERS.get(name, _own)(place))
+    if not images:
+        raise DataError(f"{place} lists no test image; expected {_expected(name)}.")
+    if missing := [image for image in images if not image.path.is_file()]:
+        shown = "\n    ".join(str(image.path) for image in missing[:5])
+        raise DataError(
+            f"{place} lists {len(images):,} test images, but {len(missing):,} of them do not exist; unpack the archive "
+            f"whole:\n    {shown}"
+        )
+    return images
+
+
+def _expected(name: str) -> str:
+    return ARCHIVES[name].layout if name in ARCHIVES else "a folder a class with images in it, or a CSV"
+
+
+def _cub(folder: Path) -> Iterator[LabelledImage]:
+    names = dict(_cells(folder, "images.txt", 2))
+    for number, label in _cells(folder, "image_class_labels.txt", 2):
+        if number not in names:
+            raise DataError(f"{folder}/image_class_labels.txt has the image {number}, which images.txt does not list.")
+        if not label.isdecimal():
+            raise DataError(
+                f"{folder}/image_class_labels.txt has the class `{label}`, expected a number from 1 to 200."
+            )
+        if int(label) >= FIRST_TEST_CLASS["cub"]:
+            yield LabelledImage(folder / "images" / names[number], label)
+
+
+def _cars(folder: Path) -> Iterator[LabelledImage]:
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    path = _existing(folder, "cars_annos.mat")
+    try:
+        annotations = loadmat(path, squeeze_me=True)["annotations"]
+        rows = list(zip(annotations["relative_im_path"].tolist(), annotations["class"].tolist(), strict=True))
+    except (MatReadError, ValueError, KeyError, TypeError, OSError, IndexError, AttributeError) as error:
+        raise DataError(f"{path} is not the annotation file of Cars-196 ({error}).") from None
+    for name, label in rows:
+        if int(label) >= FIRST_TEST_CLASS["cars"]:
+            yield LabelledImage(folder / str(name), str(int(label)))
+
+
+def _sop(folder: Path) -> Iterator[LabelledImage]:
+    for _, label, _, name in _cells(folder, "Ebay_test.txt", 4, heading=1):
+        yield LabelledImage(folder / name, label)
+
+
+def _inshop(folder: Path) -> Iterator[LabelledImage]:
+    listed = "Eval/list_eval_partition.txt" if (folder / "Eval").is_dir() else "list_eval_partition.txt"
+    root = folder / "Img" if (folder / "Img/img").is_dir() else folder
+    for name, label, status in _cells(folder, listed, 3, heading=2):
+        match status:
+            case "query" | "gallery":
+                yield LabelledImage(root / name, label, status)
+            case "train":
+                continue
+            case _:
+                raise DataError(f"{folder / listed} has the status `{status}`, expected train, query or gallery.")
+
+
+def _inaturalist(folder: Path) -> Iterator[LabelledImage]:
+    for (name,) in _cells(folder, "Inat_dataset_splits/Inaturalist_test_set1.txt", 1):
+        yield LabelledImage(folder / name, Path(name).parent.name)
+
+
+def _own(place: Path) -> Iterator[LabelledImage]:
+    if place.is_dir():
+        for folder in sorted(path for path in place.iterdir() if path.is_dir()):
+            for path in sorted(folder.rglob("*")):
+                if path.suffix.lower() in IMAGE_ENDINGS:
+                    yield LabelledImage(path, folder.name)
+        return
+    for where, row in table_rows(place):
+        if isinstance(row, dict) and (missing := [column for column in LABELLED if column not in row]):
+            raise DataError(
+                f"{place} has the columns {', '.join(row)}, but not {', '.join(missing)}; a CSV of labelled images "
+                "needs image and label."
+            )
+        if why := row if isinstance(row, str) else malformed(row, LABELLED):
+            raise DataError(f"{where} {why}.")
+        yield LabelledImage(place.parent / row["image"], str(row["label"]))
+
+
+LABELLED: Mapping[str, tuple[type, ...]] = {"image": (str,), "label": (str, int)}
+LOADERS: Mapping[str, Callable[[Path], Iterator[LabelledImage]]] = {
+    "cub": _cub,
+    "cars": _cars,
+    "sop": _sop,
+    "inshop": _inshop,
+    "inaturalist": _inaturalist,
+}
+
+
+def _existing(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; `cusa datasets` shows the layout that is expected.")
+    return path
+
+
+def _cells(folder: Path, name: str, count: int, heading: int = 0) -> Iterator[list[str]]:
+    """The cells of each line of a text file, separated by blanks; `heading` lines are passed over."""
+    path = _existing(folder, name)
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if number > heading and line.strip():
+            cells = line.split() if count > 1 else [line.strip()]
+            if len(cells) != count:
+                raise DataError(f"{path}, line {number}: {len(cells)} columns, expected {count}: {line[:80]!r}")
+            yield cells

@@ -1,0 +1,63 @@
+"""Everything that can be wrong with a data set, counted, with examples and with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cusa.errors import DataError
+
+EXAMPLES = 5
+WHAT_TO_DO = {
+    "missing_image": "image files that do not exist: correct the paths or dataset.image_root",
+    "unreadable_image": "image files that cannot be decoded: replace them",
+    "empty_caption": "captions without a word after clean-up: correct them",
+    "malformed_row": "rows that are not records: correct them",
+    "two_paths": "image ids that name two different files: give each image its own id",
+    "two_splits": "images in more than one split, which lets the test set leak: keep each in one",
+    "unexpected_count": "splits whose size is not dataset.expected_images: take the files it means, or correct it",
+    "empty_split": "splits without a usable image and caption: every one of train, val and test needs some",
+}
+
+
+@dataclass
+class Problems:
+    """Everything wrong with a data set: counts and the first few examples of each kind."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, kind: str, example: str) -> None:
+        """Count one problem of a kind in WHAT_TO_DO."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        shown = self.examples.setdefault(kind, [])
+        if len(shown) < EXAMPLES:
+            shown.append(example)
+
+    def add_all(self, kind: str, rows: np.ndarray, describe: Callable[[int], str]) -> None:
+        """Count a problem for each of `rows`; only those that are shown as examples are described."""
+        shown = self.examples.get(kind, [])
+        shown += [describe(row) for row in rows[: EXAMPLES - len(shown)].tolist()]
+        if len(rows):
+            self.examples[kind] = shown
+            self.counts[kind] = self.counts.get(kind, 0) + len(rows)
+
+    def refuse_unless_skipped(self, skip: Iterable[str]) -> None:
+        """Raise DataError describing every kind that `skip` does not name."""
+        skipped = set(skip)
+        lines = []
+        for kind, count in self.counts.items():
+            if kind in skipped:
+                continue
+            option = f" (or add {kind} to dataset.skip)" if kind in SKIPPABLE else ""
+            lines.append(f"{count} {WHAT_TO_DO[kind]}{option}.")
+            lines += [f"    {example}" for example in self.examples[kind]]
+            if count > EXAMPLES:
+                lines.append(f"    ... and {count - EXAMPLES} more")
+        if lines:
+            raise DataError("the data set has problems:\n" + "\n".join(lines))
+
+
+SKIPPABLE = ("missing_image", "unreadable_image", "empty_caption", "malformed_row")

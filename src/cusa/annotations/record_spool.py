@@ -1,0 +1,109 @@
+"""Records on disk while a data set is converted, so that memory does not grow with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cusa.annotations.captions import clean_caption
+from cusa.annotations.problems import Problems
+from cusa.annotations.sources.source import MalformedRow, Record
+from cusa.config.dataset import SPLITS
+
+
+class RecordSpool:
+    """Records in an Arrow file, whose batches are read when asked for, only the columns asked for.
+
+    In memory are a code of each record's split (into `split_names`), and whether it has a caption.
+    """
+
+    def __init__(self, path: Path, splits: list[np.ndarray], captioned: list[np.ndarray], names: list[str]) -> None:
+        self.path, self.split_names = path, names
+        self.split, self.captioned = np.concatenate(splits), np.concatenate(captioned)
+        self.starts = np.cumsum([0, *map(len, splits)])
+        self.batch = lru_cache(maxsize=8)(self._batch)
+        self.reader = cache(self._reader)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def _reader(self, columns: tuple[str, ...]) -> pa.ipc.RecordBatchFileReader:
+        options = pa.ipc.IpcReadOptions(included_fields=[SPOOLED.get_field_index(name) for name in columns])
+        return pa.ipc.open_file(pa.OSFile(str(self.path)), options=options)
+
+    def _batch(self, number: int, columns: tuple[str, ...]) -> pa.RecordBatch:
+        return self.reader(columns).get_batch(number)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column, whole."""
+        batches = [self._batch(number, (name,)) for number in range(len(self.starts) - 1)]
+        return pa.chunked_array([batch.column(0) for batch in batches], SPOOLED.field(name).type)
+
+    def take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """The given rows in the given order; only batches that hold some of them are read."""
+        which = np.searchsorted(self.starts, rows, side="right") - 1
+        order = np.argsort(which, kind="stable")
+        numbers, first = np.unique(which[order], return_index=True)
+        wanted = tuple(sorted(columns, key=SPOOLED.get_field_index))
+        pieces = [
+            self.batch(number, wanted).take(pa.array(rows[members] - self.starts[number]))
+            for number, members in zip(numbers.tolist(), np.split(order, first[1:]), strict=False)
+        ]
+        back = np.empty(len(rows), dtype=np.int64)
+        back[order] = np.arange(len(rows))
+        schema = pa.schema([SPOOLED.field(name) for name in wanted])
+        return pa.Table.from_batches(pieces, schema).take(pa.array(back))
+
+
+SPOOLED = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("image_path", pa.string()),
+        ("label", pa.string()),
+        ("caption", pa.string()),
+        ("cleaned", pa.string()),
+        ("caption_id", pa.int64()),
+    ]
+)
+
+
+BLOCK_ROWS = 65_536
+
+
+def spool_records(records: Iterable[Record | MalformedRow], path: Path, problems: Problems) -> RecordSpool:
+    """Write records to an Arrow file, captions cleaned; where a caption is empty then, only its image stays."""
+    codes = {str(split): number for number, split in enumerate(SPLITS)}
+    columns: list[list[Any]] = [[] for _ in SPOOLED]
+    splits: list[int] = []
+    split_parts, captioned_parts = [], []
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SPOOLED) as writer:
+
+        def flush() -> None:
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, SPOOLED, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=SPOOLED))
+            split_parts.append(np.array(splits, dtype=np.int16))
+            captioned_parts.append(arrays[SPOOLED.get_field_index("cleaned")].is_valid().to_numpy(zero_copy_only=False))
+            for column in (*columns, splits):
+                column.clear()
+
+        for record in records:
+            if isinstance(record, MalformedRow):
+                problems.add("malformed_row", f"{record.where} {record.why}")
+                continue
+            caption, cleaned = record.caption, None
+            if caption is not None and not (cleaned := clean_caption(caption)):
+                problems.add("empty_caption", f"{record.image_id}: {caption!r}")
+                caption = cleaned = None
+            row = (record.image_id, record.image_path, record.label, caption, cleaned, record.caption_id)
+            for column, value in zip(columns, row, strict=True):
+                column.append(value)
+            splits.append(codes.setdefault(record.split, len(codes)))
+            if len(splits) == BLOCK_ROWS:
+                flush()
+        flush()
+    return RecordSpool(path, split_parts, captioned_parts, list(codes))

@@ -1,0 +1,146 @@
+"""Sentence pairs with gold scores: SentEval's folders (Conneau and Kiela, LREC 2018), and TSV files of one's own."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cusa.errors import DataError
+
+YEARS = {
+    "sts12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
+    "sts13": ("FNWN", "headlines", "OnWN"),
+    "sts14": ("deft-forum", "deft-news", "headlines", "images", "OnWN", "tweet-news"),
+    "sts15": ("answers-forums", "answers-students", "belief", "headlines", "images"),
+    "sts16": ("answer-answer", "headlines", "plagiarism", "postediting", "question-question"),
+}
+
+
+TASKS = (*YEARS, "stsb", "sickr")
+
+
+# Pairs of each task with a gold score, as SentEval's own download has them.
+KNOWN_PAIRS = {
+    "sts12": 3108,
+    "sts13": 1500,
+    "sts14": 3750,
+    "sts15": 3000,
+    "sts16": 1186,
+    "stsb": 1379,
+    "sickr": 4927,
+}
+
+
+class ScoredPair(NamedTuple):
+    """Two sentences as they are, their gold score, and the task and subset that they belong to."""
+
+    first: str
+    second: str
+    score: float
+    task: str
+    subset: str
+
+
+def senteval_pairs(folder: str | Path) -> list[ScoredPair]:
+    """All pairs of the seven tasks that have a gold score, in the order of TASKS and of the files.
+
+    `folder` holds STS/ and SICK/, as SentEval's data/downstream does. Raises DataError, listing every file that is
+    missing, and for a file that is not what SentEval's is.
+    """
+    folder = Path(folder).expanduser()
+    needed = [path for year in YEARS for pair in _year_files(folder, year).values() for path in pair]
+    needed += [_stsb(folder), _sickr(folder)]
+    if missing := [str(path) for path in needed if not path.is_file()]:
+        shown = "\n    ".join(missing[:5])
+        raise DataError(
+            f"{folder} lacks {len(missing)} of the {len(needed)} files of SentEval's STS tasks; `cusa datasets` says "
+            f"where to get them:\n    {shown}"
+        )
+    pairs = [pair for year in YEARS for pair in _year(folder, year)]
+    for task, path, columns in (("stsb", _stsb(folder), (5, 6, 4)), ("sickr", _sickr(folder), (1, 2, 3))):
+        pairs += _columns(path, task, columns, header=task == "sickr")
+    return pairs
+
+
+def own_pairs(path: str | Path, name: str) -> list[ScoredPair]:
+    """The pairs of a TSV file with the columns first, second and score. Raises DataError for anything else."""
+    path = Path(path).expanduser()
+    pairs = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        wanted = ("first", "second", "score")
+        if missing := [column for column in wanted if column not in (reader.fieldnames or ())]:
+            raise DataError(
+                f"{path} has the columns {', '.join(reader.fieldnames or ()) or 'none'}, but not "
+                f"{', '.join(missing)}; its first line has to name first, second and score, with tabs between."
+            )
+        for row in reader:
+            first, second, score = (row[column] for column in wanted)
+            if not first or not second or score is None:
+                raise DataError(f"{path}, line {reader.line_num}: expected two sentences and a score.")
+            if score.strip():
+                pairs.append(ScoredPair(first, second, _number(path, reader.line_num, score), name, ""))
+    if len(pairs) < 2:
+        raise DataError(f"{path} has {len(pairs)} pairs with a score; a correlation needs at least two.")
+    return pairs
+
+
+def _year_files(folder: Path, year: str) -> dict[str, tuple[Path, Path]]:
+    place = folder / "STS" / f"{year.upper()}-en-test"
+    return {name: (place / f"STS.input.{name}.txt", place / f"STS.gs.{name}.txt") for name in YEARS[year]}
+
+
+def _stsb(folder: Path) -> Path:
+    return folder / "STS" / "STSBenchmark" / "sts-test.csv"
+
+
+def _sickr(folder: Path) -> Path:
+    return folder / "SICK" / "SICK_test_annotated.txt"
+
+
+def _year(folder: Path, year: str) -> Iterator[ScoredPair]:
+    for name, (sentences, gold) in _year_files(folder, year).items():
+        lines, scores = _lines(sentences), _lines(gold)
+        if len(lines) != len(scores):
+            raise DataError(
+                f"{sentences} has {len(lines)} pairs, but {gold.name} has {len(scores)} scores; one was cut off."
+            )
+        for number, (line, score) in enumerate(zip(lines, scores, strict=True), start=1):
+            first, tab, second = line.partition("\t")
+            if not tab:
+                raise DataError(f"{sentences}, line {number}: expected two sentences with a tab between.")
+            if score.strip():
+                # Some releases carry the sources in further columns.
+                yield ScoredPair(first, second.split("\t")[0], _number(gold, number, score), year, name)
+
+
+def _columns(path: Path, task: str, columns: tuple[int, int, int], header: bool) -> Iterator[ScoredPair]:
+    for number, line in enumerate(_lines(path), start=1):
+        if number == 1 and header:
+            continue
+        cells = line.split("\t")
+        if len(cells) <= max(columns):
+            raise DataError(f"{path}, line {number}: {len(cells)} columns, expected at least {max(columns) + 1}.")
+        first, second, score = (cells[column] for column in columns)
+        if score.strip():
+            yield ScoredPair(first, second, _number(path, number, score), task, "")
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines end where the file says so: sentences hold characters that str.splitlines would split at."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _number(path: Path, line: int, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise DataError(f"{path}, line {line}: the score is {text!r}, expected a number.") from None

@@ -1,0 +1,73 @@
+"""Flickr30K's captions: results_20130124.token, or the results.csv of the later release.
+
+Young et al., From image descriptions to visual denotations, TACL 2014. A line of the token file is
+`NAME.jpg#NUMBER<tab>CAPTION`, one of the CSV file `NAME.jpg| NUMBER| CAPTION` after a heading. Neither says the split:
+text files with one image name a line do (Karpathy's names, for instance).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from cusa.annotations.sources.rows import image_path
+from cusa.annotations.sources.source import MalformedRow, Record, Source
+from cusa.config.dataset import SPLITS, Flickr30kDataset
+from cusa.errors import DataError
+
+LINE = re.compile(r"(?P<name>[^#|\t]+?)\s*(?:#\d+\t|\|\s*\d+\s*\|)(?P<caption>.*)")
+HEADING = "image_name|"
+
+
+class Flickr30kSource(Source):
+    """Reads the captions; images in none of the three lists are left out, as in Karpathy's split."""
+
+    def __init__(self, dataset: Flickr30kDataset) -> None:
+        self.dataset = dataset
+
+    def records(self) -> Iterator[Record | MalformedRow]:
+        """Every caption of an image that a split lists, in file order."""
+        splits_of = self._splits_of()
+        path = Path(self.dataset.file).expanduser()
+        seen = set()
+        for number, line in enumerate(_lines(path), start=1):
+            if not line.strip() or (number == 1 and line.replace(" ", "").startswith(HEADING)):
+                continue
+            match = LINE.fullmatch(line)
+            if match is None:
+                yield MalformedRow(
+                    f"{path}, line {number}", f"is neither NAME#N<tab>CAPTION nor NAME|N|CAPTION: {line!r}"
+                )
+                continue
+            name = match["name"]
+            seen.add(name)
+            for split in splits_of.get(name, ()):
+                yield Record(split, name, image_path(self.dataset.image_root, path, name), match["caption"].strip())
+        for name in splits_of.keys() - seen:
+            yield MalformedRow(f"the list of {splits_of[name][0]}", f"names {name}, which {path} has no caption of")
+
+    def _splits_of(self) -> dict[str, list[str]]:
+        """Every split that lists an image: more than one is reported as a leak, like everywhere."""
+        found: dict[str, list[str]] = {}
+        for split in SPLITS:
+            for line in _lines(Path(self.dataset.splits[split]).expanduser()):
+                if name := line.strip():
+                    found.setdefault(name if name.endswith(".jpg") else f"{name}.jpg", []).append(split)
+        return found
+
+
+def open_source(dataset: Flickr30kDataset, image_folder: Path) -> Flickr30kSource:
+    """The source of Flickr30K's captions; it makes no images of its own."""
+    return Flickr30kSource(dataset)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield line.rstrip("\r\n")
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None

@@ -1,0 +1,35 @@
+"""The published format: one JSON list a split of {"image_path", "caption", "image_id"}, one caption a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cusa.annotations.sources.rows import image_path, json_items, malformed
+from cusa.annotations.sources.source import MalformedRow, Record, Source
+from cusa.config.dataset import SPLITS, PublishedDataset
+
+KEYS = {"image_path": (str,), "caption": (str,), "image_id": (str,)}
+
+
+class PublishedSource(Source):
+    """Reads the three JSON files; relative image paths start at `image_root` or beside the JSON file."""
+
+    def __init__(self, dataset: PublishedDataset) -> None:
+        self.dataset = dataset
+
+    def records(self) -> Iterator[Record | MalformedRow]:
+        """Every row of train, val and test, in file order."""
+        for split in SPLITS:
+            path = Path(self.dataset.files[f"annotations.{split}"]).expanduser()
+            for number, row in enumerate(json_items(path)):
+                if why := malformed(row, KEYS):
+                    yield MalformedRow(f"{path}, row {number}", why)
+                else:
+                    where = image_path(self.dataset.image_root, path, row["image_path"])
+                    yield Record(split, row["image_id"], where, row["caption"])
+
+
+def open_source(dataset: PublishedDataset, image_folder: Path) -> PublishedSource:
+    """The source of a published-format data set; it makes no images of its own."""
+    return PublishedSource(dataset)

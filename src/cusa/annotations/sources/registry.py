@@ -1,0 +1,27 @@
+"""Which module reads which input format."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from cusa.annotations.sources.source import Source
+from cusa.config.dataset import DatasetSection
+
+MODULES = {
+    "openmoji": "cusa.sources.openmoji",
+    "published": "cusa.sources.published",
+    "albef": "cusa.sources.albef",
+    "karpathy": "cusa.sources.karpathy",
+    "coco": "cusa.sources.coco",
+    "flickr30k": "cusa.sources.flickr30k",
+    "table": "cusa.sources.table",
+}
+
+
+def open_source(dataset: DatasetSection, image_folder: Path) -> Source:
+    """The source for a dataset section; `image_folder` is where a format that makes its own images puts them."""
+    module: Any = import_module(MODULES[getattr(dataset, "format")])  # noqa: B009 - defined by each subclass
+    source: Source = module.open_source(dataset, image_folder)
+    return source

@@ -1,0 +1,1 @@
+"""What the commands `cusa check`, `cusa init` and `cusa datasets` do."""

@@ -1,0 +1,48 @@
+"""Devices, mixed precision and random states of torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+
+from cusa.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+
+def random_state() -> dict[str, Any]:
+    """Torch's random states of this process."""
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go back to what `random_state` gave."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+Precision = Literal["fp32", "fp16", "bf16"]
+AUTOCAST_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Mixed precision for `fp16` and `bf16`, nothing for `fp32`."""
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=AUTOCAST_TYPES[precision])
+
+
+def choose_device(gpu: bool) -> torch.device:
+    """`cuda` for `gpu`, else `cpu`. Raises ConfigurationError when a GPU is asked for and none is there."""
+    if gpu and not torch.cuda.is_available():
+        raise ConfigurationError(
+            "train.gpus asks for a GPU, but PyTorch sees none; set train.gpus: 0, or run nvidia-smi to see why."
+        )
+    device = torch.device("cuda" if gpu else "cpu")
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    log.info("on %s%s", device.type, "" if given is None else f", CUDA_VISIBLE_DEVICES={given}")
+    return device

@@ -1,0 +1,29 @@
+"""The versions that a result depends on besides its configuration."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+from cusa import __version__
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on besides its configuration."""
+    import torch
+
+    packages = (
+        "torch",
+        "torchvision",
+        "transformers",
+        "sentence-transformers",
+        "timm",
+        "numpy",
+        "safetensors",
+    )
+    return {
+        "cusa": __version__,
+        "python": platform.python_version(),
+        "cuda": str(torch.version.cuda),
+        **{package: version(package) for package in packages},
+    }

@@ -1,0 +1,212 @@
+"""The whole configuration as strict pydantic models: the one place that says which keys exist and what they mean.
+
+`load` turns the mapping that Snakemake merged from YAML files into a `Configuration`, or raises
+`ConfigurationError` with one sentence a problem, each naming its key. config/README.md is held to these
+models by a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, model_validator
+
+from cusa.config.benchmarks import NEEDED_OF_DATASET, WITHOUT_DATASET, Benchmarks
+from cusa.config.dataset import Dataset
+from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration
+from cusa.config.models import Extraction, StudentSettings, Teachers
+from cusa.config.report import Report
+from cusa.config.section import Name, ProblemsError, Section, validate
+from cusa.config.shards import Shards, Stream
+from cusa.config.training import Train
+from cusa.errors import ConfigurationError
+
+
+class Configuration(Section):
+    """Everything that config/config.yaml may say."""
+
+    dataset: Dataset
+    shards: Shards = Shards()
+    teachers: Teachers
+    extraction: Extraction = Extraction()
+    stream: Stream | None = Field(
+        default=None, description="null reads the train split's shards by row, from this machine's disk."
+    )
+    student: StudentSettings
+    train: Train
+    experiments: dict[Name, Experiment | None] = Field(
+        min_length=1, description="Name to losses; an overlay drops an experiment by setting it to null."
+    )
+    checkpoints: dict[Name, Checkpoint | None] = Field(
+        default={}, description="Name to published checkpoint; they are scored, not trained."
+    )
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[23], min_length=1, description="Every experiment is trained once a seed."
+    )
+    benchmarks: Benchmarks = Benchmarks()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Configuration:
+        if not (self.active_experiments or self.baselines or self.active_checkpoints):
+            raise ValueError("experiments: all are null and there is no checkpoint; leave at least one")
+        if self.dataset.name == "benchmark-data":
+            raise ValueError("dataset.name: `benchmark-data` is the folder of the benchmarks' own data; take another")
+        if both := sorted(set(self.experiments) & set(self.active_checkpoints)):
+            raise ValueError(f"checkpoints: {both} are names of experiments too; rename them")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: {self.seeds} repeats a seed; each is trained once")
+        if problems := [*self._benchmarks_without_data(), *self._impossible_experiments()]:
+            raise ProblemsError(problems)
+        return self
+
+    def _benchmarks_without_data(self) -> Iterator[str]:
+        for benchmark, data in NEEDED_OF_DATASET.items():
+            section = self.benchmarks.sections[benchmark]
+            if section is not None and not section.brings_data and data not in self.dataset.provides:
+                yield (
+                    f"Configuration key `benchmarks.{benchmark}` needs {data.replace('_', ' ')}, which the format "
+                    f"`{self.dataset.format}` does not provide; {WITHOUT_DATASET[benchmark]}, or set "
+                    f"benchmarks.{benchmark}: null."
+                )
+
+    def _impossible_experiments(self) -> Iterator[str]:
+        for name, baseline in self.baselines.items():
+            if baseline.baseline == "zero_shot" and self.student_of(name).towers is not None:
+                yield (
+                    f"Configuration key `experiments.{name}`: a pair of towers has random projections before training, "
+                    "so there is no zero_shot; give it a student with a `name`."
+                )
+        for name in self.active_experiments:
+            if (towers := self.student_of(name).towers) is not None and towers.dimension is None:
+                yield (
+                    f"Configuration key `experiments.{name}`: towers.dimension is null, so nothing can be trained; "
+                    "give a number."
+                )
+            try:
+                self.recipe(name)
+            except ConfigurationError as error:
+                yield from str(error).splitlines()
+
+    @property
+    def active_checkpoints(self) -> dict[str, Checkpoint]:
+        """The checkpoints that are not null."""
+        return {name: checkpoint for name, checkpoint in self.checkpoints.items() if checkpoint is not None}
+
+    def student_of(self, run: str) -> StudentSettings:
+        """The student of an experiment or of a checkpoint."""
+        if run in self.active_checkpoints:
+            return StudentSettings(name=self.active_checkpoints[run].student)
+        experiment = dict(self._named_experiments())[run]
+        if experiment.baseline == "teachers":
+            return self.teachers.as_student
+        return experiment.student or self.student
+
+    def recipe(self, experiment: str) -> Train:
+        """The training recipe of an experiment: the common one with its own keys laid on top."""
+        own = dict(self._named_experiments())[experiment].train
+        if own is None:
+            return self.train
+        if own.get("nodes", self.train.nodes) != self.train.nodes:
+            raise ConfigurationError(
+                f"Configuration key `experiments.{experiment}.train.nodes` is {own['nodes']}, but train.nodes is "
+                f"{self.train.nodes}; the machines of a training job are the same for all experiments."
+            )
+        return validate(Train, self.train.model_dump() | own, at=f"experiments.{experiment}.train")
+
+    @property
+    def active_experiments(self) -> dict[str, Experiment]:
+        """The experiments that are trained: those that are not null, nor baselines."""
+        return {name: experiment for name, experiment in self._named_experiments() if experiment.baseline is None}
+
+    @property
+    def baselines(self) -> dict[str, Experiment]:
+        """The experiments that are scored without training."""
+        return {name: experiment for name, experiment in self._named_experiments() if experiment.baseline is not None}
+
+    def _named_experiments(self) -> Iterator[tuple[str, Experiment]]:
+        return ((name, experiment) for name, experiment in self.experiments.items() if experiment is not None)
+
+    def run(self, experiment: str, seed: int) -> RunConfiguration:
+        """What one training run depends on, and nothing else."""
+        chosen = dict(self._named_experiments())[experiment]
+        return RunConfiguration(
+            dataset=self.dataset.name,
+            experiment=experiment,
+            seed=seed,
+            student=self.student_of(experiment),
+            losses=chosen.losses,
+            teachers=self.teachers if chosen.needs_teachers else None,
+            train=self.recipe(experiment),
+            stream=self.stream,
+        )
+
+
+def load(mapping: Mapping[str, Any]) -> Configuration:
+    """Validate the merged YAML mapping. Raises ConfigurationError, one line a problem, each naming its key.
+
+    A null in `dataset` takes back what another file said: overlays are merged, and formats differ in their keys.
+    """
+    if isinstance(dataset := mapping.get("dataset"), Mapping):
+        mapping = {**mapping, "dataset": {key: value for key, value in dataset.items() if value is not None}}
+    return validate(Configuration, mapping)
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`overlay` on `base`, mappings merged key by key, everything else replaced: what --configfile does."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def command_line_values(value: Any) -> Any:
+    """Values of `--config KEY=VALUE`, which Snakemake hands over as text, as a YAML file would have given them."""
+    if isinstance(value, Mapping):
+        return {key: command_line_values(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [command_line_values(member) for member in value]
+    return yaml.safe_load(value) if isinstance(value, str) else value
+
+
+def check_files(configuration: Configuration) -> None:
+    """Raise ConfigurationError with a line for each file or folder that the configuration names but is not there.
+
+    A model name counts as a folder when it starts with `.`, `/` or `~`; hub names cannot be checked here.
+    """
+    named: list[tuple[str, str]] = []
+    dataset = configuration.dataset
+    named += [(f"dataset.{key}", path) for key, path in [*dataset.files.items(), *dataset.folders.items()]]
+    for name, checkpoint in configuration.active_checkpoints.items():
+        named.append((f"checkpoints.{name}.file", checkpoint.file))
+        named.append((f"checkpoints.{name}.student", checkpoint.student))
+    unicom = configuration.teachers.image.unicom
+    if unicom is not None and unicom.weights is not None:
+        named.append(("teachers.image.unicom.weights", unicom.weights))
+    named += [
+        ("teachers.image.name", configuration.teachers.image.name),
+        ("teachers.text.name", configuration.teachers.text.name),
+    ]
+    students = [("student", configuration.student)] + [
+        (f"experiments.{name}.student", experiment.student)
+        for name, experiment in configuration.active_experiments.items()
+        if experiment.student is not None
+    ]
+    for key, student in students:
+        if student.name is not None:
+            named.append((f"{key}.name", student.name))
+        if student.towers is not None:
+            named.append((f"{key}.towers.image.name", student.towers.image.name))
+            named.append((f"{key}.towers.text.name", student.towers.text.name))
+    missing = [
+        f"Configuration key `{key}` names {path}, which does not exist (looked from {Path.cwd()})."
+        for key, path in named
+        if (key.startswith("dataset.") or key.endswith((".weights", ".file")) or path.startswith((".", "/", "~")))
+        and not Path(path).expanduser().exists()
+    ]
+    if missing:
+        raise ConfigurationError("\n".join(missing))

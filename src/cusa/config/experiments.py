@@ -1,0 +1,69 @@
+"""The sections `experiments` and `checkpoints`, and what one run depends on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cusa.config.losses import LossConfiguration
+from cusa.config.models import StudentSettings, Teachers
+from cusa.config.section import Section
+from cusa.config.shards import Stream
+from cusa.config.training import Train
+
+
+class Experiment(LossConfiguration):
+    """One row of the table of experiments."""
+
+    baseline: Literal["zero_shot", "teachers"] | None = Field(
+        default=None,
+        description="Scored without training: `zero_shot` is the student as it is loaded, without heads; `teachers` "
+        "are the two teachers themselves, on the benchmarks within one modality. null trains.",
+    )
+
+    student: StudentSettings | None = Field(
+        default=None, description="A student of its own; null takes the common one."
+    )
+    train: dict[str, Any] | None = Field(
+        default=None, description="Keys of `train` that differ for this experiment; null takes the common recipe."
+    )
+
+    @model_validator(mode="after")
+    def _trained_or_baseline(self) -> Self:
+        has_loss = any(getattr(self, name) is not None for name in LossConfiguration.model_fields)
+        if self.baseline is None and not has_loss:
+            raise ValueError(
+                "every loss is off; give at least one of contrastive, cross_softlabel, uni_softlabel ({} is enough), "
+                "or a baseline"
+            )
+        if self.baseline is not None and (has_loss or self.train is not None):
+            raise ValueError(f"baseline {self.baseline} is not trained; leave out its losses and `train`")
+        if self.baseline == "teachers" and self.student is not None:
+            raise ValueError("baseline teachers has the teachers for a student; leave out `student`")
+        return self
+
+    @property
+    def losses(self) -> LossConfiguration:
+        """The losses alone, without the student and the recipe."""
+        return LossConfiguration(**{name: getattr(self, name) for name in LossConfiguration.model_fields})
+
+
+class Checkpoint(Section):
+    """A checkpoint that the authors of the paper published, scored beside the experiments."""
+
+    file: str = Field(description="checkpoint_best.pth.")
+    student: str = Field(description="Name or folder of the CLIP that it was fine-tuned from, for its tokeniser.")
+
+
+class RunConfiguration(Section):
+    """The configuration of one training run, as run.json records it."""
+
+    dataset: str
+    experiment: str
+    seed: int
+    student: StudentSettings
+    losses: LossConfiguration
+    teachers: Teachers | None
+    train: Train
+    stream: Stream | None = None

@@ -1,0 +1,119 @@
+"""The losses of an experiment; the defaults are the published ones."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from cusa.config.section import NotNegative, Positive, Section
+
+
+class TemperatureRange(Section):
+    """One temperature: where it starts and where it is clamped before every forward pass."""
+
+    start: Positive
+    min: Positive
+    max: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TemperatureRange:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is greater than max {self.max}")
+        return self
+
+
+class Temperature(TemperatureRange):
+    """The temperature of the contrastive loss."""
+
+    start: Positive = 0.05
+    min: Positive = 0.01
+    max: Positive = 0.10
+    learned: bool = Field(default=True, description="false blocks it: it is clamped but gets no gradient.")
+
+
+class TemperaturePair(Section):
+    """An image and a text temperature."""
+
+    image: TemperatureRange
+    text: TemperatureRange
+    tied: bool = Field(default=False, description="One parameter for both: means of the starts and bounds.")
+    learned: bool = Field(default=True, description="false blocks both: clamped but without gradient.")
+
+
+def _pair(start: float, low: float, high: float, *, tied: bool, learned: bool) -> TemperaturePair:
+    one = TemperatureRange(start=start, min=low, max=high)
+    return TemperaturePair(image=one, text=one, tied=tied, learned=learned)
+
+
+Reduction = Annotated[
+    Literal["mean", "sum"],
+    Field(description="`mean` averages over all B*B entries (published), `sum` sums rows and averages them."),
+]
+
+
+SoftLoss = Annotated[
+    Literal["kl", "contrastive"],
+    Field(description="`kl`, or `contrastive`: cross-entropy with soft targets, reduced as `reduction`."),
+]
+
+
+class Contrastive(Section):
+    """Image-text contrastive loss; captions of one image share their positives."""
+
+    rate: NotNegative = 1.0
+    reduction: Reduction = "mean"
+    temperature: Temperature = Temperature()
+
+
+class CrossSoftLabel(Section):
+    """CSA: the teachers' similarities as soft labels across modalities."""
+
+    rate: NotNegative = Field(default=0.10, description="The paper's alpha.")
+    loss: SoftLoss = "kl"
+    reduction: Reduction = "mean"
+    mode: Literal["each", "add", "dot"] = Field(
+        default="each",
+        description="`each`: image teacher for image-to-text, text teacher for text-to-image; `add`: their mean; "
+        "`dot`: their geometric mean. `add` and `dot` always tie the temperatures.",
+    )
+    temperature: TemperaturePair = _pair(0.45, 0.10, 0.99, tied=True, learned=True)
+    teacher_temperature: TemperaturePair = _pair(1.00, 0.10, 1.00, tied=True, learned=False)
+
+
+class UniSoftLabel(Section):
+    """USA: the teachers' similarities as soft labels within each modality."""
+
+    rate: NotNegative = Field(default=0.50, description="The paper's beta.")
+    loss: SoftLoss = "kl"
+    reduction: Reduction = "mean"
+    temperature: TemperaturePair | Literal["cross"] = Field(
+        default=_pair(0.45, 0.10, 1.00, tied=False, learned=True), description="`cross` shares CSA's."
+    )
+    teacher_temperature: TemperaturePair | Literal["cross"] = Field(
+        default=_pair(1.00, 0.10, 1.00, tied=True, learned=False), description="`cross` shares CSA's."
+    )
+
+
+class LossConfiguration(Section):
+    """Which losses are on (null is off) and their settings; the defaults are the published ones."""
+
+    contrastive: Contrastive | None = None
+    cross_softlabel: CrossSoftLabel | None = None
+    uni_softlabel: UniSoftLabel | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> LossConfiguration:
+        if self.uni_softlabel is not None and self.cross_softlabel is None:
+            for key in ("temperature", "teacher_temperature"):
+                if getattr(self.uni_softlabel, key) == "cross":
+                    raise ValueError(
+                        f"uni_softlabel.{key} is `cross`, but cross_softlabel is off, so there is nothing to share; "
+                        "give uni_softlabel its own temperatures"
+                    )
+        return self
+
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether any soft label, and so any teacher feature, is used."""
+        return self.cross_softlabel is not None or self.uni_softlabel is not None

@@ -1,0 +1,190 @@
+"""The sections `teachers`, `student` and `extraction`."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from cusa.config.section import Count, Section
+
+
+def folder_name(model_name: str) -> str:
+    """A model's name as a folder's: `/` as `--`; a path's last part with a digest, so that two never collide."""
+    if model_name.startswith((".", "/", "~")):
+        path = Path(model_name).expanduser().absolute()
+        return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    return model_name.replace("/", "--").replace("@", "-")
+
+
+UNICOM = "unicom"
+UnicomModel = Literal["ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"]
+
+
+class UnicomSettings(Section):
+    """Which Unicom network, for the image model named `unicom`."""
+
+    model: UnicomModel = Field(default="ViT-B/32", description="One of the four released sizes.")
+    weights: str | None = Field(
+        default=None,
+        description="State dict on disk, whose sizes are read off its tensors; null fetches the released file once and "
+        "checks its sha256.",
+    )
+    features: Literal["tokens", "embedding"] = Field(
+        default="tokens",
+        description="`tokens`: the final-norm patch tokens, flattened, as published (37,632 numbers for ViT-B/32); "
+        "`embedding`: what the network's head makes of them.",
+    )
+
+    @property
+    def identity(self) -> str:
+        """What meta.json calls it."""
+        return f"{UNICOM}/{self.model}/{self.features}"
+
+
+class ImageModel(Section):
+    """A frozen image model: the image teacher or a frozen image tower."""
+
+    name: str = Field(
+        min_length=1,
+        description="`efficientnet-lite0` (packaged), `unicom`, a folder, a Hugging Face name, or `timm/NAME`.",
+    )
+    unicom: UnicomSettings | None = Field(default=None, description="Which Unicom, where `name` is `unicom`.")
+    image_size: Count | None = Field(
+        default=None, description="Input side in pixels; null takes what the model was trained with."
+    )
+    batch_size: Count = Field(default=64, description="Images a forward pass during extraction.")
+    dtype: Literal["float16", "float32"] = Field(default="float16", description="Type of the stored features.")
+    precision: Literal["fp32", "fp16", "bf16"] = Field(
+        default="fp32",
+        description="Arithmetic of the extraction; Unicom's attention and norms stay fp32.",
+    )
+
+    @model_validator(mode="after")
+    def _unicom_by_name(self) -> ImageModel:
+        if self.unicom is not None and self.name != UNICOM:
+            raise ValueError(
+                f"`unicom` is given but `name` is {self.name}; set name: unicom, or unicom: null for another model"
+            )
+        if self.name == UNICOM and self.image_size is not None:
+            raise ValueError("image_size is given, but Unicom's input size is fixed by its weights; set it to null")
+        return self
+
+    @property
+    def unicom_settings(self) -> UnicomSettings:
+        """The Unicom network meant by `name: unicom`."""
+        return self.unicom or UnicomSettings()
+
+    @property
+    def identity(self) -> str:
+        """What meta.json calls the model whose features these are."""
+        return self.unicom_settings.identity if self.name == UNICOM else self.name
+
+    @property
+    def folder(self) -> str:
+        """Folder of its features; another input size has another folder."""
+        return folder_name(self.identity) + (f"-{self.image_size}px" if self.image_size else "")
+
+
+class TextModel(Section):
+    """A frozen sentence model: the text teacher or a frozen text tower."""
+
+    name: str = Field(
+        min_length=1,
+        description="`all-MiniLM-L6-v2` (packaged), or any sentence-transformers name or folder.",
+    )
+    batch_size: Count = Field(default=128, description="Captions a forward pass during extraction.")
+    dtype: Literal["float16", "float32"] = Field(default="float16", description="Type of the stored features.")
+
+    @property
+    def identity(self) -> str:
+        """What meta.json calls the model whose features these are."""
+        return self.name
+
+    @property
+    def folder(self) -> str:
+        """Folder of its features."""
+        return folder_name(self.name)
+
+
+class Teachers(Section):
+    """The two uni-modal teachers."""
+
+    image: ImageModel
+    text: TextModel
+
+    @property
+    def as_student(self) -> StudentSettings:
+        """The teachers as a pair of frozen towers without projections, to be scored within each modality."""
+        image = ImageTower(**self.image.model_dump(), trainable=False)
+        text = TextTower(**self.text.model_dump(), trainable=False)
+        return StudentSettings(towers=Towers(image=image, text=text, dimension=None))
+
+
+class ImageTower(ImageModel):
+    """The image side of a pair of towers."""
+
+    trainable: bool = Field(
+        default=True, description="false runs the tower once and caches its features, like a teacher's."
+    )
+    dtype: Literal["float16", "float32"] = Field(
+        default="float32", description="Type of the cached features of a frozen tower."
+    )
+
+
+class TextTower(TextModel):
+    """The text side of a pair of towers."""
+
+    trainable: bool = Field(
+        default=True, description="false runs the tower once and caches its features, like a teacher's."
+    )
+    dtype: Literal["float16", "float32"] = Field(
+        default="float32", description="Type of the cached features of a frozen tower."
+    )
+
+
+class Towers(Section):
+    """A vision model, a sentence model, and a linear projection from each into one space."""
+
+    image: ImageTower
+    text: TextTower
+    dimension: Count | None = Field(
+        default=256,
+        description="Dimensions of the space both towers are projected to; null projects none (and trains nothing).",
+    )
+
+
+class StudentSettings(Section):
+    """What is trained: a Hugging Face dual encoder by name or folder, or a pair of towers."""
+
+    name: str | None = Field(
+        default=None, description="Hugging Face name or folder of a dual encoder (CLIP, SigLIP, ...)."
+    )
+    towers: Towers | None = Field(default=None, description="A pair of towers instead of a dual encoder.")
+    max_tokens: Count = Field(default=77, description="Captions are truncated to this many tokens.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> StudentSettings:
+        if (self.name is None) == (self.towers is None):
+            found = "neither" if self.name is None else "both"
+            raise ValueError(
+                f"found {found} of `name` (a dual encoder) and `towers` (a pair of towers), expected exactly one; "
+                "an overlay that switches from one to the other sets the other to null"
+            )
+        return self
+
+
+class Extraction(Section):
+    """How image features are computed; it changes nothing about what they are."""
+
+    parts: Count = Field(
+        default=1,
+        description="Jobs that the train split is divided into, so that several GPUs share it and a crash costs one "
+        "part. Parts are whole shards where there are enough of them.",
+    )
+    join: bool = Field(
+        default=True,
+        description="Copy the parts into one file and remove them; false keeps them and only lists them.",
+    )

@@ -1,0 +1,1 @@
+"""The summary of all scores, and the page for people."""

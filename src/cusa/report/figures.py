@@ -1,0 +1,102 @@
+"""Curves of training as SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+# Drawn with this colour, which no one would choose; in the page it becomes the text's own, light or dark.
+INK = "#010203"
+
+
+# Okabe and Ito's palette, told apart by colour-blind readers, on light and on dark ground.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+FIGURES = ("validation", "losses", "temperatures")
+
+
+def read_histories(runs: Mapping[str, Sequence[str | Path]]) -> dict[str, Any]:
+    """The first seed's history of each experiment that was trained here: imported runs have none."""
+    histories = {name: pq.read_table(Path(paths[0]) / "history.parquet").to_pylist() for name, paths in runs.items()}
+    return {name: rows for name, rows in histories.items() if any(row["kind"] == "step" for row in rows)}
+
+
+def draw_history(runs: Mapping[str, Sequence[str | Path]], kind: str, columns: Mapping[str, str]) -> str:
+    """Small multiples: one panel a column, one line an experiment."""
+    figure, panels = _panels(len(columns))
+    for (column, title), axes in zip(columns.items(), panels, strict=True):
+        for colour, (name, history) in zip(_cycle(), read_histories(runs).items(), strict=False):
+            rows = [row for row in history if row["kind"] == kind and row.get(column) is not None]
+            if kind == "step" and not any(row[column] for row in rows):
+                continue
+            axes.plot([_when(row, history) for row in rows], [row[column] for row in rows], color=colour, label=name)
+        axes.set_title(title, color=INK, fontsize=10)
+        axes.set_xlabel("epoch", color=INK, fontsize=9)
+    lines = {line.get_label(): line for axes in panels for line in axes.lines}
+    figure.legend(
+        lines.values(), lines.keys(), loc="outside lower center", ncols=6, frameon=False, fontsize=9, labelcolor=INK
+    )
+    return _svg(figure)
+
+
+def draw_temperatures(runs: Mapping[str, Sequence[str | Path]]) -> str:
+    """One panel an experiment, one line a temperature, over the epochs."""
+    histories = read_histories(runs)
+    figure, panels = _panels(len(histories), height=3.2)
+    # Where nothing was trained here, the one panel stays empty.
+    for (name, history), axes in zip(histories.items(), panels, strict=False):
+        rows = [row for row in history if row["kind"] == "step"]
+        names = [key for key in rows[0] if key.startswith("temperature_") and rows[0][key] is not None]
+        for colour, key in zip(_cycle(), names, strict=False):
+            label = key.removeprefix("temperature_").replace("_", " ")
+            axes.plot([_when(row, history) for row in rows], [row[key] for row in rows], color=colour, label=label)
+        axes.set_title(name, color=INK, fontsize=10)
+        axes.set_xlabel("epoch", color=INK, fontsize=9)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False, fontsize=8, labelcolor=INK)
+    return _svg(figure)
+
+
+def _when(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> float:
+    """Time in epochs: a step row lies inside its epoch, an epoch row at its end."""
+    steps = max(entry["step"] for entry in history)
+    return float(row["epoch"]) + (row["step"] / steps if row["kind"] == "step" else 1.0)
+
+
+def _panels(count: int, height: float = 2.8) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    count = max(count, 1)  # where nothing was trained here, an empty panel
+    figure = Figure(figsize=(3.6 * count, height), layout=ConstrainedLayoutEngine(w_pad=0.12))
+    figure.patch.set_alpha(0)
+    panels = list(np.atleast_1d(figure.subplots(1, count)))
+    for axes in panels:
+        axes.patch.set_alpha(0)
+        axes.tick_params(colors=INK, labelsize=8)
+        axes.grid(alpha=0.2, color=INK)
+        for side, spine in axes.spines.items():
+            spine.set_color(INK)
+            spine.set_visible(side in ("left", "bottom"))
+    return figure, panels
+
+
+def _cycle() -> list[str]:
+    return list(COLOURS) * 4
+
+
+def _svg(figure: Any) -> str:
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cusa"}):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return buffer.getvalue()
+
+
+def inline_svg(svg: str) -> str:
+    """An SVG file as an element of a page, in the colour of the page's text."""
+    return svg[svg.index("<svg") :].replace(INK, "currentColor")

@@ -1,0 +1,153 @@
+"""Queries and what each model finds for them, as pictures side by side."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from cusa.annotations.tables import CAPTIONS, IMAGES, SplitTables, read_table, split_rows
+from cusa.common.images import open_rgb
+from cusa.config.report import Gallery
+from cusa.layout import DatasetFolder
+from cusa.runs.record import RunFolder
+from cusa.shards.reading import ShardReader
+
+THUMBNAIL = 112
+GALLERY_SEED = 0
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One picture found: its thumbnail and whether it is a right answer (None where the data cannot say)."""
+
+    thumbnail: str
+    title: str
+    right: bool | None
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text or picture query and what each model found."""
+
+    text: str
+    thumbnail: str | None
+    found: dict[str, list[Hit]]
+
+
+def text_queries(folder: DatasetFolder, models: Mapping[str, RunFolder], gallery: Gallery) -> list[Query]:
+    """Captions of distinct test images, drawn with a fixed seed, not chosen."""
+    if not models:
+        return []
+    tables = SplitTables.open(folder, "test", captions=["caption"])
+    texts, image_of = tables.captions["caption"].to_pylist(), tables.image_of_caption
+    order = np.random.default_rng(GALLERY_SEED).permutation(len(texts))
+    _, first = np.unique(image_of[order], return_index=True)
+    chosen = order[np.sort(first)][: gallery.text_queries]
+    found = {
+        name: _nearest(
+            run.embeddings("test", "text_cross", len(texts))[chosen],
+            run.embeddings("test", "image_cross", len(tables.image_rows)),
+            gallery.top,
+        )
+        for name, run in models.items()
+    }
+    pictures = _Pictures(folder, "test")
+    return [
+        Query(
+            text=texts[caption],
+            thumbnail=None,
+            found={
+                name: [pictures.hit(int(image), bool(image == image_of[caption])) for image in ranking[number]]
+                for name, ranking in found.items()
+            },
+        )
+        for number, caption in enumerate(chosen)
+    ]
+
+
+def image_queries(folder: DatasetFolder, models: Mapping[str, RunFolder], gallery: Gallery) -> list[Query]:
+    """Pictures of distinct labels, drawn with a fixed seed; the test split where the data has no labelled images."""
+    if not models:
+        return []
+    images = read_table(folder.annotations, IMAGES, ["split", "label"])
+    labelled = all((run.folder / "embeddings/variants").is_dir() for run in models.values())
+    split = "variants" if labelled else "test"
+    rows = split_rows(images, split)
+    labels = images["label"].to_numpy(zero_copy_only=False)[rows]
+    order = np.random.default_rng(GALLERY_SEED).permutation(len(rows))
+    groups = labels.astype(str) if labelled else np.arange(len(rows))
+    _, first = np.unique(groups[order], return_index=True)
+    chosen = order[np.sort(first)][: gallery.image_queries]
+    found = {}
+    for name, run in models.items():
+        embeddings = run.embeddings(split, "image_uni", len(rows))
+        nearest = _nearest(embeddings[chosen], embeddings, gallery.top + 1)
+        found[name] = [ranking[ranking != query][: gallery.top] for query, ranking in zip(chosen, nearest, strict=True)]
+    pictures = _Pictures(folder, split)
+    return [
+        Query(
+            text=pictures.title(int(query)),
+            thumbnail=pictures.thumbnail(int(query)),
+            found={
+                name: [
+                    pictures.hit(int(image), bool(labels[image] == labels[query]) if labelled else None)
+                    for image in rankings[number]
+                ]
+                for name, rankings in found.items()
+            },
+        )
+        for number, query in enumerate(chosen)
+    ]
+
+
+class _Pictures:
+    """Thumbnails and titles of a split's images."""
+
+    def __init__(self, folder: DatasetFolder, split: str) -> None:
+        self.reader = ShardReader(folder.shards(split))
+        images = read_table(folder.annotations, IMAGES, ["image_id", "split", "label"])
+        captions = read_table(folder.annotations, CAPTIONS, ["caption", "image"])
+        rows = split_rows(images, split)
+        labels = images["label"].to_pylist()
+        first_caption: dict[int, str] = {}
+        of_label: dict[str, str] = {}
+        for image, caption in zip(captions["image"].to_pylist(), captions["caption"].to_pylist(), strict=True):
+            first_caption.setdefault(image, caption)
+            if labels[image] is not None:
+                of_label.setdefault(labels[image], caption)
+        # A labelled picture without a caption is called what its label is called.
+        self.titles = [
+            first_caption.get(row) or of_label.get(labels[row]) or labels[row] or images["image_id"][row].as_py()
+            for row in rows.tolist()
+        ]
+        self.thumbnail = cache(self._thumbnail)
+
+    def title(self, position: int) -> str:
+        title: str = self.titles[position]
+        return title
+
+    def hit(self, position: int, right: bool | None) -> Hit:
+        return Hit(self.thumbnail(position), self.title(position), right)
+
+    def _thumbnail(self, position: int) -> str:
+        image = open_rgb(self.reader.encoded(position))
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", quality=80)
+        return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _nearest(queries: np.ndarray, gallery: np.ndarray, top: int) -> np.ndarray:
+    """Positions of the `top` most similar gallery rows by cosine, best first."""
+    import faiss
+
+    queries, gallery = np.array(queries, dtype=np.float32), np.array(gallery, dtype=np.float32)
+    faiss.normalize_L2(queries)
+    faiss.normalize_L2(gallery)
+    found: np.ndarray = faiss.knn(queries, gallery, min(top, len(gallery)), faiss.METRIC_INNER_PRODUCT)[1]
+    return found

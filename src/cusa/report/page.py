@@ -1,0 +1,96 @@
+"""The report for people: one self-contained HTML page with the tables, the curves and a gallery side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from cusa import __version__
+from cusa.annotations.tables import CAPTIONS, IMAGES, PROBLEMS, read_table, split_rows
+from cusa.common.files import read_json, whole_file
+from cusa.config.report import Gallery
+from cusa.layout import DatasetFolder
+from cusa.report.figures import INK, draw_history, draw_temperatures, inline_svg, read_histories
+from cusa.report.gallery import image_queries, text_queries
+from cusa.report.tables import DIFFERENCES, benchmark_tables, skipped_sentence
+from cusa.runs.record import RunFolder, RunRecord
+
+
+def render(
+    folder: DatasetFolder,
+    summary: str | Path,
+    runs: Mapping[str, Sequence[str | Path]],
+    gallery: Gallery,
+    output: str | Path,
+    figures: str | Path,
+) -> None:
+    """Write the HTML page and the figures (SVG).
+
+    `runs` gives the run folders of each experiment, one a seed. The gallery shows the first seed of the experiments
+    it names that were trained.
+    """
+    import jinja2
+
+    table = pq.read_table(summary)
+    rows = table.to_pylist()
+    left_out: dict[str, str] = json.loads((table.schema.metadata or {}).get(b"left_out", b"{}"))
+    drawings = {
+        "validation": draw_history(
+            runs,
+            "epoch",
+            {"r_mean": "mean recall, %", "t2i_r10": "text-to-image R@10, %", "i2t_r10": "image-to-text R@10, %"},
+        ),
+        "losses": draw_history(
+            runs, "step", {"loss_contrastive": "contrastive", "loss_cross": "CSA", "loss_uni": "USA"}
+        ),
+        "temperatures": draw_temperatures(runs),
+    }
+    Path(figures).mkdir(parents=True, exist_ok=True)
+    for name, drawing in drawings.items():
+        with whole_file(Path(figures) / f"{name}.svg") as temporary:
+            temporary.write_text(drawing.replace(INK, "#444444"), encoding="utf-8")
+    shown = {name: RunFolder(Path(runs[name][0])) for name in gallery.experiments if name in runs}
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cusa.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    images = read_table(folder.annotations, IMAGES, ["split"])
+    captions = read_table(folder.annotations, CAPTIONS, ["split"])
+    page = environment.get_template("page.html.jinja").render(
+        dataset=rows[0]["dataset"] if rows else folder.root.name,
+        tables=benchmark_tables(rows, left_out),
+        differences=DIFFERENCES,
+        left_out=left_out,
+        figures={name: inline_svg(drawing) for name, drawing in drawings.items()},
+        text_queries=text_queries(folder, shown, gallery),
+        image_queries=image_queries(folder, shown, gallery),
+        models=list(shown),
+        trained=bool(read_histories(runs)),
+        top=gallery.top,
+        runs=[_run_row(name, Path(path)) for name, paths in runs.items() for path in paths],
+        splits=[
+            (split, len(split_rows(images, split)), len(split_rows(captions, split)))
+            for split in dict.fromkeys(images["split"].to_pylist())
+        ],
+        skipped=skipped_sentence(read_json(folder.annotations / PROBLEMS)["skipped"]),
+        version=__version__,
+        written=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+    )
+    with whole_file(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _run_row(experiment: str, path: Path) -> dict[str, Any]:
+    record = RunRecord.read(path)
+    return {
+        "experiment": experiment,
+        "seed": record.configuration.seed,
+        "epoch": f"{record.selected_epoch + 1} of {record.epochs}",
+        "why": record.selected_because,
+        "minutes": record.seconds / 60,
+        "device": f"{record.processes} x {record.device}",
+    }

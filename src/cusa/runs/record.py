@@ -1,0 +1,140 @@
+"""A run folder: best.safetensors, run.json and history.parquet, written once and read by everything after.
+
+Nothing here needs torch, so a benchmark's job starts in about a second.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cusa.common.files import read_json, whole_file, write_json
+from cusa.config.experiments import RunConfiguration
+from cusa.errors import DataError
+
+WEIGHTS = "best.safetensors"
+RUN = "run.json"
+HISTORY = "history.parquet"
+SCHEMA = 1
+# What training keeps beside the three, see training/state.py.
+STATE_FOLDER = "state"
+STATE_FILE = "last.pt"
+FINISHED = "finished"
+
+
+class ImportedFile(BaseModel):
+    """The file that a run was imported from."""
+
+    model_config = ConfigDict(frozen=True)
+    file: str
+    sha256: str
+
+
+class RunRecord(BaseModel):
+    """The content of run.json: what a run was made from, how, and which epoch's weights it has.
+
+    Keys that only a trained or only an imported run has are None in the others, and are left out of the file. Keys of
+    later releases are ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, protected_namespaces=())
+
+    schema_version: int = Field(default=SCHEMA, alias="schema")
+    configuration: RunConfiguration
+    selected_epoch: int = Field(description="Counted from 0; -1 where nothing was trained.")
+    selected_because: str
+    selection_metrics: dict[str, float] | None = None
+    imported_from: ImportedFile | None = None
+    temperatures: dict[str, float] | None = None
+    epochs: int = Field(description="Epochs that were trained.")
+    training_pairs: int | None = None
+    data: dict[str, str] | None = Field(default=None, description="SHA-256 of everything that was read, by what it is.")
+    processes: int
+    device: str
+    seconds: float
+    finished: str | None = Field(default=None, description="UTC, ISO 8601.")
+    weights_sha256: str
+    versions: dict[str, str]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> RunRecord:
+        """Read the run.json of a run folder. Raises DataError when it is not there, or is no such record."""
+        path = Path(folder) / RUN
+        if not path.is_file():
+            raise DataError(f"{path} does not exist; run `snakemake models` first.")
+        try:
+            return cls.model_validate(read_json(path))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path} is not valid JSON ({error}); train the run again.") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            raise DataError(
+                f"{path} is not the record of a run: key `{key}`: {first['msg'].lower()}. It was written by another "
+                "program or release; train the run again."
+            ) from None
+
+    def write(self, folder: str | Path) -> None:
+        """Write the run.json of a run folder, whole or not at all."""
+        content = self.model_dump(mode="json", by_alias=True)
+        write_json(Path(folder) / RUN, {key: value for key, value in content.items() if value is not None})
+
+    def head_used(self, family: str) -> str:
+        """`cross head` or `uni head`; or that features before the heads are used, where no such head was trained."""
+        losses = self.configuration.losses
+        has_cross = losses.contrastive is not None or losses.cross_softlabel is not None
+        trained = has_cross if family == "cross" else losses.uni_softlabel is not None
+        return f"{family} head" if trained else f"features before the heads (no {family} head was trained)"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder as benchmarks see it: its record and its embeddings."""
+
+    folder: Path
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """The content of run.json."""
+        return RunRecord.read(self.folder)
+
+    def embeddings(self, data: str, name: str, rows: int) -> np.ndarray:
+        """The array `{data}/{name}.npy`, [rows, D]. Raises DataError when it is missing or of another length."""
+        path = self.folder / "embeddings" / data / f"{name}.npy"
+        if not path.is_file():
+            raise DataError(f"{path} does not exist; run `snakemake scores` to have it made.")
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        if len(array) != rows:
+            raise DataError(
+                f"{path} has {len(array)} rows, but the data has {rows}; delete {path.parent} and run "
+                "`snakemake scores` again."
+            )
+        return array
+
+    def head_used(self, family: str) -> str:
+        """Which head the embeddings of a family (`cross` or `uni`) come from; see RunRecord.head_used."""
+        return self.record.head_used(family)
+
+
+def drop_finished(run: str | Path) -> None:
+    """Remove the state of a training that has finished; called when its outputs have been taken note of."""
+    folder = Path(run) / STATE_FOLDER
+    if (folder / FINISHED).is_dir() and not (folder / STATE_FILE).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_history(path: str | Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with differing keys as one table; absent values are null."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary)

@@ -1,0 +1,52 @@
+"""The weights of a run: best.safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cusa.common.files import whole_file
+from cusa.config.experiments import RunConfiguration
+from cusa.errors import DataError
+from cusa.runs.record import RUN, WEIGHTS, RunRecord
+from cusa.student.backbones import FrozenDimensions
+from cusa.student.student import Student, build_student
+
+STUDENT_PREFIX = "student."
+
+
+def save_weights(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a state dict as safetensors, whole or not at all."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with whole_file(path) as temporary:
+        save_file(plain, temporary, metadata)
+
+
+def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
+    """The trained student of a run folder, in eval mode on the CPU, and the configuration it was trained with."""
+    configuration = RunRecord.read(folder).configuration
+    path = Path(folder) / WEIGHTS
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; run `snakemake models` first.") from None
+    except SafetensorError as error:
+        raise DataError(f"{path} is not a complete safetensors file ({error}); train the run again.") from None
+    weights = {
+        name.removeprefix(STUDENT_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(STUDENT_PREFIX)
+    }
+    projections = {
+        modality: weights.get(f"backbone.{modality}_projection.weight", torch.empty(0, 0)).shape[1]
+        for modality in ("image", "text")
+    }
+    student = build_student(configuration.student, configuration.losses, FrozenDimensions(**projections))
+    try:
+        student.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} does not fit the student that {folder}/{RUN} describes: {reason[:400]}") from None
+    return student.eval(), configuration

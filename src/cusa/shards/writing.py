@@ -1,0 +1,187 @@
+"""WebDataset tars with an index beside them: written once, readable by plain `webdataset`, and by row at random.
+
+A sample is {key}.jpg (or png, webp) with {key}.json holding its captions and row numbers. index.parquet gives the
+byte range of every image inside its tar, so that training reads exactly the rows it wants with one pread each.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, split_rows
+from cusa.common.files import sha256_of_file, whole_folder, write_json
+from cusa.common.images import open_rgb, resize_shorter_side
+from cusa.common.progress import progress
+from cusa.config.shards import Shards
+from cusa.errors import DataError
+from cusa.shards.reading import EXTENSION_OF, INDEX, STATISTICS
+
+PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+
+
+def write_split(annotations: str | Path, split: str, folder: str | Path, settings: Shards, threads: int = 1) -> None:
+    """Write the shards and index.parquet of one split into `folder`, which appears whole or not at all.
+
+    Images are decoded, turned upright and into RGB, shrunk to `settings.shorter_side` and encoded once; with
+    `shorter_side` None the file's own bytes are stored. Raises DataError listing every image that fails.
+    """
+    images = read_table(annotations, IMAGES)
+    captions = read_table(annotations, CAPTIONS)
+    rows = split_rows(images, split)
+    if not len(rows):
+        raise DataError(
+            f"{annotations}/{IMAGES} has no image of the split `{split}`; where that is a benchmark's, switch the "
+            "benchmark off with null."
+        )
+    captions_of = _captions_by_image(captions)
+    paths = images.column("image_path").take(pa.array(rows)).to_pylist()
+    image_ids = images.column("image_id").take(pa.array(rows)).to_pylist()
+
+    failed: list[str] = []
+    index: list[dict[str, Any]] = []
+    statistics: dict[str, dict[str, Any]] = {}
+    with whole_folder(folder) as temporary:
+        encoded = _encode_all(paths, settings, threads)
+        samples = progress(zip(rows, paths, image_ids, encoded, strict=True), len(rows), "images", f"{split} shards")
+        for number in range(-(-len(rows) // settings.samples_per_shard)):
+            tar = temporary / f"shard-{number:06d}.tar"
+            placed = _write_shard(tar, islice(samples, settings.samples_per_shard), captions_of, failed)
+            index += placed
+            statistics[tar.name] = {
+                "samples": len(placed),
+                "bytes": tar.stat().st_size,
+                "sha256": sha256_of_file(tar),
+            }
+        if failed:
+            shown = "\n    ".join(failed[:10])
+            raise DataError(
+                f"{len(failed)} images of {split} could not be decoded; replace them, or add unreadable_image to "
+                f"dataset.skip and set dataset.check_images: decode:\n    {shown}"
+            )
+        pq.write_table(_index_table(index), temporary / INDEX)
+        write_json(temporary / STATISTICS, {"split": split, "samples": len(index), "shards": statistics})
+
+
+def _captions_by_image(captions: pa.Table) -> dict[int, tuple[list[int], list[str]]]:
+    grouped: dict[int, tuple[list[int], list[str]]] = {}
+    columns = (captions["image"].to_pylist(), captions["caption"].to_pylist())
+    for row, (image, caption) in enumerate(zip(*columns, strict=True)):
+        rows, texts = grouped.setdefault(image, ([], []))
+        rows.append(row)
+        texts.append(caption)
+    return grouped
+
+
+def _encode_all(paths: list[str], settings: Shards, threads: int) -> Iterator[_Encoded | DataError]:
+    """Encode in order with at most a few images a thread in memory; Pillow lets go of the interpreter lock."""
+
+    def encode(path: str) -> _Encoded | DataError:
+        try:
+            return _Encoded(path, settings)
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for start in range(0, len(paths), 64 * threads):
+            yield from pool.map(encode, paths[start : start + 64 * threads])
+
+
+class _Encoded:
+    def __init__(self, path: str, settings: Shards) -> None:
+        self.written = settings.shorter_side is not None
+        image = open_rgb(path)
+        if settings.shorter_side is None:
+            self.content = Path(path).read_bytes()
+            self.extension = _extension(self.content)
+        else:
+            image = resize_shorter_side(image, settings.shorter_side)
+            buffer = io.BytesIO()
+            image.save(buffer, PILLOW_FORMAT[settings.image_format], quality=settings.quality)
+            self.content = buffer.getvalue()
+            self.extension = settings.image_format
+        self.width, self.height = image.size
+
+
+def bytes_per_image(paths: Sequence[str], settings: Shards) -> float:
+    """The mean size of some images as shards would hold them; those that cannot be decoded do not count."""
+    encoded = [image for image in _encode_all(list(paths), settings, threads=2) if isinstance(image, _Encoded)]
+    return sum(len(image.content) for image in encoded) / max(1, len(encoded))
+
+
+def _extension(content: bytes) -> str:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        return EXTENSION_OF.get(image.format or "", "img")
+
+
+def _write_shard(
+    tar: Path,
+    samples: Iterator[tuple[int, str, str, _Encoded | DataError]],
+    captions_of: dict[int, tuple[list[int], list[str]]],
+    failed: list[str],
+) -> list[dict[str, Any]]:
+    placed: list[dict[str, Any]] = []
+    with tarfile.open(tar, "w", format=tarfile.USTAR_FORMAT) as writer:
+        for row, path, image_id, encoded in samples:
+            if isinstance(encoded, DataError):
+                failed.append(f"{image_id}: {path}: {encoded}")
+                continue
+            key = f"{row:09d}"
+            caption_rows, texts = captions_of.get(int(row), ([], []))
+            about = {"image_id": image_id, "row": int(row), "captions": texts, "caption_rows": caption_rows}
+            _add_member(writer, f"{key}.{encoded.extension}", encoded.content)
+            _add_member(writer, f"{key}.json", json.dumps(about, ensure_ascii=False).encode("utf-8"))
+            placed.append(
+                {
+                    "key": key,
+                    "shard": int(tar.stem.removeprefix("shard-")),
+                    "extension": encoded.extension,
+                    "width": encoded.width,
+                    "height": encoded.height,
+                    "row": int(row),
+                    "caption_rows": caption_rows,
+                    "written": encoded.written,
+                }
+            )
+    with tarfile.open(tar) as written:
+        members = {member.name: member for member in written}
+    for sample in placed:
+        member = members[f"{sample['key']}.{sample['extension']}"]
+        sample["offset"], sample["size"] = member.offset_data, member.size
+    return placed
+
+
+def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """No times, no owner: the same data gives the same bytes."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def _index_table(index: list[dict[str, Any]]) -> pa.Table:
+    schema = pa.schema(
+        [
+            ("key", pa.string()),
+            ("shard", pa.int32()),
+            ("offset", pa.int64()),
+            ("size", pa.int64()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("extension", pa.string()),
+            ("row", pa.int64()),
+            ("caption_rows", pa.list_(pa.int64())),
+            ("written", pa.bool_()),
+        ]
+    )
+    return pa.Table.from_pylist(index, schema=schema)

@@ -1,0 +1,1 @@
+"""The model that is trained: a backbone and the four heads of the paper."""

@@ -1,0 +1,52 @@
+"""The optimiser and the learning rate of each step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from cusa.config.training import Train
+from cusa.training.step import TrainingTask
+
+
+def learning_rate(settings: Train, epoch: int, step: int, steps_per_epoch: int) -> float:
+    """The rate of an optimiser step, from `lr` to `min_lr` by a cosine.
+
+    `epoch`: lr_e = min_lr + (lr - min_lr) / 2 * (1 + cos(pi * e / E)), as published. `step`: the same over
+    optimiser steps, after a linear warm-up of `warmup_steps` steps.
+    """
+    if settings.schedule == "epoch":
+        done = epoch / settings.epochs
+    else:
+        number, total = epoch * steps_per_epoch + step, settings.epochs * steps_per_epoch
+        if number < settings.warmup_steps:
+            return settings.lr * (number + 1) / settings.warmup_steps
+        done = (number - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+    return settings.min_lr + (settings.lr - settings.min_lr) / 2 * (1 + math.cos(math.pi * done))
+
+
+def build_optimiser(task: TrainingTask, settings: Train) -> torch.optim.AdamW:
+    """AdamW with the published groups: no decay on biases and other 1-d parameters, decay on all else.
+
+    Scalars (the temperatures) are decayed too, as published. Each group has a `scale`: what its rate is
+    multiplied by, so that pre-trained towers can have their own peak rate.
+    """
+    pretrained = task.student.backbone.pretrained_parameters()
+    tower_scale = 1.0 if settings.tower_lr is None else settings.tower_lr / settings.lr
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in task.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((parameter in pretrained, parameter.ndim != 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": settings.weight_decay if decayed else 0.0,
+                "scale": tower_scale if from_tower else 1.0,
+            }
+            for (from_tower, decayed), parameters in groups.items()
+        ],
+        lr=settings.lr,
+    )

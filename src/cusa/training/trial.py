@@ -1,0 +1,30 @@
+"""One step on made-up data, to see whether a batch fits the device."""
+
+from __future__ import annotations
+
+import torch
+
+from cusa.annotations.captions import MAX_WORDS
+from cusa.config.experiments import RunConfiguration
+from cusa.losses import CUSALoss
+from cusa.student.student import build_student
+from cusa.teachers.encoders import pad_tokens
+from cusa.training.batches import TrainingBatch
+from cusa.training.distributed import Group
+from cusa.training.optimisation import build_optimiser
+from cusa.training.step import TrainingTask, add_gradients
+
+
+def trial_step(configuration: RunConfiguration, device: torch.device) -> None:
+    """One whole step of a dual encoder on a full batch of made-up pairs: does it fit the device?"""
+    settings = configuration.train
+    student = build_student(configuration.student, configuration.losses)
+    task = TrainingTask(student, CUSALoss(configuration.losses), settings, Group(device=device)).to(device).train()
+    transform, size = student.backbone.image_transform, settings.batch_size
+    assert transform is not None
+    tokens, pad = student.backbone.tokenise(["word " * MAX_WORDS] * size)
+    teacher = torch.rand(size, 8) if configuration.losses.needs_teachers else None
+    images = torch.randint(0, 255, (size, 3, transform.crop, transform.crop), dtype=torch.uint8)
+    batch = TrainingBatch(images, pad_tokens(tokens, pad), teacher, teacher, torch.arange(size)).to(device)
+    add_gradients(task, task, batch, True, lambda losses: None)
+    build_optimiser(task, settings).step()

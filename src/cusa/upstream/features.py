@@ -1,0 +1,86 @@
+"""Published image features: reading, importing and exporting them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from cusa import __version__
+from cusa.annotations.tables import IMAGES, read_table, split_rows
+from cusa.common.files import sha256_of_file, whole_file
+from cusa.config.models import ImageModel
+from cusa.errors import DataError
+from cusa.layout import DatasetFolder
+from cusa.teachers.store import FeatureStore, write_features
+from cusa.upstream.unpickling import read_feature_dict
+
+
+def load_features(path: str | Path) -> tuple[list[str], np.ndarray]:
+    """A published `*_unicom.npy` -> (image ids in the file's order, array [n, d] of the file's own type).
+
+    The file is a pickled dict {image id: array of shape [1, d]}. It is read by an unpickler that can build nothing but
+    such a dict: a file that names anything else to be called is refused with DataError before that is called.
+    """
+    rows: list[np.ndarray] = []
+    places = read_feature_dict(path, rows.append)
+    if not places:
+        raise DataError(f"{path} holds no features.")
+    return list(places), np.concatenate([rows[place] for place in places.values()])
+
+
+def import_features(path: str | Path, folder: DatasetFolder, split: str, model: ImageModel) -> None:
+    """Turn a published `*_unicom.npy` into the feature store of one split, in row order.
+
+    Memory holds one row at a time: rows are spooled to a temporary file in the file's order and copied into ours.
+    Raises DataError listing images of the split that the file lacks; ids that the split lacks are left out.
+    """
+    images = read_table(folder.annotations, IMAGES, ["image_id", "split"])
+    wanted = images["image_id"].take(pa.array(split_rows(images, split))).to_pylist()
+    output = folder.features("image", model.folder, split)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output.parent) as spool:
+        first: list[np.ndarray] = []
+
+        def write(row: np.ndarray) -> None:
+            if not first:
+                first.append(row)
+            if row.shape != first[0].shape or row.dtype != first[0].dtype:
+                raise DataError(
+                    f"{path} holds features of {first[0].dtype} {first[0].shape} and of {row.dtype} {row.shape}; "
+                    "expected one shape and type."
+                )
+            spool.write(np.ascontiguousarray(row).data)
+
+        place = read_feature_dict(path, write)
+        spool.flush()
+        if missing := [image_id for image_id in wanted if image_id not in place]:
+            raise DataError(
+                f"{path} has no features for {len(missing)} of the {len(wanted)} images of {split}, for instance "
+                f"{', '.join(missing[:5])}; it belongs to another split or data set."
+            )
+        dimension = first[0].shape[1]
+        spooled = np.memmap(spool, dtype=first[0].dtype, mode="r").reshape(-1, dimension)
+        places = np.array([place[image_id] for image_id in wanted])
+        step = max(1, (32 << 20) // (4 * dimension))
+        parts = (spooled[places[start : start + step]] for start in range(0, len(places), step))
+        meta = {
+            "model": model.identity,
+            "weights_sha256": "unknown",
+            "imported_from": {"file": Path(path).name, "sha256": sha256_of_file(path)},
+            "transform": "as published",
+            "versions": {"cusa": __version__, "numpy": np.__version__},
+        }
+        write_features(output, len(places), dimension, model.dtype, parts, meta)
+
+
+def export_features(folder: DatasetFolder, split: str, model: ImageModel, path: str | Path) -> None:
+    """Write a feature store as the published code reads it: a pickled dict {image id: float32 array [1, d]}."""
+    images = read_table(folder.annotations, IMAGES, ["image_id", "split"])
+    ids = images["image_id"].take(pa.array(split_rows(images, split))).to_pylist()
+    store = FeatureStore(folder.features("image", model.folder, split), len(ids), model.identity)
+    content = {image_id: store[np.array([row])] for row, image_id in enumerate(ids)}
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.array(content, dtype=object), allow_pickle=True)

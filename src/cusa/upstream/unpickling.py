@@ -1,0 +1,112 @@
+"""A reader of pickled features that can build nothing but arrays of floats."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cusa.common.files import DAMAGED
+from cusa.errors import DataError
+
+LARGEST_KEPT = 4096  # bytes of one object that a pickle may refer back to
+
+
+class _PickledArray:
+    """Stands in for numpy's array while unpickling: takes the state and hands a row of features on."""
+
+    def __init__(self, sink: _Sink) -> None:
+        self.sink = sink
+        self.number = -1
+        self.members: list[Any] | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, _, content = state
+        if isinstance(content, list):  # the array of one object around the dict
+            self.members = content
+            return
+        if not isinstance(dtype, np.dtype) or dtype.kind != "f" or shape not in ((1, shape[-1]), (shape[-1],)):
+            raise pickle.UnpicklingError(f"an array of {dtype} and shape {shape}; expected floats of shape (1, d)")
+        if isinstance(content, str):  # how old protocols write bytes
+            content = content.encode("latin1")
+        self.number = self.sink(np.frombuffer(content, dtype).reshape(1, -1))
+
+
+class _Sink:
+    """Hands rows on and numbers them."""
+
+    def __init__(self, write: Callable[[np.ndarray], object]) -> None:
+        self.write, self.count = write, 0
+
+    def __call__(self, row: np.ndarray) -> int:
+        self.write(row)
+        self.count += 1
+        return self.count - 1
+
+
+class _Memo(dict[int, Any]):
+    """What a pickle may refer back to. Rows are never referred to, so neither their bytes nor their state is kept."""
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        parts = value if isinstance(value, tuple) else (value,)
+        too_large = any(isinstance(part, bytes | str) and len(part) > LARGEST_KEPT for part in parts)
+        super().__setitem__(key, None if too_large else value)
+
+
+# The unpickler written in Python, because its memo can be replaced; C's keeps every row until the end.
+class _FeatureUnpickler(pickle._Unpickler):
+    """Builds arrays, their types and plain containers, and nothing else."""
+
+    def __init__(self, file: BinaryIO, sink: _Sink) -> None:
+        super().__init__(file)
+        self.memo = _Memo()
+        self.allowed: dict[tuple[str, str], Any] = {
+            ("numpy", "dtype"): np.dtype,
+            ("numpy", "ndarray"): _PickledArray,
+            ("_codecs", "encode"): _latin1,
+        }
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            self.allowed[module, "_reconstruct"] = lambda *_: _PickledArray(sink)
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Only what an array of floats needs."""
+        try:
+            return self.allowed[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}, which no features need and which could do harm"
+            ) from None
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"bytes encoded as {encoding}; expected latin1")
+    return text.encode("latin1")
+
+
+def read_feature_dict(path: str | Path, write: Callable[[np.ndarray], object]) -> dict[str, int]:
+    """Each id's place among the rows, which go to `write`, [1, d] each, as soon as they are read."""
+    sink = _Sink(write)
+    try:
+        with Path(path).open("rb") as file:
+            major, _ = np.lib.format.read_magic(file)
+            read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read_header(file)
+            if shape != () or not dtype.hasobject:
+                raise DataError(f"{path} holds {dtype} of shape {shape}; expected one pickled dict {{image id: row}}.")
+            array = _FeatureUnpickler(file, sink).load()
+            (content,) = array.members
+            return {image_id: row.number for image_id, row in content.items() if _is_pair(image_id, row)}
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist.") from None
+    except DAMAGED as error:
+        raise DataError(f"{path} is not a published file of features ({error}); nothing in it was executed.") from None
+
+
+def _is_pair(image_id: object, row: object) -> bool:
+    if not isinstance(image_id, str) or not isinstance(row, _PickledArray) or row.number < 0:
+        raise pickle.UnpicklingError(f"an entry {image_id!r} that is no image id with a row of features")
+    return True

@@ -1,0 +1,97 @@
+"""The embedded default's source."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from cusa.annotations.sources.openmoji import Emoji, OpenMojiSource, base_emoji
+from cusa.config.dataset import OpenMojiDataset
+from cusa.errors import ConfigurationError
+
+
+def source(tmp_path, **settings) -> OpenMojiSource:
+    return OpenMojiSource(OpenMojiDataset(name="e", format="openmoji", **settings), tmp_path)
+
+
+def test_all_emoji_with_a_picture_are_found(tmp_path):
+    emoji = source(tmp_path).emoji
+    assert len(emoji) == 1918  # 1,711 named exactly like their picture, 207 but for the variation selector
+    assert len({one.image_id for one in emoji}) == len(emoji)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("🏃", "🏃🏽‍♀️"), ("👩‍🚒", "👨🏿‍🚒"), ("🧑‍🚒", "👩‍🚒"), ("👨‍🦰", "👩"), ("🏃‍➡️", "🏃‍♂️"), ("👍", "👍🏻")],
+)
+def test_variants_share_a_base(one, other):
+    assert base_emoji(one) == base_emoji(other)
+
+
+def test_different_emoji_do_not_share_a_base():
+    assert base_emoji("🐶") != base_emoji("🐱")
+    assert base_emoji("🇫🇷") != base_emoji("🇩🇪")
+    assert base_emoji("🏽") != ()  # a skin tone alone is still an emoji
+
+
+def test_no_base_is_in_two_splits(tmp_path):
+    splits = source(tmp_path).splits
+    bases = {split: {base_emoji(one.characters) for one in members} for split, members in splits.items()}
+    assert not bases["train"] & bases["val"]
+    assert not bases["train"] & bases["test"]
+    assert not bases["val"] & bases["test"]
+    assert len(splits["test"]) >= 300
+    assert len(splits["val"]) >= 150
+
+
+def test_the_split_depends_on_its_seed_alone(tmp_path):
+    ids = [[one.image_id for one in source(tmp_path, split_seed=seed).splits["test"]] for seed in (0, 0, 1)]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_labelled_variants_belong_to_held_out_emoji(tmp_path):
+    emoji = source(tmp_path)
+    held_out = {one.image_id for one in emoji.splits["test"]}
+    counts = Counter(one.image_id for one, _ in emoji.variants)
+    assert set(counts) <= held_out
+    assert min(counts.values()) >= 6  # itself and five skin tones
+
+
+def test_captions_are_the_name_and_the_other_keywords(tmp_path):
+    emoji = Emoji("x", tmp_path / "X.svg", "waving hand", ("hand", "wave", "waving hand"))
+    assert emoji.captions == ["waving hand", "hand, wave"]
+    assert Emoji("x", tmp_path / "X.svg", "knot", ()).captions == ["knot"]
+
+
+def test_records_of_one_group(tmp_path):
+    emoji = source(tmp_path / "pics", groups=["food_drink"], test_images=20, val_images=10, picture_size=32)
+    records = list(emoji.records())
+    assert {record.split for record in records} == {"train", "val", "test"}
+    with Image.open(records[0].image_path) as picture:
+        assert picture.size == (32, 32)
+        assert picture.convert("RGBA").getextrema()[3] == (255, 255)
+
+
+def test_positives_list_every_emoji_of_a_keyword(tmp_path):
+    emoji = source(tmp_path, groups=["animals_nature"], test_images=60, val_images=10)
+    pairs = list(emoji.extended_positives())
+    members = {one.image_id: one for one in emoji.splits["test"]}
+    assert any(count > 3 for count in Counter(caption for caption, _ in pairs).values())
+    for caption, image_id in pairs:
+        assert caption in members[image_id].keywords or caption == members[image_id].name
+
+
+def test_sentence_pairs_are_half_without_overlap(tmp_path):
+    pairs = list(source(tmp_path, groups=["animals_nature"], test_images=60, val_images=10).sentence_pairs())
+    assert all(0 <= pair.score <= 1 for pair in pairs)
+    alike = sum(pair.score > 0 for pair in pairs)
+    assert alike * 2 == len(pairs)
+
+
+def test_unknown_groups_and_too_large_splits_are_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"dataset.groups has unknown \['fod'\]"):
+        source(tmp_path, groups=["fod"]).emoji  # noqa: B018
+    with pytest.raises(ConfigurationError, match="leave none of the"):
+        source(tmp_path, groups=["component"]).splits  # noqa: B018

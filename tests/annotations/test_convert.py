@@ -1,0 +1,142 @@
+"""From records to tables, and the report of everything that is wrong with a data set."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cusa.annotations.convert import convert
+from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, split_rows
+from cusa.common.files import read_json
+from cusa.config.dataset import PublishedDataset
+from cusa.errors import DataError
+
+
+@pytest.fixture
+def copy(shapes: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(shapes, tmp_path / "data"))
+
+
+def dataset(folder: Path, **settings) -> PublishedDataset:
+    files = {split: str(folder / f"{split}.json") for split in ("train", "val", "test")}
+    return PublishedDataset(name="shapes", format="published", annotations=files, **settings)
+
+
+def edit(folder: Path, split: str, change) -> None:
+    path = folder / f"{split}.json"
+    rows = json.loads(path.read_text())
+    change(rows)
+    path.write_text(json.dumps(rows))
+
+
+def test_tables_are_in_split_order_and_point_to_each_other(shapes, tmp_path):
+    convert(dataset(shapes), tmp_path, tmp_path / "images", threads=2)
+    images, captions = read_table(tmp_path, IMAGES), read_table(tmp_path, CAPTIONS)
+    assert images["split"].to_pylist() == ["train"] * 32 + ["val"] * 8 + ["test"] * 8
+    assert split_rows(captions, "val").tolist() == list(range(64, 80))
+    for caption in captions.to_pylist():
+        name = images["image_id"][caption["image"]].as_py()
+        assert set(caption["cleaned"].split()) >= set(name.removesuffix(".jpg").split("_"))
+    assert captions["cleaned"][0].as_py() == captions["caption"][0].as_py().lower().rstrip(".")
+
+
+def test_the_json_is_the_published_format_and_goes_in_again_unchanged(shapes, tmp_path):
+    convert(dataset(shapes), tmp_path / "one", tmp_path / "images")
+    rows = json.loads((tmp_path / "one/train.json").read_text())
+    assert set(rows[0]) == {"image_path", "caption", "image_id"}
+    assert len(rows) == 64
+    convert(dataset(tmp_path / "one"), tmp_path / "two", tmp_path / "images")
+    for name in ("train.json", "val.json", "test.json", IMAGES, CAPTIONS):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_every_problem_is_reported_at_once_with_examples(copy, tmp_path):
+    def spoil(rows):
+        rows[0]["caption"] = "?!"
+        rows[2]["image_path"] = "./pics/none.jpg"
+        rows[3]["image_path"] = "./pics/none.jpg"
+        rows[5]["image_path"] = "./pics/other.jpg"
+        rows.append({"image_path": "./pics/x.jpg", "caption": "a"})
+        rows.append("what")
+        rows.append({"image_path": 3, "caption": "a", "image_id": "x"})
+
+    edit(copy, "train", spoil)
+    leak = json.loads((copy / "train.json").read_text())[10]
+    edit(copy, "test", lambda rows: rows.append(leak))
+    names = [row["image_id"] for row in json.loads((copy / "val.json").read_text())]
+    (copy / "pics" / names[0]).write_bytes(b"")
+    (copy / "pics" / names[2]).write_bytes((copy / "pics" / names[2]).read_bytes()[:-150])
+    with pytest.raises(DataError) as caught:
+        convert(dataset(copy), tmp_path / "out", tmp_path / "images")
+    message = str(caught.value)
+    for sentence in (
+        "3 rows that are not records: correct them (or add malformed_row to dataset.skip).",
+        "has no `image_id` (its keys: image_path, caption)",
+        "is a str, expected an object",
+        "has a int for `image_path`, expected text",
+        "1 captions without a word after clean-up",
+        "1 image ids that name two different files",
+        "images in more than one split, which lets the test set leak",
+        "1 image files that do not exist",
+        "2 image files that cannot be decoded",
+        "the file has zero bytes",
+        "truncated",
+    ):
+        assert sentence in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_may_be_skipped_is_skipped_and_counted(copy, tmp_path):
+    edit(copy, "train", lambda rows: rows[0].update(caption="..."))
+    name = json.loads((copy / "val.json").read_text())[0]["image_id"]
+    (copy / "pics" / name).unlink()
+    with pytest.raises(DataError, match="1 image files that do not exist"):
+        convert(dataset(copy, skip=["empty_caption"]), tmp_path / "out", tmp_path / "images")
+    convert(dataset(copy, skip=["empty_caption", "missing_image"]), tmp_path / "out", tmp_path / "images")
+    problems = read_json(tmp_path / "out/problems.json")
+    assert problems["skipped"] == {"empty_caption": 1, "missing_image": 1}
+    assert name in problems["examples"]["missing_image"][0]
+    assert read_table(tmp_path / "out", IMAGES).num_rows == 47
+    assert read_table(tmp_path / "out", CAPTIONS).num_rows == 96 - 1 - 2
+
+
+def test_leaks_cannot_be_skipped(copy, tmp_path):
+    leak = json.loads((copy / "train.json").read_text())[0] | {"image_id": "renamed"}
+    edit(copy, "test", lambda rows: rows.append(leak))
+    everything = ["missing_image", "unreadable_image", "empty_caption", "malformed_row"]
+    with pytest.raises(DataError, match="in more than one split"):
+        convert(dataset(copy, skip=everything), tmp_path / "out", tmp_path / "images")
+
+
+def test_many_examples_are_cut_but_counted(copy, tmp_path):
+    edit(copy, "train", lambda rows: [row.update(caption="") for row in rows[:9]])
+    with pytest.raises(DataError, match="9 captions without a word(?s:.*)and 4 more"):
+        convert(dataset(copy), tmp_path / "out", tmp_path / "images")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[{", "is not valid JSON"),
+        ('{"a": 1}', "holds a JSON object; expected a list"),
+        ("[]", "splits without a usable"),
+    ],
+)
+def test_damaged_json(copy, tmp_path, content, says):
+    (copy / "val.json").write_text(content)
+    with pytest.raises(DataError, match=says):
+        convert(dataset(copy), tmp_path / "out", tmp_path / "images")
+
+
+def test_image_root_overrides_the_folder_of_the_json(copy, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (copy / "pics").rename(tmp_path / "elsewhere/pics")
+    convert(dataset(copy, image_root=str(tmp_path / "elsewhere")), tmp_path / "out", tmp_path / "images")
+
+
+def test_asking_before_converting(tmp_path):
+    with pytest.raises(DataError, match="run `snakemake annotations` first"):
+        read_table(tmp_path, IMAGES)

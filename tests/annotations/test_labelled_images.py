@@ -1,0 +1,118 @@
+"""Each archive in the layout it unpacks to, and damaged."""
+
+from __future__ import annotations
+
+import archives
+import pyarrow.parquet as pq
+import pytest
+
+from cusa.annotations.benchmark_data import convert_labelled_images
+from cusa.annotations.labelled_images import labelled_images
+from cusa.errors import DataError
+
+
+def found(name, place):
+    images = labelled_images(name, place)
+    assert all(image.path.is_file() for image in images)
+    return [(image.path.name, image.label, image.role) for image in images]
+
+
+def test_cub_tests_the_last_hundred_classes(tmp_path):
+    images = found("cub", archives.cub(tmp_path))
+    assert [label for _, label, _ in images] == ["101", "101", "200", "200"]
+    assert images[0][0] == "White_Pelican_0001_18.jpg"
+
+
+def test_cars_tests_the_last_98_classes(tmp_path):
+    images = found("cars", archives.cars(tmp_path))
+    assert images == [("000002.jpg", "99", None), ("000003.jpg", "99", None), ("000004.jpg", "196", None)]
+
+
+def test_sop_reads_ebay_test(tmp_path):
+    images = found("sop", archives.sop(tmp_path))
+    assert images == [("111_0.JPG", "11319", None), ("111_1.JPG", "11320", None), ("222_0.JPG", "11320", None)]
+
+
+def test_inshop_has_queries_and_a_gallery(tmp_path):
+    images = found("inshop", archives.inshop(tmp_path))
+    assert [role for _, _, role in images] == ["query", "gallery", "gallery", "query", "gallery"]
+    assert images[0][:2] == ("01_1_front.jpg", "id_00000001")
+
+
+def test_inshop_in_the_flat_layout(tmp_path):
+    root = archives.inshop(tmp_path)
+    (root / "Eval/list_eval_partition.txt").rename(root / "list_eval_partition.txt")
+    (root / "Eval").rmdir()
+    (root / "Img/img").rename(root / "img")
+    assert len(found("inshop", root)) == 5
+
+
+def test_inaturalist_takes_the_folder_as_the_class(tmp_path):
+    images = found("inaturalist", archives.inaturalist(tmp_path))
+    assert [label for _, label, _ in images] == ["2267", "2267", "3000"]
+
+
+def test_one_s_own_folder_and_csv(tmp_path):
+    for number, name in enumerate(("cats/a.png", "cats/b.webp", "dogs/deep/c.jpg", "dogs/notes.txt")):
+        archives.picture(tmp_path / "pets" / name, number) if not name.endswith("txt") else (
+            tmp_path / "pets" / name
+        ).write_text("no image")
+    assert [(name, label) for name, label, _ in found("pets", tmp_path / "pets")] == [
+        ("a.png", "cats"), ("b.webp", "cats"), ("c.jpg", "dogs"),
+    ]  # fmt: skip
+    table = tmp_path / "pets.csv"
+    table.write_text("image,label\npets/cats/a.png,tabby\npets/cats/b.webp,tabby\n")
+    assert found("pets", table) == [("a.png", "tabby", None), ("b.webp", "tabby", None)]
+
+
+def test_tables_keep_the_roles(tmp_path):
+    convert_labelled_images("inshop", archives.inshop(tmp_path), tmp_path / "tables")
+    table = pq.read_table(tmp_path / "tables/images.parquet").to_pydict()
+    assert table["role"][:2] == ["query", "gallery"]
+    assert set(table["split"]) == {"test"}
+    convert_labelled_images("cub", archives.cub(tmp_path), tmp_path / "cub-tables")
+    assert pq.read_table(tmp_path / "cub-tables/images.parquet")["role"].null_count == 4
+
+
+def damage(archive, name, text):
+    def made(folder):
+        root = archive(folder)
+        (root / name).write_text(text)
+        return root
+
+    return made
+
+
+def without(archive, name):
+    def made(folder):
+        root = archive(folder)
+        (root / name).unlink()
+        return root
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "sentence"),
+    [
+        ("cub", without(archives.cub, "images.txt"), r"images.txt does not exist; `cusa datasets` shows the layout"),
+        ("cub", damage(archives.cub, "image_class_labels.txt", "9 101\n"), "has the image 9, which images.txt does"),
+        ("cub", damage(archives.cub, "images.txt", "1 a b\n"), r"images.txt, line 1: 3 columns, expected 2: '1 a b'"),
+        ("cub", damage(archives.cub, "image_class_labels.txt", "1 1\n"), "lists no test image; expected images.txt"),
+        ("cub", damage(archives.cub, "image_class_labels.txt", "1 crow\n"), "has the class `crow`, expected a number"),
+        ("cars", damage(archives.cars, "cars_annos.mat", "no MATLAB file"), "is not the annotation file of Cars-196"),
+        ("sop", without(archives.sop, "chair_final/111_1.JPG"), "lists 3 test images, but 1 of them do not exist"),
+        ("inshop", damage(archives.inshop, "Eval/list_eval_partition.txt", "1\nh\nimg/x.jpg id_1 probe\n"),
+         "has the status `probe`, expected train, query or gallery"),
+        ("inaturalist", without(archives.inaturalist, "Inat_dataset_splits/Inaturalist_test_set1.txt"), "not exist"),
+    ],
+)  # fmt: skip
+def test_damaged_archives_are_sentences(tmp_path, name, make, sentence):
+    with pytest.raises(DataError, match=sentence):
+        labelled_images(name, make(tmp_path))
+
+
+def test_a_csv_without_the_columns(tmp_path):
+    (tmp_path / "mine.csv").write_text("file,class\nx.jpg,1\n")
+    with pytest.raises(DataError, match="has the columns file, class, but not image, label"):
+        labelled_images("mine", tmp_path / "mine.csv")

@@ -1,0 +1,42 @@
+"""`cusa datasets`: what is known, what is there, and its counts."""
+
+from __future__ import annotations
+
+import archives
+import yaml
+
+from cusa import cli
+from cusa.commands.benchmark_data import look
+from cusa.config.benchmarks import Benchmarks
+from cusa.config.section import validate
+
+
+def test_everything_known_is_listed_and_counted(tmp_path):
+    (tmp_path / "mine.tsv").write_text("first\tsecond\tscore\na\tb\t1\nc\td\t2\n")
+    named = {
+        "image_retrieval": {"cub": str(archives.cub(tmp_path)), "sop": str(tmp_path / "no")},
+        "sts": {"senteval": str(archives.senteval(tmp_path)), "sentence_pairs": {"mine": str(tmp_path / "mine.tsv")}},
+    }
+    found = {data.key.removeprefix("benchmarks."): data for data in look(validate(Benchmarks, named))}
+    cub = found["image_retrieval.cub"]
+    assert cub.found == "4 images, 2 classes; known: 5,924 images, 100 classes"
+    assert cub.sound is False
+    assert found["image_retrieval.sop"].sound is False
+    assert "does not exist" in found["image_retrieval.sop"].found
+    assert found["image_retrieval.cars"].sound is None
+    assert found["image_retrieval.inaturalist"].found == "not named; 136,093 images, 2,452 classes are known"
+    assert found["sts.senteval"].found.startswith("sts12 24, sts13 14")
+    assert found["sts.sentence_pairs.mine"].found == "2 pairs"
+    assert found["sts.sentence_pairs.mine"].sound
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"benchmarks": {"image_retrieval": {"cub": "CUB_200_2011"}}}))
+    monkeypatch.setattr("sys.argv", ["cusa", "datasets", "mine.yaml"])
+    cli.main()
+    printed = capsys.readouterr().out
+    assert "MEND  CUB-200-2011 (benchmarks.image_retrieval.cub)" in printed
+    assert "layout:  images.txt, image_class_labels.txt, images/" in printed
+    assert "CUB_200_2011" in printed
+    assert "-     Stanford Online Products" in printed

@@ -1,0 +1,94 @@
+"""What is found before hours are spent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from cusa.commands.check import check, require_sound
+from cusa.config.configuration import load
+from cusa.errors import ConfigurationError
+from cusa.training.trial import trial_step
+
+
+def found(mapping, **options) -> dict[str, tuple[str, bool]]:
+    return {finding.what: (finding.found, finding.sound) for finding in check(mapping, **options)}
+
+
+def test_a_sound_configuration(tiny_configuration, tiny_clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    findings = found(tiny_configuration)
+    assert all(sound for _, sound in findings.values())
+    assert findings["split train"][0] == "32 images, 64 captions"
+    assert findings["images looked at"][0] == "48 of 48"
+    assert "24 numbers a row" in findings["image teacher"][0]
+    assert "20 numbers a row" in findings["text teacher"][0]
+    assert findings["student"][0].startswith(str(tiny_clip))
+    assert "train.gpus is 0" in findings["device"][0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_problems_of_the_data_are_findings(tiny_configuration, shapes, tmp_path):
+    data = Path(shutil.copytree(shapes, tmp_path / "data"))
+    rows = json.loads((data / "train.json").read_text())
+    rows[0]["caption"] = "?"
+    (data / "train.json").write_text(json.dumps(rows))
+    (data / "pics" / rows[4]["image_id"]).unlink()
+    files = {split: str(data / f"{split}.json") for split in ("train", "val", "test")}
+    dataset = {**tiny_configuration["dataset"], "annotations": files}
+    findings = found({**tiny_configuration, "dataset": dataset})
+    text, sound = findings["missing image"]
+    assert not sound
+    assert text.startswith("1 image files that do not exist")
+    assert "add missing_image to dataset.skip" in text
+    assert rows[4]["image_id"] in text
+    assert not findings["empty caption"][1]
+    dataset["skip"] = ["missing_image", "empty_caption"]
+    findings = found({**tiny_configuration, "dataset": dataset})
+    assert findings["missing image"][0].startswith("1 skipped, as dataset.skip says")
+    assert findings["missing image"][1]
+
+
+def test_images_are_sampled_unless_all_are_asked_for(tiny_configuration, monkeypatch):
+    monkeypatch.setattr("cusa.commands.check.SAMPLED_IMAGES", 10)
+    assert found(tiny_configuration)["images looked at"][0] == "10 of 48"
+    assert found(tiny_configuration, every_image=True)["images looked at"][0] == "48 of 48"
+
+
+def test_models_that_cannot_be_had_are_findings(tiny_configuration, tmp_path):
+    (tmp_path / "empty").mkdir()
+    mapping = {**tiny_configuration, "student": {"name": str(tmp_path / "empty"), "towers": None}}
+    mapping["teachers"] = {**tiny_configuration["teachers"], "text": {"name": str(tmp_path / "empty")}}
+    findings = found(mapping)
+    assert not findings["student"][1]
+    assert not findings["text teacher"][1]
+    assert "could not be loaded" in findings["student"][0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU: its absence is NOT tested")
+def test_gpus_that_are_not_there(tiny_configuration):
+    mapping = {**tiny_configuration, "train": {**tiny_configuration["train"], "gpus": 2}}
+    findings = list(check(mapping))
+    assert findings[-1].found == "train.gpus asks for 2, PyTorch sees 0; set train.gpus to what there is"
+    with pytest.raises(ConfigurationError, match="1 things have to be mended before a run: GPUs"):
+        require_sound(findings)
+
+
+def test_a_disk_that_is_too_small(tiny_configuration, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    text, sound = found(tiny_configuration)["disk"]
+    assert not sound
+    assert "0.00 GB free in" in text
+
+
+@pytest.mark.parametrize("experiment", ["contrastive", "cusa"])
+def test_the_trial_step_is_a_whole_step(tiny_configuration, experiment, monkeypatch):
+    taken = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *a, **k: (taken.append(1), step(self, *a, **k))[1])
+    trial_step(load(tiny_configuration).run(experiment, 23), torch.device("cpu"))
+    assert taken == [1]

@@ -1,0 +1,98 @@
+"""Whole or not at all, and sentences for the failures of disks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import mounted_tmpfs
+
+from cusa.common.files import require_writable, whole_file, whole_folder, write_json
+from cusa.common.program import run
+from cusa.errors import DataError
+from cusa.teachers.store import write_features
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path):
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f/old").touch()
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "f") as temporary:
+        (temporary / "new").touch()
+        raise RuntimeError
+    assert [path.name for path in tmp_path.rglob("*")] == ["f", "old"]
+    with whole_folder(tmp_path / "f") as temporary:
+        (temporary / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["f", "new"]
+
+
+def test_nan_is_not_json(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission is denied")],
+)
+def test_disks_fail_in_sentences(code, says):
+    def main():
+        raise OSError(code, os.strerror(code), "results/x")
+
+    with pytest.raises(SystemExit, match=f"Error: results/x: .*{says}"):
+        run(main)
+
+
+def test_bugs_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 / 0)
+
+
+def test_a_read_only_folder_is_named_before_anything_is_written(tmp_path):
+    require_writable(tmp_path / "results/data")
+    with (
+        mounted_tmpfs(tmp_path / "results", "ro") as results,
+        pytest.raises(DataError, match=rf"^{results} cannot be written .* run from another directory"),
+    ):
+        require_writable(results / "data")
+
+
+def test_features_that_will_not_fit_are_refused_before_they_are_computed(tmp_path):
+    def parts():
+        raise AssertionError("computed")
+        yield
+
+    with (
+        mounted_tmpfs(tmp_path / "small", "size=1m") as small,
+        pytest.raises(DataError, match=r"features.npy needs 0.03 GB, but \S+/small has 0.00 GB free; free some space"),
+    ):
+        write_features(small / "f", 100_000, 64, "float32", parts(), {})
+
+
+def test_a_really_full_disk(tmp_path):
+    """A file system of one megabyte."""
+    with mounted_tmpfs(tmp_path / "small", "size=1m") as small:
+        code = (
+            "import sys; from pathlib import Path; from cusa.command import run; from cusa.files import whole_file\n"
+            "def main():\n"
+            "    with whole_file(sys.argv[1]) as temporary:\n"
+            "        temporary.write_bytes(bytes(10_000_000))\n"
+            "run(main)"
+        )
+        arguments = [sys.executable, "-c", code, str(small / "f")]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "the disk is full" in done.stderr
+        assert not list(small.iterdir())

@@ -1,0 +1,234 @@
+"""What the configuration accepts, and the sentence for everything it does not."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cusa.config.configuration import Configuration, check_files, command_line_values, load
+from cusa.config.models import folder_name
+from cusa.config.section import Section
+from cusa.errors import ConfigurationError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def mapping() -> dict:
+    return yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def changed(mapping: dict, key: str, value: object) -> dict:
+    """A copy with `a.b.c` set."""
+    mapping = copy.deepcopy(mapping)
+    place = mapping
+    *path, last = key.split(".")
+    for part in path:
+        place = place.setdefault(part, {})
+    place[last] = value
+    return mapping
+
+
+def test_the_default_is_valid_and_has_the_four_experiments(mapping):
+    configuration = load(mapping)
+    assert list(configuration.active_experiments) == ["contrastive", "csa", "usa", "cusa"]
+    assert configuration.dataset.name == "openmoji"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("sead", 1, "key `sead` is unknown"),
+        ("train.epoch", 3, "key `train.epoch` is unknown"),
+        ("train.epochs", "3", "key `train.epochs` is '3' \\(str\\): input should be a valid integer"),
+        ("train.epochs", 0, "key `train.epochs` is 0 \\(int\\): input should be greater than 0"),
+        ("train.lr", float("nan"), "key `train.lr` is nan"),
+        ("train.precision", "fp16", "key `train.precision` is 'fp16'"),
+        ("train.min_lr", 1.0, "key `train`: min_lr 1.0 is greater than lr"),
+        ("train.schedule", "epoch", "warmup_steps is 20 but schedule is `epoch`"),
+        ("dataset.format", "coc", "key `dataset.format` is 'coc'; expected one of"),
+        ("dataset.skip", ["bad_luck"], "key `dataset.skip.0` is 'bad_luck'"),
+        ("teachers.text", None, "key `teachers.text` is None"),
+        ("student.name", "openai/clip-vit-base-patch32", "found both of `name`.*and `towers`"),
+        ("student.towers", None, "found neither of `name`.*and `towers`"),
+        ("experiments.empty", {}, "key `experiments.empty`: every loss is off"),
+        ("experiments.bad", {"contrastive": {"tau": 1}}, "key `experiments.bad.contrastive.tau` is unknown"),
+        ("experiments.bad name", {"contrastive": {}}, "bad name"),
+        ("experiments.b", {"uni_softlabel": {"temperature": "cross"}}, "cross_softlabel is off, so there is nothing"),
+        (
+            "experiments.b",
+            {"contrastive": {"temperature": {"start": 0.1, "min": 0.5, "max": 0.1}}},
+            "min 0.5 is greater than max 0.1",
+        ),
+        ("seeds", [1, 1], "repeats a seed"),
+        ("seeds", [], "key `seeds`"),
+        ("experiments.csa.train", {"epoch": 1}, "key `experiments.csa.train.epoch` is unknown"),
+        ("experiments.csa.train", {"min_lr": 2.0}, "min_lr 2.0 is greater than lr 0.002"),
+        ("checkpoints", {"cusa": {"file": "a", "student": "b"}}, "are names of experiments too; rename them"),
+        ("checkpoints", {"theirs": {"file": "a"}}, "key `checkpoints.theirs.student` is missing"),
+        ("dataset.restval", "val", "key `dataset.restval` is unknown"),
+        ("shards.quality", 101, "key `shards.quality` is 101"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_with_the_key(mapping, key, value, says):
+    with pytest.raises(ConfigurationError, match=says):
+        load(changed(mapping, key, value))
+
+
+def test_all_problems_are_reported_together(mapping):
+    broken = changed(changed(mapping, "sead", 1), "train.epochs", "x")
+    with pytest.raises(ConfigurationError) as caught:
+        load(broken)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_missing_section_is_named(mapping):
+    del mapping["train"]
+    with pytest.raises(ConfigurationError, match="key `train` is missing"):
+        load(mapping)
+
+
+def test_exponents_without_a_dot_are_numbers(mapping):
+    """YAML 1.1 reads 1e-5 as a string."""
+    assert load(changed(mapping, "train.lr", yaml.safe_load("1e-3"))).train.lr == 0.001
+
+
+def test_command_line_values_are_read_as_yaml():
+    """Snakemake hands over --config train='{epochs: 3}' with every leaf as text."""
+    given = {"train": {"epochs": "3", "lr": "0.01", "precision": "bf16"}, "seeds": ["1", "2"], "report": "null"}
+    assert command_line_values(given) == {
+        "train": {"epochs": 3, "lr": 0.01, "precision": "bf16"},
+        "seeds": [1, 2],
+        "report": None,
+    }
+
+
+def test_null_drops_an_experiment_but_not_all(mapping):
+    assert list(load(changed(mapping, "experiments.csa", None)).active_experiments) == ["contrastive", "usa", "cusa"]
+    with pytest.raises(ConfigurationError, match="all are null and there is no checkpoint"):
+        load({**mapping, "experiments": dict.fromkeys(mapping["experiments"])})
+
+
+def test_baselines_are_not_trained(mapping):
+    mapping["experiments"]["teachers"] = {"baseline": "teachers"}
+    configuration = load(mapping)
+    assert "teachers" not in configuration.active_experiments
+    towers = configuration.student_of("teachers").towers
+    assert towers.dimension is None
+    assert not towers.image.trainable
+    assert towers.image.folder == configuration.teachers.image.folder
+    alone = load({**mapping, "experiments": {"teachers": {"baseline": "teachers"}}})
+    assert list(alone.baselines) == ["teachers"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "sentence"),
+    [
+        ({"baseline": "zero_shot", "contrastive": {}}, "baseline zero_shot is not trained; leave out its losses"),
+        ({"baseline": "zero_shot"}, "experiments.mine: a pair of towers has random projections before training"),
+        ({"baseline": "teachers", "student": {"name": "x"}}, "baseline teachers has the teachers for a student"),
+    ],
+)
+def test_impossible_baselines(mapping, experiment, sentence):
+    mapping["experiments"]["mine"] = experiment
+    with pytest.raises(ConfigurationError, match=sentence):
+        load(mapping)
+
+
+def test_a_benchmark_without_data_for_it_is_refused(mapping):
+    files = dict.fromkeys(("train", "val", "test"), "x.json")
+    published = {**mapping, "dataset": {"name": "p", "format": "published", "annotations": files}}
+    with pytest.raises(
+        ConfigurationError, match="benchmarks.eccv_caption needs extended positives.*eccv_caption: null"
+    ):
+        load(published)
+
+
+def test_missing_files_are_named_before_anything_runs(mapping, tmp_path):
+    files = {split: str(tmp_path / f"{split}.json") for split in ("train", "val", "test")}
+    Path(files["train"]).write_text("[]")
+    mapping["dataset"] = {"name": "p", "format": "published", "annotations": files, "image_root": str(tmp_path / "no")}
+    mapping["benchmarks"] = {"itr": {}}
+    mapping["teachers"]["image"]["name"] = "./no-such-model"
+    with pytest.raises(ConfigurationError) as caught:
+        check_files(load(mapping))
+    message = str(caught.value)
+    assert [line.split("`")[1] for line in message.splitlines()] == [
+        "dataset.annotations.val",
+        "dataset.annotations.test",
+        "dataset.image_root",
+        "teachers.image.name",
+    ]
+
+
+def test_a_run_depends_on_its_own_losses_only(mapping):
+    before = load(mapping).run("contrastive", 23)
+    more = changed(mapping, "experiments.cusa.uni_softlabel", {"rate": 0.9})
+    assert load(more).run("contrastive", 23) == before
+    assert load(more).run("cusa", 23) != load(mapping).run("cusa", 23)
+    assert before.teachers is None
+
+
+def test_null_takes_back_what_another_file_said_of_the_data(mapping):
+    """Overlays are merged key by key, so a format's own keys have to be removable when the format changes."""
+    assert load(changed(mapping, "dataset.restval", None)) == load(mapping)
+
+
+def test_an_experiment_may_have_its_own_recipe(mapping):
+    configuration = load(changed(mapping, "experiments.csa.train", {"batch_size": 7}))
+    assert configuration.run("csa", 1).train.batch_size == 7
+    assert configuration.run("cusa", 1).train.batch_size == 128
+    assert configuration.run("csa", 1).train.epochs == configuration.train.epochs
+
+
+def test_run_configurations_survive_json(mapping):
+    from cusa.config.experiments import RunConfiguration
+    from cusa.config.section import validate
+
+    run = load(mapping).run("cusa", 23)
+    assert validate(RunConfiguration, run.model_dump(mode="json")) == run
+
+
+def test_folder_names_do_not_collide(tmp_path):
+    assert folder_name("timm/resnet50") == "timm--resnet50"
+    assert folder_name("/a/model") != folder_name("/b/model")
+    assert folder_name("/a/model").startswith("model-")
+
+
+def _keys(model: type[Section], prefix: str = "") -> set[str]:
+    """Every key path of the configuration, unions and tables included."""
+    import typing
+
+    found = set()
+    for name, field in model.model_fields.items():
+        found.add(name)
+        stack = [field.annotation]
+        while stack:
+            kind = stack.pop()
+            if isinstance(kind, type) and issubclass(kind, Section):
+                found |= _keys(kind)
+            stack += typing.get_args(kind)
+    return found
+
+
+def test_config_readme_explains_every_key():
+    text = (ROOT / "config/README.md").read_text()
+    missing = sorted(key for key in _keys(Configuration) if f"`{key}`" not in text)
+    assert not missing, f"config/README.md does not explain {missing}"
+
+
+def test_config_readme_explains_no_key_that_does_not_exist():
+    import re
+
+    text = (ROOT / "config/README.md").read_text()
+    documented = set(re.findall(r"^\| `([a-z_]+)`", text, flags=re.M))
+    assert documented <= _keys(Configuration), sorted(documented - _keys(Configuration))
+
+
+def test_machines_are_the_same_for_all_experiments(tiny_configuration):
+    experiments = {"contrastive": {"contrastive": {}, "train": {"nodes": 2}}}
+    with pytest.raises(ConfigurationError, match=r"experiments.contrastive.train.nodes` is 2, but train.nodes is 1"):
+        load({**tiny_configuration, "experiments": experiments}).recipe("contrastive")

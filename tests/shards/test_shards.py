@@ -1,0 +1,142 @@
+"""Real WebDataset tars: what goes in comes out, by row and through plain `webdataset`."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from cusa.annotations.convert import convert
+from cusa.annotations.tables import CAPTIONS, IMAGES, read_table
+from cusa.common.files import read_json, sha256_of_file
+from cusa.common.images import open_rgb
+from cusa.config.dataset import PublishedDataset
+from cusa.config.shards import Shards
+from cusa.errors import DataError
+from cusa.shards.reading import ShardReader
+from cusa.shards.writing import write_split
+
+
+@pytest.fixture(scope="module")
+def annotations(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("annotations")
+    files = {split: str(shapes / f"{split}.json") for split in ("train", "val", "test")}
+    convert(PublishedDataset(name="s", format="published", annotations=files), folder, folder / "images")
+    return folder
+
+
+def test_plain_webdataset_reads_them(annotations, tmp_path):
+    import webdataset
+
+    write_split(annotations, "train", tmp_path / "train", Shards(shorter_side=24, samples_per_shard=10), threads=2)
+    assert sorted(path.name for path in (tmp_path / "train").glob("*.tar")) == [
+        f"shard-{number:06d}.tar" for number in range(4)
+    ]
+    urls = str(tmp_path / "train/shard-{000000..000003}.tar")
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("pil"))
+    images, captions = read_table(annotations, IMAGES), read_table(annotations, CAPTIONS)
+    assert len(samples) == 32
+    for row, sample in enumerate(samples):
+        assert sample["jpg"].size == (32, 24)
+        assert sample["json"]["row"] == row == int(sample["__key__"])
+        assert sample["json"]["image_id"] == images["image_id"][row].as_py()
+        for caption_row, caption in zip(sample["json"]["caption_rows"], sample["json"]["captions"], strict=True):
+            assert captions["caption"][caption_row].as_py() == caption
+            assert captions["image"][caption_row].as_py() == row
+
+
+def test_the_index_points_at_the_bytes(annotations, tmp_path):
+    write_split(annotations, "val", tmp_path / "val", Shards(shorter_side=24, samples_per_shard=5))
+    index = pq.read_table(tmp_path / "val/index.parquet").to_pylist()
+    reader = ShardReader(tmp_path / "val")
+    for position, sample in enumerate(index):
+        with tarfile.open(tmp_path / f"val/shard-{sample['shard']:06d}.tar") as tar:
+            content = tar.extractfile(f"{sample['key']}.jpg").read()
+        assert reader.encoded(position) == content
+        assert (sample["width"], sample["height"]) == (32, 24)
+        assert reader.plain(position)
+
+
+def test_original_bytes_are_kept(annotations, tmp_path):
+    write_split(annotations, "val", tmp_path / "val", Shards(shorter_side=None))
+    reader, images = ShardReader(tmp_path / "val"), read_table(annotations, IMAGES)
+    for position, row in enumerate(reader.rows):
+        assert reader.encoded(position) == Path(images["image_path"][int(row)].as_py()).read_bytes()
+        assert not reader.plain(position)
+
+
+@pytest.mark.parametrize("image_format", ["jpg", "png", "webp"])
+def test_formats(annotations, tmp_path, image_format):
+    write_split(annotations, "val", tmp_path / "val", Shards(shorter_side=24, image_format=image_format))
+    reader = ShardReader(tmp_path / "val")
+    original = read_table(annotations, IMAGES)["image_path"][int(reader.rows[0])].as_py()
+    expected = np.asarray(Image.open(original).resize((32, 24), Image.Resampling.BICUBIC), dtype=int)
+    assert np.abs(np.asarray(open_rgb(reader.encoded(0)), dtype=int) - expected).mean() < 6
+
+
+def test_the_same_data_gives_the_same_bytes(annotations, tmp_path):
+    for name in ("one", "two"):
+        write_split(annotations, "val", tmp_path / name, Shards(shorter_side=24), threads=1 + (name == "two"))
+    digests = [sha256_of_file(tmp_path / name / "shard-000000.tar") for name in ("one", "two")]
+    assert digests[0] == digests[1] == read_json(tmp_path / "one/shards.json")["shards"]["shard-000000.tar"]["sha256"]
+
+
+def test_images_of_any_kind_become_rgb(tmp_path):
+    (tmp_path / "pics").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("L", (40, 30), 9).save(tmp_path / "pics/grey.png")
+    Image.new("CMYK", (40, 30), (0, 255, 255, 0)).save(tmp_path / "pics/cmyk.jpg")
+    Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(tmp_path / "pics/alpha.png")
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "pics/turned.jpg", exif=exif)
+    Image.new("RGB", (40, 30), "red").convert("P").save(tmp_path / "pics/palette.gif")
+    Image.fromarray(np.full((30, 40), 0x8000, dtype=np.uint16)).save(tmp_path / "pics/deep.png")
+    for split, names in {"train": ["grey.png", "cmyk.jpg"], "val": ["alpha.png", "turned.jpg"]}.items():
+        rows = [{"image_path": f"pics/{name}", "caption": name, "image_id": name} for name in names]
+        (tmp_path / f"{split}.json").write_text(json.dumps(rows))
+    rows = [{"image_path": f"pics/{n}", "caption": n, "image_id": n} for n in ("palette.gif", "deep.png")]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    files = {split: str(tmp_path / f"{split}.json") for split in ("train", "val", "test")}
+    convert(PublishedDataset(name="s", format="published", annotations=files), tmp_path / "a", tmp_path / "i")
+    for split in files:
+        write_split(tmp_path / "a", split, tmp_path / "shards" / split, Shards(shorter_side=20))
+        reader = ShardReader(tmp_path / "shards" / split)
+        for position in range(len(reader)):
+            with Image.open(__import__("io").BytesIO(reader.encoded(position))) as image:
+                assert image.mode == "RGB"
+                assert min(image.size) == 20
+    index = pq.read_table(tmp_path / "shards/val/index.parquet").to_pylist()
+    assert (index[1]["width"], index[1]["height"]) == (20, 27)  # upright now
+
+
+def test_an_image_that_broke_since_the_check_stops_the_split(shapes, tmp_path):
+    import shutil
+
+    data = Path(shutil.copytree(shapes, tmp_path / "data"))
+    files = {split: str(data / f"{split}.json") for split in ("train", "val", "test")}
+    convert(PublishedDataset(name="s", format="published", annotations=files), tmp_path / "a", tmp_path / "i")
+    broken = sorted(read_table(tmp_path / "a", IMAGES)["image_path"].to_pylist()[32:34])
+    for path in broken:
+        Path(path).write_bytes(b"\xff\xd8\xff\xe0 no more")
+    with pytest.raises(DataError, match="2 images of val could not be decoded"):
+        write_split(tmp_path / "a", "val", tmp_path / "val", Shards())
+    assert not (tmp_path / "val").exists()
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_a_cut_tar_is_noticed(annotations, tmp_path):
+    write_split(annotations, "val", tmp_path / "val", Shards(shorter_side=24))
+    tar = tmp_path / "val/shard-000000.tar"
+    tar.write_bytes(tar.read_bytes()[:2000])
+    with pytest.raises(DataError, match="shorter than its index says"):
+        ShardReader(tmp_path / "val").encoded(7)
+
+
+def test_reading_before_writing(tmp_path):
+    with pytest.raises(DataError, match="run `snakemake shards` first"):
+        ShardReader(tmp_path)
