@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from published_files import published
 from snakemake.utils import update_config
-from test_upstream import published
 
 from cusa.config.configuration import Configuration, load
 from cusa.upstream.configurations import loss_config

@@ -1,0 +1,142 @@
+"""Published features, in the shape of their files, and files that only pretend to be that."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from published_files import Hostile
+
+from cusa.annotations.tables import IMAGES, read_table, split_rows
+from cusa.common.files import read_json
+from cusa.config.models import ImageModel
+from cusa.errors import DataError
+from cusa.layout import DatasetFolder
+from cusa.teachers.store import FeatureStore
+from cusa.upstream.features import export_features, import_features, load_features
+
+
+def write_published_features(path: Path, content: object, protocol: int = 4) -> Path:
+    """As np.save writes a dict, in any pickle protocol."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
+        pickle.dump(np.array(content, dtype=object), file, protocol=protocol)
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_features_are_read_in_every_protocol(tmp_path, protocol, dtype):
+    rng = np.random.default_rng(0)
+    content = {f"image{number}.jpg": rng.standard_normal((1, 2000)).astype(dtype) for number in range(5)}
+    ids, features = load_features(write_published_features(tmp_path / "f.npy", content, protocol))
+    assert ids == list(content)
+    assert features.dtype == dtype
+    assert np.array_equal(features, np.concatenate(list(content.values())))
+
+
+def test_features_that_numpy_saved(tmp_path):
+    content = {"b": np.arange(3.0)[None], "a": np.ones((1, 3))}
+    np.save(tmp_path / "f.npy", content, allow_pickle=True)
+    ids, features = load_features(tmp_path / "f.npy")
+    assert ids == ["b", "a"]
+    assert features.tolist() == [[0, 1, 2], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("hide", [lambda bad: bad, lambda bad: {"a": bad}, lambda bad: {"a": np.array([bad])}])
+def test_a_hostile_file_of_features_runs_nothing(tmp_path, monkeypatch, hide):
+    monkeypatch.chdir(tmp_path)
+    write_published_features(tmp_path / "f.npy", hide(Hostile()))
+    with pytest.raises(DataError, match=r"it asks for posix.system, .*nothing in it was executed"):
+        load_features("f.npy")
+    assert not Path("was-here").exists()
+    np.load("f.npy", allow_pickle=True)  # the file would have done harm
+    assert Path("was-here").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"a": np.ones((2, 3))}, r"shape \(2, 3\); expected floats of shape \(1, d\)"),
+        ({"a": np.ones((1, 3), dtype=int)}, "expected floats"),
+        ({"a": 7}, "no image id with a row"),
+        ({7: np.ones((1, 3))}, "no image id with a row"),
+        ({}, "holds no features"),
+    ],
+)
+def test_features_of_another_shape_are_refused(tmp_path, content, says):
+    with pytest.raises(DataError, match=says):
+        load_features(write_published_features(tmp_path / "f.npy", content))
+
+
+def test_files_that_are_no_features(tmp_path):
+    np.save(tmp_path / "plain.npy", np.ones(3))
+    (tmp_path / "text.npy").write_text("hello")
+    whole = write_published_features(tmp_path / "whole.npy", {"a": np.ones((1, 5000))}).read_bytes()
+    (tmp_path / "cut.npy").write_bytes(whole[:-500])
+    for name, says in (
+        ("plain", "expected one pickled dict"),
+        ("text", "is not a published file of features"),
+        ("cut", "is not a published file of features"),
+        ("none", "does not exist"),
+    ):
+        with pytest.raises(DataError, match=says):
+            load_features(tmp_path / f"{name}.npy")
+
+
+UNICOM = ImageModel(name="unicom")
+
+
+def test_features_go_in_and_out(shapes_data, tmp_path):
+    import shutil
+
+    folder = DatasetFolder(Path(shutil.copytree(shapes_data, tmp_path / "data")))
+    images = read_table(folder.annotations, IMAGES)
+    ids = [images["image_id"][int(row)].as_py() for row in split_rows(images, "train")]
+    rng = np.random.default_rng(0)
+    content = {image_id: rng.standard_normal((1, 50)).astype(np.float16) for image_id in sorted(ids)}
+    content["somebody-else.jpg"] = np.zeros((1, 50), np.float16)
+    import_features(write_published_features(tmp_path / "f.npy", content), folder, "train", UNICOM)
+    output = folder.features("image", UNICOM.folder, "train")
+    store = FeatureStore(output, len(ids), UNICOM.identity)
+    expected = np.concatenate([content[image_id] for image_id in ids])
+    assert np.array_equal(store.arrays[0], expected)
+    assert read_json(output / "meta.json")["imported_from"]["file"] == "f.npy"
+    assert [path.name for path in output.parent.iterdir()] == ["train"]
+
+    export_features(folder, "train", UNICOM, tmp_path / "out.npy")
+    found, features = load_features(tmp_path / "out.npy")
+    assert found == ids
+    assert np.array_equal(features, expected.astype(np.float32))
+
+
+def test_features_that_lack_images_are_refused_with_examples(shapes_data, tmp_path):
+    import shutil
+
+    folder = DatasetFolder(Path(shutil.copytree(shapes_data, tmp_path / "data")))
+    path = write_published_features(tmp_path / "f.npy", {"x": np.ones((1, 4))})
+    with pytest.raises(DataError, match=r"no features for 8 of the 8 images of val, for instance .*\.jpg"):
+        import_features(path, folder, "val", UNICOM)
+    assert not folder.features("image", UNICOM.folder, "val").exists()
+
+
+def test_importing_holds_one_row_at_a_time(tmp_path):
+    """200 rows of 1 MB: their bytes must not stay in the unpickler's memo."""
+    path = write_published_features(
+        tmp_path / "f.npy", {f"{number}": np.zeros((1, 262_144), np.float32) for number in range(200)}
+    )
+    code = (
+        "from pathlib import Path\n"
+        "import cusa.upstream as u\n"
+        "def peak():\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM'))\n"
+        "before = peak()\n"
+        f"assert len(u._read_feature_dict({str(path)!r}, lambda row: None)) == 200\n"
+        "assert peak() - before < 40_000, peak() - before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
