@@ -21,6 +21,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/devices.smk"
 include: "workflow/rules/annotations.smk"
 include: "workflow/rules/shards.smk"
 include: "workflow/rules/teachers.smk"
@@ -59,22 +60,22 @@ rule annotations:
 
 rule shards:
     input:
-        expand(rules.write_shards.output, split=SPLITS),
+        expand(rules.write_shards.output, split=PLAN.splits),
 
 
 rule features:
     input:
-        feature_files(),
+        PLAN.feature_files(),
 
 
 rule models:
     input:
-        run_files("best.safetensors"),
+        PLAN.run_files("best.safetensors"),
 
 
 rule scores:
     input:
-        run_files("benchmarks/{benchmark}.json"),
+        PLAN.score_files(".json"),
         rules.summarise.output,
 
 

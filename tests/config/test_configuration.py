@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from cusa.config.configuration import Configuration, check_files, command_line_values, load
+from cusa.config.dataset import SECTIONS, DatasetSection
 from cusa.config.models import folder_name
 from cusa.config.section import Section
 from cusa.errors import ConfigurationError
@@ -128,7 +129,7 @@ def test_baselines_are_not_trained(mapping):
     ("experiment", "sentence"),
     [
         ({"baseline": "zero_shot", "contrastive": {}}, "baseline zero_shot is not trained; leave out its losses"),
-        ({"baseline": "zero_shot"}, "experiments.mine: a pair of towers has random projections before training"),
+        ({"baseline": "zero_shot"}, "experiments.mine`: a pair of towers has random projections before training"),
         ({"baseline": "teachers", "student": {"name": "x"}}, "baseline teachers has the teachers for a student"),
     ],
 )
@@ -142,7 +143,7 @@ def test_a_benchmark_without_data_for_it_is_refused(mapping):
     files = dict.fromkeys(("train", "val", "test"), "x.json")
     published = {**mapping, "dataset": {"name": "p", "format": "published", "annotations": files}}
     with pytest.raises(
-        ConfigurationError, match="benchmarks.eccv_caption needs extended positives.*eccv_caption: null"
+        ConfigurationError, match="benchmarks.eccv_caption` needs extended positives.*eccv_caption: null"
     ):
         load(published)
 
@@ -210,6 +211,8 @@ def _keys(model: type[Section], prefix: str = "") -> set[str]:
             kind = stack.pop()
             if isinstance(kind, type) and issubclass(kind, Section):
                 found |= _keys(kind)
+            if kind is DatasetSection:
+                stack += SECTIONS.values()
             stack += typing.get_args(kind)
     return found
 

@@ -6,6 +6,7 @@ import pytest
 
 from cusa.benchmarks.published_results import figures
 from cusa.common.files import write_json
+from cusa.config import RunConfiguration, validate
 from cusa.report.summary import summarise, summary_rows
 from cusa.report.tables import benchmark_tables, metric_title, to_markdown
 
@@ -120,7 +121,19 @@ def test_one_table_for_many_data_sets():
 
 
 def configuration(name, cross=None, uni=None):
-    return {"student": {"name": name}, "losses": {"contrastive": {}, "cross_softlabel": cross, "uni_softlabel": uni}}
+    towers = {"image": {"name": "an image model"}, "text": {"name": "a text model"}} if name is None else None
+    return validate(
+        RunConfiguration,
+        {
+            "dataset": "d",
+            "experiment": "e",
+            "seed": 1,
+            "student": {"name": name, "towers": towers},
+            "losses": {"contrastive": {}, "cross_softlabel": cross, "uni_softlabel": uni},
+            "teachers": None,
+            "train": {"epochs": 1},
+        },
+    )
 
 
 def test_published_figures_are_of_the_same_student_and_losses():

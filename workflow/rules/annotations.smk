@@ -2,11 +2,11 @@ rule convert:
     input:
         list(CONFIGURATION.dataset.files.values()),
     output:
-        expand(f"{DATA}/annotations/{{split}}.json", split=["train", "val", "test"]),
-        annotation_tables(*TABLES),
-        problems=f"{DATA}/annotations/problems.json",
+        expand(f"{ANNOTATIONS}/{{split}}.json", split=["train", "val", "test"]),
+        PLAN.tables(*PLAN.extra_tables),
+        problems=f"{ANNOTATIONS}/problems.json",
         images=(
-            [directory(f"{DATA}/images")]
+            [directory(str(PLAN.folder.images))]
             if CONFIGURATION.dataset.format == "openmoji"
             else []
         ),
@@ -22,9 +22,9 @@ rule convert:
         mem_mb=2000,
         runtime=60,
     params:
-        dataset=as_json(CONFIGURATION.dataset),
+        dataset=CONFIGURATION.dataset.as_json(),
         folder=subpath(output.problems, parent=True),
-        images=image_folder,
+        images=lambda wildcards: str(PLAN.folder.images),
     shell:
         "python {resources.script} --dataset {params.dataset:q} --images {params.images}"
         " --output {params.folder} --threads {threads} > {log} 2>&1"
@@ -33,14 +33,14 @@ rule convert:
 # What benchmarks score besides the data set itself. The archives' folders are parameters: their times mean nothing.
 rule convert_labelled_images:
     output:
-        images=f"{BENCHMARK_DATA}/{{data}}/annotations/images.parquet",
-        captions=f"{BENCHMARK_DATA}/{{data}}/annotations/captions.parquet",
+        images=str(BENCHMARK_FOLDER.table("images")),
+        captions=str(BENCHMARK_FOLDER.table("captions")),
     log:
-        f"{BENCHMARK_DATA}/logs/convert_labelled_images/{{data}}.log",
+        f"{BENCHMARK_LOGS}/logs/convert_labelled_images/{{data}}.log",
     benchmark:
-        f"{BENCHMARK_DATA}/timings/convert_labelled_images/{{data}}.tsv"
+        f"{BENCHMARK_LOGS}/timings/convert_labelled_images/{{data}}.tsv"
     wildcard_constraints:
-        data="|".join(LABELLED_IMAGES) or "none",
+        data=one_of(PLAN.labelled_images),
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -49,7 +49,7 @@ rule convert_labelled_images:
         mem_mb=2000,
         runtime=60,
     params:
-        source=lambda wildcards: LABELLED_IMAGES[wildcards.data],
+        source=lambda wildcards: PLAN.labelled_images[wildcards.data],
         folder=subpath(output.images, parent=True),
     shell:
         "python {resources.script} images {wildcards.data} --source {params.source:q}"
@@ -58,13 +58,13 @@ rule convert_labelled_images:
 
 rule convert_sentence_pairs:
     output:
-        pairs=f"{BENCHMARK_DATA}/{{data}}/annotations/sentence_pairs.parquet",
+        pairs=str(BENCHMARK_FOLDER.table("sentence_pairs")),
     log:
-        f"{BENCHMARK_DATA}/logs/convert_sentence_pairs/{{data}}.log",
+        f"{BENCHMARK_LOGS}/logs/convert_sentence_pairs/{{data}}.log",
     benchmark:
-        f"{BENCHMARK_DATA}/timings/convert_sentence_pairs/{{data}}.tsv"
+        f"{BENCHMARK_LOGS}/timings/convert_sentence_pairs/{{data}}.tsv"
     wildcard_constraints:
-        data="|".join(SENTENCE_PAIRS) or "none",
+        data=one_of(PLAN.sentence_pairs),
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -73,7 +73,7 @@ rule convert_sentence_pairs:
         mem_mb=2000,
         runtime=60,
     params:
-        source=lambda wildcards: SENTENCE_PAIRS[wildcards.data],
+        source=lambda wildcards: PLAN.sentence_pairs[wildcards.data],
         folder=subpath(output.pairs, parent=True),
     shell:
         "python {resources.script} sentences {wildcards.data} --source {params.source:q}"

@@ -1,7 +1,18 @@
+def settings_of(benchmark):
+    """A benchmark's section of the configuration, as its job gets it."""
+    return PLAN.settings[benchmark].as_json() if benchmark in PLAN.settings else "{}"
+
+
+def checks_of(benchmark):
+    """What a benchmark finds out from the annotations alone, before anything is trained."""
+    wanted = benchmark in PLAN.checked_benchmarks
+    return [f"{DATA}/checks/{benchmark}.json"] if wanted else []
+
+
 # What the annotations tell of a benchmark is found out first: data that it refuses stop the run before training.
 rule check_benchmark:
     input:
-        annotation_tables(),
+        PLAN.tables(),
     output:
         f"{DATA}/checks/{{benchmark}}.json",
     log:
@@ -27,8 +38,8 @@ rule check_benchmark:
 # One rule a benchmark, all alike: cached embeddings and annotations in, one JSON file out.
 rule evaluate_itr:
     input:
-        annotation_tables(),
-        benchmark_inputs("itr"),
+        PLAN.tables(),
+        PLAN.embeddings("itr"),
         run=f"{RUN}/run.json",
     output:
         scores=f"{RUN}/benchmarks/itr.json",
@@ -56,8 +67,8 @@ rule evaluate_itr:
 
 use rule evaluate_itr as evaluate_eccv_caption with:
     input:
-        annotation_tables(*own_tables("extended_positives")),
-        benchmark_inputs("eccv_caption"),
+        PLAN.tables("extended_positives"),
+        PLAN.embeddings("eccv_caption"),
         checks_of("eccv_caption"),
         run=f"{RUN}/run.json",
     output:
@@ -76,12 +87,9 @@ use rule evaluate_itr as evaluate_eccv_caption with:
 
 use rule evaluate_itr as evaluate_image_retrieval with:
     input:
-        annotation_tables(),
-        benchmark_inputs("image_retrieval"),
-        expand(
-            f"{BENCHMARK_DATA}/{{data}}/annotations/images.parquet",
-            data=LABELLED_IMAGES,
-        ),
+        PLAN.tables(),
+        PLAN.embeddings("image_retrieval"),
+        expand(str(BENCHMARK_FOLDER.table("images")), data=PLAN.labelled_images),
         run=f"{RUN}/run.json",
     output:
         scores=f"{RUN}/benchmarks/image_retrieval.json",
@@ -99,12 +107,9 @@ use rule evaluate_itr as evaluate_image_retrieval with:
 
 use rule evaluate_itr as evaluate_sts with:
     input:
-        annotation_tables(*own_tables("sentence_pairs")),
-        benchmark_inputs("sts"),
-        expand(
-            f"{BENCHMARK_DATA}/{{data}}/annotations/sentence_pairs.parquet",
-            data=SENTENCE_PAIRS,
-        ),
+        PLAN.tables("sentence_pairs"),
+        PLAN.embeddings("sts"),
+        expand(str(BENCHMARK_FOLDER.table("sentence_pairs")), data=PLAN.sentence_pairs),
         run=f"{RUN}/run.json",
     output:
         scores=f"{RUN}/benchmarks/sts.json",
@@ -123,8 +128,8 @@ use rule evaluate_itr as evaluate_sts with:
 # Benchmarks that have been added: a module in src/cusa/benchmarks and its name under benchmarks.more.
 use rule evaluate_itr as evaluate_added with:
     input:
-        annotation_tables(),
-        lambda wildcards: benchmark_inputs(wildcards.benchmark),
+        PLAN.tables(),
+        lambda wildcards: PLAN.embeddings(wildcards.benchmark),
         lambda wildcards: checks_of(wildcards.benchmark),
         run=f"{RUN}/run.json",
     output:
@@ -135,7 +140,7 @@ use rule evaluate_itr as evaluate_added with:
     benchmark:
         timing_of("evaluate_added", "{experiment}/seed{seed}/{benchmark}")
     wildcard_constraints:
-        benchmark="|".join(ADDED) or "none",
+        benchmark=one_of(PLAN.added),
     params:
         benchmark="{benchmark}",
         settings=lambda wildcards: settings_of(wildcards.benchmark),

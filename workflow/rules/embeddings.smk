@@ -1,6 +1,6 @@
 rule embed:
     input:
-        embedding_inputs,
+        lambda wildcards: PLAN.embedding_inputs(wildcards.experiment, wildcards.data),
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",
     output:
@@ -10,7 +10,7 @@ rule embed:
     benchmark:
         timing_of("embed", "{experiment}/seed{seed}/{data}")
     wildcard_constraints:
-        data="|".join([*SPLITS, *TABLES]),
+        data=one_of([*PLAN.splits, *PLAN.extra_tables]),
     conda:
         "../../envs/torch.yaml"
     threads: 2
@@ -32,7 +32,7 @@ rule embed:
 # Data of the benchmarks' own, shared by all data sets.
 use rule embed as embed_benchmark_data with:
     input:
-        benchmark_data_inputs,
+        lambda wildcards: PLAN.embedding_inputs(wildcards.experiment, wildcards.data),
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",
     output:
@@ -42,11 +42,11 @@ use rule embed as embed_benchmark_data with:
     benchmark:
         timing_of("embed_benchmark_data", "{experiment}/seed{seed}/{data}")
     wildcard_constraints:
-        data="|".join([*LABELLED_IMAGES, *SENTENCE_PAIRS]) or "none",
+        data=one_of([*PLAN.labelled_images, *PLAN.sentence_pairs]),
     params:
-        data=lambda wildcards: f"{BENCHMARK_DATA}/{wildcards.data}",
+        data=lambda wildcards: BENCHMARK_DATA.format(data=wildcards.data),
         what=lambda wildcards: (
-            "test" if wildcards.data in LABELLED_IMAGES else "sentence_pairs"
+            "test" if wildcards.data in PLAN.labelled_images else "sentence_pairs"
         ),
         folder=subpath(input.run, parent=True),
         lease=lease(ON_GPU),

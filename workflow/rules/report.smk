@@ -1,8 +1,11 @@
+import json
+
+
 rule summarise:
     input:
-        results=run_files("benchmarks/{benchmark}.json"),
-        queries=run_files("benchmarks/{benchmark}.queries.npz"),
-        problems=f"{DATA}/annotations/problems.json",
+        results=PLAN.score_files(".json"),
+        queries=PLAN.score_files(".queries.npz"),
+        problems=f"{ANNOTATIONS}/problems.json",
     output:
         parquet=f"{DATA}/summary.parquet",
         markdown=report(
@@ -22,12 +25,8 @@ rule summarise:
         runtime=10,
     params:
         annotations=subpath(input.problems, parent=True),
-        reference=(
-            f"--reference {CONFIGURATION.report.reference}"
-            if CONFIGURATION.report.reference in EXPERIMENTS + CHECKPOINTS
-            else ""
-        ),
-        left_out=json.dumps(LEFT_OUT, sort_keys=True),
+        reference=f"--reference {PLAN.reference}" if PLAN.reference else "",
+        left_out=json.dumps(PLAN.left_out, sort_keys=True),
     shell:
         "python {resources.script} --annotations {params.annotations} --parquet {output.parquet}"
         " --markdown {output.markdown} --latex {output.latex} {params.reference} --left-out {params.left_out:q}"
@@ -35,26 +34,18 @@ rule summarise:
 
 
 # The gallery searches the test pictures by text and the labelled pictures (or the test pictures) by picture.
-GALLERY_EXPERIMENTS = [
-    name
-    for name in CONFIGURATION.report.gallery.experiments
-    if name in EXPERIMENTS + CHECKPOINTS
-]
-GALLERY_DATA = ["test"] + ["variants"] * ("variants" in SPLITS)
-
-
 rule render_report:
     input:
-        annotation_tables(),
+        PLAN.tables(),
         expand(
             f"{RUN}/embeddings/{{data}}",
-            experiment=GALLERY_EXPERIMENTS,
+            experiment=PLAN.gallery_runs,
             seed=CONFIGURATION.seeds[0],
-            data=GALLERY_DATA,
+            data=PLAN.gallery_data,
         ),
-        expand(f"{DATA}/shards/{{split}}", split=GALLERY_DATA),
-        run_files("run.json"),
-        run_files("history.parquet"),
+        expand(SHARDS, split=PLAN.gallery_data),
+        PLAN.run_files("run.json"),
+        PLAN.run_files("history.parquet"),
         summary=f"{DATA}/summary.parquet",
     output:
         page=report(
@@ -82,10 +73,10 @@ rule render_report:
         mem_mb=2000,
         runtime=10,
     params:
-        gallery=as_json(CONFIGURATION.report.gallery),
+        gallery=CONFIGURATION.report.gallery.as_json(),
         data=data_folder,
         figures=lambda wildcards, output: os.path.dirname(output.figures[0]),
-        runs=lambda wildcards: run_files(""),
+        runs=lambda wildcards: PLAN.run_files(),
     shell:
         "python {resources.script} --data {params.data} --summary {input.summary} --gallery {params.gallery:q}"
         " --output {output.page} --figures {params.figures} {params.runs} > {log} 2>&1"

@@ -1,8 +1,8 @@
 rule write_shards:
     input:
-        annotation_tables(),
+        PLAN.tables(),
     output:
-        directory(f"{DATA}/shards/{{split}}"),
+        directory(SHARDS),
     log:
         log_of("write_shards", "{split}"),
     benchmark:
@@ -15,7 +15,7 @@ rule write_shards:
         mem_mb=2000,
         runtime=240,
     params:
-        settings=as_json(CONFIGURATION.shards),
+        settings=CONFIGURATION.shards.as_json(),
         annotations=subpath(input[0], parent=True),
     shell:
         "python {resources.script} --annotations {params.annotations} --split {wildcards.split}"
@@ -24,14 +24,14 @@ rule write_shards:
 
 use rule write_shards as write_benchmark_shards with:
     input:
-        f"{BENCHMARK_DATA}/{{data}}/annotations/images.parquet",
-        f"{BENCHMARK_DATA}/{{data}}/annotations/captions.parquet",
+        str(BENCHMARK_FOLDER.table("images")),
+        str(BENCHMARK_FOLDER.table("captions")),
     output:
-        directory(f"{BENCHMARK_DATA}/{{data}}/shards/{{split}}"),
+        directory(str(BENCHMARK_FOLDER.shards("{split}"))),
     log:
-        f"{BENCHMARK_DATA}/logs/write_benchmark_shards/{{data}}-{{split}}.log",
+        f"{BENCHMARK_LOGS}/logs/write_benchmark_shards/{{data}}-{{split}}.log",
     benchmark:
-        f"{BENCHMARK_DATA}/timings/write_benchmark_shards/{{data}}-{{split}}.tsv"
+        f"{BENCHMARK_LOGS}/timings/write_benchmark_shards/{{data}}-{{split}}.tsv"
     wildcard_constraints:
-        data="|".join(LABELLED_IMAGES) or "none",
+        data=one_of(PLAN.labelled_images),
         split="test",

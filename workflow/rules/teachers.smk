@@ -1,12 +1,24 @@
 # With extraction.parts above 1, a job makes one part of the train split, and a small job joins or lists them.
 PARTS = CONFIGURATION.extraction.parts
-IMAGE_FEATURES = f"{DATA}/teachers/image/{{model}}/{{split}}"
 PART = f"{IMAGE_FEATURES}.parts/{{part}}-of-{PARTS}"
+JOINED = CONFIGURATION.extraction.join
+
+
+def part_of_features(path):
+    """Parts are removed when they have been copied into one file."""
+    return temp(path) if JOINED else path
+
+
+def stream_of(split):
+    """Where the shards of a split are read from, if not from here."""
+    if split != "train" or CONFIGURATION.stream is None:
+        return ""
+    return f"--stream {shlex.quote(CONFIGURATION.stream.as_json())}"
 
 
 rule extract_image_features:
     input:
-        f"{DATA}/shards/{{split}}",
+        SHARDS,
     output:
         features=f"{IMAGE_FEATURES}/features.npy",
         meta=f"{IMAGE_FEATURES}/meta.json",
@@ -15,7 +27,7 @@ rule extract_image_features:
     benchmark:
         timing_of("extract_image_features", "{model}/{split}")
     wildcard_constraints:
-        split="|".join(split for split in SPLITS if PARTS == 1 or split != "train"),
+        split=one_of(split for split in PLAN.splits if PARTS == 1 or split != "train"),
     conda:
         "../../envs/torch.yaml"
     threads: 8
@@ -25,9 +37,7 @@ rule extract_image_features:
         runtime=480,
         gpu=int(ON_GPU),
     params:
-        model=lambda wildcards: json.dumps(
-            FROZEN["image"][wildcards.model], sort_keys=True
-        ),
+        model=lambda wildcards: PLAN.frozen_image_models[wildcards.model].as_json(),
         folder=subpath(output.features, parent=True),
         gpu="--gpu" if ON_GPU else "",
         lease=lease(ON_GPU),
@@ -51,9 +61,7 @@ if PARTS > 1:
         wildcard_constraints:
             split="train",
         params:
-            model=lambda wildcards: json.dumps(
-                FROZEN["image"][wildcards.model], sort_keys=True
-            ),
+            model=lambda wildcards: PLAN.frozen_image_models[wildcards.model].as_json(),
             folder=subpath(output.features, parent=True),
             gpu="--gpu" if ON_GPU else "",
             lease=lease(ON_GPU),
@@ -67,7 +75,7 @@ if PARTS > 1:
             ),
             meta=expand(f"{PART}/meta.json", part=range(PARTS), allow_missing=True),
         output:
-            **joined_features(f"{IMAGE_FEATURES}/features.npy"),
+            **({"features": f"{IMAGE_FEATURES}/features.npy"} if JOINED else {}),
             meta=f"{IMAGE_FEATURES}/meta.json",
         log:
             log_of("join_image_features", "{model}/{split}"),
@@ -87,28 +95,29 @@ if PARTS > 1:
             parts=lambda wildcards: expand(
                 PART, model=wildcards.model, split=wildcards.split, part=range(PARTS)
             ),
-            list="" if CONFIGURATION.extraction.join else "--list",
+            list="" if JOINED else "--list",
         shell:
             "python {resources.script} --output {params.folder} {params.list} {params.parts} > {log} 2>&1"
 
 
+BENCHMARK_FEATURES = str(BENCHMARK_FOLDER.features("image", "{model}", "{split}"))
+
+
 use rule extract_image_features as extract_benchmark_features with:
     input:
-        f"{BENCHMARK_DATA}/{{data}}/shards/{{split}}",
+        str(BENCHMARK_FOLDER.shards("{split}")),
     output:
-        features=f"{BENCHMARK_DATA}/{{data}}/teachers/image/{{model}}/{{split}}/features.npy",
-        meta=f"{BENCHMARK_DATA}/{{data}}/teachers/image/{{model}}/{{split}}/meta.json",
+        features=f"{BENCHMARK_FEATURES}/features.npy",
+        meta=f"{BENCHMARK_FEATURES}/meta.json",
     log:
-        f"{BENCHMARK_DATA}/logs/extract_benchmark_features/{{data}}/{{model}}-{{split}}.log",
+        f"{BENCHMARK_LOGS}/logs/extract_benchmark_features/{{data}}/{{model}}-{{split}}.log",
     benchmark:
-        f"{BENCHMARK_DATA}/timings/extract_benchmark_features/{{data}}/{{model}}-{{split}}.tsv"
+        f"{BENCHMARK_LOGS}/timings/extract_benchmark_features/{{data}}/{{model}}-{{split}}.tsv"
     wildcard_constraints:
-        data="|".join(LABELLED_IMAGES) or "none",
+        data=one_of(PLAN.labelled_images),
         split="test",
     params:
-        model=lambda wildcards: json.dumps(
-            FROZEN["image"][wildcards.model], sort_keys=True
-        ),
+        model=lambda wildcards: PLAN.frozen_image_models[wildcards.model].as_json(),
         folder=subpath(output.features, parent=True),
         gpu="--gpu" if ON_GPU else "",
         lease=lease(ON_GPU),
@@ -118,10 +127,10 @@ use rule extract_image_features as extract_benchmark_features with:
 
 rule extract_text_features:
     input:
-        annotation_tables(),
+        PLAN.tables(),
     output:
-        features=f"{DATA}/teachers/text/{{model}}/{{split}}/features.npy",
-        meta=f"{DATA}/teachers/text/{{model}}/{{split}}/meta.json",
+        features=f"{TEXT_FEATURES}/features.npy",
+        meta=f"{TEXT_FEATURES}/meta.json",
     log:
         log_of("extract_text_features", "{model}/{split}"),
     benchmark:
@@ -135,9 +144,7 @@ rule extract_text_features:
         runtime=240,
         gpu=int(ON_GPU),
     params:
-        model=lambda wildcards: json.dumps(
-            FROZEN["text"][wildcards.model], sort_keys=True
-        ),
+        model=lambda wildcards: PLAN.frozen_text_models[wildcards.model].as_json(),
         annotations=subpath(input[0], parent=True),
         folder=subpath(output.features, parent=True),
         gpu="--gpu" if ON_GPU else "",

@@ -4,7 +4,7 @@
 # parameter that changes retrains.
 rule train:
     input:
-        training_inputs,
+        lambda wildcards: PLAN.training_inputs(wildcards.experiment),
     output:
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",
@@ -14,7 +14,7 @@ rule train:
     benchmark:
         timing_of("train", "{experiment}/seed{seed}")
     wildcard_constraints:
-        experiment="|".join(EXPERIMENTS) or "none",
+        experiment=one_of(PLAN.experiments),
     conda:
         "../../envs/torch.yaml"
     threads: 8
@@ -23,13 +23,14 @@ rule train:
         script=f"{SCRIPTS}/train.py",
         mem_mb=8000,
         runtime=2880,
-        operation=lambda wildcards: operation(wildcards.experiment),
+        operation=lambda wildcards: CONFIGURATION.recipe(
+            wildcards.experiment
+        ).model_dump_json(include=set(OPERATIONAL)),
         gpu=lambda wildcards: NODES * CONFIGURATION.recipe(wildcards.experiment).gpus,
     params:
-        configuration=lambda wildcards: as_json(
-            CONFIGURATION.run(wildcards.experiment, int(wildcards.seed)),
-            without=OPERATIONAL,
-        ),
+        configuration=lambda wildcards: CONFIGURATION.run(
+            wildcards.experiment, int(wildcards.seed)
+        ).as_json(without={"train": set(OPERATIONAL)}),
         data=data_folder,
         folder=subpath(output.run, parent=True),
         launcher=launcher,
@@ -52,7 +53,7 @@ rule import_checkpoint:
     benchmark:
         timing_of("import_checkpoint", "{experiment}/seed{seed}")
     wildcard_constraints:
-        experiment="|".join(CHECKPOINTS) or "none",
+        experiment=one_of(PLAN.checkpoints),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -61,7 +62,7 @@ rule import_checkpoint:
         mem_mb=8000,
         runtime=30,
     params:
-        student=lambda wildcards: student_of(wildcards).name,
+        student=lambda wildcards: CONFIGURATION.student_of(wildcards.experiment).name,
         dataset=CONFIGURATION.dataset.name,
         gpus=int(ON_GPU),
         folder=subpath(output.run, parent=True),
@@ -81,7 +82,7 @@ rule write_baseline:
     benchmark:
         timing_of("write_baseline", "{experiment}/seed{seed}")
     wildcard_constraints:
-        experiment="|".join(BASELINES) or "none",
+        experiment=one_of(PLAN.baselines),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -90,9 +91,9 @@ rule write_baseline:
         mem_mb=8000,
         runtime=30,
     params:
-        configuration=lambda wildcards: as_json(
-            CONFIGURATION.run(wildcards.experiment, int(wildcards.seed))
-        ),
+        configuration=lambda wildcards: CONFIGURATION.run(
+            wildcards.experiment, int(wildcards.seed)
+        ).as_json(),
         folder=subpath(output.run, parent=True),
     shell:
         "python {resources.script} --run-folder {params.folder} --configuration {params.configuration:q} > {log} 2>&1"

@@ -39,7 +39,7 @@ def benchmark_module(benchmark: str) -> Any:
             f"Configuration key `benchmarks.more.{benchmark}`: there is no src/cusa/benchmarks/{benchmark}.py with "
             f"SETTINGS; the benchmarks are {', '.join(names())}."
         )
-    return import_module(f"{__name__}.{benchmark}")
+    return import_module(f"{benchmarks.__name__}.{benchmark}")
 
 
 def settings_of(benchmark: str) -> type[BenchmarkSection]:

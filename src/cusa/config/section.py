@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
@@ -29,6 +30,13 @@ class Section(BaseModel):
     """A mapping in the YAML: unknown keys and wrong types are refused, values cannot be changed later."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+    def as_json(self, without: Mapping[str, set[str]] | None = None) -> str:
+        """The section as one line, keys sorted; `without` names keys to leave out, by the section they are in.
+
+        Snakemake compares it to decide whether a job is up to date.
+        """
+        return json.dumps(self.model_dump(mode="json", exclude=dict(without or {})), sort_keys=True)
 
 
 SectionType = TypeVar("SectionType", bound=Section)

@@ -78,6 +78,11 @@ class Train(Section):
         return self
 
     @property
+    def selection_split(self) -> Literal["val", "test"]:
+        """The split whose r_mean selects the epoch."""
+        return "val" if self.select_on == "val" else "test"
+
+    @property
     def processes(self) -> int:
         """How many training processes there are on all machines."""
         return self.nodes * self.processes_per_node

@@ -16,9 +16,10 @@ import numpy as np
 
 from cusa.common.files import read_json, require_space, whole_folder, write_json
 from cusa.errors import DataError
+from cusa.layout import META
 
 FEATURES = "features.npy"
-META = "meta.json"
+
 PART_FOLDERS = "part_folders"
 JOIN_BYTES = 64 << 20
 

@@ -11,11 +11,10 @@ from cusa.config.experiments import RunConfiguration
 from cusa.config.models import StudentSettings, Teachers
 from cusa.config.training import Train
 from cusa.errors import DataError
-from cusa.layout import DatasetFolder, Modality
+from cusa.layout import META, DatasetFolder, Modality
 from cusa.shards.reading import STATISTICS, ShardReader
 from cusa.student.inputs import open_features, open_split
 from cusa.student.student import Student
-from cusa.teachers.store import META
 from cusa.training.batches import TrainingBatch, TrainingPairs
 from cusa.training.distributed import Group
 from cusa.training.sampling import PairSampler

@@ -10,13 +10,13 @@ from cusa.annotations.sources.source import Source
 from cusa.config.dataset import DatasetSection
 
 MODULES = {
-    "openmoji": "cusa.sources.openmoji",
-    "published": "cusa.sources.published",
-    "albef": "cusa.sources.albef",
-    "karpathy": "cusa.sources.karpathy",
-    "coco": "cusa.sources.coco",
-    "flickr30k": "cusa.sources.flickr30k",
-    "table": "cusa.sources.table",
+    "openmoji": "cusa.annotations.sources.openmoji",
+    "published": "cusa.annotations.sources.published",
+    "albef": "cusa.annotations.sources.albef",
+    "karpathy": "cusa.annotations.sources.karpathy",
+    "coco": "cusa.annotations.sources.coco",
+    "flickr30k": "cusa.annotations.sources.flickr30k",
+    "table": "cusa.annotations.sources.table",
 }
 
 

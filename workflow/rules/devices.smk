@@ -1,0 +1,62 @@
+# GPUs of jobs on one machine, and the machines of a training job.
+import shutil
+
+from cusa.devices import available
+
+# Snakemake counts GPUs, but has to be told how many there are; a cluster counts for itself.
+COUNTS_GPUS = (
+    PLAN.gpus_of_largest_job and workflow.is_main_process and workflow.local_exec
+)
+GPUS_HERE = available() if COUNTS_GPUS else 0
+if GPUS_HERE and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", GPUS_HERE)
+
+
+def require_devices():
+    """Asked once, when jobs are about to run: Snakemake would give a job fewer GPUs than it asks for."""
+    if NODES > 1 and shutil.which("srun") is None:
+        raise WorkflowError(
+            f"train.nodes is {NODES}, which Slurm's srun starts, but there is no srun here; use "
+            "--workflow-profile workflow/profiles/slurm on a cluster, or set train.nodes: 1."
+        )
+    if not COUNTS_GPUS:
+        return
+    wanted = PLAN.gpus_of_largest_job
+    if wanted > GPUS_HERE:
+        raise WorkflowError(
+            f"train.gpus asks for {wanted} GPUs, but this machine has {GPUS_HERE}; lower train.gpus, or run "
+            "nvidia-smi to see why."
+        )
+    if wanted > (given := workflow.global_resources["gpu"].value):
+        raise WorkflowError(
+            f"train.gpus asks for {wanted} GPUs, but --resources gpu={given} gives a job no more than {given}; give "
+            "more, or lower train.gpus."
+        )
+
+
+def lease(gpus):
+    """What gives a job on this machine devices of its own; cusa.devices stands aside where Slurm has."""
+    return f"python -m cusa.devices {int(gpus)}" if gpus else ""
+
+
+# Several machines need Slurm: the job asks for all of them, and srun starts a torchrun on each, with its own GPUs. The
+# first machine, where the job's script runs, is where they meet.
+NODES = CONFIGURATION.train.nodes
+MACHINES = {"nodes": NODES}
+MEETING = ""
+if NODES > 1:
+    MACHINES |= {"tasks": NODES, "tasks_per_gpu": 0, "mpi": "srun"}
+    MEETING = "export SLURM_NNODES={resources.nodes} SRUN_CPUS_PER_TASK={threads}; "
+
+
+def launcher(wildcards):
+    """What starts the training processes."""
+    recipe = CONFIGURATION.recipe(wildcards.experiment)
+    torchrun = f"torchrun --nproc-per-node {recipe.processes_per_node}"
+    if NODES == 1:
+        return f"{lease(recipe.gpus)} {torchrun} --standalone".strip()
+    gpus = f" --gpus-per-task {recipe.gpus}" if recipe.gpus else ""
+    return (
+        f"srun --ntasks {NODES}{gpus} --kill-on-bad-exit {torchrun} --nnodes {NODES} --rdzv-backend c10d"
+        " --rdzv-id $SLURM_JOB_ID --rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 20000))"
+    )
