@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from test_upstream import published_yaml
+from published_files import published_yaml
 
 CUSA = Path(sys.executable).parent / "cusa"
 

@@ -5,7 +5,8 @@ cusa check mine.yaml
 cusa datasets config/coco.yaml
 cusa import-config cusa.yaml --output published.yaml
 cusa import-features train_unicom.npy --data results/coco --split train
-cusa import-checkpoint checkpoint_best.pth --run results/coco/runs/published/seed23 --dataset coco --student ViT-B/32
+cusa import-checkpoint checkpoint_best.pth --run-folder results/coco/runs/theirs/seed23 --dataset coco \\
+    --student ViT-B/32
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _main() -> None:
 
     one = commands.add_parser("import-checkpoint", help="a published checkpoint_best.pth -> a run folder")
     one.add_argument("file", type=Path)
-    one.add_argument("--run", required=True, type=Path, help="run folder to make, {experiment}/seed{n}")
+    one.add_argument("--run-folder", required=True, type=Path, help="run folder to make, {experiment}/seed{n}")
     one.add_argument("--dataset", required=True, help="name of the data set that it is to be scored on")
     one.add_argument("--student", required=True, help="name or folder of the CLIP that it was fine-tuned from")
     one.add_argument("--seed", type=int, default=23)
@@ -129,19 +130,18 @@ def _datasets(arguments: argparse.Namespace) -> None:
     from cusa.commands.benchmark_data import look
     from cusa.config.benchmarks import Benchmarks
 
-    marks = {None: "-   ", True: "ok  ", False: "MEND"}
-    for data in look(validate(Benchmarks, _merged(arguments.files).get("benchmarks") or {})):
-        sys.stdout.write(f"{marks[data.sound]}  {data.title} ({data.key})\n")
-        details = {"from": data.source, "layout": data.layout, "found": f"{data.place or ''} {data.found}".strip()}
-        sys.stdout.writelines(f"      {name + ':':8} {text}\n" for name, text in details.items())
+    benchmarks = validate(Benchmarks, _merged(arguments.files).get("benchmarks") or {}, at="benchmarks")
+    for finding in look(benchmarks):
+        sys.stdout.writelines(f"{line}\n" for line in finding.lines())
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from cusa.commands.check import check, require_sound
+    from cusa.commands.check import check
+    from cusa.commands.finding import require_sound
 
     findings = []
     for finding in check(_merged(arguments.files), arguments.all):
-        sys.stdout.write(f"{'ok  ' if finding.sound else 'MEND'}  {finding.what}: {finding.found}\n")
+        sys.stdout.writelines(f"{line}\n" for line in finding.lines())
         sys.stdout.flush()
         findings.append(finding)
     require_sound(findings)
@@ -177,7 +177,7 @@ def _export_features(arguments: argparse.Namespace) -> None:
 def _import_checkpoint(arguments: argparse.Namespace) -> None:
     from cusa.upstream.checkpoints import import_checkpoint
 
-    import_checkpoint(arguments.file, arguments.run, arguments.dataset, arguments.student, arguments.seed)
+    import_checkpoint(arguments.file, arguments.run_folder, arguments.dataset, arguments.student, arguments.seed)
 
 
 if __name__ == "__main__":

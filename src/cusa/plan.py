@@ -16,6 +16,8 @@ from cusa.benchmarks import registry
 from cusa.config.benchmarks import BenchmarkSection, ImageRetrieval, SentenceSimilarity
 from cusa.config.configuration import Configuration
 from cusa.config.dataset import SPLITS
+from cusa.config.experiments import RunConfiguration
+from cusa.config.losses import LossConfiguration
 from cusa.config.models import ImageModel, TextModel
 from cusa.config.section import validate
 from cusa.layout import CachedFeatures, DatasetFolder, Modality, RunInputs
@@ -67,6 +69,21 @@ class Plan:
         """The seeds of a run: every one for an experiment, the first for what is not trained."""
         seeds = self.configuration.seeds
         return seeds if run in self.experiments else seeds[:1]
+
+    def run_configuration(self, run: str) -> RunConfiguration:
+        """What a run depends on, with its first seed. The losses of a checkpoint stand in its file, so it has none."""
+        configuration = self.configuration
+        if run not in self.checkpoints:
+            return configuration.run(run, self.seeds_of(run)[0])
+        return RunConfiguration(
+            dataset=configuration.dataset.name,
+            experiment=run,
+            seed=self.seeds_of(run)[0],
+            student=configuration.student_of(run),
+            losses=LossConfiguration(),
+            teachers=None,
+            train=configuration.train,
+        )
 
     def run_files(self, name: str = "") -> list[str]:
         """One file of every run folder, in the order of `runs` and `seeds_of`; without `name` the folders."""
@@ -172,8 +189,8 @@ class Plan:
 
     def training_inputs(self, experiment: str) -> list[str]:
         """The files that training an experiment reads."""
-        configuration = self.configuration.run(experiment, self.configuration.seeds[0])
-        return sorted([*self.tables(), *map(str, RunInputs.of_training(configuration).paths(self.folder))])
+        inputs = RunInputs.of_training(self.run_configuration(experiment))
+        return sorted([*self.tables(), *map(str, inputs.paths(self.folder))])
 
     def embedding_inputs(self, run: str, data: str) -> list[str]:
         """The files that embedding `data` reads: a split or a table of the data set, or a benchmark's own data."""
@@ -229,8 +246,7 @@ class Plan:
 
         A tower that is also the teacher shares its features, in the wider of the two types and arithmetics.
         """
-        seed = self.configuration.seeds[0]
-        runs = [self.configuration.run(run, seed) for run in (*self.experiments, *self.baselines)]
+        runs = [self.run_configuration(run) for run in self.runs]
         yield from (getattr(run.teachers, modality) for run in runs if run.teachers is not None)
         towers = [getattr(run.student.towers, modality) for run in runs if run.student.towers is not None]
         yield from (tower for tower in towers if not tower.trainable)
@@ -241,8 +257,8 @@ class Plan:
         stored = []
         for run in self.runs:
             if run in self.experiments:
-                configuration = self.configuration.run(run, self.configuration.seeds[0])
-                stored += [(self.folder, features) for features in RunInputs.of_training(configuration).features]
+                inputs = RunInputs.of_training(self.run_configuration(run))
+                stored += [(self.folder, features) for features in inputs.features]
             for data in dict.fromkeys(data for benchmark in self.benchmarks for data in self.data_of[benchmark]):
                 stored += [(self._data_folder(data), features) for features in self._embedded(run, data).features]
         return list(dict.fromkeys(stored))

@@ -17,16 +17,17 @@ def test_everything_known_is_listed_and_counted(tmp_path):
         "image_retrieval": {"cub": str(archives.cub(tmp_path)), "sop": str(tmp_path / "no")},
         "sts": {"senteval": str(archives.senteval(tmp_path)), "sentence_pairs": {"mine": str(tmp_path / "mine.tsv")}},
     }
-    found = {data.key.removeprefix("benchmarks."): data for data in look(validate(Benchmarks, named))}
+    findings = look(validate(Benchmarks, named))
+    found = {finding.subject.partition("(benchmarks.")[2].rstrip(")"): finding for finding in findings}
     cub = found["image_retrieval.cub"]
-    assert cub.found == "4 images, 2 classes; known: 5,924 images, 100 classes"
+    assert cub.text == "4 images, 2 classes; known: 5,924 images, 100 classes"
     assert cub.sound is False
     assert found["image_retrieval.sop"].sound is False
-    assert "does not exist" in found["image_retrieval.sop"].found
+    assert "does not exist" in found["image_retrieval.sop"].text
     assert found["image_retrieval.cars"].sound is None
-    assert found["image_retrieval.inaturalist"].found == "not named; 136,093 images, 2,452 classes are known"
-    assert found["sts.senteval"].found.startswith("sts12 24, sts13 14")
-    assert found["sts.sentence_pairs.mine"].found == "2 pairs"
+    assert found["image_retrieval.inaturalist"].text == "not named; 136,093 images, 2,452 classes are known"
+    assert found["sts.senteval"].text.startswith("sts12 24, sts13 14")
+    assert found["sts.sentence_pairs.mine"].text == "2 pairs"
     assert found["sts.sentence_pairs.mine"].sound
 
 

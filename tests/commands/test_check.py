@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from cusa.commands.check import check, require_sound
+from cusa.commands.check import check
+from cusa.commands.finding import require_sound
 from cusa.config.configuration import load
 from cusa.errors import ConfigurationError
 from cusa.training.trial import trial_step
 
 
 def found(mapping, **options) -> dict[str, tuple[str, bool]]:
-    return {finding.what: (finding.found, finding.sound) for finding in check(mapping, **options)}
+    return {finding.subject: (finding.text, finding.sound) for finding in check(mapping, **options)}
 
 
 def test_a_sound_configuration(tiny_configuration, tiny_clip, tmp_path, monkeypatch):
@@ -25,9 +26,10 @@ def test_a_sound_configuration(tiny_configuration, tiny_clip, tmp_path, monkeypa
     assert all(sound for _, sound in findings.values())
     assert findings["split train"][0] == "32 images, 64 captions"
     assert findings["images looked at"][0] == "48 of 48"
-    assert "24 numbers a row" in findings["image teacher"][0]
-    assert "20 numbers a row" in findings["text teacher"][0]
-    assert findings["student"][0].startswith(str(tiny_clip))
+    teachers = tiny_configuration["teachers"]
+    assert "24 numbers a row" in findings[f"image model {teachers['image']['name']}"][0]
+    assert "20 numbers a row" in findings[f"text model {teachers['text']['name']}"][0]
+    assert findings["student of contrastive"][0].startswith(str(tiny_clip))
     assert "train.gpus is 0" in findings["device"][0]
     assert not list(tmp_path.iterdir())
 
@@ -64,16 +66,40 @@ def test_models_that_cannot_be_had_are_findings(tiny_configuration, tmp_path):
     mapping = {**tiny_configuration, "student": {"name": str(tmp_path / "empty"), "towers": None}}
     mapping["teachers"] = {**tiny_configuration["teachers"], "text": {"name": str(tmp_path / "empty")}}
     findings = found(mapping)
-    assert not findings["student"][1]
-    assert not findings["text teacher"][1]
-    assert "could not be loaded" in findings["student"][0]
+    assert not findings["student of contrastive"][1]
+    assert not findings[f"text model {tmp_path / 'empty'}"][1]
+    assert "could not be loaded" in findings["student of contrastive"][0]
+
+
+def test_baselines_alone_are_checked_too(tiny_configuration, tmp_path):
+    """Nothing is trained; the teachers are loaded all the same, and nothing is counted that no benchmark reads."""
+    (tmp_path / "pairs.tsv").write_text("first\tsecond\tscore\nred\tblue\t0.1\nred\tred\t1\n")
+    alone = dict.fromkeys(tiny_configuration["experiments"]) | {"teachers": {"baseline": "teachers"}}
+    benchmarks = {**tiny_configuration["benchmarks"], "sts": {"sentence_pairs": {"mine": str(tmp_path / "pairs.tsv")}}}
+    findings = found({**tiny_configuration, "experiments": alone, "benchmarks": benchmarks})
+    assert findings["configuration"][0] == "0 experiments, 1 baselines, seeds 23"
+    assert all(sound for _, sound in findings.values())
+    assert findings[f"image model {tiny_configuration['teachers']['image']['name']}"][0].endswith("0.00 GB in float16")
+    assert "no text finds an image" in findings["left out: teachers, itr"][0]
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_features_are_sized_in_the_type_that_stores_them(tiny_configuration, monkeypatch, trainable):
+    """A frozen tower that is also the teacher is stored once, in the wider of the two types; see cusa.plan."""
+    monkeypatch.setattr("cusa.commands.check.GIGABYTE", 1)
+    image, text = (tiny_configuration["teachers"][side]["name"] for side in ("image", "text"))
+    towers = {"image": {"name": image, "trainable": trainable}, "text": {"name": text}, "dimension": 8}
+    findings = found({**tiny_configuration, "student": {"name": None, "towers": towers}})
+    rows = 32 if trainable else 48  # a teacher's features are of train alone, a tower's of every split that is read
+    expected = f"{rows * 24 * (2 if trainable else 4):.2f} GB in {'float16' if trainable else 'float32'}"
+    assert findings[f"image model {image}"][0].endswith(expected)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU: its absence is NOT tested")
 def test_gpus_that_are_not_there(tiny_configuration):
     mapping = {**tiny_configuration, "train": {**tiny_configuration["train"], "gpus": 2}}
     findings = list(check(mapping))
-    assert findings[-1].found == "train.gpus asks for 2, PyTorch sees 0; set train.gpus to what there is"
+    assert findings[-1].text == "train.gpus asks for 2, PyTorch sees 0; set train.gpus to what there is"
     with pytest.raises(ConfigurationError, match="1 things have to be mended before a run: GPUs"):
         require_sound(findings)
 

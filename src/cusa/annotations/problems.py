@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 
+from cusa.config.dataset import SkippableProblem
 from cusa.errors import DataError
 
 EXAMPLES = 5
@@ -51,7 +53,7 @@ class Problems:
         for kind, count in self.counts.items():
             if kind in skipped:
                 continue
-            option = f" (or add {kind} to dataset.skip)" if kind in SKIPPABLE else ""
+            option = f" (or add {kind} to dataset.skip)" if can_be_skipped(kind) else ""
             lines.append(f"{count} {WHAT_TO_DO[kind]}{option}.")
             lines += [f"    {example}" for example in self.examples[kind]]
             if count > EXAMPLES:
@@ -60,4 +62,6 @@ class Problems:
             raise DataError("the data set has problems:\n" + "\n".join(lines))
 
 
-SKIPPABLE = ("missing_image", "unreadable_image", "empty_caption", "malformed_row")
+def can_be_skipped(kind: str) -> bool:
+    """Whether `dataset.skip` may name a kind of problem."""
+    return kind in get_args(SkippableProblem)

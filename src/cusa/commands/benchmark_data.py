@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cusa.annotations.labelled_images import ARCHIVES, labelled_images
 from cusa.annotations.sentence_pairs import KNOWN_PAIRS, own_pairs, senteval_pairs
+from cusa.commands.finding import Finding
 from cusa.config.benchmarks import Benchmarks, ImageRetrieval, SentenceSimilarity
 from cusa.errors import CusaError
 
@@ -18,56 +19,67 @@ SENTEVAL_LAYOUT = (
 
 
 @dataclass(frozen=True)
-class DataFound:
-    """One collection: `key` is the configuration's, `found` a sentence; `sound` is None where none is named."""
+class _Collection:
+    """One collection of data: its key in the configuration, where it comes from, and what is known of it."""
 
     key: str
+    name: str
     title: str
-    source: str
-    layout: str
     place: str | None
-    found: str
-    sound: bool | None
+    source: str = "your own"
+    layout: str = ""
+    known: str | None = None
+
+    def look(self) -> Finding:
+        """What there is of the collection; not sound where that differs from what is known of it."""
+        sound, text = self._look()
+        details = {"from": self.source, "layout": self.layout} | ({} if self.place is None else {"place": self.place})
+        return Finding(f"{self.title} ({self.key})", text, sound, details)
+
+    def _look(self) -> tuple[bool | None, str]:
+        if self.place is None:
+            return None, f"not named; {self.known} are known"
+        count = _count_pairs if self.key.startswith("benchmarks.sts") else _count_images
+        try:
+            counted = count(self.name, self.place)
+        except FileNotFoundError:
+            return False, "does not exist"
+        except CusaError as error:
+            return False, str(error)
+        if self.known is None or counted == self.known:
+            return True, counted
+        return False, f"{counted}; known: {self.known}"
 
 
-def look(benchmarks: Benchmarks) -> Iterator[DataFound]:
+def look(benchmarks: Benchmarks) -> Iterator[Finding]:
     """Every collection that a benchmark knows, and every one of one's own that the configuration names."""
+    return (collection.look() for collection in _collections(benchmarks))
+
+
+def _collections(benchmarks: Benchmarks) -> Iterator[_Collection]:
     images = benchmarks.image_retrieval or ImageRetrieval()
     for name, archive in ARCHIVES.items():
         known = f"{archive.images:,} images, {archive.classes:,} classes"
-        key = f"benchmarks.image_retrieval.{name}"
-        yield _look(key, archive.title, archive.source, archive.layout, images.places.get(name), name, known)
+        key, place = f"benchmarks.image_retrieval.{name}", images.places.get(name)
+        yield _Collection(key, name, archive.title, place, archive.source, archive.layout, known)
     for name, place in images.labelled_images.items():
         key = f"benchmarks.image_retrieval.labelled_images.{name}"
-        yield _look(key, name, "your own", "a folder a class, or a CSV of image and label", place, name, None)
+        yield _Collection(key, name, name, place, layout="a folder a class, or a CSV of image and label")
     sentences = benchmarks.sts or SentenceSimilarity()
     known = ", ".join(f"{task} {count:,}" for task, count in KNOWN_PAIRS.items())
     title, key = "STS12-16, STS-B, SICK-R", "benchmarks.sts.senteval"
-    yield _look(key, title, SENTEVAL_SOURCE, SENTEVAL_LAYOUT, sentences.senteval, "senteval", known)
+    yield _Collection(key, "senteval", title, sentences.senteval, SENTEVAL_SOURCE, SENTEVAL_LAYOUT, known)
     for name, place in sentences.sentence_pairs.items():
         key = f"benchmarks.sts.sentence_pairs.{name}"
-        yield _look(key, name, "your own", "a TSV of first, second and score", place, name, None)
+        yield _Collection(key, name, name, place, layout="a TSV of first, second and score")
 
 
-def _look(key: str, title: str, source: str, layout: str, place: str | None, name: str, known: str | None) -> DataFound:
-    if place is None:
-        return DataFound(key, title, source, layout, None, f"not named; {known} are known", None)
-    try:
-        found = _pairs(name, place) if key.startswith("benchmarks.sts") else _images(name, place)
-    except FileNotFoundError:
-        return DataFound(key, title, source, layout, place, "does not exist", False)
-    except CusaError as error:
-        return DataFound(key, title, source, layout, place, str(error), False)
-    sentence = found if known is None or found == known else f"{found}; known: {known}"
-    return DataFound(key, title, source, layout, place, sentence, known is None or found == known)
+def _count_images(name: str, place: str) -> str:
+    images = labelled_images(name, place)
+    return f"{len(images):,} images, {len({image.label for image in images}):,} classes"
 
 
-def _images(name: str, place: str) -> str:
-    found = labelled_images(name, place)
-    return f"{len(found):,} images, {len({image.label for image in found}):,} classes"
-
-
-def _pairs(name: str, place: str) -> str:
+def _count_pairs(name: str, place: str) -> str:
     if name != "senteval":
         return f"{len(own_pairs(place, name)):,} pairs"
     count = Counter(pair.task for pair in senteval_pairs(place))

@@ -1,4 +1,4 @@
-"""Everything that can go wrong before hours are spent: data, models, disk and GPUs of a configuration."""
+"""`cusa check`: everything that can go wrong before hours are spent, in the data, the models, the disk and the GPUs."""
 
 from __future__ import annotations
 
@@ -6,149 +6,208 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cusa.annotations.convert import Inspection, inspect
-from cusa.annotations.problems import SKIPPABLE, WHAT_TO_DO
-from cusa.config.configuration import Configuration, check_files, load
+from cusa.annotations.labelled_images import labelled_images
+from cusa.annotations.problems import WHAT_TO_DO, can_be_skipped
+from cusa.commands.finding import Finding
+from cusa.config.configuration import check_files, load
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, TextModel
-from cusa.errors import ConfigurationError, CusaError
+from cusa.errors import CusaError
+from cusa.layout import CachedFeatures
+from cusa.plan import RESULTS, Plan
 from cusa.shards.writing import bytes_per_image
+
+if TYPE_CHECKING:
+    from cusa.student.student import Student
 
 SAMPLED_IMAGES = 500
 SAMPLED_FOR_SIZE = 50
-TAR_OVERHEAD = 2048  # headers and padding of a sample's two members
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; `sound` says whether a run can go on with it."""
-
-    what: str
-    found: str
-    sound: bool = True
+TAR_OVERHEAD = 2048  # bytes of headers and padding of a sample's two members
+FLOAT32 = 4
+SAVED_PER_PARAMETER = 4 * FLOAT32  # of a training's state: the weights, the optimiser's two moments, the best weights
+GIGABYTE = 1e9
 
 
 def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Finding]:
-    """Look at everything a configuration names, and yield what was found, one thing at a time.
+    """Look at everything that a configuration names, and yield what is known of it, one thing at a time.
 
-    Raises ConfigurationError where the configuration itself is wrong or names files that are not there.
+    Raises ConfigurationError where the configuration itself is wrong, or names files that are not there.
     """
     configuration = load(mapping)
     check_files(configuration)
-    yield Finding("configuration", f"{len(configuration.active_experiments)} experiments, {configuration.seeds} seeds")
+    plan = Plan(configuration)
+    plan.check()
+    others = [f"{len(plan.baselines)} baselines"] * bool(plan.baselines)
+    others += [f"{len(plan.checkpoints)} checkpoints"] * bool(plan.checkpoints)
+    counts = ", ".join([f"{len(plan.experiments)} experiments", *others])
+    yield Finding("configuration", f"{counts}, seeds {', '.join(map(str, configuration.seeds))}")
     with tempfile.TemporaryDirectory() as scratch:
         sample = None if every_image else SAMPLED_IMAGES
         inspection = inspect(configuration.dataset, scratch, os.cpu_count() or 1, sample)
-        yield from _data(configuration, inspection)
-        size = bytes_per_image(inspection.paths[:SAMPLED_FOR_SIZE], configuration.shards)
-    yield from _models_and_disk(configuration, inspection, size)
-    yield from _gpus(configuration)
+        yield from _data(plan, inspection)
+        sizes = _Sizes(plan, inspection, bytes_per_image(inspection.paths[:SAMPLED_FOR_SIZE], configuration.shards))
+    yield sizes.shards()
+    yield from sizes.models()
+    yield from sizes.students()
+    yield sizes.disk()
+    yield from _gpus(plan)
 
 
-def _data(configuration: Configuration, inspection: Inspection) -> Iterator[Finding]:
+def _data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
     for split, images in inspection.images.items():
         yield Finding(f"split {split}", f"{images:,} images, {inspection.captions[split]:,} captions")
+    for name, why in plan.left_out.items():
+        yield Finding(f"left out: {name}", why)
     looked_at, total = len(inspection.paths), sum(inspection.images.values())
     yield Finding("images looked at", f"{looked_at:,} of {total:,}")
     problems = inspection.problems
     for kind, count in problems.counts.items():
-        skipped = kind in configuration.dataset.skip
-        option = f" (or add {kind} to dataset.skip)" if kind in SKIPPABLE and not skipped else ""
+        skipped = kind in plan.configuration.dataset.skip
+        option = f" (or add {kind} to dataset.skip)" if can_be_skipped(kind) and not skipped else ""
         examples = "; ".join(problems.examples[kind])
         advice = "skipped, as dataset.skip says" if skipped else f"{WHAT_TO_DO[kind]}{option}"
         yield Finding(kind.replace("_", " "), f"{count:,} {advice}. For instance: {examples}", skipped)
 
 
-def _models_and_disk(configuration: Configuration, inspection: Inspection, image_bytes: float) -> Iterator[Finding]:
-    from cusa.teachers.registry import load_image_encoder, load_text_encoder
+class _Sizes:
+    """What a plan stores, in bytes. Each model is loaded once, which also shows that it can be."""
 
-    total = sum(inspection.images.values())
-    needed = total * (image_bytes + TAR_OVERHEAD)
-    yield Finding("shards", f"{needed / 1e9:.2f} GB for {total:,} images (estimated from {SAMPLED_FOR_SIZE} of them)")
-    runs = [configuration.run(name, configuration.seeds[0]) for name in configuration.active_experiments]
-    teachers = next((run.teachers for run in runs if run.teachers is not None), None)
-    chosen: list[tuple[str, ImageModel | TextModel, dict[str, int]]] = []
-    if teachers is not None:
-        chosen = [
-            ("image teacher", teachers.image, inspection.images),
-            ("text teacher", teachers.text, inspection.captions),
+    def __init__(self, plan: Plan, inspection: Inspection, image_bytes: float) -> None:
+        self.plan, self.inspection = plan, inspection
+        self.image_bytes = image_bytes + TAR_OVERHEAD
+        self.labelled = {name: len(labelled_images(name, place)) for name, place in plan.labelled_images.items()}
+        self.dimensions: dict[str, int] = {}
+        self.needed = 0.0
+
+    def shards(self) -> Finding:
+        """The images of the data set and of labelled images that benchmarks bring."""
+        images = sum(self.inspection.images.values()) + sum(self.labelled.values())
+        size = images * self.image_bytes
+        self.needed += size
+        estimate = f"estimated from {min(images, SAMPLED_FOR_SIZE)} of them"
+        return Finding("shards", f"{size / GIGABYTE:.2f} GB for {images:,} images ({estimate})")
+
+    def models(self) -> Iterator[Finding]:
+        """Teachers and frozen towers, and their cached features."""
+        from cusa.teachers.registry import load_image_encoder, load_text_encoder
+
+        models: list[tuple[str, ImageModel | TextModel]] = [
+            *(("image model", model) for model in self.plan.frozen_image_models.values()),
+            *(("text model", model) for model in self.plan.frozen_text_models.values()),
         ]
-    for what, model, rows in chosen:
-        try:
-            loaded = load_image_encoder(model) if isinstance(model, ImageModel) else load_text_encoder(model)
-        except CusaError as error:
-            yield Finding(what, str(error), sound=False)
-            continue
-        size = sum(rows.values()) * loaded.dimension * np.dtype(model.dtype).itemsize
-        needed += size
-        about = f"{loaded.dimension:,} numbers a row, {size / 1e9:.2f} GB in {model.dtype}"
-        yield Finding(what, f"{model.identity}: {about}")
-    seen = set()
-    for run in runs:
-        if (name := run.student.name) is not None and name not in seen:
-            seen.add(name)
-            yield _student(run)
-    results = Path.cwd() / "results"
-    free = shutil.disk_usage(results if results.exists() else Path.cwd()).free
-    yield Finding("disk", f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free in {results}", sound=needed < free)
+        for kind, model in models:
+            try:
+                encoder = load_image_encoder(model) if isinstance(model, ImageModel) else load_text_encoder(model)
+            except CusaError as error:
+                yield Finding(f"{kind} {model.identity}", str(error), sound=False)
+                continue
+            self.dimensions[model.folder] = encoder.dimension
+            size = self._rows_of(model.folder) * encoder.dimension * np.dtype(model.dtype).itemsize
+            self.needed += size
+            text = f"{encoder.dimension:,} numbers a row, {size / GIGABYTE:.2f} GB in {model.dtype}"
+            yield Finding(f"{kind} {model.identity}", text)
+
+    def _rows_of(self, model_folder: str) -> int:
+        stored = self.plan.stored_features
+        return sum(
+            self.labelled[folder.root.name] if folder != self.plan.folder else self._rows(features)
+            for folder, features in stored
+            if features.model_folder == model_folder
+        )
+
+    def _rows(self, features: CachedFeatures) -> int:
+        counts = self.inspection.images if features.modality == "image" else self.inspection.captions
+        return counts.get(features.split, 0)
+
+    def students(self) -> Iterator[Finding]:
+        """Each student once, and the run folders: weights, embeddings, and the state of the largest training."""
+        plan, parameters, states, size = self.plan, dict[str, int](), [0], 0
+        for run in plan.runs:
+            configuration = plan.run_configuration(run)
+            try:
+                student = self._build(configuration)
+            except CusaError as error:
+                yield Finding(f"student of {run}", str(error), sound=False)
+                continue
+            if student is None:
+                continue  # one of its frozen towers could not be loaded, which is a finding already
+            count = sum(parameter.numel() for parameter in student.parameters())
+            name = configuration.student.name or "pair of towers"
+            if parameters.get(name) != count:
+                parameters[name] = count
+                yield Finding(f"student of {run}", f"{name}: {count / 1e6:.1f} million parameters")
+            folders = len(plan.seeds_of(run))
+            size += folders * FLOAT32 * (count + self._embedded_rows(run) * 2 * student.backbone.dimension)
+            states.append(count * SAVED_PER_PARAMETER if run in plan.experiments else 0)
+        size += max(states)
+        self.needed += size
+        text = f"{size / GIGABYTE:.2f} GB of weights, embeddings and the state of the largest training"
+        yield Finding("run folders", text)
+
+    def _build(self, configuration: RunConfiguration) -> Student | None:
+        from cusa.student.backbones import FrozenDimensions
+        from cusa.student.student import build_student
+
+        if (towers := configuration.student.towers) is None:
+            return build_student(configuration.student, configuration.losses)
+        frozen = [tower for tower in (towers.image, towers.text) if not tower.trainable]
+        if any(tower.folder not in self.dimensions for tower in frozen):
+            return None
+        image, text = (self.dimensions.get(tower.folder, 0) for tower in (towers.image, towers.text))
+        return build_student(configuration.student, configuration.losses, FrozenDimensions(image, text))
+
+    def _embedded_rows(self, run: str) -> int:
+        plan, inspection = self.plan, self.inspection
+        data = {name for benchmark in plan.benchmarks_of(run) for name in plan.data_of[benchmark]}
+        counts = (inspection.images, inspection.captions, self.labelled)
+        return sum(count.get(name, 0) for count in counts for name in data)
+
+    def disk(self) -> Finding:
+        """Whether everything together fits the disk that results/ is on."""
+        results = Path.cwd() / RESULTS
+        free = shutil.disk_usage(results if results.exists() else Path.cwd()).free
+        text = f"{self.needed / GIGABYTE:.2f} GB needed, {free / GIGABYTE:.2f} GB free in {results}"
+        return Finding("disk", text, sound=self.needed < free)
 
 
-def _student(run: RunConfiguration) -> Finding:
-    from cusa.student.student import build_student
-
-    try:
-        student = build_student(run.student, run.losses)
-    except CusaError as error:
-        return Finding("student", str(error), sound=False)
-    count = sum(parameter.numel() for parameter in student.parameters())
-    return Finding("student", f"{run.student.name}: {count / 1e6:.0f} million parameters")
-
-
-def _gpus(configuration: Configuration) -> Iterator[Finding]:
+def _gpus(plan: Plan) -> Iterator[Finding]:
     import torch
 
-    wanted = max(configuration.recipe(name).gpus for name in configuration.active_experiments)
+    wanted = plan.gpus_of_largest_job
     if wanted == 0:
         yield Finding("device", f"CPU, {os.cpu_count()} cores; train.gpus is 0")
         return
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found < wanted:
-        advice = f"train.gpus asks for {wanted}, PyTorch sees {found}; set train.gpus to what there is"
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if visible < wanted:
+        advice = f"train.gpus asks for {wanted}, PyTorch sees {visible}; set train.gpus to what there is"
         yield Finding("GPUs", advice, sound=False)
         return
-    yield Finding("GPUs", f"{found} x {torch.cuda.get_device_name(0)}")
-    for name in configuration.active_experiments:
-        run = configuration.run(name, configuration.seeds[0])
-        if run.student.name is not None:
-            yield _batch_memory(name, run)
+    yield Finding("GPUs", f"{visible} x {torch.cuda.get_device_name(0)}")
+    for name in plan.experiments:
+        configuration = plan.run_configuration(name)
+        if configuration.student.name is not None:
+            yield _batch_memory(name, configuration)
 
 
-def _batch_memory(experiment: str, run: RunConfiguration) -> Finding:
+def _batch_memory(experiment: str, configuration: RunConfiguration) -> Finding:
     """Whether one step with a full batch of made-up pairs fits the first GPU."""
     import torch
 
     from cusa.training.trial import trial_step
 
-    what = f"memory of a batch, {experiment}"
+    subject = f"memory of a batch, {experiment}"
     total = torch.cuda.get_device_properties(0).total_memory / 2**30
     try:
-        trial_step(run, torch.device("cuda", 0))
+        trial_step(configuration, torch.device("cuda", 0))
     except torch.cuda.OutOfMemoryError:
-        return Finding(
-            what, f"train.batch_size {run.train.batch_size} does not fit {total:.1f} GiB; lower it", sound=False
-        )
+        text = f"train.batch_size {configuration.train.batch_size} does not fit {total:.1f} GiB; lower it"
+        return Finding(subject, text, sound=False)
     finally:
         torch.cuda.empty_cache()
-    return Finding(what, f"{torch.cuda.max_memory_allocated(0) / 2**30:.1f} of {total:.1f} GiB")
-
-
-def require_sound(findings: list[Finding]) -> None:
-    """Raise ConfigurationError when some finding is not sound."""
-    if unsound := [finding.what for finding in findings if not finding.sound]:
-        raise ConfigurationError(f"{len(unsound)} things have to be mended before a run: {', '.join(unsound)}.")
+    return Finding(subject, f"{torch.cuda.max_memory_allocated(0) / 2**30:.1f} of {total:.1f} GiB")

@@ -100,14 +100,14 @@ class Configuration(Section):
         """The student of an experiment or of a checkpoint."""
         if run in self.active_checkpoints:
             return StudentSettings(name=self.active_checkpoints[run].student)
-        experiment = dict(self._named_experiments())[run]
+        experiment = self.named_experiments[run]
         if experiment.baseline == "teachers":
             return self.teachers.as_student
         return experiment.student or self.student
 
     def recipe(self, experiment: str) -> Train:
         """The training recipe of an experiment: the common one with its own keys laid on top."""
-        own = dict(self._named_experiments())[experiment].train
+        own = self.named_experiments[experiment].train
         if own is None:
             return self.train
         if own.get("nodes", self.train.nodes) != self.train.nodes:
@@ -120,19 +120,23 @@ class Configuration(Section):
     @property
     def active_experiments(self) -> dict[str, Experiment]:
         """The experiments that are trained: those that are not null, nor baselines."""
-        return {name: experiment for name, experiment in self._named_experiments() if experiment.baseline is None}
+        return {name: experiment for name, experiment in self.named_experiments.items() if experiment.baseline is None}
 
     @property
     def baselines(self) -> dict[str, Experiment]:
         """The experiments that are scored without training."""
-        return {name: experiment for name, experiment in self._named_experiments() if experiment.baseline is not None}
+        return {
+            name: experiment for name, experiment in self.named_experiments.items() if experiment.baseline is not None
+        }
 
-    def _named_experiments(self) -> Iterator[tuple[str, Experiment]]:
-        return ((name, experiment) for name, experiment in self.experiments.items() if experiment is not None)
+    @property
+    def named_experiments(self) -> dict[str, Experiment]:
+        """The experiments that are not null: those that are trained, and baselines."""
+        return {name: experiment for name, experiment in self.experiments.items() if experiment is not None}
 
     def run(self, experiment: str, seed: int) -> RunConfiguration:
         """What one training run depends on, and nothing else."""
-        chosen = dict(self._named_experiments())[experiment]
+        chosen = self.named_experiments[experiment]
         return RunConfiguration(
             dataset=self.dataset.name,
             experiment=experiment,

@@ -1,0 +1,58 @@
+"""run.json: written and read by one record, and what is said of a file that is none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import write_record
+
+from cusa.common.files import read_json, write_json
+from cusa.errors import DataError
+from cusa.runs.record import RUN, RunFolder, RunRecord
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    write_record(tmp_path, {"contrastive": {}, "uni_softlabel": {}})
+    record = RunRecord.read(tmp_path)
+    content = read_json(tmp_path / RUN)
+    assert content["schema"] == 1
+    assert content["configuration"] == record.configuration.model_dump(mode="json")
+    assert not {"imported_from", "finished"} & set(content)  # this run has neither
+    record.write(tmp_path / "again")
+    assert read_json(tmp_path / "again" / RUN) == content
+    assert RunFolder(tmp_path).record == record
+
+
+def test_keys_of_later_releases_are_ignored(tmp_path):
+    write_record(tmp_path, {"contrastive": {}})
+    write_json(tmp_path / RUN, read_json(tmp_path / RUN) | {"weather": "fine"})
+    assert RunRecord.read(tmp_path).epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("losses", "cross", "uni"),
+    [
+        ({"contrastive": {}, "uni_softlabel": {}}, "cross head", "uni head"),
+        ({"cross_softlabel": {}}, "cross head", "features before the heads (no uni head was trained)"),
+        ({"uni_softlabel": {}}, "features before the heads (no cross head was trained)", "uni head"),
+    ],
+)
+def test_heads_that_were_not_trained_are_said(tmp_path, losses, cross, uni):
+    write_record(tmp_path, losses)
+    run = RunFolder(tmp_path)
+    assert (run.head_used("cross"), run.head_used("uni")) == (cross, uni)
+
+
+def test_files_that_are_no_record_are_sentences(tmp_path):
+    with pytest.raises(DataError, match=r"run.json does not exist; run `snakemake models` first"):
+        RunRecord.read(tmp_path)
+    (tmp_path / RUN).write_text("{")
+    with pytest.raises(DataError, match=r"run.json is not valid JSON"):
+        RunRecord.read(tmp_path)
+    write_record(tmp_path, {"contrastive": {}})
+    content = read_json(tmp_path / RUN)
+    del content["configuration"]["train"]
+    (tmp_path / RUN).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"is not the record of a run: key `configuration.train`: field required"):
+        RunRecord.read(tmp_path)

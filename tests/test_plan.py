@@ -1,0 +1,143 @@
+"""What a configuration asks for: runs, models, files and benchmarks, without Snakemake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cusa.config import load
+from cusa.errors import ConfigurationError
+from cusa.layout import CachedFeatures
+from cusa.plan import Plan
+
+
+def plan(mapping: dict, **changes: object) -> Plan:
+    return Plan(load({**mapping, **changes}))
+
+
+def towers(mapping: dict, **trainable: bool) -> dict:
+    """A pair of towers of the teachers' own models."""
+    sides = {side: {**mapping["teachers"][side], "trainable": trainable[side]} for side in ("image", "text")}
+    return {"name": None, "towers": {**sides, "dimension": 8}}
+
+
+def test_every_run_has_its_seeds(tiny_configuration):
+    """Experiments are trained once a seed; checkpoints and baselines are there once."""
+    experiments = tiny_configuration["experiments"] | {"start": {"baseline": "zero_shot"}}
+    checkpoints = {"theirs": {"file": "checkpoint_best.pth", "student": "ViT-B/32"}}
+    found = plan(tiny_configuration, experiments=experiments, checkpoints=checkpoints, seeds=[1, 2])
+    assert found.runs == ["contrastive", "cusa", "theirs", "start"]
+    assert found.run_files("run.json") == [
+        "results/shapes/runs/contrastive/seed1/run.json",
+        "results/shapes/runs/contrastive/seed2/run.json",
+        "results/shapes/runs/cusa/seed1/run.json",
+        "results/shapes/runs/cusa/seed2/run.json",
+        "results/shapes/runs/theirs/seed1/run.json",
+        "results/shapes/runs/start/seed1/run.json",
+    ]
+    assert found.run_files()[-1] == "results/shapes/runs/start/seed1"
+    assert found.score_files(".json")[0] == "results/shapes/runs/contrastive/seed1/benchmarks/itr.json"
+    assert found.run_configuration("theirs").student.name == "ViT-B/32"
+
+
+def test_training_reads_shards_or_the_features_of_frozen_towers(tiny_configuration):
+    """And the teachers' features where a soft label is on; the split that selects the epoch as well as train."""
+    tables = ["results/shapes/annotations/captions.parquet", "results/shapes/annotations/images.parquet"]
+    found = plan(tiny_configuration)
+    shards = ["results/shapes/shards/train", "results/shapes/shards/val"]
+    assert found.training_inputs("contrastive") == [*tables, *shards]
+    image, text = found.configuration.teachers.image.folder, found.configuration.teachers.text.folder
+    teachers = [f"results/shapes/teachers/{side}/train/meta.json" for side in (f"image/{image}", f"text/{text}")]
+    assert found.training_inputs("cusa") == sorted([*tables, *shards, *teachers])
+
+    frozen = plan(tiny_configuration, student=towers(tiny_configuration, image=False, text=False))
+    of_val = [path.replace("/train/", "/val/") for path in teachers]
+    assert frozen.training_inputs("contrastive") == sorted([*tables, *teachers, *of_val])
+
+    leak = {**tiny_configuration["train"], "select_on": "test_leak_as_published"}
+    assert "results/shapes/shards/test" in plan(tiny_configuration, train=leak).training_inputs("contrastive")
+
+
+def test_embedding_reads_what_the_data_are_stored_as(tiny_configuration, tmp_path):
+    (tmp_path / "birds").mkdir()
+    (tmp_path / "pairs.tsv").write_text("first\tsecond\tscore\n")
+    benchmarks = {
+        "itr": {},
+        "eccv_caption": None,
+        "image_retrieval": {"labelled_images": {"birds": str(tmp_path / "birds")}},
+        "sts": {"sentence_pairs": {"pairs": str(tmp_path / "pairs.tsv")}},
+    }
+    student = towers(tiny_configuration, image=True, text=False)
+    found = plan(tiny_configuration, student=student, benchmarks=benchmarks)
+    text = found.configuration.teachers.text.folder
+    assert found.embedding_inputs("cusa", "test")[2:] == [
+        "results/shapes/shards/test",
+        f"results/shapes/teachers/text/{text}/test/meta.json",
+    ]
+    assert found.embedding_inputs("cusa", "birds") == [
+        "results/benchmark-data/birds/annotations/images.parquet",
+        "results/benchmark-data/birds/annotations/captions.parquet",
+        "results/benchmark-data/birds/shards/test",
+    ]
+    pairs = ["results/benchmark-data/pairs/annotations/sentence_pairs.parquet"]
+    assert found.embedding_inputs("cusa", "pairs") == pairs
+    assert found.embeddings("sts") == ["results/shapes/runs/{experiment}/seed{seed}/embeddings/pairs"]
+
+
+def test_features_are_those_that_something_reads_each_once(tiny_configuration):
+    """A frozen tower that is also the teacher is stored once, in the wider of the two types."""
+    found = plan(tiny_configuration, student=towers(tiny_configuration, image=False, text=False))
+    image, text = found.configuration.teachers.image.folder, found.configuration.teachers.text.folder
+    stored = [features for _, features in found.stored_features]
+    assert len(stored) == len(set(stored))
+    assert set(stored) == {
+        CachedFeatures(modality, model, split)
+        for modality, model in (("image", image), ("text", text))
+        for split in ("train", "val", "test")
+    }
+    assert found.frozen_image_models[image].dtype == found.frozen_text_models[text].dtype == "float32"
+    alone = plan(tiny_configuration)
+    assert [features.split for _, features in alone.stored_features] == ["train", "train"]
+    assert alone.frozen_image_models[image].dtype == "float16"
+    assert alone.feature_files() == [
+        f"results/shapes/teachers/image/{image}/train/meta.json",
+        f"results/shapes/teachers/text/{text}/train/meta.json",
+    ]
+
+
+def test_what_is_not_scored_has_a_reason(tiny_configuration):
+    """Data that are not there, and the teachers across modalities."""
+    experiments = {**tiny_configuration["experiments"], "teachers": {"baseline": "teachers"}}
+    benchmarks = {"itr": {}, "eccv_caption": None, "image_retrieval": {"cub": "no/such/place"}, "sts": None}
+    found = plan(tiny_configuration, experiments=experiments, benchmarks=benchmarks)
+    assert found.benchmarks == ["itr"]
+    assert found.benchmarks_of("teachers") == []
+    assert found.benchmarks_of("cusa") == ["itr"]
+    assert found.left_out["teachers, itr"] == "The two teachers share no space, so no text finds an image."
+    assert found.left_out["image_retrieval, cub"].startswith("no/such/place does not exist")
+
+
+def test_the_gallery_and_the_reference_are_runs_that_exist(tiny_configuration):
+    gallery = {"gallery": {"experiments": ["cusa", "no such"]}, "reference": "csa"}
+    found = plan(tiny_configuration, report=gallery)
+    assert (found.gallery_runs, found.reference, found.gallery_data) == (["cusa"], None, ["test"])
+    assert plan(tiny_configuration).reference == "contrastive"
+
+
+def test_the_largest_job_counts_gpus(tiny_configuration):
+    train, experiments = tiny_configuration["train"], tiny_configuration["experiments"]
+    assert plan(tiny_configuration).gpus_of_largest_job == 0
+    assert plan(tiny_configuration, train={**train, "gpus": 2}).gpus_of_largest_job == 2
+    larger = experiments | {"cusa": {**experiments["cusa"], "train": {"gpus": 4}}}
+    assert plan(tiny_configuration, experiments=larger).gpus_of_largest_job == 4
+
+
+def test_a_benchmark_that_does_not_exist_is_a_sentence(tiny_configuration):
+    benchmarks = {**tiny_configuration["benchmarks"], "more": {"no_such": {}}}
+    with pytest.raises(ConfigurationError, match="no_such"):
+        plan(tiny_configuration, benchmarks=benchmarks).check()
+
+
+def test_paths_are_relative_to_where_snakemake_runs(tiny_configuration):
+    assert plan(tiny_configuration).folder.root == Path("results/shapes")
