@@ -1,12 +1,12 @@
-"""Reading what the authors of the paper published: configurations, image features, checkpoints.
+"""Published checkpoints: read as a student, or imported as a run folder that every benchmark works on.
 
-None of it is trusted: features are unpickled by a reader that can build nothing but arrays of floats, checkpoints are
-read as tensors and plain values.
+A checkpoint is read as tensors and plain values. Nothing that the file carries is executed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,47 +27,96 @@ from cusa.teachers.transform import CLIP_MEAN, CLIP_STD, ImageTransform
 from cusa.upstream.configurations import loss_config
 from cusa.upstream.openai_clip import CLIP, clip_configuration, hugging_face_names
 
+PUBLISHED_EPOCHS = 30
+LONGEST_REASON = 400  # characters of torch's own message that are shown
+
+
+@dataclass(frozen=True)
+class PublishedCheckpoint:
+    """The content of a published checkpoint_best.pth: its tensors by name, and its configuration where it has one."""
+
+    path: Path
+    state: Mapping[str, Tensor]
+    configuration: Mapping[str, Any]
+    epoch: int
+
+    @classmethod
+    def read(cls, path: str | Path) -> PublishedCheckpoint:
+        """Read a checkpoint. Raises DataError where it holds anything but tensors and plain values, or no model."""
+        content = read_tensors(path)
+        state = content.get("model") if isinstance(content, Mapping) else None
+        if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise DataError(
+                f"{path} has no state dict under the key `model`; expected the published checkpoint_best.pth."
+            )
+        return cls(
+            path=Path(path),
+            state={name.removeprefix("module."): tensor for name, tensor in state.items()},
+            configuration=content.get("config") or {},
+            epoch=int(content.get("best_epoch", content.get("epoch", 0))),
+        )
+
+    @property
+    def losses_of_heads(self) -> LossConfiguration:
+        """The losses that need these heads, with published settings: all that the tensors alone tell."""
+        has_uni = "uni_image_projection.weight" in self.state
+        has_cross = "cross_image_projection.weight" in self.state or not has_uni
+        return LossConfiguration(
+            contrastive=Contrastive() if has_cross else None, uni_softlabel=UniSoftLabel() if has_uni else None
+        )
+
+    @property
+    def losses(self) -> LossConfiguration:
+        """The losses that it was trained with, as far as its configuration or else its heads tell."""
+        published = self.configuration.get("loss_config")
+        return self.losses_of_heads if published is None else loss_config(published)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs its configuration plans."""
+        return int((self.configuration.get("schedular") or {}).get("epochs", PUBLISHED_EPOCHS))
+
+    @property
+    def temperatures(self) -> dict[str, float]:
+        """The learned temperatures, by their published names."""
+        return {name: float(tensor) for name, tensor in self.state.items() if "tau" in name}
+
+    def student(self) -> Student:
+        """The student with these weights, in eval mode, float32, on the CPU; sizes are read off the tensors."""
+        from transformers import CLIPModel
+
+        clip = {name.removeprefix(CLIP): tensor for name, tensor in self.state.items() if name.startswith(CLIP)}
+        try:
+            model: Any = CLIPModel(clip_configuration(clip))
+            model.load_state_dict(hugging_face_names(clip))
+            side = model.config.vision_config.image_size
+            transform = ImageTransform(side, side, CLIP_MEAN, CLIP_STD)
+            backbone = DualEncoder(model, None, transform, model.config.text_config.max_position_embeddings)
+            student = Student(backbone, self.losses_of_heads)
+            student.heads.load_state_dict(self._heads(student.heads))
+        except (KeyError, RuntimeError) as error:
+            raise DataError(f"{self.path} is not a checkpoint of the published code: {_reason(error)}") from None
+        return student.float().eval()
+
+    def _heads(self, names: Any) -> dict[str, Tensor]:
+        """The tensors of the heads under our names: a head is a LayerNorm (0), then a Linear (1)."""
+        return {
+            f"{name}.{layer}.{kind}": self.state[f"{prefix}{name}_projection.{kind}"]
+            for name in names
+            for layer, prefix in enumerate(("ln_", ""))
+            for kind in ("weight", "bias")
+        }
+
 
 def load_checkpoint(path: str | Path) -> Student:
     """A student from a published checkpoint, in eval mode, float32, on the CPU; sizes are read off the tensors.
 
     `encode_image(pixels, head)` takes uint8 pixels or normalised floats [B, 3, H, W], `encode_text(input_ids, head)`
-    int64 tokens [B, T] of CLIP's tokeniser; `head` is "cross" or "uni". Both give [B, D], not normalised. A head that
-    the checkpoint has not stands for the features before the heads. The file's other content is not executed: a file
-    that holds more than tensors and plain values is refused with DataError.
+    int64 tokens [B, T] of CLIP's tokeniser; `head` is "cross" or "uni". Both give [B, D], not normalised. If the
+    checkpoint has no such head, the backbone's features are returned. Raises DataError for a file that holds more than
+    tensors and plain values, or is no published checkpoint.
     """
-    return _student_of(path, _model_state(path, read_tensors(path)))
-
-
-def _student_of(path: str | Path, state: Mapping[str, Tensor]) -> Student:
-    from transformers import CLIPModel
-
-    clip = {name.removeprefix(CLIP): tensor for name, tensor in state.items() if name.startswith(CLIP)}
-    losses = _losses_of_heads(state)
-    try:
-        model: Any = CLIPModel(clip_configuration(clip))
-        model.load_state_dict(hugging_face_names(clip))
-        side = model.config.vision_config.image_size
-        transform = ImageTransform(side, side, CLIP_MEAN, CLIP_STD)
-        student = Student(DualEncoder(model, None, transform, model.config.text_config.max_position_embeddings), losses)
-        heads = {
-            f"{name}.{layer}.{kind}": state[f"{prefix}{name}_projection.{kind}"]
-            for name in student.heads
-            for layer, prefix in enumerate(("ln_", ""))
-            for kind in ("weight", "bias")
-        }
-        student.heads.load_state_dict(heads)
-    except (KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:400]
-        raise DataError(f"{path} is not a checkpoint of the published code: {reason}") from None
-    return student.float().eval()
-
-
-def _model_state(path: str | Path, checkpoint: Any) -> dict[str, Tensor]:
-    state = checkpoint.get("model") if isinstance(checkpoint, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"{path} has no state dict under the key `model`; expected the published checkpoint_best.pth.")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return PublishedCheckpoint.read(path).student()
 
 
 def import_checkpoint(
@@ -82,41 +131,42 @@ def import_checkpoint(
     run = Path(run)
     if (run / WEIGHTS).exists():
         raise DataError(f"{run / WEIGHTS} exists already; name another folder, nothing is overwritten.")
-    about = read_tensors(path)
-    state = _model_state(path, about)
-    imported = _student_of(path, state)
-    published = about.get("config") or {}
-    losses = loss_config(published["loss_config"]) if "loss_config" in published else _losses_of_heads(state)
+    checkpoint = PublishedCheckpoint.read(path)
+    imported = checkpoint.student()
     configuration = RunConfiguration(
         dataset=dataset,
         experiment=run.parent.name,
         seed=seed,
         student=StudentSettings(name=student),
-        losses=losses,
+        losses=checkpoint.losses,
         teachers=None,
-        train=Train(
-            epochs=int((published.get("schedular") or {}).get("epochs", 30)),
-            select_on="test_leak_as_published",
-            gpus=gpus,
-        ),
+        train=Train(epochs=checkpoint.epochs, select_on="test_leak_as_published", gpus=gpus),
     )
-    fits = build_student(configuration.student, losses)
+    _require_fit(imported, configuration, checkpoint)
+    _write_run(run, imported, configuration, checkpoint)
+
+
+def _require_fit(imported: Student, configuration: RunConfiguration, checkpoint: PublishedCheckpoint) -> None:
+    """Raise DataError unless the student that is built when the run is read takes the weights."""
+    built = build_student(configuration.student, configuration.losses)
     try:
-        fits.load_state_dict(imported.state_dict())
+        built.load_state_dict(imported.state_dict())
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:400]
-        raise DataError(f"the weights of {path} do not fit the student {student}: {reason}") from None
+        name = configuration.student.name
+        raise DataError(f"the weights of {checkpoint.path} do not fit the student {name}: {_reason(error)}") from None
+
+
+def _write_run(run: Path, imported: Student, configuration: RunConfiguration, checkpoint: PublishedCheckpoint) -> None:
+    epoch, file = checkpoint.epoch, checkpoint.path
     tensors = {f"{STUDENT_PREFIX}{name}": tensor for name, tensor in imported.state_dict().items()}
-    temperatures = {name: float(tensor) for name, tensor in state.items() if "tau" in name}
-    epoch = int(about.get("best_epoch", about.get("epoch", 0)))
     save_weights(run / WEIGHTS, tensors, {"epoch": str(epoch)})
     write_history(run / HISTORY, [{"kind": "imported", "epoch": epoch, "step": 0}])
     RunRecord(
         configuration=configuration,
         selected_epoch=epoch,
-        selected_because=f"imported from {Path(path).name}, whose code selects on the test set",
-        imported_from=ImportedFile(file=Path(path).name, sha256=sha256_of_file(path)),
-        temperatures=temperatures,
+        selected_because=f"imported from {file.name}, whose code selects on the test set",
+        imported_from=ImportedFile(file=file.name, sha256=sha256_of_file(file)),
+        temperatures=checkpoint.temperatures,
         epochs=epoch + 1,
         processes=1,
         device="elsewhere",
@@ -126,10 +176,5 @@ def import_checkpoint(
     ).write(run)
 
 
-def _losses_of_heads(state: Mapping[str, Tensor]) -> LossConfiguration:
-    """The losses that have these heads, with published settings: all that the tensors alone tell."""
-    has_uni = "uni_image_projection.weight" in state
-    has_cross = "cross_image_projection.weight" in state or not has_uni
-    return LossConfiguration(
-        contrastive=Contrastive() if has_cross else None, uni_softlabel=UniSoftLabel() if has_uni else None
-    )
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:LONGEST_REASON]
