@@ -131,12 +131,12 @@ def test_importing_holds_one_row_at_a_time(tmp_path):
     )
     code = (
         "from pathlib import Path\n"
-        "import cusa.upstream as u\n"
+        "import cusa.upstream.unpickling as u\n"
         "def peak():\n"
         "    lines = Path('/proc/self/status').read_text().splitlines()\n"
         "    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM'))\n"
         "before = peak()\n"
-        f"assert len(u._read_feature_dict({str(path)!r}, lambda row: None)) == 200\n"
+        f"assert len(u.read_feature_dict({str(path)!r}, lambda row: None)) == 200\n"
         "assert peak() - before < 40_000, peak() - before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
