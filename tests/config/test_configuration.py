@@ -79,6 +79,28 @@ def test_what_is_wrong_is_one_sentence_with_the_key(mapping, key, value, says):
         load(changed(mapping, key, value))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("experiments.coco", {"contrastive": {"tau": 1}}, "key `experiments.coco.contrastive.tau` is unknown"),
+        ("experiments.table", {"contrastive": {"rate": "x"}}, "key `experiments.table.contrastive.rate` is 'x'"),
+        ("experiments.TemperaturePair", {}, "key `experiments.TemperaturePair`: every loss is off"),
+        ("experiments.coco", {"contrastive": {}, "train": {"lr": -1}}, "key `experiments.coco.train.lr` is -1"),
+        ("checkpoints", {"published": {"file": "a"}}, "key `checkpoints.published.student` is missing"),
+        (
+            "experiments.albef",
+            {"uni_softlabel": {"temperature": {"image": {"start": 1}}}},
+            "key `experiments.albef.uni_softlabel.temperature.image.min` is missing",
+        ),
+        ("benchmarks.sts.sentence_pairs", {"literal['cross']": 3}, r"sentence_pairs.literal\['cross'\]` is 3"),
+    ],
+)
+def test_error_keys_keep_the_names_that_users_gave(mapping, key, value, says):
+    """Also names that are those of a format, or of a member of a union."""
+    with pytest.raises(ConfigurationError, match=says):
+        load(changed(mapping, key, value))
+
+
 def test_all_problems_are_reported_together(mapping):
     broken = changed(changed(mapping, "sead", 1), "train.epochs", "x")
     with pytest.raises(ConfigurationError) as caught:
