@@ -175,6 +175,15 @@ def test_jobs_on_devices_replace_the_shell():
             assert '"exec {params.l' in shell, rule
 
 
+def test_make_alone_says_what_every_target_does():
+    targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.M)[1].split()
+    said = subprocess.run(
+        ["make", "--no-print-directory"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.splitlines()
+    assert [line.split()[1] for line in said] == targets
+    assert all(len(line.split()) > 2 for line in said)
+
+
 def test_the_version_is_the_same_everywhere():
     import cusa
 
