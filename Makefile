@@ -1,42 +1,68 @@
-# make demo       train and evaluate the emoji search, then print where the report is
-# make test       linters, types and the whole test suite
-# make test-cluster  the Slurm profile on a Slurm of the tests' own (Debian, as root; installs it)
-# make benchmark  every speed and memory claim, both sides measured here
-# make lint       only the linters
-.PHONY: demo test test-cluster benchmark lint format clean-venv
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-lowest test-cluster lint format lock benchmark clean-venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 CORES ?= all
+TOOLS := $(VENV)/.installed-demo,test,slurm
+UV := uv==0.13.9
+PLATFORM := --python-version 3.11 --python-platform x86_64-manylinux_2_28
 
-# One marker file per set of extras: installing happens once, and again when pyproject.toml changes.
-$(VENV)/.installed-%: pyproject.toml
+help: ## say what can be made
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# One marker file per set of extras: installing happens once, and again when the ranges or the exact versions change.
+$(VENV)/.installed-%: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cusa needs Python 3.11 or newer; name one with make PYTHON=/path/to/python3.11"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cusa needs Python 3.11 or newer; name one with make PYTHON=/path/to/python3.11, after make clean-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
 	@touch $@
 
-demo: $(VENV)/.installed-demo
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt --editable '.[demo,test]'
+	@touch $@
+
+demo: $(VENV)/.installed-demo ## train and evaluate the emoji search, then print where the report is
 	$(BIN)/snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
 	@echo "The report: file://$(CURDIR)/results/openmoji/report/index.html"
 
-test: $(VENV)/.installed-demo,test,slurm lint
+test: $(TOOLS) lint ## the linters, the types and the whole test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-cluster: $(VENV)/.installed-demo,test,slurm
+# Without the extra `slurm`: its plugin asks for newer versions than cusa itself.
+test-lowest: $(LOWEST)/.installed ## the test suite on the lowest versions that pyproject.toml allows
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist loadfile -k "not slurm"
+
+test-cluster: $(TOOLS) ## the Slurm profile on a Slurm that this installs and starts (Debian, as root)
 	tests/cluster/run $(BIN)/python
 
-lint: $(VENV)/.installed-demo,test,slurm
+lint: $(TOOLS) ## only the linters, the types and the spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check --compact-diff Snakefile workflow
 	$(BIN)/snakemake --lint
 
-format: $(VENV)/.installed-demo,test,slurm
+format: $(TOOLS) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
-benchmark: $(VENV)/.installed-demo,test,slurm
+# Keeps the exact versions that are still in the ranges. The lowest versions are found anew each time.
+lock: ## write the exact versions again; UPGRADE=all, or UPGRADE="torch timm", takes newer ones
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate $(PLATFORM) --all-extras \
+		$(if $(filter all,$(UPGRADE)),--upgrade,$(addprefix --upgrade-package ,$(UPGRADE))) \
+		--output-file constraints.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate $(PLATFORM) --extra demo --extra test \
+		--resolution lowest-direct --upgrade --output-file constraints-lowest.txt pyproject.toml
+
+benchmark: $(TOOLS) ## every claim about speed and memory, both sides measured here
 	$(BIN)/python benchmarks/run_all.py
+
+clean-venv: ## remove the environments that make has made
+	rm -rf $(VENV) $(LOWEST)

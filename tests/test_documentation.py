@@ -16,7 +16,8 @@ from snakemake.utils import update_config
 from cusa.config.configuration import load
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "config/README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "config/README.md", "CONTRIBUTING.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
 BIN = Path(sys.executable).parent
 SAMPLE = ROOT.parent / "shared/coco-sample"
 
@@ -81,7 +82,8 @@ def test_installed_extras_exist(words):
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = re.search(r"\[(.*)\]", words[-1])
-    assert words[:3] == ["pip", "install", "-e"]
+    assert words[:2] == ["pip", "install"]
+    assert "-e" in words
     assert extras is None or set(extras[1].split(",")) <= set(project["optional-dependencies"])
 
 

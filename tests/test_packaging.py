@@ -8,38 +8,100 @@ import subprocess
 import sys
 import tomllib
 from graphlib import TopologicalSorter
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+ENVIRONMENTS = ("data", "data-gpu", "torch", "torch-gpu")
 
 
 def pins(requirements: list[str]) -> dict[str, str]:
-    return dict(line.split("==") for line in requirements if "==" in line)
+    """The versions of lines that are `name==version`; any other line fails."""
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in requirements)}
 
 
-@pytest.mark.parametrize("name", ["data", "torch"])
-def test_environments_pin_what_pyproject_pins(name):
-    extras = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
-    expected = pins([*PROJECT["dependencies"], *extras])
+def lock(name: str) -> dict[str, str]:
+    return pins((ROOT / name).read_text().splitlines())
+
+
+def requirements(*extras: str) -> dict[str, Requirement]:
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
+    return {canonicalize_name(found.name): found for found in map(Requirement, lines)}
+
+
+def environment(name: str) -> dict[str, str]:
     content = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
-    listed = next(part["pip"] for part in content["dependencies"] if isinstance(part, dict))
-    found = pins(listed)
-    assert len(found) == len(listed)
-    assert found == {package: expected[package] for package in found}
+    return pins(next(part["pip"] for part in content["dependencies"] if isinstance(part, dict)))
+
+
+def test_dependencies_are_ranges():
+    for line in PROJECT["dependencies"]:
+        assert ">=" in line, f"{line} has no lower end"
+        assert "==" not in line, f"{line} leaves other packages no choice"
+
+
+def test_the_lock_has_an_exact_version_of_every_dependency_in_its_range():
+    exact = lock("constraints.txt")
+    for name, requirement in requirements(*EXTRAS).items():
+        assert requirement.specifier.contains(exact[name]), f"{requirement}, but constraints.txt has {exact[name]}"
+
+
+def test_the_lock_has_what_the_dependencies_depend_on():
+    """Read off the packages that are installed here in the version of the lock."""
+    exact = lock("constraints.txt")
+    for name, version in exact.items():
+        try:
+            installed = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # of an extra that is not installed here
+        if installed.version.split("+")[0] == version:
+            for requirement in map(Requirement, installed.requires or []):
+                if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                    assert canonicalize_name(requirement.name) in exact, f"{name} needs {requirement}; run make lock"
+
+
+def test_the_lowest_versions_are_the_lower_ends_of_the_ranges():
+    lowest = lock("constraints-lowest.txt")
+    for name, requirement in requirements("demo", "test").items():
+        (lower_end,) = (part.version for part in requirement.specifier if part.operator in (">=", "=="))
+        assert Version(lowest[name]) == Version(lower_end), f"{requirement}, but {lowest[name]} is what is tested"
+
+
+def test_no_extra_brings_both_packages_that_are_the_module_faiss():
+    brings = {extra: {"faiss-cpu", "faiss-gpu"} & set(requirements(extra)) for extra in EXTRAS}
+    assert {extra: found for extra, found in brings.items() if found} == {
+        "cpu": {"faiss-cpu"},
+        "demo": {"faiss-cpu"},
+        "gpu": {"faiss-gpu"},
+    }
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_environments_have_the_exact_versions_of_the_lock(name):
+    exact, found = lock("constraints.txt"), environment(name)
+    assert found == {package: exact[package] for package in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "differences"),
+    [("data", {"faiss-cpu", "faiss-gpu"}), ("torch", {"nvidia-ml-py"})],
+)
+def test_environments_for_gpus_differ_in_what_the_gpu_needs(name, differences):
+    assert set(environment(name)) ^ set(environment(f"{name}-gpu")) == differences
 
 
 def test_every_dependency_is_in_an_environment():
-    listed = set()
-    for name in ("data", "torch"):
-        content = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
-        listed |= set(pins(next(part["pip"] for part in content["dependencies"] if isinstance(part, dict))))
-    needed = set(pins([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["demo"]]))
     # Snakemake runs the jobs; webdataset is for readers of the shards.
-    assert needed - listed == {"snakemake", "webdataset"}
+    needed = set(requirements("demo", "gpu")) - {"snakemake", "webdataset"}
+    assert needed == {package for name in ENVIRONMENTS for package in environment(name)}
 
 
 # In data-flow order; a module imports only from its own line or from lines above it.
@@ -140,6 +202,15 @@ def test_jobs_on_devices_replace_the_shell():
         for rule in rules:
             shell = text.split(f"rule {rule}:")[1].split("    shell:")[1].split("\n\n")[0]
             assert '"exec {params.l' in shell, rule
+
+
+def test_make_alone_says_what_every_target_does():
+    targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.M)[1].split()
+    said = subprocess.run(
+        ["make", "--no-print-directory"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.splitlines()
+    assert [line.split()[1] for line in said] == targets
+    assert all(len(line.split()) > 2 for line in said)
 
 
 def test_the_version_is_the_same_everywhere():
