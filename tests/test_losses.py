@@ -268,6 +268,6 @@ def test_memory_of_a_process_grows_with_its_own_pairs():
     features = {name: torch.randn(own, dimension, requires_grad="teacher" not in name) for name in NAMES}
     loss = CUSALoss(validate(LossConfiguration, families()))
     with Largest() as largest:
-        losses = loss(**features, image_ids=torch.arange(own), all_of=lambda rows: torch.cat([rows] * others))
+        losses = loss(**features, image_ids=torch.arange(own), gather_rows=lambda rows: torch.cat([rows] * others))
         losses.total.backward()
     assert largest.elements == own * own * others

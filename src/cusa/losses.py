@@ -11,9 +11,10 @@ Huang et al., AAAI 2024 (arXiv 2403.05261), as its released code computes it. Wi
 
 All embeddings are L2-normalised first. Everything is computed in the precision of the inputs, at least float32.
 
-Several processes with b pairs each can have the losses of all B = b * processes pairs (`all_of`): each computes its b
-rows of every matrix, [b, B], and the mean of the processes' losses is the loss of the whole batch. So is the mean of
-their gradients, which is what DistributedDataParallel takes; memory a process grows with b * B, not B * B.
+Several processes with b pairs each can compute the loss of all B = b * processes pairs (`gather_rows`). Each process
+computes its b rows of every matrix, [b, B]. The mean of the processes' losses is the loss of the whole batch, and the
+mean of their gradients, which DistributedDataParallel computes, is its gradient. The memory of a process grows with
+b * B, not with B * B.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from cusa.config.losses import (
 )
 from cusa.errors import ConfigurationError
 
-AllOf = Callable[[Tensor], Tensor]
-TEACHER_COLUMNS = 2048  # of a teacher's features that are gathered at once; Unicom's tokens have up to 37,632
+GatherRows = Callable[[Tensor], Tensor]
+TEACHER_COLUMNS = 2048  # columns of teacher features that are gathered at once; Unicom's features have up to 37,632
 
 
 @dataclass
 class Losses:
-    """The three terms with their rates applied, scalars; a term whose family is off is 0."""
+    """The three terms, scalars, multiplied by their rates; a term whose family is off is 0."""
 
     contrastive: Tensor
     cross: Tensor
@@ -49,16 +50,16 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        """What is minimised."""
+        """The sum of the terms, which training minimises."""
         return self.contrastive + self.cross + self.uni
 
     def detached(self) -> Losses:
-        """The same values without their graph."""
+        """The same values without the graph of their computation."""
         return Losses(self.contrastive.detach(), self.cross.detach(), self.uni.detach())
 
 
 class CUSALoss(nn.Module):
-    """Owns the temperatures; see the module's docstring for the formulas."""
+    """The loss and its temperatures, some of which are learned; the module's docstring has the formulas."""
 
     def __init__(self, configuration: LossConfiguration) -> None:
         super().__init__()
@@ -90,14 +91,15 @@ class CUSALoss(nn.Module):
 
     @torch.no_grad()
     def clamp_temperatures(self) -> None:
-        """Put every temperature back into its bounds; done before each forward pass, as published."""
+        """Clamp every temperature to its bounds; each forward pass begins with this, as in the published code."""
         for name, (low, high) in self.bounds.items():
             self.temperatures[name].clamp_(low, high)
 
     def temperature(self, name: str, modality: str | None = None) -> Tensor:
-        """The scalar that `name` ("contrastive", "cross", "cross_teacher", "uni", "uni_teacher") stands for.
+        """One temperature, a scalar: `name` is contrastive, cross, cross_teacher, uni or uni_teacher.
 
-        Shared and tied temperatures are resolved here, and nowhere else.
+        `modality` is image or text, and is ignored if both share a temperature. Only this method resolves shared and
+        tied temperatures.
         """
         uni = self.configuration.uni_softlabel
         if uni is not None and name == "uni" and uni.temperature == "cross":
@@ -109,7 +111,7 @@ class CUSALoss(nn.Module):
         return value
 
     def temperature_values(self) -> dict[str, float]:
-        """Every temperature by name, for the history."""
+        """The value of every temperature by its name in `temperatures`, for the history."""
         return {name: float(value.detach()) for name, value in self.temperatures.items()}
 
     def forward(
@@ -122,41 +124,42 @@ class CUSALoss(nn.Module):
         teacher_image: Tensor | None,
         teacher_text: Tensor | None,
         image_ids: Tensor,
-        all_of: AllOf | None = None,
+        gather_rows: GatherRows | None = None,
     ) -> Losses:
         """Compute the losses of a batch.
 
-        Head outputs are [B, D], not normalised, None where their family is off; teacher features are [B, d], not
-        normalised, None where no soft label is on; `image_ids` is int64 [B], equal for captions of one image.
-        `all_of` turns the b rows of this process into those of all processes, as `Group.all_of` does; with it the
-        losses are this process's share (see the module's docstring), without it those of its own batch.
+        Head outputs are float [B, D], not normalised; None if their family is off. Teacher features are float [B, d],
+        not normalised; None if no soft label is on. `image_ids` is int64 [B], equal for captions of one image.
+        `gather_rows` turns this process's rows [b, ...] into those of all processes [B, ...], as `Group.gather_rows`
+        does. With it the losses are this process's share (see the module's docstring), without it those of its own
+        batch. Raises ConfigurationError if an input is None that a loss needs.
         """
         self.clamp_temperatures()
         zero = torch.zeros((), device=image_ids.device)
         losses = Losses(zero, zero, zero)
         teacher_similarities = None
         if self.configuration.needs_teachers:
-            with torch.no_grad():  # the teachers are frozen; only their temperatures may learn
+            with torch.no_grad():  # the teachers are frozen; only their temperatures may be learned
                 teacher_similarities = (
-                    _teacher_similarity("teacher_image", teacher_image, all_of),
-                    _teacher_similarity("teacher_text", teacher_text, all_of),
+                    _teacher_similarity("teacher_image", teacher_image, gather_rows),
+                    _teacher_similarity("teacher_text", teacher_text, gather_rows),
                 )
         if self.configuration.contrastive is not None or self.configuration.cross_softlabel is not None:
             image, text = _normalise("cross_image", cross_image), _normalise("cross_text", cross_text)
-            if all_of is None:
+            if gather_rows is None:
                 image_to_text = image @ text.T
                 text_to_image = image_to_text.T
             else:
-                image_to_text, text_to_image = image @ all_of(text).T, text @ all_of(image).T
+                image_to_text, text_to_image = image @ gather_rows(text).T, text @ gather_rows(image).T
             if (contrastive := self.configuration.contrastive) is not None:
-                all_ids = image_ids if all_of is None else all_of(image_ids)
+                all_ids = image_ids if gather_rows is None else gather_rows(image_ids)
                 same_image = image_ids[:, None] == all_ids[None, :]
                 losses.contrastive = self._contrastive(contrastive, image_to_text, text_to_image, same_image)
             if (cross := self.configuration.cross_softlabel) is not None and teacher_similarities is not None:
                 losses.cross = self._cross(cross, image_to_text, text_to_image, *teacher_similarities)
         if (uni := self.configuration.uni_softlabel) is not None and teacher_similarities is not None:
-            images = _self_similarity("uni_image", uni_image, all_of)
-            texts = _self_similarity("uni_text", uni_text, all_of)
+            images = _self_similarity("uni_image", uni_image, gather_rows)
+            texts = _self_similarity("uni_text", uni_text, gather_rows)
             losses.uni = self._uni(uni, images, texts, *teacher_similarities)
         return losses
 
@@ -166,9 +169,9 @@ class CUSALoss(nn.Module):
         positives = same_image.to(image_to_text.dtype)
         positives = positives / positives.sum(dim=1, keepdim=True)
         temperature = self.temperature("contrastive")
-        of_images = cross_entropy(image_to_text / temperature, positives, settings.reduction)
-        of_texts = cross_entropy(text_to_image / temperature, positives, settings.reduction)
-        return settings.rate * (of_images + of_texts) / 2
+        image_loss = cross_entropy(image_to_text / temperature, positives, settings.reduction)
+        text_loss = cross_entropy(text_to_image / temperature, positives, settings.reduction)
+        return settings.rate * (image_loss + text_loss) / 2
 
     def _cross(
         self, settings: CrossSoftLabel, image_to_text: Tensor, text_to_image: Tensor, images: Tensor, texts: Tensor
@@ -177,9 +180,9 @@ class CUSALoss(nn.Module):
             images = texts = (images + texts) / 2
         elif settings.mode == "dot":
             images = texts = geometric_mean(images, texts)
-        of_images = self._align(settings, image_to_text, images, "cross", "image")
-        of_texts = self._align(settings, text_to_image, texts, "cross", "text")
-        return settings.rate * (of_images + of_texts) / 2
+        image_loss = self._align(settings, image_to_text, images, "cross", "image")
+        text_loss = self._align(settings, text_to_image, texts, "cross", "text")
+        return settings.rate * (image_loss + text_loss) / 2
 
     def _uni(
         self,
@@ -189,9 +192,9 @@ class CUSALoss(nn.Module):
         teacher_images: Tensor,
         teacher_texts: Tensor,
     ) -> Tensor:
-        image = self._align(settings, images, teacher_images, "uni", "image")
-        text = self._align(settings, texts, teacher_texts, "uni", "text")
-        return settings.rate * (image + text) / 2
+        image_loss = self._align(settings, images, teacher_images, "uni", "image")
+        text_loss = self._align(settings, texts, teacher_texts, "uni", "text")
+        return settings.rate * (image_loss + text_loss) / 2
 
     def _align(
         self,
@@ -209,18 +212,21 @@ class CUSALoss(nn.Module):
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-    """Cross-entropy with soft targets [b, B]: `sum` over a row and mean over rows, or `mean` over all entries."""
+    """Cross-entropy of logits and soft targets, both [b, B]: a scalar.
+
+    `reduction` is `sum` (sum over a row, then mean over rows) or `mean` (mean over all entries).
+    """
     entries = -F.log_softmax(logits, dim=1) * targets
     return entries.mean() if reduction == "mean" else entries.sum(dim=1).mean()
 
 
 def geometric_mean(first: Tensor, second: Tensor) -> Tensor:
-    """sqrt(relu(first) * relu(second)): the target of mode `dot`."""
+    """sqrt(relu(first) * relu(second)), element by element: the target of mode `dot`."""
     return torch.sqrt(first.relu() * second.relu())
 
 
 def tied_range(pair: TemperaturePair) -> TemperatureRange:
-    """One temperature for two: the means of the starts and of the bounds."""
+    """One temperature for images and texts: the mean of their starts, and the means of their bounds."""
     return TemperatureRange(
         start=(pair.image.start + pair.text.start) / 2,
         min=(pair.image.min + pair.text.min) / 2,
@@ -230,24 +236,26 @@ def tied_range(pair: TemperaturePair) -> TemperatureRange:
 
 def _normalise(name: str, features: Tensor | None) -> Tensor:
     if features is None:
-        raise ConfigurationError(f"the losses that are switched on need {name}, but it is None.")
+        raise ConfigurationError(
+            f"the losses that are switched on need {name}, but it is None; pass it, or switch these losses off."
+        )
     if features.dtype in (torch.float16, torch.bfloat16):
         features = features.float()
     return F.normalize(features, dim=1)
 
 
-def _self_similarity(name: str, features: Tensor | None, all_of: AllOf | None) -> Tensor:
+def _self_similarity(name: str, features: Tensor | None, gather_rows: GatherRows | None) -> Tensor:
     normalised = _normalise(name, features)
-    return normalised @ (normalised if all_of is None else all_of(normalised)).T
+    return normalised @ (normalised if gather_rows is None else gather_rows(normalised)).T
 
 
-def _teacher_similarity(name: str, features: Tensor | None, all_of: AllOf | None) -> Tensor:
-    """Like `_self_similarity`, but of the others' features only some columns are held at a time."""
-    if all_of is None:
+def _teacher_similarity(name: str, features: Tensor | None, gather_rows: GatherRows | None) -> Tensor:
+    """Like `_self_similarity`, but gathers only some columns of the features at a time, to save memory."""
+    if gather_rows is None:
         return _self_similarity(name, features, None)
     normalised = _normalise(name, features)
     columns = torch.split(normalised, TEACHER_COLUMNS, dim=1)
-    similarity = columns[0] @ all_of(columns[0]).T
+    similarity = columns[0] @ gather_rows(columns[0]).T
     for part in columns[1:]:
-        similarity += part @ all_of(part).T
+        similarity += part @ gather_rows(part).T
     return similarity

@@ -12,7 +12,7 @@ from cusa.training.sampling import PairSampler
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
 @pytest.mark.parametrize(("pairs", "batch_size"), [(96, 8), (101, 5), (64, 16)])
 def test_every_pair_once_an_epoch(pairs, batch_size, processes):
-    samplers = [PairSampler(pairs, batch_size, 23, process, processes) for process in range(processes)]
+    samplers = [PairSampler(pairs, batch_size, 23, rank, processes) for rank in range(processes)]
     drawn = np.concatenate([np.concatenate(sampler.epoch(0)) for sampler in samplers])
     assert len(np.unique(drawn)) == len(drawn) == samplers[0].steps_per_epoch * batch_size * processes
     assert pairs - len(drawn) < batch_size * processes
@@ -21,7 +21,7 @@ def test_every_pair_once_an_epoch(pairs, batch_size, processes):
 def test_the_global_batch_does_not_depend_on_the_number_of_processes():
     alone = PairSampler(96, 12, seed=1)
     for processes in (2, 3, 4):
-        parts = [PairSampler(96, 12 // processes, 1, process, processes) for process in range(processes)]
+        parts = [PairSampler(96, 12 // processes, 1, rank, processes) for rank in range(processes)]
         for step in range(alone.steps_per_epoch):
             together = np.concatenate([part.batch(3, step) for part in parts])
             assert np.array_equal(together, alone.batch(3, step))
@@ -47,7 +47,7 @@ def test_an_epoch_can_be_entered_anywhere():
 def test_accumulated_batches_are_those_of_more_processes():
     """Step for step the same pairs; what fills no step is dropped, so no process waits for another."""
     accumulating = PairSampler(61, 4, seed=0, accumulate=3)
-    three = [PairSampler(61, 4, seed=0, process=process, processes=3) for process in range(3)]
+    three = [PairSampler(61, 4, seed=0, rank=rank, world_size=3) for rank in range(3)]
     assert accumulating.steps_per_epoch == three[0].steps_per_epoch == 5
     batches = accumulating.epoch(2, first_step=1)
     assert len(batches) == 4 * 3

@@ -1,4 +1,4 @@
-"""Shards that lie elsewhere, on real servers: HTTP from the standard library, S3 from moto, asked by curl."""
+"""Shards on real servers: HTTP from the standard library, S3 from moto, read with curl."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def streaming(tiny_configuration, url: str, buffer: int = 20, **settings) -> Run
     return load(mapping).run("cusa", 23)
 
 
-def test_what_comes_from_afar_is_what_is_here(local, far, url):
+def test_streamed_images_equal_those_of_local_shards(local, far, url):
     here, there = ShardReader(local.shards("train")), ShardReader(far.shards("train"))
     found = list(read_shards(Stream(url=url), there, [6, 1]))
     assert [image.position for image in found] == [24, 25, 26, 27, 4, 5, 6, 7]
@@ -105,7 +105,7 @@ def test_what_comes_from_afar_is_what_is_here(local, far, url):
         assert image.encoded == here.encoded(image.position)
 
 
-def test_features_are_the_same_from_afar(local, far, url, tiny_configuration, tmp_path):
+def test_features_of_streamed_images_are_the_same(local, far, url, tiny_configuration, tmp_path):
     """Whole, and in parts that end where shards end."""
     settings = load(tiny_configuration).teachers.image
     expected = np.load(local.features("image", settings.folder, "train") / "features.npy")
@@ -118,7 +118,7 @@ def test_features_are_the_same_from_afar(local, far, url, tiny_configuration, tm
     np.testing.assert_allclose(joined, expected, rtol=1e-2)
 
 
-def test_a_run_is_trained_from_afar(far, url, tiny_configuration, tmp_path):
+def test_a_run_is_trained_on_streamed_shards(far, url, tiny_configuration, tmp_path):
     run = streaming(tiny_configuration, url, epochs=2)
     train(run, far, tmp_path)
     about = read_json(tmp_path / "run.json")
@@ -131,13 +131,13 @@ def pairs_of(run: RunConfiguration, folder: DatasetFolder, batches: int, group: 
     pairs = open_training_pairs(student, run, folder)
     streamed = open_stream(student, run, folder, pairs, group)
     streamed.start_at(epoch, step)
-    sampler = PairSampler(len(pairs), run.train.batch_size, run.seed, group.process, group.processes)
+    sampler = PairSampler(len(pairs), run.train.batch_size, run.seed, group.rank, group.world_size)
     loader = open_loader(streamed, sampler, Progress(epoch, step), run.train, torch.device("cpu"))
     return list(islice(loader, batches))
 
 
 def test_batches_are_those_of_local_reading(local, far, http_url, tiny_configuration):
-    """Pixels, tokens and teachers' features of a pair are its own, whatever the order."""
+    """Each pair has its own pixels and teacher features, in any order."""
     run = streaming(tiny_configuration, http_url)
     (batch,) = pairs_of(run, far, 1, Group())
     student = build_student(run.student, run.losses)
@@ -152,11 +152,11 @@ def test_batches_are_those_of_local_reading(local, far, http_url, tiny_configura
 
 @pytest.mark.parametrize(("processes", "workers"), [(1, 0), (2, 0), (2, 2)])
 def test_an_epoch_is_nearly_every_pair_once(far, http_url, tiny_configuration, processes, workers):
-    """Nearly: readers have shards of their own, and the buffer holds some back."""
+    """Nearly: each reader has its own shards, and some pairs stay in the buffer."""
     run = streaming(tiny_configuration, http_url, buffer=1, batch_size=4, workers=workers)
     seen: Counter[int] = Counter()
-    for process in range(processes):
-        for batch in pairs_of(run, far, 16 // processes, Group(processes, process)):
+    for rank in range(processes):
+        for batch in pairs_of(run, far, 16 // processes, Group(processes, rank)):
             seen.update(batch.image_ids.tolist())
     assert sum(seen.values()) == 64
     assert len(seen) == 32
@@ -186,7 +186,7 @@ def test_more_readers_than_shards_are_refused(far, http_url, tiny_configuration)
         pairs_of(run, far, 1, Group(2, 0))
 
 
-def test_what_cannot_be_read_is_a_sentence(far, http_url, tmp_path):
+def test_shards_that_cannot_be_read_are_reported(far, http_url, tmp_path):
     reader = ShardReader(far.shards("train"))
     for url in (http_url.replace("shard-", "nothing-"), "pipe:false {shard}", f"{tmp_path}/{{shard}}.tar"):
         with pytest.raises(DataError, match=r"could not be read as shard 0 of .*check stream.url"):
@@ -200,7 +200,7 @@ def test_what_cannot_be_read_is_a_sentence(far, http_url, tmp_path):
         list(read_shards(Stream(url=f"{tmp_path}/{{shard}}.tar"), reader, [0]))
 
 
-def test_a_url_without_a_place_for_the_shard():
+def test_a_url_without_a_place_for_the_shard_is_refused():
     with pytest.raises(ConfigurationError, match=r"`url`.*does not have \{shard\} once"):
         validate(Stream, {"url": "http://example.org/all.tar"})
 

@@ -1,4 +1,4 @@
-"""From files to the tensors a student takes: pixels or cached features, tokens or cached features."""
+"""Training pairs as tensors: pixels or cached features, tokens or cached features, and teacher features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from cusa.teachers.store import FeatureStore
 
 @dataclass
 class TrainingBatch:
-    """B pairs. Teacher features are None where no soft label is on; `image_ids` are positions, int64 [B]."""
+    """B training pairs.
+
+    `images`: uint8 [B, 3, H, W], or float32 [B, d] if the student's image tower is frozen.
+    `texts`: token ids and attention mask, int64 [B, T] each, or float32 [B, d] if the text tower is frozen.
+    `teacher_image`, `teacher_text`: [B, d], or None if no soft label is on.
+    `image_ids`: positions of the images in the train split, int64 [B]; equal for captions of one image.
+    """
 
     images: Tensor
     texts: TextInput
@@ -25,7 +31,7 @@ class TrainingBatch:
     image_ids: Tensor
 
     def to(self, device: torch.device) -> TrainingBatch:
-        """The same batch on another device."""
+        """The same batch on `device`; the copy from page-locked memory is asynchronous."""
 
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=True)
@@ -39,38 +45,39 @@ class TrainingBatch:
         )
 
     def split(self, size: int) -> list[TrainingBatch]:
-        """The same pairs in batches of `size`, in order; the last may be smaller."""
+        """The same pairs in batches of `size`, in order; the last batch may be smaller."""
 
-        def part(tensor: Tensor | None, pairs: slice) -> Tensor | None:
+        def rows(tensor: Tensor | None, pairs: slice) -> Tensor | None:
             return None if tensor is None else tensor[pairs]
 
-        parts = []
+        batches = []
         for start in range(0, len(self.image_ids), size):
             pairs = slice(start, start + size)
             texts = self.texts
-            parts.append(
+            batches.append(
                 TrainingBatch(
                     images=self.images[pairs],
                     texts=texts[pairs] if isinstance(texts, Tensor) else {key: texts[key][pairs] for key in texts},
-                    teacher_image=part(self.teacher_image, pairs),
-                    teacher_text=part(self.teacher_text, pairs),
+                    teacher_image=rows(self.teacher_image, pairs),
+                    teacher_text=rows(self.teacher_text, pairs),
                     image_ids=self.image_ids[pairs],
                 )
             )
-        return parts
+        return batches
 
     def pin_memory(self) -> TrainingBatch:
-        """Page-locked copies, which the loader makes for GPUs."""
+        """Move the images to page-locked memory; the loader calls this when it trains on a GPU."""
         self.images = self.images.pin_memory()
         return self
 
 
 class TrainingPairs(Dataset[TrainingBatch]):
-    """Whole batches by pair numbers; a pair is a caption's position, its image follows from it."""
+    """The training pairs of a split. A pair's number is the position of its caption, which determines the image."""
 
     def __init__(
         self, inputs: SplitInputs, teacher_image: FeatureStore | None, teacher_text: FeatureStore | None
     ) -> None:
+        """The stores have a row for each image and for each caption; None if no soft label is on."""
         assert inputs.texts is not None
         self.images, self.texts = inputs.images, inputs.texts
         self.image_of_caption = inputs.image_of_caption
@@ -80,13 +87,17 @@ class TrainingPairs(Dataset[TrainingBatch]):
         return len(self.image_of_caption)
 
     def __getitem__(self, pairs: np.ndarray) -> TrainingBatch:
+        """The batch of some pairs by number, int64 [B]."""
         images = self.image_of_caption[pairs]
-        # Captions of one image in a batch share one decode.
-        distinct, where = np.unique(images, return_inverse=True)
-        return self.batch(images, pairs, self.images[distinct][torch.from_numpy(where)])
+        # Captions of one image in a batch share one decoded image.
+        distinct, inverse = np.unique(images, return_inverse=True)
+        return self.batch(images, pairs, self.images[distinct][torch.from_numpy(inverse)])
 
     def batch(self, images: np.ndarray, captions: np.ndarray, inputs: Tensor) -> TrainingBatch:
-        """Pairs of images and captions by position, int64 [B]; `inputs` is what the student takes of the images."""
+        """The batch of some images and captions by position, int64 [B] each.
+
+        `inputs` are the images as the student's image tower takes them, see TrainingBatch.images.
+        """
         teacher_image = teacher_text = None
         if self.teacher_image is not None:
             teacher_image = torch.from_numpy(self.teacher_image[images])

@@ -1,4 +1,4 @@
-"""Several training processes as one: who they are, what they tell each other, and gradients across them."""
+"""The processes of one training: ranks, collectives, and gradients through gathered rows."""
 
 from __future__ import annotations
 
@@ -17,100 +17,105 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of one training, on one machine or several, as one of them sees it. One process needs no talk."""
+    """The processes that train one run, on one machine or several, as one of them sees them.
 
-    processes: int = 1
-    process: int = 0
+    Every process must call the collectives (all methods) in the same order. With one process they return at once.
+    """
+
+    world_size: int = 1
+    rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
-    def first(self) -> bool:
-        """Whether this process is the one that validates, writes and speaks."""
-        return self.process == 0
+    def is_main(self) -> bool:
+        """Whether this process is rank 0, which validates, writes files and logs."""
+        return self.rank == 0
 
-    def all_of(self, tensor: Tensor) -> Tensor:
-        """[b, ...] of each process -> [b * processes, ...] in all, in the order of the processes.
+    def gather_rows(self, tensor: Tensor) -> Tensor:
+        """Gather [b, ...] of every process into [b * world_size, ...], in the order of ranks.
 
-        Gradients flow back to the process that a row came from, summed over all that used it. b must be the same
-        everywhere.
+        b must be the same in every process. A row's gradient is the sum of its gradients in all processes.
         """
-        if self.processes == 1:
+        if self.world_size == 1:
             return tensor
-        gathered: Tensor = _GatherRows.apply(tensor, self.processes, self.process)
+        gathered: Tensor = _AllGather.apply(tensor, self.world_size, self.rank)
         return gathered
 
     def any(self, *flags: bool) -> list[bool]:
-        """For each flag, whether it is set in some process; clocks and signals differ between them."""
-        if self.processes == 1:
+        """For each flag, whether any process has set it. Clocks and signals differ between processes."""
+        if self.world_size == 1:
             return list(flags)
-        told = torch.tensor([float(flag) for flag in flags], device=self.device)
-        dist.all_reduce(told, dist.ReduceOp.MAX)
-        return [bool(flag) for flag in told.tolist()]
+        values = torch.tensor([float(flag) for flag in flags], device=self.device)
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+        return [bool(value) for value in values.tolist()]
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of each value over the processes."""
-        if self.processes == 1:
+        """The mean of each value over the processes, without gradients; the shape stays."""
+        if self.world_size == 1:
             return values
         values = values.detach().clone()
         dist.all_reduce(values)
-        return values / self.processes
+        return values / self.world_size
 
-    def each(self, value: Any) -> list[Any]:
-        """What every process says, in their order."""
-        if self.processes == 1:
+    def gather_objects(self, value: Any) -> list[Any]:
+        """The value of every process, in the order of ranks; any object that pickle can write."""
+        if self.world_size == 1:
             return [value]
-        values = [None] * self.processes
+        values = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
-    def from_first(self, value: Any) -> Any:
-        """What the first process says."""
-        if self.processes == 1:
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0; the values of the other processes are ignored."""
+        if self.world_size == 1:
             return value
-        told = [value]
-        dist.broadcast_object_list(told, src=0)
-        return told[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
 
 def join(gpu: bool) -> Group:
-    """The group that torchrun started this process in (nccl on GPUs, gloo without), or a group of its own."""
-    processes, process = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    """The group that torchrun started this process in, or a group of one process without torchrun.
+
+    `gpu` chooses nccl and this process's GPU; otherwise the processes use gloo and the CPU.
+    """
+    world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     device = torch.device("cpu")
     if gpu:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    if processes > 1:
+    if world_size > 1:
         dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(minutes=30))
-    return Group(processes, process, device)
+    return Group(world_size, rank, device)
 
 
 def leave() -> None:
-    """Part from the others, at the end of a training."""
+    """Leave the group, at the end of a training."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def die_with_launcher() -> None:
-    """Have Linux kill this process when torchrun is killed with -9.
+    """Ask Linux to kill this process when torchrun is killed with -9.
 
-    torchrun starts its processes in a session of their own; orphans would go on training, and hold the lock, beside
-    the copy that the same command starts.
+    torchrun starts each process in its own session. Without this, the processes would continue to train and to hold
+    the run's lock, beside the processes that the same command starts next.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-class _GatherRows(torch.autograd.Function):
-    """all_gather whose gradient is the sum of what all processes found for one's own rows.
+class _AllGather(torch.autograd.Function):
+    """all_gather with gradients: each process gets the sum, over all processes, of the gradients of its own rows.
 
     torch.distributed.nn.functional.all_gather does the same, but is deprecated.
     """
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, processes: int, process: int) -> Tensor:
-        ctx.rows = slice(process * len(tensor), (process + 1) * len(tensor))
-        gathered = tensor.new_empty((processes * len(tensor), *tensor.shape[1:]))
+    def forward(ctx: Any, tensor: Tensor, world_size: int, rank: int) -> Tensor:
+        ctx.rows = slice(rank * len(tensor), (rank + 1) * len(tensor))
+        gathered = tensor.new_empty((world_size * len(tensor), *tensor.shape[1:]))
         dist.all_gather_into_tensor(gathered, tensor.contiguous())
         return gathered
 

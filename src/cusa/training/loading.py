@@ -69,9 +69,16 @@ def open_stream(
     if configuration.stream is None or transform is None:
         return None
     captions = read_table(folder.annotations, CAPTIONS, ["split"])
-    rows = split_rows(captions, "train")
-    reader, settings = ShardReader(folder.shards("train")), configuration.train
-    return StreamedPairs(configuration.stream, reader, transform, pairs, rows, settings, configuration.seed, group)
+    return StreamedPairs(
+        stream=configuration.stream,
+        reader=ShardReader(folder.shards("train")),
+        transform=transform,
+        pairs=pairs,
+        caption_rows=split_rows(captions, "train"),
+        settings=configuration.train,
+        seed=configuration.seed,
+        group=group,
+    )
 
 
 def open_loader(

@@ -62,7 +62,7 @@ def train(configuration: RunConfiguration, folder: DatasetFolder, run: str | Pat
         torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
         lock = None
         try:
-            if group.first:
+            if group.is_main:
                 lock = lock_run(run)
             _Training(configuration, folder, run, group, stop).to_the_end()
         finally:
@@ -85,7 +85,7 @@ class _Training:
         student = build_student(configuration.student, configuration.losses, frozen)
         require_chunkable(student, settings)
         self.task = TrainingTask(student, CUSALoss(configuration.losses), settings, group).to(group.device)
-        torch.manual_seed(configuration.seed + group.process)
+        torch.manual_seed(configuration.seed + group.rank)
 
         self.selection_split = "val" if settings.select_on == "val" else "test"
         self.pairs = open_training_pairs(student, configuration, folder)
@@ -94,8 +94,8 @@ class _Training:
             len(self.pairs),
             settings.batch_size,
             configuration.seed,
-            group.process,
-            group.processes,
+            group.rank,
+            group.world_size,
             settings.accumulate,
         )
         self.streamed = open_stream(student, configuration, folder, self.pairs, group)
@@ -108,16 +108,16 @@ class _Training:
 
     @property
     def pairs_a_step(self) -> int:
-        return self.settings.batch_size * self.group.processes * self.settings.accumulate
+        return self.settings.batch_size * self.group.world_size * self.settings.accumulate
 
     def to_the_end(self) -> None:
-        if self.group.from_first(self.state.give_back_finished() if self.group.first else None):
-            if self.group.first:
+        if self.group.broadcast(self.state.give_back_finished() if self.group.is_main else None):
+            if self.group.is_main:
                 log.info("%s was trained before, with this configuration on these data; its files are back", self.run)
             return
         self.progress, self.history = self.state.restore(self.task, self.optimiser)
         model = parallel(self.task)
-        if self.group.first:
+        if self.group.is_main:
             self._announce()
         try:
             while self.progress.epoch < self.settings.epochs:
@@ -130,7 +130,7 @@ class _Training:
             self.state.wait()
         finally:
             self.state.close()
-        if self.group.first:
+        if self.group.is_main:
             self._finish()
 
     def _epoch(self, model: nn.Module) -> None:
@@ -177,7 +177,7 @@ class _Training:
                     }
                 )
                 waited, logged_at = 0.0, now
-            if group.first and now - spoken_at >= SECONDS_BETWEEN_LINES:
+            if group.is_main and now - spoken_at >= SECONDS_BETWEEN_LINES:
                 spoken_at = now
                 pace = (step + 1 - first_step) * self.pairs_a_step / (now - self.epoch_started)
                 self._report_step(found[-1], pace)
@@ -202,7 +202,7 @@ class _Training:
             raise StoppedError(
                 f"stopped by SIGTERM; the state is in {self.state.folder}, and the same command continues."
             )
-        metrics = self.group.from_first(self._validated() if self.group.first else None)
+        metrics = self.group.broadcast(self._validated() if self.group.is_main else None)
         self.stop.at_once = False
         row = metrics | {
             "kind": "epoch",
@@ -212,7 +212,7 @@ class _Training:
         }
         progress.epoch, progress.step = progress.epoch + 1, 0
         self.history.append(row)
-        if self.group.first:
+        if self.group.is_main:
             self._report_epoch(row)
         if best := row["r_mean"] > progress.best_r_mean:
             progress.best_epoch, progress.best_r_mean = progress.epoch - 1, row["r_mean"]
@@ -283,7 +283,7 @@ class _Training:
             "training %s, seed %d, on %d x %s: %d pairs, %d steps an epoch, %d of %d epochs to go",
             configuration.experiment,
             configuration.seed,
-            self.group.processes,
+            self.group.world_size,
             self.group.device.type,
             len(self.pairs),
             self.sampler.steps_per_epoch,
@@ -305,7 +305,7 @@ class _Training:
             epochs=progress.epoch,
             training_pairs=len(self.pairs),
             data=self.state.data,
-            processes=self.group.processes,
+            processes=self.group.world_size,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             seconds=progress.seconds,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),

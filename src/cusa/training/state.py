@@ -74,7 +74,7 @@ class State:
 
         What is copied now may be half of one step and half of the next; saving copies all of it anew.
         """
-        if self.group.first:
+        if self.group.is_main:
             self.wait()
             self._writing = self._writer.submit(self._get_memory, task.state_dict(), optimiser.state_dict())
 
@@ -94,15 +94,15 @@ class State:
 
         Raises what went wrong while the state before was written.
         """
-        random_states = self.group.each(random_state())
-        if not self.group.first:
+        random_states = self.group.gather_objects(random_state())
+        if not self.group.is_main:
             return
         self.wait()
         state = {
             "version": STATE_VERSION,
             "configuration": json.dumps(self.configuration),
             "data": self.data,
-            "processes": self.group.processes,
+            "processes": self.group.world_size,
             "task": self._copied(task.state_dict(), "task"),
             "optimiser": self._copied(optimiser.state_dict(), "optimiser"),
             "progress": asdict(progress),
@@ -182,14 +182,14 @@ class State:
                 f"{self.path} was saved while training on other data: {', '.join(changed)} changed since. Restore the "
                 f"old data to continue, or delete the folder {self.folder} to train from the start."
             )
-        if state["processes"] != self.group.processes:
+        if state["processes"] != self.group.world_size:
             raise ResumeError(
-                f"{self.path} was saved by {state['processes']} processes, now there are {self.group.processes}. Start "
-                f"as many as before to continue, or delete the folder {self.folder} to train from the start."
+                f"{self.path} was saved by {state['processes']} processes, now there are {self.group.world_size}. "
+                f"Start as many as before to continue, or delete the folder {self.folder} to train from the start."
             )
         task.load_state_dict(state["task"])
         optimiser.load_state_dict(state["optimiser"])
-        set_random_state(state["random_states"][self.group.process])
+        set_random_state(state["random_states"][self.group.rank])
         return Progress(**state["progress"]), json.loads(state["history"])
 
     def keep_finished(self) -> None:
@@ -213,11 +213,11 @@ class State:
         same = (
             not _differences(record.configuration.model_dump(mode="json"), self.configuration)
             and record.data == self.data
-            and record.processes == self.group.processes
+            and record.processes == self.group.world_size
             and record.versions == versions()
             and record.weights_sha256 == sha256_of_file(kept / WEIGHTS)
         )
-        if same and self.group.first:
+        if same and self.group.is_main:
             for name in (WEIGHTS, HISTORY, RUN):
                 with whole_file(self.run / name) as temporary:
                     _link(kept / name, temporary)

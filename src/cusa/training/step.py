@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cusa.common.compute import autocast, random_state, set_random_state
 from cusa.config.training import Train
 from cusa.errors import ConfigurationError, TrainingError
-from cusa.losses import AllOf, CUSALoss, Losses
+from cusa.losses import CUSALoss, GatherRows, Losses
 from cusa.student.student import Student
 from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group
@@ -62,15 +62,15 @@ class TrainingTask(nn.Module):
 
     def losses(self, heads: Heads, batch: TrainingBatch) -> Losses:
         """The losses in float32: of this process's batch, or its share of those of all (`train.gather: global`)."""
-        all_of: AllOf | None = None
-        if self.settings.gather == "global" and self.group.processes > 1:
-            all_of = self.group.all_of
+        gather_rows: GatherRows | None = None
+        if self.settings.gather == "global" and self.group.world_size > 1:
+            gather_rows = self.group.gather_rows
         losses: Losses = self.loss(
             **heads,
             teacher_image=batch.teacher_image,
             teacher_text=batch.teacher_text,
             image_ids=batch.image_ids,
-            all_of=all_of,
+            gather_rows=gather_rows,
         )
         return losses
 
@@ -90,7 +90,7 @@ class CachedGradients:
 
 def parallel(task: TrainingTask) -> nn.Module:
     """The task as the loop calls it: its gradients are averaged over the group."""
-    if task.group.processes == 1:
+    if task.group.world_size == 1:
         return task
     # A backbone may have parameters that take no part (a pooler); DDP has to be told to look.
     return DistributedDataParallel(task, find_unused_parameters=True)
