@@ -1,4 +1,4 @@
-"""One global batch, however it is shared out: over processes, over chunks, over accumulated batches."""
+"""One global batch gives the same step in processes, in chunks and in accumulated batches."""
 
 from __future__ import annotations
 
@@ -57,34 +57,34 @@ def global_batches(steps: int) -> list[TrainingBatch]:
 
 
 def outcome(run: RunConfiguration, rank: int = 0, ranks: int = 1) -> dict[str, torch.Tensor]:
-    """Losses of the whole batch and all weights, after some steps by one of `ranks` processes."""
+    """Losses of the global batch and all weights, after some steps by one of `ranks` processes."""
     group = join(gpu=False)
     torch.manual_seed(0)
     task = TrainingTask(build_student(run.student, run.losses), CUSALoss(run.losses), run.train, group).train()
     model, optimiser = parallel(task), torch.optim.SGD(task.parameters(), lr=0.05)
-    found = {}
-    for step, whole in enumerate(global_batches(STEPS)):
+    values = {}
+    for step, global_batch in enumerate(global_batches(STEPS)):
         optimiser.zero_grad()
-        mine = whole.split(GLOBAL_BATCH // ranks)[rank].split(run.train.batch_size)
+        own_batches = global_batch.split(GLOBAL_BATCH // ranks)[rank].split(run.train.batch_size)
         terms = []
-        for number, batch in enumerate(mine):
-            losses = add_gradients(model, task, batch, number + 1 == len(mine), lambda _: None)
+        for number, batch in enumerate(own_batches):
+            losses = add_gradients(model, task, batch, number + 1 == len(own_batches))
             terms.append(torch.stack([losses.contrastive, losses.cross, losses.uni]))
         optimiser.step()
-        found[f"losses{step}"] = group.mean(torch.stack(terms).mean(dim=0))
-    return found | {name: value.clone() for name, value in task.state_dict().items()}
+        values[f"losses{step}"] = group.mean(torch.stack(terms).mean(dim=0))
+    return values | {name: value.clone() for name, value in task.state_dict().items()}
 
 
 def by_processes(run: RunConfiguration, ranks: int, folder: Path) -> dict[str, torch.Tensor]:
-    """The same by several processes, as torchrun would start them; all must end with the same weights."""
+    """The same with several processes, as torchrun would start them; all must end with the same weights."""
     folder.mkdir()
 
-    def one() -> None:
+    def process() -> None:
         rank = int(os.environ["RANK"])
         torch.save(outcome(run, rank, ranks), folder / f"{rank}.pt")
         leave()
 
-    in_processes(ranks, one)
+    in_processes(ranks, process)
     ends = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
     for other in ends[1:]:
         assert all(torch.equal(other[name], ends[0][name]) for name in ends[0])
@@ -100,7 +100,7 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_the_loss_over_all_processes_is_that_of_one(tiny_configuration, tmp_path, ranks):
-    """Losses, weights and learned temperatures, with the loss's rows shared out."""
+    """Losses, weights and learned temperatures are equal; each process computes some rows of the loss."""
     torch.set_num_threads(1)
     alone = outcome(configured(tiny_configuration))
     run = configured(tiny_configuration, gather="global", cpu_processes=ranks, batch_size=GLOBAL_BATCH // ranks)
@@ -108,7 +108,7 @@ def test_the_loss_over_all_processes_is_that_of_one(tiny_configuration, tmp_path
 
 
 def test_chunks_change_nothing(tiny_configuration, tmp_path):
-    """GradCache, by one process and by two, also with a last chunk that is smaller."""
+    """GradCache, with one process and with two, also if the last chunk is smaller."""
     torch.set_num_threads(1)
     alone = outcome(configured(tiny_configuration))
     for size in (1, 3, 4, 100):
@@ -117,7 +117,7 @@ def test_chunks_change_nothing(tiny_configuration, tmp_path):
     assert_same(by_processes(run, 2, tmp_path / "run"), alone)
 
 
-def test_accumulated_batches_are_as_many_processes_with_a_loss_each(tiny_configuration, tmp_path):
+def test_accumulated_batches_equal_as_many_processes_with_a_loss_each(tiny_configuration, tmp_path):
     torch.set_num_threads(1)
     alone = outcome(configured(tiny_configuration, batch_size=4, accumulate=2))
     run = configured(tiny_configuration, cpu_processes=2, batch_size=4)
@@ -127,18 +127,18 @@ def test_accumulated_batches_are_as_many_processes_with_a_loss_each(tiny_configu
     assert_same(by_processes(both, 2, tmp_path / "both"), outcome(four))
 
 
-def test_without_gathering_the_loss_is_another(tiny_configuration, tmp_path):
-    """So that the tests above can fail."""
+def test_without_gathering_the_loss_is_a_different_one(tiny_configuration, tmp_path):
+    """This shows that the tests above can fail."""
     run = configured(tiny_configuration, cpu_processes=2, batch_size=4)
     with pytest.raises(AssertionError, match="differs by"):
         assert_same(by_processes(run, 2, tmp_path / "run"), outcome(configured(tiny_configuration)))
 
 
 def test_dropout_is_the_same_both_times_a_chunk_is_computed(tiny_configuration, tiny_vision, tiny_sentences):
-    """BERT drops out: with other masks the second time, gradients would belong to another forward pass."""
+    """BERT has dropout: with other masks in the second pass, the gradients would belong to another loss."""
     towers = {"image": {"name": str(tiny_vision)}, "text": {"name": str(tiny_sentences)}, "dimension": 12}
     tiny_configuration = {**tiny_configuration, "student": {"name": None, "towers": towers}}
-    found = []
+    gradients = []
     for chunk_size in (None, GLOBAL_BATCH - 1):
         run = configured(tiny_configuration, chunk_size=chunk_size)
         torch.manual_seed(0)
@@ -151,9 +151,9 @@ def test_dropout_is_the_same_both_times_a_chunk_is_computed(tiny_configuration, 
             task.losses(heads, batch).total.backward()
         else:
             torch.manual_seed(1)
-            add_gradients(task, task, batch, True, lambda _: None)
-        found.append({name: value.grad for name, value in task.named_parameters() if value.grad is not None})
-    assert_same(found[1], found[0])
+            add_gradients(task, task, batch, True)
+        gradients.append({name: value.grad for name, value in task.named_parameters() if value.grad is not None})
+    assert_same(gradients[1], gradients[0])
 
 
 def test_a_student_that_normalises_over_the_batch_takes_no_chunks(tiny_configuration):
@@ -165,13 +165,13 @@ def test_a_student_that_normalises_over_the_batch_takes_no_chunks(tiny_configura
         require_chunkable(student, run.train)
 
 
-def test_a_loss_that_is_not_finite_is_named(tiny_configuration):
+def test_a_loss_that_is_not_finite_is_an_error_that_names_its_term(tiny_configuration):
     run = configured(tiny_configuration, chunk_size=2)
     task = TrainingTask(build_student(run.student, run.losses), CUSALoss(run.losses), run.train)
     batch = global_batches(1)[0]
     losses = task.losses(task.heads(batch), batch)
-    require_finite(losses, task.loss, 0, 0, batch)
+    require_finite(losses, batch, loss=task.loss, epoch=0, step=0)
     losses.uni = losses.uni * float("inf")
     with pytest.raises(Exception, match=r"not finite at epoch 3, step 7: .*uni inf"):
-        require_finite(losses, task.loss, 3, 7, batch)
+        require_finite(losses, batch, loss=task.loss, epoch=3, step=7)
     assert build_optimiser(task, run.train).param_groups

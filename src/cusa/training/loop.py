@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,10 @@ from cusa.runs.record import HISTORY, WEIGHTS, RunRecord, write_history
 from cusa.student.encoding import Encoder
 from cusa.student.inputs import frozen_dimensions, open_split
 from cusa.student.student import build_student
-from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group, die_with_launcher, join, leave
 from cusa.training.interruption import Stop, lock_run
 from cusa.training.loading import data_digests, open_loader, open_stream, open_training_pairs
-from cusa.training.optimisation import build_optimiser, learning_rate
+from cusa.training.optimisation import build_optimiser, learning_rate, set_learning_rate
 from cusa.training.sampling import PairSampler
 from cusa.training.state import Progress, State
 from cusa.training.step import TrainingTask, add_gradients, parallel, require_chunkable, require_finite
@@ -146,18 +146,14 @@ class _Training:
         loader = iter(open_loader(self.streamed or self.pairs, self.sampler, progress, settings, group.device))
         for step in range(progress.step, steps):
             rate = learning_rate(settings, progress.epoch, step, steps)
-            for parameters in self.optimiser.param_groups:
-                parameters["lr"] = rate * parameters["scale"]
+            set_learning_rate(self.optimiser, rate)
             self.optimiser.zero_grad(set_to_none=True)
             found = []
+            check = partial(require_finite, loss=task.loss, epoch=progress.epoch, step=step)
             for part in range(settings.accumulate):
                 waiting_since = time.monotonic()
                 batch = next(loader).to(group.device)
                 waited += time.monotonic() - waiting_since
-
-                def check(losses: Losses, batch: TrainingBatch = batch, step: int = step) -> None:
-                    require_finite(losses, task.loss, progress.epoch, step, batch)
-
                 found.append(add_gradients(model, task, batch, part + 1 == settings.accumulate, check))
             if settings.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(task.parameters(), settings.gradient_clip)

@@ -1,4 +1,4 @@
-"""The optimiser and the learning rate of each step."""
+"""The optimiser, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from cusa.training.step import TrainingTask
 
 
 def learning_rate(settings: Train, epoch: int, step: int, steps_per_epoch: int) -> float:
-    """The rate of an optimiser step, from `lr` to `min_lr` by a cosine.
+    """The learning rate of an optimiser step: a cosine from `train.lr` to `train.min_lr`.
 
-    `epoch`: lr_e = min_lr + (lr - min_lr) / 2 * (1 + cos(pi * e / E)), as published. `step`: the same over
-    optimiser steps, after a linear warm-up of `warmup_steps` steps.
+    `epoch` and `step` count from 0. With `train.schedule: epoch`, as published, for epoch e of E:
+    min_lr + (lr - min_lr) / 2 * (1 + cos(pi * e / E)). With `step`, the same formula over optimiser steps, after a
+    linear warm-up of `train.warmup_steps` steps.
     """
     if settings.schedule == "epoch":
         done = epoch / settings.epochs
@@ -28,10 +29,10 @@ def learning_rate(settings: Train, epoch: int, step: int, steps_per_epoch: int) 
 
 
 def build_optimiser(task: TrainingTask, settings: Train) -> torch.optim.AdamW:
-    """AdamW with the published groups: no decay on biases and other 1-d parameters, decay on all else.
+    """AdamW with the published parameter groups: weight decay on all parameters except those with one dimension.
 
-    Scalars (the temperatures) are decayed too, as published. Each group has a `scale`: what its rate is
-    multiplied by, so that pre-trained towers can have their own peak rate.
+    Scalars (the temperatures) are decayed too, as in the published code. Each group has a factor `scale` of its
+    learning rate, so that pre-trained towers can have another peak rate (`train.tower_lr`).
     """
     pretrained = task.student.backbone.pretrained_parameters()
     tower_scale = 1.0 if settings.tower_lr is None else settings.tower_lr / settings.lr
@@ -50,3 +51,9 @@ def build_optimiser(task: TrainingTask, settings: Train) -> torch.optim.AdamW:
         ],
         lr=settings.lr,
     )
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every parameter group to `rate` times the group's `scale`."""
+    for parameters in optimiser.param_groups:
+        parameters["lr"] = rate * parameters["scale"]

@@ -1,10 +1,11 @@
-"""One training step: from a batch to gradients, in one go or chunk by chunk, alone or with other processes."""
+"""One training step: from a batch to gradients, at once or in chunks, in one process or in several."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,11 +21,20 @@ from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group
 
 Heads = dict[str, Tensor | None]
+Check = Callable[[Losses, TrainingBatch], None]
 BATCH_NORMALISATION = nn.modules.batchnorm._BatchNorm
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimiser step computed: its learning rate, and the losses of each of its batches, detached."""
+
+    rate: float
+    losses: list[Losses]
+
+
 class TrainingTask(nn.Module):
-    """Student and loss as one module, so that distributed training sees every parameter."""
+    """Student and loss as one module, so that DistributedDataParallel sees every parameter."""
 
     def __init__(self, student: Student, loss: CUSALoss, settings: Train, group: Group | None = None) -> None:
         super().__init__()
@@ -36,17 +46,21 @@ class TrainingTask(nn.Module):
     def forward(self, batch: TrainingBatch, cached: CachedGradients | None = None) -> Losses | Tensor:
         """The losses of a batch that is on the group's device.
 
-        With `cached`, instead a scalar whose gradients are the batch's share of those.
+        With `cached`, a scalar instead. Its gradients with respect to the parameters are the batch's share of the
+        loss's gradients.
         """
         heads = self.heads(batch)
         if cached is None:
             return self.losses(heads, batch)
-        terms = [(said * cached.heads[name]).sum() for name, said in heads.items() if said is not None]
+        terms = [(output * cached.heads[name]).sum() for name, output in heads.items() if output is not None]
         terms += [self.loss.temperatures[name] * gradient for name, gradient in cached.temperatures.items()]
         return torch.stack([term.float() for term in terms]).sum()
 
     def heads(self, batch: TrainingBatch) -> Heads:
-        """What the heads say of a batch, [B, D] each, None where no loss needs it; in `train.precision`."""
+        """The outputs of the heads by name, [B, D] each, not normalised; None if no loss needs a head.
+
+        The dtype is that of `train.precision`.
+        """
         student, families = self.student, self.loss.configuration
         with autocast(self.group.device, self.settings.precision):
             image = student.backbone.image_features(batch.images)
@@ -61,7 +75,10 @@ class TrainingTask(nn.Module):
         return heads
 
     def losses(self, heads: Heads, batch: TrainingBatch) -> Losses:
-        """The losses in float32: of this process's batch, or its share of those of all (`train.gather: global`)."""
+        """The losses of a batch, float32 scalars.
+
+        With `train.gather: global`, this process's share of the losses of all processes' batches as one batch.
+        """
         gather_rows: GatherRows | None = None
         if self.settings.gather == "global" and self.group.world_size > 1:
             gather_rows = self.group.gather_rows
@@ -75,29 +92,97 @@ class TrainingTask(nn.Module):
         return losses
 
 
-class CachedGradients:
-    """Gradients of a batch's loss with respect to what its heads said, and to the temperatures."""
-
-    def __init__(self, heads: dict[str, Tensor], temperatures: dict[str, Tensor]) -> None:
-        self.heads, self.temperatures = heads, temperatures
-
-    def part(self, pairs: slice, last: bool) -> CachedGradients:
-        """The share of some pairs; the temperatures', which belong to all, go with the last."""
-        return CachedGradients(
-            {name: gradient[pairs] for name, gradient in self.heads.items()}, self.temperatures if last else {}
-        )
-
-
 def parallel(task: TrainingTask) -> nn.Module:
-    """The task as the loop calls it: its gradients are averaged over the group."""
+    """The module that the loop calls: with several processes, it averages the gradients over them."""
     if task.group.world_size == 1:
         return task
-    # A backbone may have parameters that take no part (a pooler); DDP has to be told to look.
+    # A backbone may have parameters that the losses do not use (a pooler), so DDP must look for unused ones.
     return DistributedDataParallel(task, find_unused_parameters=True)
 
 
+def add_gradients(
+    model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, check: Check | None = None
+) -> Losses:
+    """Add the gradients of a batch's total loss, divided by `train.accumulate`, to the parameters' gradients.
+
+    `model` is `parallel(task)`. `last` says that no other batch follows in this step, so the processes average their
+    gradients. `check` gets losses and batch before any gradient is computed, and may raise. Returns the losses,
+    detached.
+    """
+    size = task.settings.chunk_size
+    if size is None or size >= len(batch.image_ids):
+        return _add_at_once(model, task, batch, last, check)
+    return _add_in_chunks(model, task, batch, last, check)
+
+
+def _add_at_once(model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, check: Check | None) -> Losses:
+    with _synchronised(model, last):
+        losses: Losses = model(batch)
+        if check is not None:
+            check(losses, batch)
+        (losses.total * (1.0 / task.settings.accumulate)).backward()  # type: ignore[no-untyped-call]
+    return losses.detached()
+
+
+def _add_in_chunks(
+    model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, check: Check | None
+) -> Losses:
+    """GradCache (Gao et al., 2021, arXiv 2101.06983), in three passes over the chunks of a batch."""
+    assert task.settings.chunk_size is not None
+    chunks = batch.split(task.settings.chunk_size)
+    # 1. The heads' outputs of all chunks, without a graph.
+    random_states, outputs = [], []
+    with torch.no_grad():
+        for chunk in chunks:
+            random_states.append(random_state())
+            outputs.append(task.heads(chunk))
+    # 2. The loss of the whole batch, and its gradients with respect to these outputs.
+    heads: Heads = {name: _leaf([output[name] for output in outputs]) for name in outputs[0]}
+    losses = task.losses(heads, batch)
+    if check is not None:
+        check(losses, batch)
+    cached = CachedGradients.of(losses.total * (1.0 / task.settings.accumulate), heads, task.loss)
+    # 3. Each chunk again, with a graph, through which the gradients reach the parameters.
+    shares = cached.split(task.settings.chunk_size, len(chunks))
+    for number, (chunk, share, state) in enumerate(zip(chunks, shares, random_states, strict=True), start=1):
+        set_random_state(state)  # so that dropout is the same as in the first pass
+        with _synchronised(model, last and number == len(chunks)):
+            model(chunk, share).backward()
+    return losses.detached()
+
+
+@dataclass(frozen=True)
+class CachedGradients:
+    """Gradients of a batch's loss: with respect to the heads' outputs, [B, D] by name, and to the temperatures."""
+
+    heads: dict[str, Tensor]
+    temperatures: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, total: Tensor, heads: Heads, loss: CUSALoss) -> CachedGradients:
+        """The gradients of `total` with respect to `heads`, which are leaves, and to the learned temperatures."""
+        leaves = {name: leaf for name, leaf in heads.items() if leaf is not None}
+        learned = {name: value for name, value in loss.temperatures.items() if value.requires_grad}
+        gradients = torch.autograd.grad(total, [*leaves.values(), *learned.values()], allow_unused=True)
+
+        def used(names: Iterable[str], gradients: Iterable[Tensor | None]) -> dict[str, Tensor]:
+            return {name: gradient for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+
+        return cls(used(leaves, gradients[: len(leaves)]), used(learned, gradients[len(leaves) :]))
+
+    def split(self, size: int, chunks: int) -> list[CachedGradients]:
+        """The share of each chunk of `size` pairs. The last share has the temperatures, which no chunk owns."""
+        return [
+            CachedGradients(
+                {name: gradient[number * size : (number + 1) * size] for name, gradient in self.heads.items()},
+                self.temperatures if number + 1 == chunks else {},
+            )
+            for number in range(chunks)
+        ]
+
+
 def require_chunkable(student: Student, settings: Train) -> None:
-    """Raise ConfigurationError where `train.chunk_size` would change what is learned."""
+    """Raise ConfigurationError if `train.chunk_size` would change what the student learns."""
     if settings.chunk_size is not None and any(isinstance(part, BATCH_NORMALISATION) for part in student.modules()):
         raise ConfigurationError(
             "Configuration key `train.chunk_size`: the student normalises over the batch (BatchNorm), and would "
@@ -105,70 +190,25 @@ def require_chunkable(student: Student, settings: Train) -> None:
         )
 
 
-def add_gradients(
-    model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, check: Callable[[Losses], None]
-) -> Losses:
-    """Add a batch's gradients, over `train.accumulate`, to the parameters'; `model` is `parallel(task)`.
-
-    `last` says that no batch follows in this step, so the processes average what they have. `check` sees the losses
-    before any gradient is computed. Returns the losses, detached.
-    """
-    settings = task.settings
-    scale = 1.0 / settings.accumulate
-    if settings.chunk_size is None or settings.chunk_size >= len(batch.image_ids):
-        with _synchronised(model, last):
-            losses: Losses = model(batch)
-            check(losses)
-            (losses.total * scale).backward()  # type: ignore[no-untyped-call]
-        return losses.detached()
-    # GradCache (Gao et al., 2021, arXiv 2101.06983): the heads of all chunks without a graph, the gradients of the
-    # loss with respect to them, then each chunk again, with a graph, to carry these on to the parameters.
-    chunks, states, parts = batch.split(settings.chunk_size), [], []
-    with torch.no_grad():
-        for chunk in chunks:
-            states.append(random_state())
-            parts.append(task.heads(chunk))
-    leaves: Heads = {name: _joined([part[name] for part in parts]) for name in parts[0]}
-    losses = task.losses(leaves, batch)
-    check(losses)
-    cached = _gradients(losses.total * scale, leaves, task.loss)
-    for number, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
-        set_random_state(state)  # the dropout of the first time
-        final = number + 1 == len(chunks)
-        pairs = slice(number * settings.chunk_size, (number + 1) * settings.chunk_size)
-        with _synchronised(model, last and final):
-            model(chunk, cached.part(pairs, final)).backward()
-    return losses.detached()
-
-
-def require_finite(losses: Losses, loss: CUSALoss, epoch: int, step: int, batch: TrainingBatch) -> None:
-    """Raise TrainingError, saying what was found, when a loss is not a number."""
+def require_finite(losses: Losses, batch: TrainingBatch, *, loss: CUSALoss, epoch: int, step: int) -> None:
+    """Raise TrainingError if a batch's total loss is not finite. The message has the terms and the temperatures."""
     if math.isfinite(losses.total.item()):
         return
-    terms = {"contrastive": losses.contrastive, "cross": losses.cross, "uni": losses.uni}
-    found = ", ".join(f"{name} {term.item():g}" for name, term in terms.items())
+    values = {"contrastive": losses.contrastive, "cross": losses.cross, "uni": losses.uni}
+    terms = ", ".join(f"{name} {value.item():g}" for name, value in values.items())
     raise TrainingError(
-        f"the loss is not finite at epoch {epoch}, step {step}: {found}; temperatures {loss.temperature_values()}; "
+        f"the loss is not finite at epoch {epoch}, step {step}: {terms}; temperatures {loss.temperature_values()}; "
         f"first images of the batch (positions in train): {batch.image_ids[:5].tolist()}. No optimiser step was "
         "taken with it. Lower train.lr, set train.gradient_clip, or use train.precision: fp32."
     )
 
 
 def _synchronised(model: nn.Module, last: bool) -> Any:
+    """Whether the processes average their gradients in the backward pass of this block: only in the last one."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
 
 
-def _joined(parts: list[Tensor | None]) -> Tensor | None:
-    found = [part for part in parts if part is not None]
-    return torch.cat(found).requires_grad_() if found else None
-
-
-def _gradients(total: Tensor, heads: Heads, loss: CUSALoss) -> CachedGradients:
-    leaves = {name: leaf for name, leaf in heads.items() if leaf is not None}
-    learned = {name: value for name, value in loss.temperatures.items() if value.requires_grad}
-    found = torch.autograd.grad(total, [*leaves.values(), *learned.values()], allow_unused=True)
-
-    def known(names: Iterable[str], gradients: Iterable[Tensor | None]) -> dict[str, Tensor]:
-        return {name: gradient for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
-
-    return CachedGradients(known(leaves, found[: len(leaves)]), known(learned, found[len(leaves) :]))
+def _leaf(chunks: list[Tensor | None]) -> Tensor | None:
+    """The chunks of one head's outputs as one tensor that gradients can be computed for; None if the head is off."""
+    outputs = [chunk for chunk in chunks if chunk is not None]
+    return torch.cat(outputs).requires_grad_() if outputs else None

@@ -1,4 +1,4 @@
-"""One step on made-up data, to see whether a batch fits the device."""
+"""One training step on made-up data, to find out whether a batch fits the device's memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from cusa.training.step import TrainingTask, add_gradients
 
 
 def trial_step(configuration: RunConfiguration, device: torch.device) -> None:
-    """One whole step of a dual encoder on a full batch of made-up pairs: does it fit the device?"""
+    """Take one complete training step of a dual encoder, with a full batch of the longest captions.
+
+    Raises torch.cuda.OutOfMemoryError if the batch does not fit the device.
+    """
     settings = configuration.train
     student = build_student(configuration.student, configuration.losses)
     task = TrainingTask(student, CUSALoss(configuration.losses), settings, Group(device=device)).to(device).train()
@@ -26,5 +29,5 @@ def trial_step(configuration: RunConfiguration, device: torch.device) -> None:
     teacher = torch.rand(size, 8) if configuration.losses.needs_teachers else None
     images = torch.randint(0, 255, (size, 3, transform.crop, transform.crop), dtype=torch.uint8)
     batch = TrainingBatch(images, pad_tokens(tokens, pad), teacher, teacher, torch.arange(size)).to(device)
-    add_gradients(task, task, batch, True, lambda losses: None)
+    add_gradients(task, task, batch, last=True)
     build_optimiser(task, settings).step()
