@@ -88,7 +88,7 @@ def state() -> None:
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:
         state = State(Path(folder), configuration, {}, Group())
         state.folder.mkdir()
-        state.prepare(task, optimiser)
+        state.reserve_memory(task, optimiser)
         state.wait()  # training does this behind its first steps
         blocked, wrote = [], []
         for _ in range(3):

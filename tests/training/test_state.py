@@ -43,7 +43,7 @@ def test_what_is_written_is_the_moment_of_saving(parts, tmp_path, prepared):
     lock_run(tmp_path).release()
     state = State(tmp_path, run, {"data": "1"}, Group())
     if prepared:
-        state.prepare(task, optimiser)
+        state.reserve_memory(task, optimiser)
     for step in (1, 2):  # the second into the memory of the first
         before = weights(task)
         state.save(task, optimiser, Progress(step=step), [{"kind": "step"}])
@@ -94,11 +94,10 @@ def test_a_holder_is_named(tmp_path, monkeypatch):
 def test_sigterm_is_obeyed_at_once_only_where_nothing_is_lost():
     before = signal.getsignal(signal.SIGTERM)
     with Stop() as stop:
-        stop.at_once = False
+        stop.defer()
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked
-        stop.at_once = True
-        with pytest.raises(StoppedError, match="the same command continues"):
-            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        with pytest.raises(StoppedError, match="the same command continues"), stop.immediately():
+            raise AssertionError("the block does not start")
     assert signal.getsignal(signal.SIGTERM) == before

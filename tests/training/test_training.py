@@ -184,7 +184,7 @@ def interrupted(run: RunConfiguration, data: Path, folder: Path, monkeypatch) ->
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cusa.training.loop._Training, "_finish", stop)
+        patch.setattr(cusa.training.loop.Trainer, "finish", stop)
         with pytest.raises(KeyboardInterrupt):
             train(run, DatasetFolder(data), folder)
 
@@ -367,7 +367,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tiny_configuration, sha
 
 
 def test_long_epochs_say_where_they_are(tiny_configuration, shapes_data, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("cusa.training.loop.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("cusa.training.history.SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level("INFO"):
         train(configured(tiny_configuration, epochs=1), DatasetFolder(shapes_data), tmp_path)
     lines = [record.getMessage() for record in caplog.records if "to the end of the epoch" in record.getMessage()]

@@ -1,4 +1,4 @@
-"""What happens at SIGTERM, and the lock that keeps two trainings from one run folder."""
+"""Stopping at SIGTERM, and the lock that keeps a second training out of a run folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,35 +20,61 @@ from cusa.runs.record import STATE_FOLDER
 
 
 class Stop:
-    """SIGTERM, which Slurm sends some seconds before it kills: taken note of, or obeyed at once where nothing is lost.
+    """A request to stop, made by SIGTERM, which Slurm sends some seconds before SIGKILL.
 
-    It may arrive twice, and in one process of several before the others.
+    Handles the signal while it is entered as a context manager, in the main thread only, because Python allows no
+    other. At first SIGTERM raises StoppedError at once. After `defer` it only sets `requested`, and the training stops
+    when it has saved. The signal may arrive more than once, and not in all processes of a group at the same time.
     """
 
     def __init__(self) -> None:
-        self.asked = False
-        self.at_once = True
-        self._before: Any = None
+        self.requested = False
+        self._immediate = True
+        self._previous_handler: Any = None
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+            self._previous_handler = signal.signal(signal.SIGTERM, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGTERM, self._previous_handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        if self.at_once:
-            raise StoppedError("stopped by SIGTERM; the same command continues.")
+    def defer(self) -> None:
+        """From now on SIGTERM only sets `requested`, because there is something to save before the end."""
+        self._immediate = False
+
+    @contextmanager
+    def immediately(self) -> Iterator[None]:
+        """Raise StoppedError as soon as SIGTERM arrives in this block, which loses nothing that has to be saved.
+
+        Raises it at the start too, if SIGTERM arrived earlier.
+        """
+        self._immediate = True
+        try:
+            if self.requested:
+                raise self.error()
+            yield
+        finally:
+            self._immediate = False
+
+    def error(self, saved: str = "") -> StoppedError:
+        """The error that ends a training after SIGTERM; `saved` adds until where and in which folder it was saved."""
+        return StoppedError(f"stopped by SIGTERM{saved}; the same command continues.")
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        if self._immediate:
+            self._immediate = False  # a second signal must not interrupt the clean-up after the first
+            raise self.error()
 
 
 def lock_run(run: Path) -> FileLock:
-    """The lock of a run's state, which the kernel lets go when its holder dies. Raises ResumeError when it is taken.
+    """Lock a run folder's state for this process; the kernel releases the lock when the process ends.
 
-    The file says who holds it. What a holder that was killed had half written is removed.
+    Writes this process's number, host and Slurm job to {run}/state/holder.json. Removes the partial files that an
+    earlier process left when it was killed. Raises ResumeError, which names the other process, if the lock is taken.
     """
     folder = run / STATE_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,17 +83,21 @@ def lock_run(run: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        who = ""
-        with suppress(OSError, ValueError):
-            about = read_json(holder)
-            job = f", Slurm job {about['slurm_job']}" if about["slurm_job"] else ""
-            who = f": process {about['process']} on {about['host']}{job}"
         raise ResumeError(
-            f"another process is training {run} right now{who} (it holds {folder}/lock); wait for it or stop it, then "
-            "run the same command again."
+            f"another process is training {run} right now{_description(holder)} (it holds {folder}/lock); wait for it "
+            "or stop it, then run the same command again."
         ) from None
     for partial in (*folder.glob(".*.partial"), *run.glob(".*.partial")):
         partial.unlink(missing_ok=True)
-    about = {"process": os.getpid(), "host": os.uname().nodename, "slurm_job": os.environ.get("SLURM_JOB_ID")}
-    holder.write_text(json.dumps(about))
+    this_process = {"process": os.getpid(), "host": os.uname().nodename, "slurm_job": os.environ.get("SLURM_JOB_ID")}
+    holder.write_text(json.dumps(this_process))
     return lock
+
+
+def _description(holder: Path) -> str:
+    """`: process ... on ...`, read from holder.json; empty if the other process has not written it yet."""
+    with suppress(OSError, ValueError):
+        content = read_json(holder)
+        job = f", Slurm job {content['slurm_job']}" if content["slurm_job"] else ""
+        return f": process {content['process']} on {content['host']}{job}"
+    return ""

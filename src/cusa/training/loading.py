@@ -1,6 +1,9 @@
-"""From files to the batches of an epoch."""
+"""What a training reads: the batches of an epoch, and the inputs of validation."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Iterator
 
 import torch
 from torch.utils.data import DataLoader
@@ -49,8 +52,57 @@ def data_digests(
     return digests
 
 
+class TrainingData:
+    """What one process of a training reads: its share of the training pairs, and the split that selects the epoch."""
+
+    def __init__(self, student: Student, configuration: RunConfiguration, folder: DatasetFolder, group: Group) -> None:
+        """Open tables, shards and features.
+
+        Raises DataError if a file is missing or does not fit the others, ConfigurationError if a step needs more
+        pairs, or streaming more shards, than there are.
+        """
+        settings = configuration.train
+        self.settings, self.group = settings, group
+        self.pairs = open_training_pairs(student, configuration, folder)
+        self.validation = open_split(student.backbone, configuration.student, folder, settings.selection_split)
+        self.sampler = PairSampler(
+            pairs=len(self.pairs),
+            batch_size=settings.batch_size,
+            seed=configuration.seed,
+            rank=group.rank,
+            world_size=group.world_size,
+            accumulate=settings.accumulate,
+        )
+        self.stream = open_stream(student, configuration, folder, self.pairs, group)
+        self.seconds_waited = 0.0  # for batches, since the start
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps an epoch, the same in every process."""
+        return self.sampler.steps_per_epoch
+
+    def steps(self, progress: Progress) -> Iterator[tuple[int, Iterator[TrainingBatch]]]:
+        """The steps of an epoch from `progress` on: each step's number, and its `train.accumulate` batches.
+
+        The batches are on the group's device. Each is loaded when it is asked for, and must be taken before the next
+        step. `seconds_waited` grows by the time that this took.
+        """
+        if self.stream is not None:
+            self.stream.start_at(progress.epoch, progress.step)
+        loader = iter(open_loader(self.stream or self.pairs, self.sampler, progress, self.settings, self.group.device))
+        for step in range(progress.step, self.steps_per_epoch):
+            yield step, self._batches(loader)
+
+    def _batches(self, loader: Iterator[TrainingBatch]) -> Iterator[TrainingBatch]:
+        for _ in range(self.settings.accumulate):
+            started = time.monotonic()
+            batch = next(loader).to(self.group.device)
+            self.seconds_waited += time.monotonic() - started
+            yield batch
+
+
 def open_training_pairs(student: Student, configuration: RunConfiguration, folder: DatasetFolder) -> TrainingPairs:
-    """The training pairs with the teacher features that the losses need."""
+    """The training pairs, with teacher features if the losses need them. Raises DataError if files do not fit."""
     inputs = open_split(student.backbone, configuration.student, folder, "train")
     teacher_image = teacher_text = None
     if (teachers := configuration.teachers) is not None:
@@ -64,7 +116,10 @@ def open_training_pairs(student: Student, configuration: RunConfiguration, folde
 def open_stream(
     student: Student, configuration: RunConfiguration, folder: DatasetFolder, pairs: TrainingPairs, group: Group
 ) -> StreamedPairs | None:
-    """The training pairs as they come out of shards elsewhere; None where the images or their features are here."""
+    """The training pairs from shards on another machine; None if the shards are local, or if no pixels are read.
+
+    Raises ConfigurationError if there are fewer shards than readers.
+    """
     transform = student.backbone.image_transform
     if configuration.stream is None or transform is None:
         return None
@@ -88,11 +143,11 @@ def open_loader(
     settings: Train,
     device: torch.device,
 ) -> DataLoader[TrainingBatch]:
-    """The batches of an epoch that are still to come.
+    """A loader of the batches of an epoch from `progress` on; for streamed pairs it has no end.
 
-    In the sampler's order whatever the number of workers, or without end as they are streamed.
+    The order is that of `sampler`, with any number of workers. Streamed pairs have an order of their own.
     """
-    # The generator keeps the loader from drawing its workers' seed out of torch's global random state.
+    # With a generator of its own, the loader does not draw the workers' seed from torch's global random state.
     return DataLoader(
         pairs,
         batch_size=None,

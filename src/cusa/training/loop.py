@@ -1,9 +1,8 @@
-"""Training one run: the loop, its optimiser and schedule, validation, and the files it ends in.
+"""Training one run: the loop over epochs and steps, validation, and the files of a finished run.
 
-Started by torchrun, one process or several on one machine or more, or as a plain process. With the same configuration
-the weights are bit-identical on the CPU whether or not the run was interrupted: the order of data is a function of
-(seed, epoch, step), and the state (see state.py) holds weights, optimiser, random states and what has been recorded
-so far.
+torchrun starts the script train.py, with one process or several on one machine or more; a plain process works too. On
+the CPU the same configuration gives bit-identical weights, also after an interruption: the order of data is a function
+of (seed, epoch, step), and the state (see state.py) has weights, optimiser, random states and history.
 
     {run}/best.safetensors, history.parquet, run.json     written when training has finished
 """
@@ -14,10 +13,10 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -26,33 +25,32 @@ from cusa.common.compute import choose_device
 from cusa.common.files import sha256_of_file, whole_file
 from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
-from cusa.errors import StoppedError
 from cusa.layout import DatasetFolder
-from cusa.losses import CUSALoss, Losses
+from cusa.losses import CUSALoss
 from cusa.metrics.recall import image_text_recall
 from cusa.runs.record import HISTORY, WEIGHTS, RunRecord, write_history
 from cusa.student.encoding import Encoder
-from cusa.student.inputs import frozen_dimensions, open_split
+from cusa.student.inputs import frozen_dimensions
 from cusa.student.student import build_student
+from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group, die_with_launcher, join, leave
+from cusa.training.history import History
 from cusa.training.interruption import Stop, lock_run
-from cusa.training.loading import data_digests, open_loader, open_stream, open_training_pairs
+from cusa.training.loading import TrainingData, data_digests
 from cusa.training.optimisation import build_optimiser, learning_rate, set_learning_rate
-from cusa.training.sampling import PairSampler
 from cusa.training.state import Progress, State
-from cusa.training.step import TrainingTask, add_gradients, parallel, require_chunkable, require_finite
+from cusa.training.step import StepResult, TrainingTask, add_gradients, parallel, require_chunkable, require_finite
 
 log = logging.getLogger(__name__)
-SECONDS_BETWEEN_LINES = 30.0
-SAVED_BEFORE = 60.0  # seconds; what may be lost when a training is stopped while it validates
+SAVE_BEFORE_VALIDATION = 60.0  # seconds since the last save; so much may be lost if a validation is stopped
 
 
 def train(configuration: RunConfiguration, folder: DatasetFolder, run: str | Path, threads: int = 1) -> None:
-    """Train a run to its end, continuing from its state if there is one, and write the run folder's files.
+    """Train a run to its end, from its saved state if there is one, and write the files of the run folder.
 
-    `threads` are the CPU threads of all processes on this machine. On SIGTERM the step is finished, the state is
-    saved, and StoppedError is raised. Raises ResumeError when the state belongs to another configuration or is in use,
-    TrainingError when a loss is not finite, DataError when shards or features do not fit.
+    `threads` are the CPU threads of all processes on this machine together. On SIGTERM the step is finished, the state
+    is saved, and StoppedError is raised. Raises ResumeError if the state is of another configuration or in use,
+    TrainingError if a loss is not finite, DataError if shards or features do not fit.
     """
     settings, run = configuration.train, Path(run)
     die_with_launcher()
@@ -64,242 +62,161 @@ def train(configuration: RunConfiguration, folder: DatasetFolder, run: str | Pat
         try:
             if group.is_main:
                 lock = lock_run(run)
-            _Training(configuration, folder, run, group, stop).to_the_end()
+            Trainer(configuration, folder, run, group, stop).train()
         finally:
             if lock is not None:
                 lock.release()
             leave()
 
 
-class _Training:
+class Trainer:
     """One process's part in the training of a run."""
 
     def __init__(
         self, configuration: RunConfiguration, folder: DatasetFolder, run: Path, group: Group, stop: Stop
     ) -> None:
+        """Build student, loss and optimiser, and open the data; nothing is restored yet."""
         settings = configuration.train
         self.configuration, self.settings, self.run, self.group, self.stop = configuration, settings, run, group, stop
-        # Every process starts from the same weights; after that each draws its own random numbers (dropout).
+        # All processes start with the same weights, and then draw different random numbers (dropout).
         torch.manual_seed(configuration.seed)
         frozen = frozen_dimensions(configuration.student, folder, "train")
         student = build_student(configuration.student, configuration.losses, frozen)
         require_chunkable(student, settings)
         self.task = TrainingTask(student, CUSALoss(configuration.losses), settings, group).to(group.device)
+        self.model: nn.Module = self.task
         torch.manual_seed(configuration.seed + group.rank)
 
-        self.selection_split = "val" if settings.select_on == "val" else "test"
-        self.pairs = open_training_pairs(student, configuration, folder)
-        self.validation = open_split(student.backbone, configuration.student, folder, self.selection_split)
-        self.sampler = PairSampler(
-            len(self.pairs),
-            settings.batch_size,
-            configuration.seed,
-            group.rank,
-            group.world_size,
-            settings.accumulate,
-        )
-        self.streamed = open_stream(student, configuration, folder, self.pairs, group)
+        self.data = TrainingData(student, configuration, folder, group)
         self.optimiser = build_optimiser(self.task, settings)
-        data = data_digests(configuration.student, configuration.teachers, folder, self.selection_split)
-        self.state = State(run, configuration, data, group)
-        self.progress, self.history = Progress(), list[dict[str, Any]]()
-        self.clock = self.last_saved = self.epoch_started = time.monotonic()
-        self.prepared = False
+        digests = data_digests(configuration.student, configuration.teachers, folder, settings.selection_split)
+        self.state = State(run, configuration, digests, group)
+        self.progress = Progress()
+        self.history = History(
+            configuration=configuration,
+            loss=self.task.loss,
+            group=group,
+            pairs=len(self.data.pairs),
+            steps_per_epoch=self.data.steps_per_epoch,
+        )
+        self.seconds_counted_until = self.last_saved = time.monotonic()
 
-    @property
-    def pairs_a_step(self) -> int:
-        return self.settings.batch_size * self.group.world_size * self.settings.accumulate
-
-    def to_the_end(self) -> None:
-        if self.group.broadcast(self.state.give_back_finished() if self.group.is_main else None):
+    def train(self) -> None:
+        """Take all epochs that are left, then write the files of the finished run."""
+        if self.group.broadcast(self.state.restore_finished() if self.group.is_main else None):
             if self.group.is_main:
                 log.info("%s was trained before, with this configuration on these data; its files are back", self.run)
             return
-        self.progress, self.history = self.state.restore(self.task, self.optimiser)
-        model = parallel(self.task)
-        if self.group.is_main:
-            self._announce()
+        self.progress, self.history.rows = self.state.restore(self.task, self.optimiser)
+        self.model = parallel(self.task)
+        self.history.announce(self.progress)
+        self.stop.defer()
         try:
             while self.progress.epoch < self.settings.epochs:
-                if self.settings.early_stop and self.progress.epochs_without_better() >= self.settings.early_stop:
-                    log.info("early stop: %d epochs without a better r_mean", self.progress.epochs_without_better())
+                if self.is_early_stop():
+                    self.history.log_early_stop(self.progress)
                     break
-                self._epoch(model)
-                self._select()
-            self.stop.at_once = False
+                self.train_epoch()
+                self.select()
             self.state.wait()
         finally:
             self.state.close()
         if self.group.is_main:
-            self._finish()
+            self.finish()
 
-    def _epoch(self, model: nn.Module) -> None:
-        """The steps of an epoch that are still to be taken. Raises StoppedError, with the state saved, on SIGTERM."""
-        task, settings, group, progress = self.task, self.settings, self.group, self.progress
-        task.train()
-        self.stop.at_once = False
-        steps = self.sampler.steps_per_epoch
-        self.epoch_started = logged_at = spoken_at = time.monotonic()
-        first_step, waited = progress.step, 0.0
-        if self.streamed is not None:
-            self.streamed.start_at(progress.epoch, progress.step)
-        loader = iter(open_loader(self.streamed or self.pairs, self.sampler, progress, settings, group.device))
-        for step in range(progress.step, steps):
-            rate = learning_rate(settings, progress.epoch, step, steps)
-            set_learning_rate(self.optimiser, rate)
-            self.optimiser.zero_grad(set_to_none=True)
-            found = []
-            check = partial(require_finite, loss=task.loss, epoch=progress.epoch, step=step)
-            for part in range(settings.accumulate):
-                waiting_since = time.monotonic()
-                batch = next(loader).to(group.device)
-                waited += time.monotonic() - waiting_since
-                found.append(add_gradients(model, task, batch, part + 1 == settings.accumulate, check))
-            if settings.gradient_clip is not None:
-                nn.utils.clip_grad_norm_(task.parameters(), settings.gradient_clip)
-            self.optimiser.step()
-            if not self.prepared:  # only now has the optimiser a state
-                self.state.prepare(task, self.optimiser)
-                self.prepared = True
-            progress.step = step + 1
-            now = time.monotonic()
-            if (step + 1) % settings.log_every == 0 or step + 1 == steps:
-                taken = (step % settings.log_every) + 1
-                self.history.append(
-                    self._step_row(rate, found)
-                    | {
-                        "samples_per_second": taken * self.pairs_a_step / max(now - logged_at, 1e-9),
-                        "data_wait_share": waited / max(now - logged_at, 1e-9),
-                    }
-                )
-                waited, logged_at = 0.0, now
-            if group.is_main and now - spoken_at >= SECONDS_BETWEEN_LINES:
-                spoken_at = now
-                pace = (step + 1 - first_step) * self.pairs_a_step / (now - self.epoch_started)
-                self._report_step(found[-1], pace)
-            unsaved = now - self.last_saved
-            # Also before an epoch's validation, which can then be done again.
-            due = unsaved >= 60 * settings.save_every_minutes or (step + 1 == steps and unsaved >= SAVED_BEFORE)
-            asked, due = group.any(self.stop.asked, due)
-            if asked or due:
-                self._save()
-            if asked:
-                self.state.wait()
-                raise StoppedError(
-                    f"stopped by SIGTERM after epoch {progress.epoch + 1}, step {progress.step} of {steps}; the state "
-                    f"is in {self.state.folder}, and the same command continues."
-                )
+    def train_epoch(self) -> None:
+        """Take the steps of an epoch that are left. Raises StoppedError, when the state is saved, after SIGTERM."""
+        self.task.train()
+        self.history.start_epoch(self.progress)
+        for step, batches in self.data.steps(self.progress):
+            result = self.train_step(step, batches)
+            self.history.after_step(self.progress, result, self.data.seconds_waited)
+            self.save_or_stop()
 
-    def _select(self) -> None:
-        """Validate, and keep the weights if they are the best so far."""
-        progress = self.progress
-        self.stop.at_once = True
-        if self.stop.asked:
-            raise StoppedError(
-                f"stopped by SIGTERM; the state is in {self.state.folder}, and the same command continues."
+    def train_step(self, step: int, batches: Iterable[TrainingBatch]) -> StepResult:
+        """Take one optimiser step with the gradients of `train.accumulate` batches."""
+        settings, progress = self.settings, self.progress
+        rate = learning_rate(settings, progress.epoch, step, self.data.steps_per_epoch)
+        set_learning_rate(self.optimiser, rate)
+        self.optimiser.zero_grad(set_to_none=True)
+        check = partial(require_finite, loss=self.task.loss, epoch=progress.epoch, step=step)
+        losses = [
+            add_gradients(self.model, self.task, batch, last=number == settings.accumulate, check=check)
+            for number, batch in enumerate(batches, start=1)
+        ]
+        if settings.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.task.parameters(), settings.gradient_clip)
+        self.optimiser.step()
+        progress.step = step + 1
+        return StepResult(rate, losses)
+
+    def save_or_stop(self) -> None:
+        """Save the state after a step if it is time to, or if SIGTERM arrived; then stop.
+
+        The state is also saved before validation, which may be stopped at any moment and can be repeated.
+        """
+        self.state.reserve_memory(self.task, self.optimiser)
+        steps, progress = self.data.steps_per_epoch, self.progress
+        unsaved = time.monotonic() - self.last_saved
+        due = unsaved >= 60 * self.settings.save_every_minutes
+        due |= progress.step == steps and unsaved >= SAVE_BEFORE_VALIDATION
+        stop, due = self.group.any(self.stop.requested, due)  # all processes take the same decision
+        if stop or due:
+            self.save()
+        if stop:
+            self.state.wait()
+            raise self.stop.error(
+                f" after epoch {progress.epoch + 1}, step {progress.step} of {steps}; the state is in "
+                f"{self.state.folder}"
             )
-        metrics = self.group.broadcast(self._validated() if self.group.is_main else None)
-        self.stop.at_once = False
-        row = metrics | {
-            "kind": "epoch",
-            "epoch": progress.epoch,
-            "step": self.sampler.steps_per_epoch,
-            "seconds": time.monotonic() - self.epoch_started,
-        }
-        progress.epoch, progress.step = progress.epoch + 1, 0
-        self.history.append(row)
-        if self.group.is_main:
-            self._report_epoch(row)
-        if best := row["r_mean"] > progress.best_r_mean:
-            progress.best_epoch, progress.best_r_mean = progress.epoch - 1, row["r_mean"]
-            progress.best_metrics = {key: row[key] for key in row if key.startswith(("i2t", "t2i", "r"))}
-        self._save(best)
 
-    def _save(self, best: bool = False) -> None:
+    def save(self, best: bool = False) -> None:
+        """Save the state; with `best`, also the weights as those of the best epoch."""
         now = time.monotonic()
-        self.progress.seconds, self.clock = self.progress.seconds + now - self.clock, now
-        self.state.save(self.task, self.optimiser, self.progress, self.history, best)
+        self.progress.seconds += now - self.seconds_counted_until
+        self.seconds_counted_until = now
+        self.state.save(self.task, self.optimiser, self.progress, self.history.rows, best)
         self.last_saved = time.monotonic()
 
-    def _validated(self) -> dict[str, float]:
-        """Recall of the selection split."""
-        settings, inputs = self.settings, self.validation
+    def select(self) -> None:
+        """End an epoch: validate, and save the weights as the best if r_mean is the highest so far."""
+        with self.stop.immediately():
+            metrics = self.group.broadcast(self.validate() if self.group.is_main else None)
+        progress = self.progress
+        self.history.after_epoch(progress, metrics)
+        if best := metrics["r_mean"] > progress.best_r_mean:
+            progress.best_epoch, progress.best_r_mean = progress.epoch, metrics["r_mean"]
+            progress.best_metrics = metrics
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        self.save(best)
+
+    def validate(self) -> dict[str, float]:
+        """Recall of the split that selects the epoch, in per cent by name."""
+        settings, inputs = self.settings, self.data.validation
         student = self.task.student.eval()
         encoder = Encoder(student, self.group.device, settings.eval_batch_size, settings.precision)
         embeddings = encoder.encode(inputs, ("cross",))
         return image_text_recall(embeddings["image_cross"], embeddings["text_cross"], inputs.image_of_caption)
 
-    def _step_row(self, rate: float, found: list[Losses]) -> dict[str, Any]:
-        """What the history keeps of a step; losses are the means over its batches and all processes."""
-        terms = torch.stack([torch.stack([part.total, part.contrastive, part.cross, part.uni]) for part in found])
-        total, contrastive, cross, uni = self.group.mean(terms.mean(dim=0)).tolist()
-        row: dict[str, Any] = {
-            "kind": "step",
-            "epoch": self.progress.epoch,
-            "step": self.progress.step,
-            "lr": rate,
-            "loss": total,
-            "loss_contrastive": contrastive,
-            "loss_cross": cross,
-            "loss_uni": uni,
-        }
-        row |= {f"temperature_{name}": value for name, value in self.task.loss.temperature_values().items()}
-        device = self.group.device
-        if device.type == "cuda":
-            row["gpu_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
-            try:
-                row["gpu_utilisation"] = torch.cuda.utilization(device)
-            except ModuleNotFoundError:  # nvidia-ml-py comes with the extra `gpu`
-                row["gpu_utilisation"] = None
-        return row
+    def is_early_stop(self) -> bool:
+        """Whether the last `train.early_stop` epochs were no better than the best before them."""
+        patience = self.settings.early_stop
+        return patience is not None and self.progress.epochs_without_better() >= patience
 
-    def _report_step(self, losses: Losses, pace: float) -> None:
-        done, steps = self.progress.step, self.sampler.steps_per_epoch
-        where = f"epoch {self.progress.epoch + 1}/{self.settings.epochs}, step {done}/{steps}"
-        left = (steps - done) * self.pairs_a_step / pace
-        log.info("%s: loss %.4f, %.0f pairs/s, %.0f s to the end of the epoch", where, losses.total.item(), pace, left)
-
-    def _report_epoch(self, row: dict[str, Any]) -> None:
-        last_step = next((entry for entry in reversed(self.history) if entry["kind"] == "step"), None)
-        pace = (
-            ""
-            if last_step is None
-            else (
-                f", loss {last_step['loss']:.4f}, {last_step['samples_per_second']:.0f} pairs/s, "
-                f"{100 * last_step['data_wait_share']:.0f} % of it waiting for data"
-            )
-        )
-        log.info("epoch %d/%d: r_mean %.2f%s", self.progress.epoch, self.settings.epochs, row["r_mean"], pace)
-
-    def _announce(self) -> None:
-        progress, configuration = self.progress, self.configuration
-        if progress.epoch or progress.step:
-            log.info("continuing at epoch %d, step %d", progress.epoch, progress.step)
-        log.info(
-            "training %s, seed %d, on %d x %s: %d pairs, %d steps an epoch, %d of %d epochs to go",
-            configuration.experiment,
-            configuration.seed,
-            self.group.world_size,
-            self.group.device.type,
-            len(self.pairs),
-            self.sampler.steps_per_epoch,
-            self.settings.epochs - progress.epoch,
-            self.settings.epochs,
-        )
-
-    def _finish(self) -> None:
-        run, progress, device = self.run, self.progress, self.group.device
+    def finish(self) -> None:
+        """Write best.safetensors, history.parquet and run.json, and drop the state."""
+        run, progress, device, split = self.run, self.progress, self.group.device, self.settings.selection_split
         with whole_file(run / WEIGHTS) as temporary:
             shutil.copyfile(self.state.best_path(progress.best_epoch), temporary)
-        write_history(run / HISTORY, self.history)
-        leak = "" if self.selection_split == "val" else " (the published selection, which leaks the test set)"
+        write_history(run / HISTORY, self.history.rows)
+        leak = "" if split == "val" else " (the published selection, which leaks the test set)"
         RunRecord(
             configuration=self.configuration,
             selected_epoch=progress.best_epoch,
-            selected_because=f"highest r_mean on {self.selection_split}{leak}: {progress.best_r_mean:.3f}",
+            selected_because=f"highest r_mean on {split}{leak}: {progress.best_r_mean:.3f}",
             selection_metrics=progress.best_metrics,
             epochs=progress.epoch,
-            training_pairs=len(self.pairs),
+            training_pairs=len(self.data.pairs),
             data=self.state.data,
             processes=self.group.world_size,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

@@ -1,11 +1,13 @@
-"""What survives an interruption: a training's state on disk, written behind its back, and the signal to stop.
+"""What survives an interruption: the state of a training on disk, saved in a background thread.
 
     {run}/state/last.pt                         where to continue; replaced by renaming
-    {run}/state/best-epoch{n}.safetensors       the weights that last.pt calls the best
+    {run}/state/best-epoch{n}.safetensors       the weights of the epoch that last.pt names as the best
     {run}/state/finished/                       the outputs of a training that has finished, as hard links
 
-`finished` serves a Snakemake that died before it took note of the outputs: it deletes them, starts the training again,
-and the training gives them back. Embedding a run, which Snakemake does only after it took note, removes state/.
+`finished` is for this case: Snakemake is killed, and the training finishes before Snakemake is started again.
+Snakemake then deletes the outputs, because it has no record that they are complete, and starts the training again. The
+training restores the outputs from `finished`. Embedding a run removes state/, because Snakemake embeds a run only
+after it has recorded the run's outputs.
 """
 
 from __future__ import annotations
@@ -34,11 +36,15 @@ from cusa.training.distributed import Group
 from cusa.training.step import TrainingTask
 
 STATE_VERSION = 2
+OUTPUTS = (WEIGHTS, HISTORY, RUN)
 
 
 @dataclass
 class Progress:
-    """Where a run is: the next step to take, and what was best so far."""
+    """Where a training is: the epoch and step to take next, counted from 0, and the best epoch so far.
+
+    `seconds` is the time that training has taken until the last save, over all its starts.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -48,39 +54,40 @@ class Progress:
     seconds: float = 0.0
 
     def epochs_without_better(self) -> int:
-        """Finished epochs since the best one."""
+        """The number of finished epochs since the best one."""
         return self.epoch - 1 - self.best_epoch
 
 
 class State:
-    """Saving and restoring everything a run needs to continue.
+    """Saves and restores everything that a training needs to continue.
 
-    `hold` first: only one training may have a run's state. The first process of a group writes; its step is blocked
-    while the state is copied to memory, the disk is written behind.
+    Lock the run first (`lock_run`). Rank 0 writes the files. A step waits while the state is copied to memory; a
+    background thread writes the copy to disk.
     """
 
     def __init__(self, run: Path, configuration: RunConfiguration, data: dict[str, str], group: Group) -> None:
+        """`data` are the SHA-256 of what is read, by name, see `data_digests`."""
         self.run, self.folder = run, run / STATE_FOLDER
         self.path = self.folder / STATE_FILE
         self.configuration = configuration.model_dump(mode="json")
         self.data = data
         self.group = group
         self._writer = ThreadPoolExecutor(1)
-        self._writing: Future[None] | None = None
+        self._writing: Future[Any] | None = None
         self._copies: dict[str, Tensor] = {}
+        self._memory_reserved = False
 
-    def prepare(self, task: TrainingTask, optimiser: torch.optim.Optimizer) -> None:
-        """Get the memory that saving copies to, behind the first steps: the system takes seconds to hand out 5 GB.
+    def reserve_memory(self, task: TrainingTask, optimiser: torch.optim.Optimizer) -> None:
+        """Allocate the memory of the copies in the background; the system needs seconds for 5 GB.
 
-        What is copied now may be half of one step and half of the next; saving copies all of it anew.
+        Call it after the first step, when the optimiser has its moments. Later calls do nothing. The content of these
+        copies may mix two steps; each save copies everything again.
         """
-        if self.group.is_main:
-            self.wait()
-            self._writing = self._writer.submit(self._get_memory, task.state_dict(), optimiser.state_dict())
-
-    def _get_memory(self, task: dict[str, Any], optimiser: dict[str, Any]) -> None:
-        self._copied(task, "task")
-        self._copied(optimiser, "optimiser")
+        if self._memory_reserved or not self.group.is_main:
+            return
+        self._memory_reserved = True
+        self.wait()
+        self._writing = self._writer.submit(self._copy_all, task.state_dict(), optimiser.state_dict())
 
     def save(
         self,
@@ -90,21 +97,22 @@ class State:
         history: list[dict[str, Any]],
         best: bool = False,
     ) -> None:
-        """Save where the run is; with `best`, its weights as those of the best epoch too.
+        """Save the state, and with `best` also the weights as those of the best epoch; all processes call this.
 
-        Raises what went wrong while the state before was written.
+        Returns when the state is copied. Raises the error of the save before, if writing it failed.
         """
         random_states = self.group.gather_objects(random_state())
         if not self.group.is_main:
             return
         self.wait()
+        weights, moments = self._copy_all(task.state_dict(), optimiser.state_dict())
         state = {
             "version": STATE_VERSION,
             "configuration": json.dumps(self.configuration),
             "data": self.data,
             "processes": self.group.world_size,
-            "task": self._copied(task.state_dict(), "task"),
-            "optimiser": self._copied(optimiser.state_dict(), "optimiser"),
+            "task": weights,
+            "optimiser": moments,
             "progress": asdict(progress),
             "random_states": random_states,
             "history": json.dumps(history),
@@ -112,30 +120,36 @@ class State:
         self._writing = self._writer.submit(self._write, state, progress.best_epoch, best)
 
     def wait(self) -> None:
-        """Until the disk has what was saved last. Raises what went wrong while writing."""
+        """Wait until the last save is on disk. Raises DataError if the disk is full or writing failed."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
 
     def close(self) -> None:
-        """End the writing thread; what it is at is finished."""
+        """Finish writing and end the background thread."""
         self._writer.shutdown(wait=True)
 
     def best_path(self, epoch: int) -> Path:
-        """The best weights under their epoch's own name: whichever last.pt speaks of is there, whenever one dies."""
+        """The file of an epoch's weights.
+
+        Each epoch has its own file, so that the file that last.pt names exists whenever the process is killed.
+        """
         return self.folder / f"best-epoch{epoch}.safetensors"
 
-    def _copied(self, value: Any, name: str) -> Any:
-        """The same with tensors copied, into the memory of the copies before."""
+    def _copy_all(self, task: dict[str, Any], optimiser: dict[str, Any]) -> tuple[Any, Any]:
+        return self._copy(task, "task"), self._copy(optimiser, "optimiser")
+
+    def _copy(self, value: Any, name: str) -> Any:
+        """The same value with its tensors copied to the CPU, into the memory of the copies before."""
         if isinstance(value, Tensor):
-            held = self._copies.get(name)
-            if held is None or held.shape != value.shape or held.dtype != value.dtype:
-                held = self._copies[name] = torch.empty_like(value, device="cpu")
-            return held.copy_(value.detach())
+            copy = self._copies.get(name)
+            if copy is None or copy.shape != value.shape or copy.dtype != value.dtype:
+                copy = self._copies[name] = torch.empty_like(value, device="cpu")
+            return copy.copy_(value.detach())
         if isinstance(value, dict):
-            return {key: self._copied(part, f"{name}.{key}") for key, part in value.items()}
+            return {key: self._copy(part, f"{name}.{key}") for key, part in value.items()}
         if isinstance(value, list | tuple):
-            return [self._copied(part, f"{name}.{number}") for number, part in enumerate(value)]
+            return [self._copy(part, f"{name}.{number}") for number, part in enumerate(value)]
         return value
 
     def _write(self, state: dict[str, Any], best_epoch: int, best: bool) -> None:
@@ -150,62 +164,76 @@ class State:
             try:
                 with temporary.open("wb") as file:
                     torch.save(state, file)
-            except RuntimeError as error:  # torch's own words for a write that failed
+            except RuntimeError as error:  # torch does not raise OSError when a write fails
                 raise DataError(
                     f"{self.path} could not be written ({' '.join(str(error).split())[:200]}); what was saved before "
                     "is still there. Free some space, then run the same command again."
                 ) from None
-        for old in self.folder.glob("best-epoch*.safetensors"):
-            if old != self.best_path(best_epoch):
-                old.unlink()
+        self._remove_best_except(best_epoch)
+
+    def _remove_best_except(self, best_epoch: int | None) -> None:
+        for path in self.folder.glob("best-epoch*.safetensors"):
+            if best_epoch is None or path != self.best_path(best_epoch):
+                path.unlink()
 
     def restore(self, task: TrainingTask, optimiser: torch.optim.Optimizer) -> tuple[Progress, list[dict[str, Any]]]:
-        """Put a saved state back. Raises ResumeError when it is of another configuration, data or group, or damaged."""
+        """Load the saved state, if there is one, into task, optimiser and random state.
+
+        Returns the progress and the rows of the history. Raises ResumeError if the file is damaged, or was saved with
+        another release, configuration, data or number of processes.
+        """
         if not self.path.is_file():
             return Progress(), []
         try:
             state = read_tensors(self.path, str(self.group.device))
         except DataError as error:
             raise ResumeError(f"{error} Delete the folder {self.folder} to train from the start.") from None
-        if state.get("version") != STATE_VERSION:
-            raise ResumeError(
-                f"{self.path} has the version {state.get('version')}, expected {STATE_VERSION}. Continue with the "
-                f"release that wrote it, or delete the folder {self.folder} to train from the start."
-            )
-        if differences := _differences(json.loads(state["configuration"]), self.configuration):
-            raise ResumeError(
-                f"{self.path} was saved with another configuration: {'; '.join(differences)}. Restore the old values "
-                f"to continue, or delete the folder {self.folder} to train from the start."
-            )
-        if changed := [name for name in self.data if self.data[name] != state["data"].get(name)]:
-            raise ResumeError(
-                f"{self.path} was saved while training on other data: {', '.join(changed)} changed since. Restore the "
-                f"old data to continue, or delete the folder {self.folder} to train from the start."
-            )
-        if state["processes"] != self.group.world_size:
-            raise ResumeError(
-                f"{self.path} was saved by {state['processes']} processes, now there are {self.group.world_size}. "
-                f"Start as many as before to continue, or delete the folder {self.folder} to train from the start."
-            )
+        self._require_same_training(state)
         task.load_state_dict(state["task"])
         optimiser.load_state_dict(state["optimiser"])
         set_random_state(state["random_states"][self.group.rank])
         return Progress(**state["progress"]), json.loads(state["history"])
 
+    def _require_same_training(self, state: dict[str, Any]) -> None:
+        """Raise ResumeError unless a state was saved by this release, with this configuration, data and group."""
+        from_the_start = f"or delete the folder {self.folder} to train from the start."
+        if state.get("version") != STATE_VERSION:
+            raise ResumeError(
+                f"{self.path} has the version {state.get('version')}, expected {STATE_VERSION}. Continue with the "
+                f"release that wrote it, {from_the_start}"
+            )
+        if differences := _differences(json.loads(state["configuration"]), self.configuration):
+            raise ResumeError(
+                f"{self.path} was saved with another configuration: {'; '.join(differences)}. Restore the old values "
+                f"to continue, {from_the_start}"
+            )
+        if changed := [name for name in self.data if self.data[name] != state["data"].get(name)]:
+            raise ResumeError(
+                f"{self.path} was saved while training on other data: {', '.join(changed)} changed since. Restore the "
+                f"old data to continue, {from_the_start}"
+            )
+        if state["processes"] != self.group.world_size:
+            raise ResumeError(
+                f"{self.path} was saved by {state['processes']} processes, now there are {self.group.world_size}. "
+                f"Start as many as before to continue, {from_the_start}"
+            )
+
     def keep_finished(self) -> None:
-        """The run has its outputs: keep them for a Snakemake that dies before it takes note, and drop the rest."""
+        """Keep the outputs of a finished training in `finished`, and remove what only resuming needs."""
         kept = self.folder / FINISHED
         shutil.rmtree(kept, ignore_errors=True)
         kept.mkdir()
-        for name in (WEIGHTS, HISTORY, RUN):
+        for name in OUTPUTS:
             _link(self.run / name, kept / name)
-        # First what says where to continue: dying here must not leave a state that points at weights that are gone.
+        # last.pt first: it must never name weights that do not exist, even if the process is killed here.
         self.path.unlink()
-        for old in self.folder.glob("best-epoch*.safetensors"):
-            old.unlink()
+        self._remove_best_except(None)
 
-    def give_back_finished(self) -> bool:
-        """Put the outputs of this very training back where they belong; False where it has to be done (again)."""
+    def restore_finished(self) -> bool:
+        """Restore the outputs from `finished` to the run folder, if they are those of this very training.
+
+        Returns False if they are not, so the run has to be trained.
+        """
         kept = self.folder / FINISHED
         if not (kept / RUN).is_file():
             return False
@@ -218,14 +246,14 @@ class State:
             and record.weights_sha256 == sha256_of_file(kept / WEIGHTS)
         )
         if same and self.group.is_main:
-            for name in (WEIGHTS, HISTORY, RUN):
+            for name in OUTPUTS:
                 with whole_file(self.run / name) as temporary:
                     _link(kept / name, temporary)
         return same
 
 
 def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy on file systems without."""
+    """Make `target` a hard link to `source`, or a copy if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
@@ -233,11 +261,11 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _differences(saved: Any, current: Any, key: str = "") -> list[str]:
-    """`key: saved -> current` for each value that differs, and changes what is learned."""
+    """`key was ..., is ...` for each value of a configuration that differs and changes what is learned."""
     if isinstance(saved, dict) and isinstance(current, dict):
         names = dict.fromkeys([*saved, *current])
-        found = [_differences(saved.get(name), current.get(name), f"{key}.{name}".strip(".")) for name in names]
-        return [difference for part in found for difference in part]
+        by_name = [_differences(saved.get(name), current.get(name), f"{key}.{name}".strip(".")) for name in names]
+        return [difference for differences in by_name for difference in differences]
     if saved == current or key.removeprefix("train.") in OPERATIONAL:
         return []
     return [f"{key} was {saved!r}, is {current!r}"]

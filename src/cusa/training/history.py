@@ -1,0 +1,162 @@
+"""What a training reports: the rows of history.parquet, and its lines in the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from cusa.config.experiments import RunConfiguration
+from cusa.losses import CUSALoss, Losses
+from cusa.training.distributed import Group
+from cusa.training.state import Progress
+from cusa.training.step import StepResult
+
+log = logging.getLogger(__name__)
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class History:
+    """The rows of history.parquet so far, one dictionary each, and the log of one training.
+
+    It measures three times, in seconds of `clock`: since the last row of a step (pairs a second, and the share of the
+    time spent waiting for data), since the last line in the log, and since the epoch started.
+    """
+
+    def __init__(
+        self,
+        *,
+        configuration: RunConfiguration,
+        loss: CUSALoss,
+        group: Group,
+        pairs: int,
+        steps_per_epoch: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`pairs` are all training pairs; `loss` gives the temperatures of each row."""
+        self.rows: list[dict[str, Any]] = []
+        self.configuration, self.settings = configuration, configuration.train
+        self.loss, self.group = loss, group
+        self.pairs, self.steps_per_epoch = pairs, steps_per_epoch
+        self.pairs_a_step = self.settings.batch_size * group.world_size * self.settings.accumulate
+        self._clock = clock
+        self._epoch_started = self._row_started = self._last_line = clock()
+        self._first_step = self._row_step = 0
+        self._waited = 0.0
+
+    def announce(self, progress: Progress) -> None:
+        """Log what is trained, and where it continues."""
+        if not self.group.is_main:
+            return
+        if progress.epoch or progress.step:
+            log.info("continuing at epoch %d, step %d", progress.epoch, progress.step)
+        log.info(
+            "training %s, seed %d, on %d x %s: %d pairs, %d steps an epoch, %d of %d epochs to go",
+            self.configuration.experiment,
+            self.configuration.seed,
+            self.group.world_size,
+            self.group.device.type,
+            self.pairs,
+            self.steps_per_epoch,
+            self.settings.epochs - progress.epoch,
+            self.settings.epochs,
+        )
+
+    def start_epoch(self, progress: Progress) -> None:
+        """Start measuring, before the first step of an epoch that is still to be taken."""
+        self._epoch_started = self._row_started = self._last_line = self._clock()
+        self._first_step = self._row_step = progress.step
+
+    def after_step(self, progress: Progress, result: StepResult, seconds_waited: float) -> None:
+        """Add a row every `train.log_every` steps, and a line to the log every SECONDS_BETWEEN_LINES.
+
+        `progress.step` counts the step that was just taken. `seconds_waited` is the time this process has waited for
+        data since it started.
+        """
+        now = self._clock()
+        if progress.step % self.settings.log_every == 0 or progress.step == self.steps_per_epoch:
+            self.rows.append(self._step_row(progress, result) | self._speed(progress, now, seconds_waited))
+            self._row_started, self._row_step, self._waited = now, progress.step, seconds_waited
+        if self.group.is_main and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self._log_step(progress, result.losses[-1], now)
+
+    def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
+        """Add the row of the epoch `progress.epoch`, with its validation `metrics`, and log it."""
+        seconds = self._clock() - self._epoch_started
+        self.rows.append(
+            metrics | {"kind": "epoch", "epoch": progress.epoch, "step": self.steps_per_epoch, "seconds": seconds}
+        )
+        if self.group.is_main:
+            self._log_epoch(progress, metrics["r_mean"])
+
+    def log_early_stop(self, progress: Progress) -> None:
+        """Log that training ends because `train.early_stop` epochs were no better."""
+        if self.group.is_main:
+            log.info("early stop: %d epochs without a better r_mean", progress.epochs_without_better())
+
+    def _step_row(self, progress: Progress, result: StepResult) -> dict[str, Any]:
+        """Learning rate, losses (means over the step's batches and all processes), temperatures and GPU."""
+        terms = torch.stack(
+            [torch.stack([part.total, part.contrastive, part.cross, part.uni]) for part in result.losses]
+        )
+        total, contrastive, cross, uni = self.group.mean(terms.mean(dim=0)).tolist()
+        row: dict[str, Any] = {
+            "kind": "step",
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "lr": result.rate,
+            "loss": total,
+            "loss_contrastive": contrastive,
+            "loss_cross": cross,
+            "loss_uni": uni,
+        }
+        row |= {f"temperature_{name}": value for name, value in self.loss.temperature_values().items()}
+        return row | _gpu(self.group.device)
+
+    def _speed(self, progress: Progress, now: float, seconds_waited: float) -> dict[str, float]:
+        """Pairs a second of all processes, and the share of the time spent waiting for data, since the last row."""
+        seconds = max(now - self._row_started, 1e-9)
+        return {
+            "samples_per_second": (progress.step - self._row_step) * self.pairs_a_step / seconds,
+            "data_wait_share": (seconds_waited - self._waited) / seconds,
+        }
+
+    def _log_step(self, progress: Progress, losses: Losses, now: float) -> None:
+        done, steps = progress.step, self.steps_per_epoch
+        pace = (done - self._first_step) * self.pairs_a_step / max(now - self._epoch_started, 1e-9)
+        log.info(
+            "epoch %d/%d, step %d/%d: loss %.4f, %.0f pairs/s, %.0f s to the end of the epoch",
+            progress.epoch + 1,
+            self.settings.epochs,
+            done,
+            steps,
+            losses.total.item(),
+            pace,
+            (steps - done) * self.pairs_a_step / pace,
+        )
+
+    def _log_epoch(self, progress: Progress, r_mean: float) -> None:
+        last_step = next((row for row in reversed(self.rows) if row["kind"] == "step"), None)
+        speed = ""
+        if last_step is not None:
+            speed = (
+                f", loss {last_step['loss']:.4f}, {last_step['samples_per_second']:.0f} pairs/s, "
+                f"{100 * last_step['data_wait_share']:.0f} % of it waiting for data"
+            )
+        log.info("epoch %d/%d: r_mean %.2f%s", progress.epoch + 1, self.settings.epochs, r_mean, speed)
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    """The GPU's peak memory in GiB and its load in per cent; nothing on the CPU."""
+    if device.type != "cuda":
+        return {}
+    row: dict[str, Any] = {"gpu_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+    try:
+        row["gpu_utilisation"] = torch.cuda.utilization(device)
+    except ModuleNotFoundError:  # nvidia-ml-py is in the extra `gpu`
+        row["gpu_utilisation"] = None
+    return row
