@@ -11,9 +11,7 @@ import torch
 
 from cusa.commands.check import check
 from cusa.commands.finding import require_sound
-from cusa.config.configuration import load
 from cusa.errors import ConfigurationError
-from cusa.training.trial import trial_step
 
 
 def found(mapping, **options) -> dict[str, tuple[str, bool]]:
@@ -109,12 +107,3 @@ def test_a_disk_that_is_too_small(tiny_configuration, monkeypatch):
     text, sound = found(tiny_configuration)["disk"]
     assert not sound
     assert "0.00 GB free in" in text
-
-
-@pytest.mark.parametrize("experiment", ["contrastive", "cusa"])
-def test_the_trial_step_is_a_whole_step(tiny_configuration, experiment, monkeypatch):
-    taken = []
-    step = torch.optim.AdamW.step
-    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *a, **k: (taken.append(1), step(self, *a, **k))[1])
-    trial_step(load(tiny_configuration).run(experiment, 23), torch.device("cpu"))
-    assert taken == [1]

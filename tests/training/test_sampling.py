@@ -64,27 +64,3 @@ def test_too_large_a_batch_is_refused():
 def test_steps_outside_an_epoch_are_refused():
     with pytest.raises(IndexError, match="step 10 is outside an epoch of 10 steps"):
         PairSampler(100, 10, 0).batch(0, 10)
-
-
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_loader_workers_do_not_change_the_order(shapes_data, tiny_configuration, workers):
-    import torch
-
-    from cusa.config.configuration import load
-    from cusa.layout import DatasetFolder
-    from cusa.student.student import build_student
-    from cusa.training.loading import open_loader, open_training_pairs
-    from cusa.training.state import Progress
-
-    configuration = load({**tiny_configuration, "train": {"epochs": 1, "batch_size": 8, "workers": workers}})
-    run = configuration.run("cusa", 23)
-    student = build_student(run.student, run.losses)
-    pairs = open_training_pairs(student, run, DatasetFolder(shapes_data))
-    sampler = PairSampler(len(pairs), 8, 23)
-    batches = list(open_loader(pairs, sampler, Progress(step=3), run.train, torch.device("cpu")))
-    assert len(batches) == sampler.steps_per_epoch - 3
-    for batch, chosen in zip(batches, sampler.epoch(0, 3), strict=True):
-        assert np.array_equal(batch.image_ids.numpy(), pairs.image_of_caption[chosen])
-        expected = pairs[chosen]
-        assert torch.equal(batch.images, expected.images)
-        assert torch.equal(batch.teacher_text, expected.teacher_text)
