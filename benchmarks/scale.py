@@ -89,7 +89,7 @@ def state() -> None:
         state = State(Path(folder), configuration, {}, Group())
         state.folder.mkdir()
         state.reserve_memory(task, optimiser)
-        state.wait()  # training does this behind its first steps
+        state.wait()  # training does this in the background, during its first steps
         blocked, wrote = [], []
         for _ in range(3):
             started = time.perf_counter()

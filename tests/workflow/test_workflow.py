@@ -187,7 +187,7 @@ def test_changing_the_report_trains_nothing(finished, tiny_configuration, tmp_pa
 
 
 def test_touching_code_or_comments_redoes_nothing(finished):
-    (ROOT / "src/cusa/training.py").touch()
+    (ROOT / "src/cusa/training/loop.py").touch()
     (ROOT / "workflow/scripts/train.py").touch()
     assert "Nothing to be done" in snakemake(finished[0], "--configfile", finished[1])
 
@@ -319,7 +319,7 @@ def test_a_killed_training_continues_and_a_killed_snakemake_loses_none(finished,
     process.wait()
     snakemake(directory, *target, "--unlock")
     process = started(lambda: log.exists() and "continuing at epoch" in log.read_text())
-    process.kill()  # Snakemake alone: the training comes to its end, and nobody takes note
+    process.kill()  # Snakemake alone: the training finishes, and its outputs are not recorded
     process.wait()
     while not (run / "state/finished/run.json").exists():
         time.sleep(0.05)

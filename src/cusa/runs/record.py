@@ -126,7 +126,7 @@ class RunFolder:
 
 
 def drop_finished(run: str | Path) -> None:
-    """Remove the state of a training that has finished; called when its outputs have been taken note of."""
+    """Remove the state of a training that has finished; called when Snakemake has recorded its outputs."""
     folder = Path(run) / STATE_FOLDER
     if (folder / FINISHED).is_dir() and not (folder / STATE_FILE).exists():
         shutil.rmtree(folder, ignore_errors=True)

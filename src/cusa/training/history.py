@@ -48,7 +48,7 @@ class History:
         self._waited = 0.0
 
     def announce(self, progress: Progress) -> None:
-        """Log what is trained, and where it continues."""
+        """Log the run, its size, and the step at which it continues."""
         if not self.group.is_main:
             return
         if progress.epoch or progress.step:

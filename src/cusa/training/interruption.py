@@ -47,9 +47,9 @@ class Stop:
 
     @contextmanager
     def immediately(self) -> Iterator[None]:
-        """Raise StoppedError as soon as SIGTERM arrives in this block, which loses nothing that has to be saved.
+        """Within this block, which has nothing to save, SIGTERM raises StoppedError at once.
 
-        Raises it at the start too, if SIGTERM arrived earlier.
+        Raises it before the block if SIGTERM arrived earlier.
         """
         self._immediate = True
         try:
@@ -60,7 +60,7 @@ class Stop:
             self._immediate = False
 
     def error(self, saved: str = "") -> StoppedError:
-        """The error that ends a training after SIGTERM; `saved` adds until where and in which folder it was saved."""
+        """The error that ends a training after SIGTERM; `saved` adds which step was saved, and the folder."""
         return StoppedError(f"stopped by SIGTERM{saved}; the same command continues.")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
