@@ -1,8 +1,8 @@
 # Image-text retrieval with soft labels: data -> shards -> teacher features -> training -> benchmarks -> report.
 #
 #   snakemake --cores all                          everything
-#   snakemake --cores all features                 one stage (annotations, shards, features, models, scores, report)
-#   snakemake --cores all --configfile FILE.yaml   with your own configuration on top of config/config.yaml
+#   snakemake --cores all features                 one stage: annotations, shards, features, models, scores or report
+#   snakemake --cores all --configfile FILE.yaml   with your own configuration merged onto config/config.yaml
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -10,7 +10,7 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-# A working directory of your own may bring its own config/config.yaml.
+# The working directory can have its own config/config.yaml, which replaces the one of the repository.
 OWN_CONFIG = Path("config/config.yaml")
 
 

@@ -1,4 +1,4 @@
-"""Converting COCO-sized Karpathy JSON, and ten million pairs, with links to one picture: seconds and peak memory."""
+"""Time and peak memory of converting Karpathy JSON of COCO's size, and ten million pairs in the published format."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ def caption(number: int) -> str:
 
 
 def write_karpathy(folder: Path) -> Path:
-    """dataset_coco.json with its tokens and ids: 123,287 images, 616,767 captions."""
+    """Write a dataset_coco.json with tokens and ids: 123,287 images, 616,767 captions."""
     path, image, written = folder / "dataset_coco.json", 0, 0
     total = sum(COCO.values())
     with path.open("w") as file:
         file.write('{"images": [')
         for split, count in COCO.items():
             for _ in range(count):
-                mine = CAPTIONS // total + (image < CAPTIONS % total)
+                count_of_image = CAPTIONS // total + (image < CAPTIONS % total)
                 sentences = [
                     {"tokens": caption(n).rstrip(".").split(), "raw": caption(n), "imgid": image, "sentid": n}
-                    for n in range(written, written + mine)
+                    for n in range(written, written + count_of_image)
                 ]
                 name = f"COCO_val2014_{image:012d}.jpg"
                 entry = {"filepath": "val2014", "sentids": [s["sentid"] for s in sentences], "filename": name}
                 entry |= {"imgid": image, "split": split, "sentences": sentences, "cocoid": image}
                 file.write(("," if image else "") + json.dumps(entry))
-                image, written = image + 1, written + mine
+                image, written = image + 1, written + count_of_image
         file.write('], "dataset": "coco"}')
     return path
 
 
 def write_pairs(folder: Path) -> dict[str, str]:
-    """Ten million pairs as published, five captions an image."""
+    """Write ten million pairs in the published format, with five captions per image."""
     files = {}
     sizes = {"train": PAIRS - 50_000, "val": 25_000, "test": 25_000}
     first = 0
@@ -66,12 +66,12 @@ def write_pairs(folder: Path) -> dict[str, str]:
 
 
 def child(section: str, output: str) -> None:
-    """Convert, and print seconds and peak GiB. Images are links to one file, so their headers alone are read."""
+    """Convert a data set, and print the seconds and the peak memory in GiB. The image files do not exist."""
     from cusa.annotations import distinct_images
     from cusa.annotations.convert import convert
     from cusa.config.dataset import load_dataset
 
-    # The cost of looking at each image file is the disk's, not the conversion's.
+    # Image files are not checked: the time for that depends on the disk, not on the conversion.
     distinct_images.image_problem = lambda path, how: None
     dataset = load_dataset(json.loads(section))
     started = time.perf_counter()
@@ -81,6 +81,7 @@ def child(section: str, output: str) -> None:
 
 
 def measure(section: dict[str, object], folder: Path) -> dict[str, float]:
+    """Run `child` in its own process, so that only its memory is measured. Returns `seconds` and `gib`."""
     done = subprocess.run(
         [sys.executable, __file__, json.dumps(section), str(folder)], stdout=subprocess.PIPE, text=True, check=True
     )

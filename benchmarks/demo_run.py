@@ -1,4 +1,4 @@
-"""The demo from nothing to the report, and the no-op after it."""
+"""Time and memory of the demo from its start to the report, and the time of a second run that has nothing to do."""
 
 from __future__ import annotations
 

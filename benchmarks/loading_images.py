@@ -1,4 +1,4 @@
-"""Loading training images on one core: from our shards, against opening the original JPEGs with Pillow."""
+"""Loading training images on one core: from shards, compared with opening the original JPEG files with Pillow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAMPLE = ROOT.parent / "shared/coco-sample"
 
 
 def photographs(folder: Path) -> tuple[dict[str, str], str]:
-    """The COCO sample where it is at hand, otherwise 640x480 JPEGs with as much detail (about 160 KB each)."""
+    """Annotations and a description of the COCO sample, or, without it, of generated 640x480 JPEGs (160 KB each)."""
     if SAMPLE.is_dir():
         return {split: str(SAMPLE / f"{split}.json") for split in ("train", "val", "test")}, "COCO photographs"
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Host memory that COCO-sized, memory-mapped 37,632-d teacher features add, against loading them."""
+"""Memory that memory-mapped 37,632-d teacher features of COCO's size add, compared with loading the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def anonymous_mib() -> float:
 
 
 def child(folder: str) -> None:
-    """Read random batches as training does, and print by how much anonymous memory grew at most."""
+    """Read random batches as training does, and print the largest growth of anonymous memory in MiB."""
     from cusa.teachers.store import FeatureStore
 
     rng, before, most = np.random.default_rng(0), anonymous_mib(), 0.0
@@ -37,7 +37,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # Sparse: the file has its full length, but no blocks on disk until something is written.
+        # A sparse file: it has its full length, but uses no disk blocks until something is written.
         np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=(ROWS, DIMENSION))
         (folder / "meta.json").write_text('{"model": "unicom", "weights_sha256": ""}')
         done = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=True)

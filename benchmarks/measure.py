@@ -1,4 +1,4 @@
-"""What the timing programs share: one result format, printed for people and for run_all.py."""
+"""Helpers that all timing programs share: the format of results, timers, and the measuring of memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARKER = "BENCHMARK-RESULT "
 
 @dataclass
 class Claim:
-    """One bar of the table: what was measured on both sides (or on one), and whether the bar holds."""
+    """One row of the table: what was measured, the result, the bar (the required value), and whether it holds."""
 
     what: str
     measured: str
@@ -30,13 +30,13 @@ class Claim:
     holds: bool
 
     def report(self) -> None:
-        """Print for people, and once more as JSON for run_all.py."""
+        """Print the claim as text, and once more as JSON for run_all.py."""
         print(f"{self.what}: {self.measured} (bar: {self.bar}) {'holds' if self.holds else 'DOES NOT HOLD'}")
         print(MARKER + json.dumps(asdict(self)))
 
 
 def best_of(repeats: int, call: Callable[[], object]) -> float:
-    """Seconds of the fastest of `repeats` calls."""
+    """The time in seconds of the fastest of `repeats` calls."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -46,7 +46,10 @@ def best_of(repeats: int, call: Callable[[], object]) -> float:
 
 
 def best_of_turns(repeats: int, **sides: Callable[[], object]) -> dict[str, float]:
-    """Seconds of the fastest of `repeats` calls of each side, taking turns, so that both meet the same machine."""
+    """The time in seconds of the fastest of `repeats` calls of each side.
+
+    The sides take turns, so that a change in the machine's load affects all of them.
+    """
     best = dict.fromkeys(sides, float("inf"))
     for _ in range(repeats):
         for name, call in sides.items():
@@ -55,16 +58,16 @@ def best_of_turns(repeats: int, **sides: Callable[[], object]) -> dict[str, floa
 
 
 def own_peak_memory() -> float:
-    """GiB that this process has had at most.
+    """The peak memory of this process in GiB.
 
-    VmHWM, not ru_maxrss: that one starts at what the process that started this one had.
+    This is VmHWM. ru_maxrss would be wrong, because it starts at the memory of the parent process.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 
 
 def snakemake(directory: Path, *arguments: str) -> float:
-    """Seconds that one Snakemake call takes in `directory`."""
+    """The time in seconds of one call of Snakemake in `directory`."""
     command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--cores", "2", "--directory", directory, *arguments]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
@@ -75,7 +78,10 @@ def snakemake(directory: Path, *arguments: str) -> float:
 
 @contextmanager
 def peak_memory() -> Iterator[list[float]]:
-    """Watch this process's children; the yielded list ends as [peak GiB of their summed unshared memory]."""
+    """Measure the memory of this process's children. At the end, the yielded list holds the peak of their sum in GiB.
+
+    Only memory that a process does not share with others counts.
+    """
     peak, stop = [0.0], threading.Event()
 
     def watch() -> None:
@@ -98,7 +104,7 @@ def peak_memory() -> Iterator[list[float]]:
 
 
 def machine() -> str:
-    """The processor and how many cores of it there are."""
+    """The processor, its number of cores, and the version of Python."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     name = models[0].split(":")[1].strip() if models else platform.processor()
     return f"{name}, {psutil.cpu_count()} cores, Python {platform.python_version()}"

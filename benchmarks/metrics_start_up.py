@@ -1,4 +1,4 @@
-"""Start-up of a job that only scores numbers, against one that imports torch and transformers as well."""
+"""Start-up time of a job that only computes metrics, compared with importing torch and transformers."""
 
 from __future__ import annotations
 

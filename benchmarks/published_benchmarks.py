@@ -1,4 +1,4 @@
-"""The paper's benchmarks at their real sizes, on made-up embeddings, against what one would use instead."""
+"""The paper's benchmarks at their real sizes, on random embeddings, compared with the usual packages and methods."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def inaturalist_memory() -> None:
 
 
 def sentences() -> None:
-    """Seven tasks of their real sizes, embedded by `_texts` as a run embeds them, over encoding sorted texts once."""
+    """Encoding the distinct sentences of the STS tasks as a run does, compared with plain batches sorted by length."""
     import torch
 
     from cusa import embeddings as ours_module
@@ -137,7 +137,7 @@ def sentences() -> None:
     generator = np.random.default_rng(0)
     text = "a man woman dog cat is plays guitar on the street with two red blue cars near old houses"
     words = np.array(text.split(" "))
-    # 18,850 pairs; captions and headlines recur, as they do in SentEval's files.
+    # Sentences repeat, as captions and headlines do in SentEval's files.
     lengths = generator.integers(4, 24, 24_000)
     distinct = sorted({" ".join(generator.choice(words, length)) for length in lengths})[:8000]
     settings = StudentSettings.model_validate(

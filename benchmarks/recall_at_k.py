@@ -1,4 +1,4 @@
-"""Recall@k of 5,000 images x 25,000 captions at D = 512, against sorting every row both ways."""
+"""Recall@k of 5,000 images x 25,000 captions with D = 512, compared with sorting every row in both directions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def by_sorting(image: np.ndarray, text: np.ndarray, text_to_image: np.ndarray) -> dict[str, float]:
-    """What most evaluation scripts do: sort all captions of each image, and all images of each caption."""
+    """Sort all captions of each image and all images of each caption, as most evaluation scripts do."""
     scores = image @ text.T
     order = np.argsort(-scores, axis=1)
     i2t = (text_to_image[order] == np.arange(len(image))[:, None]).argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Run every benchmark program and write the table: python benchmarks/run_all.py [NAME ...]"""
+"""Run all benchmark programs, or those that are named, and write the table: python benchmarks/run_all.py [NAME ...]"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has to stay quick when there is much: the plan for ten million images, and saving a large training's state."""
+"""Times that have to stay short for large data and models: the plan, the leases of GPUs, and saving the state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def plan() -> None:
-    """A dry run of everything, with the train split in as many parts as ten million images would have."""
+    """A dry run of the complete workflow, with as many extraction parts as ten million images would have."""
     with tempfile.TemporaryDirectory() as directory:
         command = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(ROOT / "Snakefile")]
         command += ["--directory", directory, "--cores", "8", "--dry-run", "--quiet", "rules"]
@@ -64,7 +64,7 @@ def leases() -> None:
 
 
 def state() -> None:
-    """Weights and AdamW's moments of CLIP ViT-L/14's size, on the CPU: how long the step waits, and the write takes."""
+    """Saving weights and AdamW's moments of CLIP ViT-L/14's size on the CPU: how long training waits, and the write."""
     import torch
 
     from cusa.config.experiments import RunConfiguration

@@ -1,4 +1,4 @@
-"""A CUSA step against a contrastive step: the same CLIP of ViT-B/32's size, 37,632-d teacher features from disk."""
+"""A training step with CUSA compared with a contrastive one: CLIP ViT-B/32, 37,632-d teacher features from disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BATCH, TOKENS, ROUNDS, ROWS = 16, 16, 9, 2000
 
 
 class RandomClip(Backbone):
-    """CLIP ViT-B/32 with random weights; no hub needed."""
+    """CLIP ViT-B/32 with random weights, which needs no hub."""
 
     tokenises = True
     image_transform = ImageTransform(224, 224, (0.5,) * 3, (0.5,) * 3)
@@ -91,7 +91,7 @@ def main() -> None:
             step(experiment)
         seconds = {experiment: [] for experiment in families}
         for number in range(ROUNDS):
-            # In turns, and in alternating order, so that a slower minute of the machine hits both.
+            # The experiments take turns in alternating order, so that a slow phase of the machine affects both.
             for experiment in list(families)[:: 1 if number % 2 else -1]:
                 seconds[experiment].append(step(experiment))
     cusa, contrastive = (statistics.median(seconds[name]) for name in ("cusa", "contrastive"))

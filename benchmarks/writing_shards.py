@@ -1,4 +1,4 @@
-"""Writing shards from photographs on one core, against bare decode + resize + encode of the same images."""
+"""Writing shards from photographs on one core, compared with only decoding, resizing and encoding the same images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cusa.shards.writing import write_split
 
 
 def bare(paths: list[str], settings: Shards) -> None:
-    """What no one can leave out: the pixels in, the smaller picture out."""
+    """The minimum of work: decode each image, shrink it, and encode it."""
     for path in paths:
         image = Image.open(path).convert("RGB")
         scale = settings.shorter_side / min(image.size)

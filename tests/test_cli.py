@@ -1,7 +1,8 @@
-"""The command `cusa`, run as people run it."""
+"""The command `cusa`, run as users run it."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +45,8 @@ def test_check_reports_line_by_line_and_fails_where_something_is_wrong(tmp_path,
     (tmp_path / "mine.yaml").write_text("dataset: {expected_images: {test: 9}}")
     done = cusa("check", "mine.yaml", cwd=tmp_path)
     assert done.returncode == 1
-    assert "MEND  unexpected count: 1 splits whose size is not dataset.expected_images" in done.stdout
-    assert done.stderr.endswith("Error: 1 things have to be mended before a run: unexpected count.\n")
+    assert "FIX   unexpected count: 1 splits whose size is not dataset.expected_images" in done.stdout
+    assert re.search(r"Error: 1 of \d+ checks failed: unexpected count; see the lines marked FIX\.\n$", done.stderr)
 
 
 def test_a_file_that_is_no_yaml_is_a_sentence(tmp_path):

@@ -1,4 +1,4 @@
-"""Leasing devices, tried with pretend ones: no GPU is needed to see who holds what."""
+"""Leases of devices, tested with pretend devices: no GPU is needed to see which job holds which device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cusa.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[1]
 FOUR = ["a", "b", "c", "d"]
-# Notes from when to when it holds which devices.
+# A program that writes down which devices it holds, and from when to when.
 HOLDER = """
 import os, sys, time
 mine = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
@@ -49,7 +49,10 @@ def started(folder: Path, count: int, seconds: float, **more: str) -> subprocess
 
 
 def test_forty_jobs_on_four_devices_with_random_kills(tmp_path):
-    """Jobs of 1 to 4 devices; some are killed with -9 while they wait or hold. Never two holders, never a deadlock."""
+    """Jobs lease 1 to 4 devices, and some are killed with -9 while they wait for devices or hold them.
+
+    No device ever has two holders, and there is no deadlock.
+    """
     chance = random.Random(0)
     jobs: list[subprocess.Popen[str]] = []
     killed: dict[int, float] = {}
@@ -83,7 +86,7 @@ def test_forty_jobs_on_four_devices_with_random_kills(tmp_path):
 
 
 def test_a_job_is_the_program_itself_and_its_devices_are_free_when_it_is_killed(tmp_path):
-    """It is not a child that could outlive the lease, nor a parent that could swallow a signal."""
+    """There is no child process that could outlive the lease, and no parent process that could swallow a signal."""
     job = started(tmp_path, 3, 60.0)
     assert job.stdout.readline().split() == ["a", "b", "c"]
     assert Path(f"/proc/{job.pid}/cmdline").read_text().split("\0")[1] == "-c"
@@ -96,7 +99,7 @@ def test_a_job_is_the_program_itself_and_its_devices_are_free_when_it_is_killed(
 
 
 def test_children_do_not_keep_the_devices(tmp_path):
-    """A worker that outlives its launcher for a moment holds no lock."""
+    """A worker that lives a moment longer than its launcher holds no lock."""
     child = "import subprocess, sys; subprocess.Popen(['sleep', '30']); print('started', flush=True)"
     command = [sys.executable, "-m", "cusa.devices", "4", sys.executable, "-c", child]
     subprocess.run(command, env=environment(tmp_path), stdout=subprocess.DEVNULL, check=True)
@@ -131,7 +134,7 @@ def test_a_machine_without_nvidia_smi_has_none(monkeypatch, tmp_path):
 
 
 def test_taking_and_giving_back_is_quick(tmp_path):
-    """5 ms uncontended is the bar."""
+    """A lease may take 5 ms if no other job wants devices."""
     took = []
     for _ in range(50):
         before = time.perf_counter()

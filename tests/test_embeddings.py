@@ -1,4 +1,4 @@
-"""Embedding once, for validation and benchmarks alike."""
+"""Embeddings of a benchmark's data, computed once with the student of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The repository keeps its own promises: pins, import direction, thin scripts."""
+"""The repository follows its own rules: pinned versions, import direction, small scripts."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ ORDER = [
 
 
 def imported_modules(path):
-    """Every module of cusa that a file imports, whichever way it writes it and wherever in the file."""
+    """Every module of cusa that a file imports, with any form of import and anywhere in the file."""
     package = ROOT / "src"
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -139,7 +139,7 @@ def imported_modules(path):
 
 
 def test_imports_point_one_way():
-    """`from cusa import config` is seen as well as `from cusa.config import ...`."""
+    """Both `from cusa import config` and `from cusa.config import ...` count as imports of cusa.config."""
     rank = {module: number for number, line in enumerate(ORDER) for module in line}
     package = ROOT / "src/cusa"
     for path in sorted(package.rglob("*.py")):
@@ -153,7 +153,7 @@ def test_imports_point_one_way():
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    """Neither between packages nor within one: modules are sorted by what they import."""
+    """This holds between packages and within a package: the modules can be sorted by their imports."""
     package = ROOT / "src"
     graph = {}
     for path in sorted(package.rglob("*.py")):
@@ -196,7 +196,7 @@ def test_every_rule_has_log_benchmark_threads_resources_and_conda():
 
 
 def test_jobs_on_devices_replace_the_shell():
-    """So that the signals of a cluster reach them, and the locks of their devices are theirs; see docs/cluster.md."""
+    """The signals of a cluster then reach the jobs, and the jobs hold the locks of their GPUs; see docs/cluster.md."""
     for name, rules in (("training", ["train"]), ("teachers", ["extract_image_features", "extract_text_features"])):
         text = (ROOT / f"workflow/rules/{name}.smk").read_text()
         for rule in rules:

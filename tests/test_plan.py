@@ -1,4 +1,4 @@
-"""What a configuration asks for: runs, models, files and benchmarks, without Snakemake."""
+"""The plan of a configuration: runs, models, files and benchmarks, without Snakemake."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def plan(mapping: dict, **changes: object) -> Plan:
 
 
 def towers(mapping: dict, **trainable: bool) -> dict:
-    """A pair of towers of the teachers' own models."""
+    """A pair of towers with the same models as the teachers."""
     sides = {side: {**mapping["teachers"][side], "trainable": trainable[side]} for side in ("image", "text")}
     return {"name": None, "towers": {**sides, "dimension": 8}}
 
 
 def test_every_run_has_its_seeds(tiny_configuration):
-    """Experiments are trained once a seed; checkpoints and baselines are there once."""
+    """Experiments are trained once per seed; checkpoints and baselines have one run each."""
     experiments = tiny_configuration["experiments"] | {"start": {"baseline": "zero_shot"}}
     checkpoints = {"theirs": {"file": "checkpoint_best.pth", "student": "ViT-B/32"}}
     found = plan(tiny_configuration, experiments=experiments, checkpoints=checkpoints, seeds=[1, 2])
@@ -42,7 +42,7 @@ def test_every_run_has_its_seeds(tiny_configuration):
 
 
 def test_training_reads_shards_or_the_features_of_frozen_towers(tiny_configuration):
-    """And the teachers' features where a soft label is on; the split that selects the epoch as well as train."""
+    """Training reads train, the split that selects the epoch, and, with soft labels, the teachers' features."""
     tables = ["results/shapes/annotations/captions.parquet", "results/shapes/annotations/images.parquet"]
     found = plan(tiny_configuration)
     shards = ["results/shapes/shards/train", "results/shapes/shards/val"]
@@ -107,7 +107,7 @@ def test_features_are_those_that_something_reads_each_once(tiny_configuration):
 
 
 def test_what_is_not_scored_has_a_reason(tiny_configuration):
-    """Data that are not there, and the teachers across modalities."""
+    """Data that do not exist are left out, and the teachers on benchmarks across modalities."""
     experiments = {**tiny_configuration["experiments"], "teachers": {"baseline": "teachers"}}
     benchmarks = {"itr": {}, "eccv_caption": None, "image_retrieval": {"cub": "no/such/place"}, "sts": None}
     found = plan(tiny_configuration, experiments=experiments, benchmarks=benchmarks)

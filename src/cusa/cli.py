@@ -1,4 +1,4 @@
-"""The command `cusa`: what people do once, outside the workflow.
+"""The command `cusa`: tasks that are done once, outside the workflow.
 
 cusa init data/captions.csv
 cusa check mine.yaml
@@ -33,44 +33,44 @@ def _main() -> None:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    one = commands.add_parser("init", help="look at data and write a starting configuration")
-    one.add_argument("data", type=Path, help="a table, Karpathy's JSON, or a folder with train, val and test JSON")
-    one.add_argument("--images", type=Path, help="folder that image paths start from")
-    one.add_argument("--name", help="name of the data set; the file's without it")
-    one.add_argument("--output", type=Path, default=Path("mine.yaml"), help="YAML file to write; default mine.yaml")
-    one.set_defaults(call=_init)
+    command = commands.add_parser("init", help="read data and write a starting configuration for them")
+    command.add_argument("data", type=Path, help="a table, Karpathy's JSON, or a folder with train, val and test JSON")
+    command.add_argument("--images", type=Path, help="folder that image paths start from")
+    command.add_argument("--name", help="name of the data set; default: the name of the file or folder")
+    command.add_argument("--output", type=Path, default=Path("mine.yaml"), help="YAML file to write; default mine.yaml")
+    command.set_defaults(call=_init)
 
-    one = commands.add_parser("check", help="look at data, models, disk and GPUs before hours are spent")
-    one.add_argument("files", nargs="*", type=Path, help="YAML files, laid on config/config.yaml in this order")
-    one.add_argument("--all", action="store_true", help="decode every image, not 500 of them")
-    one.set_defaults(call=_check)
+    command = commands.add_parser("check", help="check the data, models, disk and GPUs of a configuration")
+    command.add_argument("files", nargs="*", type=Path, help="YAML files, merged onto config/config.yaml in this order")
+    command.add_argument("--all", action="store_true", help="decode every image, not only 500 of them")
+    command.set_defaults(call=_check)
 
-    one = commands.add_parser("datasets", help="where each benchmark's data come from, and what of them is there")
-    one.add_argument("files", nargs="*", type=Path, help="YAML files, laid on config/config.yaml in this order")
-    one.set_defaults(call=_datasets)
+    command = commands.add_parser("datasets", help="list the benchmarks' data: source, expected layout, what exists")
+    command.add_argument("files", nargs="*", type=Path, help="YAML files, merged onto config/config.yaml in this order")
+    command.set_defaults(call=_datasets)
 
-    one = commands.add_parser("import-config", help="a published YAML file -> an overlay for --configfile")
-    one.add_argument("file", type=Path)
-    one.add_argument("--output", type=Path, help="YAML file to write; standard output without it")
-    one.set_defaults(call=_import_config)
+    command = commands.add_parser("import-config", help="a published YAML file -> an overlay for --configfile")
+    command.add_argument("file", type=Path, help="published YAML file")
+    command.add_argument("--output", type=Path, help="YAML file to write; default: standard output")
+    command.set_defaults(call=_import_config)
 
-    one = commands.add_parser("import-features", help="a published *_unicom.npy -> the feature store of a split")
-    one.add_argument("file", type=Path)
-    _add_feature_store(one)
-    one.set_defaults(call=_import_features)
+    command = commands.add_parser("import-features", help="a published *_unicom.npy -> the feature store of a split")
+    command.add_argument("file", type=Path, help="published *_unicom.npy")
+    _add_feature_store(command)
+    command.set_defaults(call=_import_features)
 
-    one = commands.add_parser("export-features", help="the feature store of a split -> a *_unicom.npy as published")
-    one.add_argument("file", type=Path, help="npy file to write")
-    _add_feature_store(one)
-    one.set_defaults(call=_export_features)
+    command = commands.add_parser("export-features", help="the feature store of a split -> a *_unicom.npy as published")
+    command.add_argument("file", type=Path, help="npy file to write")
+    _add_feature_store(command)
+    command.set_defaults(call=_export_features)
 
-    one = commands.add_parser("import-checkpoint", help="a published checkpoint_best.pth -> a run folder")
-    one.add_argument("file", type=Path)
-    one.add_argument("--run-folder", required=True, type=Path, help="run folder to make, {experiment}/seed{n}")
-    one.add_argument("--dataset", required=True, help="name of the data set that it is to be scored on")
-    one.add_argument("--student", required=True, help="name or folder of the CLIP that it was fine-tuned from")
-    one.add_argument("--seed", type=int, default=23)
-    one.set_defaults(call=_import_checkpoint)
+    command = commands.add_parser("import-checkpoint", help="a published checkpoint_best.pth -> a run folder")
+    command.add_argument("file", type=Path, help="published checkpoint_best.pth")
+    command.add_argument("--run-folder", required=True, type=Path, help="run folder to make, {experiment}/seed{n}")
+    command.add_argument("--dataset", required=True, help="name of the data set that it will be scored on")
+    command.add_argument("--student", required=True, help="name or folder of the CLIP that it was fine-tuned from")
+    command.add_argument("--seed", type=int, default=23, help="the n of seed{n}; default 23")
+    command.set_defaults(call=_import_checkpoint)
 
     arguments = parser.parse_args()
     arguments.call(arguments)
@@ -79,9 +79,9 @@ def _main() -> None:
 def _add_feature_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, help="results/{dataset}, with its annotations")
     parser.add_argument("--split", required=True, choices=["train", "val", "test"])
-    parser.add_argument("--model", default="ViT-B/32", help="Unicom's size; default ViT-B/32")
-    parser.add_argument("--features", default="tokens", choices=["tokens", "embedding"])
-    parser.add_argument("--dtype", default="float16", choices=["float16", "float32"])
+    parser.add_argument("--model", default="ViT-B/32", help="size of Unicom; default ViT-B/32")
+    parser.add_argument("--features", default="tokens", choices=["tokens", "embedding"], help="default tokens")
+    parser.add_argument("--dtype", default="float16", choices=["float16", "float32"], help="default float16")
 
 
 def _feature_store(arguments: argparse.Namespace) -> tuple[Any, str, ImageModel]:
@@ -108,14 +108,14 @@ def _write_new(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _merged(given: list[Path]) -> dict[str, Any]:
-    """config/config.yaml, where there is one, and the given files on top of it."""
+def _merged(paths: list[Path]) -> dict[str, Any]:
+    """Merge the given YAML files onto config/config.yaml, if the working directory has one."""
     import yaml
 
     from cusa.config.configuration import merge
 
     default = Path("config/config.yaml")
-    files, mapping = list(given), dict[str, Any]()
+    files, mapping = list(paths), dict[str, Any]()
     if default.is_file() and default.resolve() not in [path.resolve() for path in files]:
         files.insert(0, default)
     for path in files:

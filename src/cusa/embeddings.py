@@ -1,4 +1,4 @@
-"""Running a student over data once and caching what it says, for validation and for every benchmark."""
+"""The embeddings of a benchmark's data by a run's student, computed once and stored for all benchmarks."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from cusa.teachers.registry import load_text_encoder
 
 
 def embed(run: str | Path, folder: DatasetFolder, data: str, output: str | Path, threads: int = 1) -> None:
-    """Embed one benchmark's data with a trained run and write {image,text}_{cross,uni}.npy, float32, in row order.
+    """Embed one benchmark's data with the student of a run.
 
-    `data` is a split (images, and captions where it has any) or one of TEXT_TABLES, whose distinct texts (see
-    `distinct_texts`) are embedded. Frozen towers use their cached features where the data is a split.
+    Writes {image,text}_{cross,uni}.npy into the folder `output`: float32 [rows, D], in row order, not normalised.
+    `data` is a split, whose images and captions (if it has any) are embedded, or one of TEXT_TABLES, whose distinct
+    texts are embedded in the order of `distinct_texts`. For a split, frozen towers use their cached features. Raises
+    DataError when the run, the data or the features are missing or do not fit.
     """
     torch.set_num_threads(threads)
     student, configuration = load_student(run)
@@ -45,7 +47,7 @@ def embed(run: str | Path, folder: DatasetFolder, data: str, output: str | Path,
 def _open_distinct_texts(
     student: Student, settings: StudentSettings, texts: list[str], device: torch.device
 ) -> TokenInputs | FeatureInputs:
-    """Tokens for a trainable text tower; a frozen one runs here, because these texts are in no feature store."""
+    """Token ids for a trainable text tower. A frozen tower runs here: these texts have no cached features."""
     if student.backbone.tokenises:
         return TokenInputs(*student.backbone.tokenise(texts))
     assert settings.towers is not None

@@ -1,10 +1,10 @@
-"""The one exception that reaches people: a sentence saying what was found, what was expected and what to do."""
+"""The exceptions that users see: each message says what was found, what was expected and what to do."""
 
 from __future__ import annotations
 
 
 class CusaError(Exception):
-    """Something the user can mend; its message is printed without a traceback."""
+    """A problem that the user can fix; its message is printed without a traceback."""
 
 
 class ConfigurationError(CusaError):
@@ -12,16 +12,16 @@ class ConfigurationError(CusaError):
 
 
 class DataError(CusaError):
-    """The data set, the shards or the features on disk are not what the configuration says."""
+    """The data set, shards, features or weights on disk are missing, damaged, or do not fit the configuration."""
 
 
 class ResumeError(CusaError):
-    """The state of an interrupted run cannot be continued."""
+    """An interrupted run cannot be continued from its saved state."""
 
 
 class TrainingError(CusaError):
-    """Training had to stop, for instance because a loss is not finite."""
+    """Training stopped because of an error, for instance because a loss is not finite."""
 
 
 class StoppedError(CusaError):
-    """A signal asked for an end before the work was done; nothing is wrong, and the same command continues."""
+    """A signal stopped the program before its work was done. This is no error: the same command continues the work."""

@@ -1,4 +1,4 @@
-"""Where the files of one data set are, and which of them a run reads: the contract between stages."""
+"""Paths of all files of a data set, and which of them a run reads. All stages take their paths from here."""
 
 from __future__ import annotations
 
@@ -12,40 +12,41 @@ from cusa.config.models import StudentSettings
 
 Modality = Literal["image", "text"]
 META = "meta.json"
-# Beside the folders of the data sets: labelled images and sentence pairs that every data set's runs are scored on.
+# A folder beside those of the data sets. It holds the labelled images and sentence pairs of the benchmarks; the runs of
+# every data set are scored on them.
 BENCHMARK_DATA = "benchmark-data"
 
 
 @dataclass(frozen=True)
 class DatasetFolder:
-    """The folder that holds everything computed for one data set."""
+    """The folder that holds everything computed for one data set, results/{dataset}."""
 
     root: Path
 
     def benchmark_data(self, name: str) -> DatasetFolder:
-        """The folder of a benchmark's own data, shared by all data sets."""
+        """The folder of a benchmark's own data, which all data sets share."""
         return DatasetFolder(self.root.parent / BENCHMARK_DATA / name)
 
     @property
     def annotations(self) -> Path:
-        """Published-format JSON and the Parquet tables."""
+        """The folder of the JSON files in the published format and of the Parquet tables."""
         return self.root / "annotations"
 
     def table(self, name: str) -> Path:
-        """One of the Parquet tables, `images` for instance."""
+        """The file of one Parquet table, for instance of `images`."""
         return self.annotations / f"{name}.parquet"
 
     @property
     def images(self) -> Path:
-        """Images that a format makes itself."""
+        """The folder of the images that the data set's format makes itself."""
         return self.root / "images"
 
     def shards(self, split: str) -> Path:
-        """Tars and index of a split."""
+        """The folder of a split's tar files and index."""
         return self.root / "shards" / split
 
     def features(self, modality: Modality, model_folder: str, split: str) -> Path:
-        """Cached features of a frozen model; `model_folder` is ImageModel.folder or TextModel.folder."""
+        """The folder of a frozen model's cached features; `model_folder` is ImageModel.folder or TextModel.folder."""
         return self.root / "teachers" / modality / model_folder / split
 
     def run(self, experiment: str, seed: int | str) -> Path:
@@ -63,9 +64,9 @@ class CachedFeatures(NamedTuple):
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What is read of a data set besides its tables: splits as shards, and cached features of frozen models.
+    """The files of a data set that are read besides its tables: shards of splits, and features of frozen models.
 
-    The order is that in which they are first read; nothing is listed twice.
+    They are listed in the order in which they are first read, each once.
     """
 
     shards: tuple[str, ...] = ()
@@ -73,7 +74,10 @@ class RunInputs:
 
     @classmethod
     def of_split(cls, student: StudentSettings, split: str, captions: bool | None = None) -> RunInputs:
-        """What a student reads of a split; `captions` says whether it has any, by default if it is one of SPLITS."""
+        """The files of a split that a student reads.
+
+        `captions` says whether the split has captions; by default the splits in SPLITS have some.
+        """
         towers, features = student.towers, []
         as_shards = towers is None or towers.image.trainable
         if towers is not None and not towers.image.trainable:
@@ -85,7 +89,7 @@ class RunInputs:
 
     @classmethod
     def of_training(cls, configuration: RunConfiguration) -> RunInputs:
-        """What training reads: the train split, the split that selects the epoch, and the teachers' features."""
+        """The files that training reads: the train split, the split that selects the epoch, the teachers' features."""
         student, teachers = configuration.student, configuration.teachers
         inputs = cls.of_split(student, "train").and_also(cls.of_split(student, configuration.train.selection_split))
         if teachers is None:
@@ -94,15 +98,16 @@ class RunInputs:
         return inputs.and_also(cls((), (images, CachedFeatures("text", teachers.text.folder, "train"))))
 
     def and_also(self, other: RunInputs) -> RunInputs:
-        """Both, each once."""
+        """The files of both, each once."""
         return RunInputs(
             tuple(dict.fromkeys((*self.shards, *other.shards))), tuple(dict.fromkeys((*self.features, *other.features)))
         )
 
     def paths(self, folder: DatasetFolder) -> list[Path]:
-        """The folders of the shards, and the meta.json of the features.
+        """The folders of the shards, and one meta.json for each of the features.
 
-        meta.json stands for the features: it is written with them, and exists also where they stay in parts.
+        meta.json represents the features: it is written together with them, and it exists also when the features are
+        stored in several parts.
         """
         return [folder.shards(split) for split in self.shards] + [
             folder.features(*features) / META for features in self.features

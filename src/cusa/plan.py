@@ -1,7 +1,7 @@
-"""What a configuration asks for: its runs, the models whose features they read, and the benchmarks they are scored on.
+"""The plan of a configuration: its runs, the models whose features they read, their benchmarks, and all files.
 
-The rules of the workflow and `cusa check` ask a plan and compute none of this themselves. Paths are relative to the
-working directory, as Snakemake wants them.
+The rules of the workflow and `cusa check` take this from a plan; they do not compute it themselves. Paths are relative
+to the working directory, as in Snakemake.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ TEACHERS_SHARE_NO_SPACE = "The two teachers share no space, so no text finds an 
 class Plan:
     """Everything that follows from a configuration, and from which of its benchmarks' data exist.
 
-    Raises ConfigurationError where a benchmark that was added is unknown, or its settings are wrong.
+    Most properties raise ConfigurationError when a benchmark in `benchmarks.more` is unknown or has wrong settings;
+    `check` raises it at once.
     """
 
     configuration: Configuration
 
     def check(self) -> None:
-        """Raise ConfigurationError where a benchmark that was added is unknown, or its settings are wrong."""
+        """Raise ConfigurationError when a benchmark in `benchmarks.more` is unknown or has wrong settings."""
         assert self.settings is not None
 
     @cached_property
@@ -62,16 +63,16 @@ class Plan:
 
     @property
     def runs(self) -> list[str]:
-        """All of them, in the order of the tables."""
+        """All experiments, checkpoints and baselines, in the order of the tables in the summary."""
         return [*self.experiments, *self.checkpoints, *self.baselines]
 
     def seeds_of(self, run: str) -> list[int]:
-        """The seeds of a run: every one for an experiment, the first for what is not trained."""
+        """The seeds of a run: all seeds for an experiment, only the first for a checkpoint or a baseline."""
         seeds = self.configuration.seeds
         return seeds if run in self.experiments else seeds[:1]
 
     def run_configuration(self, run: str) -> RunConfiguration:
-        """What a run depends on, with its first seed. The losses of a checkpoint stand in its file, so it has none."""
+        """The configuration of a run with its first seed. A checkpoint has no losses here: they are in its file."""
         configuration = self.configuration
         if run not in self.checkpoints:
             return configuration.run(run, self.seeds_of(run)[0])
@@ -86,12 +87,15 @@ class Plan:
         )
 
     def run_files(self, name: str = "") -> list[str]:
-        """One file of every run folder, in the order of `runs` and `seeds_of`; without `name` the folders."""
+        """The path of the file `name` in every run folder, in the order of `runs` and `seeds_of`.
+
+        If `name` is empty, the paths of the folders.
+        """
         folders = [self.folder.run(run, seed) for run in self.runs for seed in self.seeds_of(run)]
         return [str(folder / name) for folder in folders]
 
     def score_files(self, ending: str) -> list[str]:
-        """benchmarks/{benchmark}{ending} of every run that is scored on the benchmark."""
+        """The path of benchmarks/{benchmark}{ending} for every run and every benchmark that scores it."""
         return [
             str(self.folder.run(run, seed) / "benchmarks" / f"{benchmark}{ending}")
             for run in self.runs
@@ -101,14 +105,17 @@ class Plan:
 
     @property
     def gpus_of_largest_job(self) -> int:
-        """GPUs of the largest job on one machine; embedding and extraction take one where `train.gpus` is above 0."""
+        """The number of GPUs of the largest job on one machine.
+
+        Embedding and extraction use one GPU if `train.gpus` is above 0.
+        """
         configuration = self.configuration
         recipes = [configuration.recipe(run).gpus for run in self.experiments]
         return max([int(configuration.train.gpus > 0), *recipes])
 
     @cached_property
     def settings(self) -> dict[str, BenchmarkSection]:
-        """The settings of every benchmark that is not null, by name; those that the user added come last."""
+        """The settings of every benchmark that is not null, by name; those in `benchmarks.more` come last."""
         benchmarks = self.configuration.benchmarks
         known = {name: section for name, section in benchmarks.sections.items() if section is not None}
         return known | {
@@ -123,13 +130,13 @@ class Plan:
 
     @cached_property
     def data_of(self) -> dict[str, tuple[str, ...]]:
-        """The embedded data that each benchmark scores; empty where none of its data exist."""
+        """The names of the embedded data that each benchmark scores; empty if none of its data exist."""
         provides = self.configuration.dataset.provides
         return {name: registry.data_of(name, provides, settings) for name, settings in self.settings.items()}
 
     @property
     def benchmarks(self) -> list[str]:
-        """The benchmarks that have something to score. The others are left out, and the summary says so."""
+        """The benchmarks that have data to score. The others are left out, and the summary says so."""
         return [name for name, data in self.data_of.items() if data]
 
     def benchmarks_of(self, run: str) -> list[str]:
@@ -142,7 +149,7 @@ class Plan:
 
     @cached_property
     def left_out(self) -> dict[str, str]:
-        """Why something is not scored, by `benchmark, data` and by `run, benchmark`."""
+        """Why data are not scored, by `benchmark, data`, and why a run is not scored, by `run, benchmark`."""
         missing = {
             f"{benchmark}, {data}": why
             for benchmark, settings in self.settings.items()
@@ -157,18 +164,18 @@ class Plan:
 
     @property
     def checked_benchmarks(self) -> list[str]:
-        """The benchmarks that look at the annotations before anything is trained."""
+        """The benchmarks that check the annotations before anything is trained."""
         return [name for name in self.benchmarks if registry.checks(name)]
 
     @property
     def labelled_images(self) -> dict[str, str]:
-        """Labelled images that exist, by name: their folder or file."""
+        """The folder or file of all labelled images that are named and exist, by name."""
         section = self.settings.get("image_retrieval")
         return section.available() if isinstance(section, ImageRetrieval) else {}
 
     @property
     def sentence_pairs(self) -> dict[str, str]:
-        """Sentence pairs that exist, by name: their folder or file."""
+        """The folder or file of all sentence pairs that are named and exist, by name."""
         section = self.settings.get("sts")
         return section.available() if isinstance(section, SentenceSimilarity) else {}
 
@@ -179,11 +186,11 @@ class Plan:
 
     @property
     def extra_tables(self) -> list[str]:
-        """Tables that the format writes beyond images and captions."""
+        """The tables that the data set's format writes in addition to images and captions."""
         return sorted(self.configuration.dataset.provides & {"extended_positives", "sentence_pairs"})
 
     def tables(self, *extra: str) -> list[str]:
-        """The tables of images and captions, and those of `extra` that the format writes."""
+        """The paths of the tables of images and captions, and of those tables in `extra` that the format writes."""
         names = ["images", "captions", *(name for name in extra if name in self.extra_tables)]
         return [str(self.folder.table(name)) for name in names]
 
@@ -193,7 +200,10 @@ class Plan:
         return sorted([*self.tables(), *map(str, inputs.paths(self.folder))])
 
     def embedding_inputs(self, run: str, data: str) -> list[str]:
-        """The files that embedding `data` reads: a split or a table of the data set, or a benchmark's own data."""
+        """The files that embedding `data` reads.
+
+        `data` is a split or a table of the data set, or the name of a benchmark's own data.
+        """
         folder, inputs = self._data_folder(data), self._embedded(run, data)
         if data in self.sentence_pairs:
             return [str(folder.table("sentence_pairs"))]
@@ -202,7 +212,10 @@ class Plan:
         return [str(folder.table("images")), str(folder.table("captions")), *map(str, inputs.paths(folder))]
 
     def embeddings(self, benchmark: str) -> list[str]:
-        """The embeddings that a benchmark scores, with the wildcards of a run; none where it is switched off."""
+        """The paths of the embeddings that a benchmark scores, with the wildcards {experiment} and {seed}.
+
+        Empty if the benchmark is switched off.
+        """
         folder = self.folder.run("{experiment}", "{seed}") / "embeddings"
         return [str(folder / data) for data in self.data_of.get(benchmark, ())]
 
@@ -211,7 +224,7 @@ class Plan:
         return self.folder.benchmark_data(data) if own else self.folder
 
     def _embedded(self, run: str, data: str) -> RunInputs:
-        """Shards and cached features that embedding `data` reads; texts that are no split's captions need none."""
+        """The shards and cached features that embedding `data` reads; none if `data` is a table of texts."""
         student = self.configuration.student_of(run)
         if data in self.labelled_images:
             return RunInputs.of_split(student, "test", captions=False)
@@ -242,9 +255,10 @@ class Plan:
         return chosen
 
     def _frozen(self, modality: Modality) -> Iterator[ImageModel | TextModel]:
-        """Teachers in use, then frozen towers of the students.
+        """The teachers in use, then the frozen towers of the students.
 
-        A tower that is also the teacher shares its features, in the wider of the two types and arithmetics.
+        A tower that is also a teacher shares the teacher's features, in the wider of the two dtypes and of the two
+        precisions.
         """
         runs = [self.run_configuration(run) for run in self.runs]
         yield from (getattr(run.teachers, modality) for run in runs if run.teachers is not None)
@@ -253,7 +267,7 @@ class Plan:
 
     @cached_property
     def stored_features(self) -> list[tuple[DatasetFolder, CachedFeatures]]:
-        """All features that some run or benchmark reads, each once, and the folder of the data they are of."""
+        """All cached features that runs and benchmarks read, each once, with the folder of their data."""
         stored = []
         for run in self.runs:
             if run in self.experiments:
@@ -264,18 +278,18 @@ class Plan:
         return list(dict.fromkeys(stored))
 
     def feature_files(self) -> list[str]:
-        """The files of `stored_features`: what the target `features` builds."""
+        """One file for each of `stored_features`: the files that the target `features` makes."""
         return sorted(str(RunInputs((), (features,)).paths(folder)[0]) for folder, features in self.stored_features)
 
     @property
     def reference(self) -> str | None:
-        """The run that the others are compared with; None where the configured one is not trained or imported."""
+        """The run that the others are compared with; None if the configured one is neither trained nor imported."""
         reference = self.configuration.report.reference
         return reference if reference in (*self.experiments, *self.checkpoints) else None
 
     @property
     def gallery_runs(self) -> list[str]:
-        """The runs whose answers the report shows side by side."""
+        """The runs whose results the report's gallery shows side by side."""
         chosen = self.configuration.report.gallery.experiments
         return [name for name in chosen if name in (*self.experiments, *self.checkpoints)]
 

@@ -1,4 +1,4 @@
-"""`cusa datasets`: what is known, what is there, and its counts."""
+"""`cusa datasets`: the known collections, which of them exist, and their counts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ def test_everything_known_is_listed_and_counted(tmp_path):
     findings = look(validate(Benchmarks, named))
     found = {finding.subject.partition("(benchmarks.")[2].rstrip(")"): finding for finding in findings}
     cub = found["image_retrieval.cub"]
-    assert cub.text == "4 images, 2 classes; known: 5,924 images, 100 classes"
+    assert cub.text == "4 images, 2 classes; expected 5,924 images, 100 classes"
     assert cub.sound is False
     assert found["image_retrieval.sop"].sound is False
     assert "does not exist" in found["image_retrieval.sop"].text
     assert found["image_retrieval.cars"].sound is None
-    assert found["image_retrieval.inaturalist"].text == "not named; 136,093 images, 2,452 classes are known"
+    expected = "not named in the configuration; expected 136,093 images, 2,452 classes"
+    assert found["image_retrieval.inaturalist"].text == expected
     assert found["sts.senteval"].text.startswith("sts12 24, sts13 14")
     assert found["sts.sentence_pairs.mine"].text == "2 pairs"
     assert found["sts.sentence_pairs.mine"].sound
@@ -37,7 +38,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["cusa", "datasets", "mine.yaml"])
     cli.main()
     printed = capsys.readouterr().out
-    assert "MEND  CUB-200-2011 (benchmarks.image_retrieval.cub)" in printed
+    assert "FIX   CUB-200-2011 (benchmarks.image_retrieval.cub)" in printed
     assert "layout:  images.txt, image_class_labels.txt, images/" in printed
     assert "CUB_200_2011" in printed
     assert "-     Stanford Online Products" in printed

@@ -1,4 +1,4 @@
-"""What is found before hours are spent."""
+"""`cusa check` finds problems before the workflow runs for hours."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_features_are_sized_in_the_type_that_stores_them(tiny_configuration, mon
     image, text = (tiny_configuration["teachers"][side]["name"] for side in ("image", "text"))
     towers = {"image": {"name": image, "trainable": trainable}, "text": {"name": text}, "dimension": 8}
     findings = found({**tiny_configuration, "student": {"name": None, "towers": towers}})
-    rows = 32 if trainable else 48  # a teacher's features are of train alone, a tower's of every split that is read
+    rows = 32 if trainable else 48  # the features of a teacher are only of train, those of a frozen tower of all splits
     expected = f"{rows * 24 * (2 if trainable else 4):.2f} GB in {'float16' if trainable else 'float32'}"
     assert findings[f"image model {image}"][0].endswith(expected)
 
@@ -97,8 +97,9 @@ def test_features_are_sized_in_the_type_that_stores_them(tiny_configuration, mon
 def test_gpus_that_are_not_there(tiny_configuration):
     mapping = {**tiny_configuration, "train": {**tiny_configuration["train"], "gpus": 2}}
     findings = list(check(mapping))
-    assert findings[-1].text == "train.gpus asks for 2, PyTorch sees 0; set train.gpus to what there is"
-    with pytest.raises(ConfigurationError, match="1 things have to be mended before a run: GPUs"):
+    expected = "train.gpus asks for 2, PyTorch sees 0; lower train.gpus, or run nvidia-smi to see why"
+    assert findings[-1].text == expected
+    with pytest.raises(ConfigurationError, match=rf"1 of {len(findings)} checks failed: GPUs; see the lines marked"):
         require_sound(findings)
 
 

@@ -83,7 +83,7 @@ def test_the_draw_depends_on_the_id_and_the_seed_alone():
     [
         ("a.csv", "x,y\n1,2\n", "has the columns x, y, none of which holds names of images"),
         ("a.csv", "x\na.jpg\n", "has the columns x, none of which holds captions"),
-        ("a.csv", "x,y\n", "has no rows to look at"),
+        ("a.csv", "x,y\n", "has no rows; expected at least one"),
         ("a.json", "[]", "is neither a table .* nor one of Karpathy's files; .*name their folder"),
         ("a.token", "a.jpg#0\tb", "use format: flickr30k"),
     ],

@@ -1,4 +1,4 @@
-"""Whole or not at all, and sentences for the failures of disks."""
+"""Files and folders appear complete or not at all, and failures of disks are reported in sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any image file people have becomes upright RGB, or a sentence."""
+"""Image files of any format and mode become upright RGB; other files are reported in a sentence."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from cusa.common import progress
 
 def test_without_a_terminal_there_are_plain_lines_with_rates(monkeypatch, capsys):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
-    monkeypatch.setattr(progress, "SECONDS_WORTH_A_LINE", 0.0)
+    monkeypatch.setattr(progress, "SHORTEST_REPORTED_SECONDS", 0.0)
     assert list(progress.progress("abc", 6, "images", "reading", step=2)) == ["a", "b", "c"]
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("reading: 2/6 images in ")

@@ -1,4 +1,4 @@
-"""What the configuration accepts, and the sentence for everything it does not."""
+"""The configuration accepts valid keys and values, and refuses all others with a sentence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mapping() -> dict:
 
 
 def changed(mapping: dict, key: str, value: object) -> dict:
-    """A copy with `a.b.c` set."""
+    """A copy with the key `a.b.c` set."""
     mapping = copy.deepcopy(mapping)
     place = mapping
     *path, last = key.split(".")
@@ -152,7 +152,7 @@ def test_baselines_are_not_trained(mapping):
     [
         ({"baseline": "zero_shot", "contrastive": {}}, "baseline zero_shot is not trained; leave out its losses"),
         ({"baseline": "zero_shot"}, "experiments.mine`: a pair of towers has random projections before training"),
-        ({"baseline": "teachers", "student": {"name": "x"}}, "baseline teachers has the teachers for a student"),
+        ({"baseline": "teachers", "student": {"name": "x"}}, "baseline teachers uses the teachers as its student"),
     ],
 )
 def test_impossible_baselines(mapping, experiment, sentence):

@@ -1,4 +1,4 @@
-"""The overlays against the published settings, key for key, as Snakemake merges them over the default."""
+"""The overlays, merged onto the default as Snakemake does, have the published settings, key by key."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_eight_published_configurations(
 def test_the_two_ablations(dataset, prefix, experiment, cross, uni):
     losses = merged(dataset).run(f"{prefix}{experiment}", 23).losses
     expected = loss_config(published(cross=cross, uni=uni))
-    if uni:  # alone, blocked at the same start, tied or not is the same
+    if uni:  # with USA alone, fixed temperatures with the same start are the same whether tied or not
         tied = {"teacher_temperature": expected.uni_softlabel.teacher_temperature.model_copy(update={"tied": True})}
         expected = expected.model_copy(update={"uni_softlabel": expected.uni_softlabel.model_copy(update=tied)})
     assert losses == expected

@@ -1,4 +1,4 @@
-"""run.json: written and read by one record, and what is said of a file that is none."""
+"""run.json: one record writes and reads it; files that are no such record are refused with a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real WebDataset tars: what goes in comes out, by row and through plain `webdataset`."""
+"""Shards are WebDataset tar files: the images read from them, by row or with `webdataset`, are those written."""
 
 from __future__ import annotations
 

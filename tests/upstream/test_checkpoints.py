@@ -1,4 +1,4 @@
-"""Published checkpoints against the formulas of the paper, and files that are none."""
+"""Published checkpoints, compared with the formulas of the paper; other files are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDTH, TEXT_WIDTH, DIMENSION, PATCH, SIDE, WORDS, CONTEXT = 128, 64, 24, 8, 32, 
 
 
 def openai_state(seed: int = 0, heads=("cross", "uni")) -> dict[str, torch.Tensor]:
-    """A CLIP in OpenAI's key layout, two blocks a side, with the heads of the published code; all random."""
+    """A random CLIP with OpenAI's key names, two blocks per modality, and the heads of the published code."""
     torch.manual_seed(seed)
     state = {
         "visual.class_embedding": torch.randn(WIDTH),
@@ -62,7 +62,7 @@ def norm(state, name, x):
 
 
 def transformer(state, prefix, x, mask):
-    """Pre-norm residual blocks; QuickGELU; heads of 64."""
+    """A transformer with pre-norm residual blocks, QuickGELU, and attention heads of 64 dimensions."""
     for block in (f"{prefix}.0", f"{prefix}.1"):
         inner = norm(state, f"{block}.ln_1", x)
         joined = inner @ state[f"{block}.attn.in_proj_weight"].T + state[f"{block}.attn.in_proj_bias"]
@@ -164,7 +164,7 @@ def test_checkpoints_that_are_none(tmp_path, monkeypatch):
 
 
 def checkpoint_of(student_folder: Path, path: Path) -> Path:
-    """A checkpoint with the sizes of a Hugging Face folder, whose names are translated back by hand."""
+    """A checkpoint with the sizes of a Hugging Face folder; its key names are translated to OpenAI's by hand."""
     from transformers import CLIPModel
 
     model = CLIPModel.from_pretrained(student_folder)
@@ -224,7 +224,7 @@ def clip_of_64(tmp_path_factory, tiny_clip) -> Path:
 
 
 def clip_with_heads_of_64(tiny_clip: Path, folder: Path) -> Path:
-    """Like tiny_clip, with heads of 64 as OpenAI's models have."""
+    """Like tiny_clip, but with attention heads of 64 dimensions, as OpenAI's models have."""
     import shutil
 
     from transformers import CLIPConfig, CLIPModel

@@ -1,4 +1,4 @@
-"""Published configurations as ours, and files that are none."""
+"""Published configurations become overlays; other files are refused."""
 
 from __future__ import annotations
 

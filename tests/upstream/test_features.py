@@ -1,4 +1,4 @@
-"""Published features, in the shape of their files, and files that only pretend to be that."""
+"""Published features in their own file format, and hostile or damaged files, which are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cusa.upstream.features import export_features, import_features, load_featur
 
 
 def write_published_features(path: Path, content: object, protocol: int = 4) -> Path:
-    """As np.save writes a dict, in any pickle protocol."""
+    """Write a dict as np.save does, in any pickle protocol."""
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
         pickle.dump(np.array(content, dtype=object), file, protocol=protocol)

@@ -1,4 +1,4 @@
-"""The real Snakefile, run as people run it, on small data and small models."""
+"""The real Snakefile, run as users run it, on small data and small models."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_configuration) -> tu
 
 
 def copied(finished: tuple[Path, str], tmp_path: Path) -> Path:
-    """As deep in the file system as the original: the scripts' relative paths are parameters of the jobs."""
+    """A copy of the finished run, at the same depth of the file system."""
     return Path(shutil.copytree(finished[0], tmp_path, symlinks=True, dirs_exist_ok=True))
 
 
@@ -139,14 +139,14 @@ def test_changing_one_loss_weight_retrains_that_experiment_only(finished, tiny_c
 
 
 def test_results_can_be_moved(finished, tmp_path):
-    """Also to another depth, from where the scripts have another relative path."""
+    """The copy is at another depth, where the scripts have another relative path."""
     directory, config = finished
     moved = shutil.copytree(directory, tmp_path / "deeper/still/and/here")
     assert "Nothing to be done" in snakemake(moved, "--configfile", config, "-n")
 
 
 def test_how_it_is_trained_retrains_nothing(finished, tiny_configuration, tmp_path):
-    """Loader processes, and how often something is saved or said; but not what is learned."""
+    """Keys for workers, saving, logging and embedding do not train again; a key that changes the result does."""
     _, config = finished
     directory = copied(finished, tmp_path)
     keys = "{workers: 1, save_every_minutes: 1, eval_batch_size: 7, log_every: 1}"
@@ -281,7 +281,7 @@ def test_bad_data_stops_at_the_start_and_its_log_says_why(tmp_path, tiny_configu
 
 
 def test_a_benchmark_that_refuses_the_data_says_so_before_training(finished, tmp_path, tiny_configuration):
-    """ECCV Caption is Karpathy's COCO test alone; other images are found out from the annotations."""
+    """ECCV Caption covers only Karpathy's COCO test split; other images are recognised from the annotations."""
     directory = copied(finished, tmp_path)
     benchmarks = tiny_configuration["benchmarks"] | {"eccv_caption": {"ground_truth": "coco"}}
     config = write(directory, tiny_configuration | {"benchmarks": benchmarks})
@@ -292,7 +292,7 @@ def test_a_benchmark_that_refuses_the_data_says_so_before_training(finished, tmp
 
 
 def test_features_are_those_of_every_run(tmp_path, tiny_configuration):
-    """Also of baselines alone, where nothing is trained."""
+    """This includes a configuration with baselines alone, where nothing is trained."""
     alone = dict.fromkeys(tiny_configuration["experiments"]) | {"teachers": {"baseline": "teachers"}}
     config = write(tmp_path, tiny_configuration | {"experiments": alone})
     plan = planned(snakemake(tmp_path, "features", "-n", "--configfile", config))
@@ -319,7 +319,7 @@ def test_a_killed_training_continues_and_a_killed_snakemake_loses_none(finished,
     process.wait()
     snakemake(directory, *target, "--unlock")
     process = started(lambda: log.exists() and "continuing at epoch" in log.read_text())
-    process.kill()  # Snakemake alone: the training finishes, and its outputs are not recorded
+    process.kill()  # Snakemake alone: the training ends normally, and its outputs are not recorded
     process.wait()
     while not (run / "state/finished/run.json").exists():
         time.sleep(0.05)
@@ -358,7 +358,7 @@ def test_a_published_checkpoint_is_scored_beside_the_experiments(finished, tiny_
 
 
 def test_features_in_parts_equal_those_in_one(finished, tiny_configuration, tmp_path):
-    """Jobs for the parts of train, and one that joins them, or lists them; a part that is lost is made again alone."""
+    """One job per part of train, and one that joins or lists the parts; a lost part is made again alone."""
     parts = {"extraction": {"parts": 2}}
     config = write(tmp_path, {**tiny_configuration, **parts})
     (tmp_path / "results/shapes").mkdir(parents=True)
@@ -369,7 +369,7 @@ def test_features_in_parts_equal_those_in_one(finished, tiny_configuration, tmp_
     shutil.rmtree(split / "1-of-2")
     jobs = planned(snakemake(tmp_path, "features", "--configfile", config, "--dry-run"))
     assert (jobs["extract_image_part"], jobs["join_image_features"]) == (1, 1)
-    assert "extract_image_features" not in jobs  # nothing but train is trained on
+    assert "extract_image_features" not in jobs  # teacher features are needed only for train
     snakemake(tmp_path, "features", "--configfile", config, "--notemp")
     joined = np.load(split.with_name("train") / "features.npy")
     (whole,) = (finished[0] / "results/shapes/teachers/image").glob("*/train/features.npy")
@@ -416,7 +416,7 @@ def _labels(data: Path) -> list[str]:
 
 
 def test_benchmarks_on_data_of_their_own(finished, tmp_path, tiny_configuration):
-    """Archives and one's own data beside the data set; what is missing is left out, and the summary says so."""
+    """Archives and the user's own data are scored; missing data are left out, and the summary says so."""
     directory = copied(finished, tmp_path)
     data = tmp_path / "archives"
     data.mkdir()

@@ -30,7 +30,8 @@ rule convert:
         " --output {params.folder} --threads {threads} > {log} 2>&1"
 
 
-# What benchmarks score besides the data set itself. The archives' folders are parameters: their times mean nothing.
+# The benchmarks' own data. The folders of the archives are parameters, not inputs, because their modification times say
+# nothing about their content.
 rule convert_labelled_images:
     output:
         images=str(BENCHMARK_FOLDER.table("images")),

@@ -1,15 +1,16 @@
 def settings_of(benchmark):
-    """A benchmark's section of the configuration, as its job gets it."""
+    """A benchmark's section of the configuration, as JSON for its job."""
     return PLAN.settings[benchmark].as_json() if benchmark in PLAN.settings else "{}"
 
 
 def checks_of(benchmark):
-    """What a benchmark finds out from the annotations alone, before anything is trained."""
+    """The file that the rule check_benchmark writes for a benchmark; none if the benchmark checks nothing."""
     wanted = benchmark in PLAN.checked_benchmarks
     return [f"{DATA}/checks/{benchmark}.json"] if wanted else []
 
 
-# What the annotations tell of a benchmark is found out first: data that it refuses stop the run before training.
+# Some benchmarks can tell from the annotations that they cannot score a data set. This rule runs first, so that such
+# data stop the workflow before anything is trained.
 rule check_benchmark:
     input:
         PLAN.tables(),
@@ -35,7 +36,7 @@ rule check_benchmark:
         " --output {output} > {log} 2>&1"
 
 
-# One rule a benchmark, all alike: cached embeddings and annotations in, one JSON file out.
+# One rule per benchmark. Each reads embeddings and tables, and writes the scores and the outcome of each query.
 rule evaluate_itr:
     input:
         PLAN.tables(),
@@ -125,7 +126,7 @@ use rule evaluate_itr as evaluate_sts with:
         folder=subpath(input.run, parent=True),
 
 
-# Benchmarks that have been added: a module in src/cusa/benchmarks and its name under benchmarks.more.
+# Benchmarks that the user has added: a module in src/cusa/benchmarks, and its name in benchmarks.more.
 use rule evaluate_itr as evaluate_added with:
     input:
         PLAN.tables(),

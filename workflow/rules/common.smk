@@ -1,4 +1,4 @@
-# What the rules share: the configuration, the plan that follows from it, the names of places, and the constraints.
+# The configuration, its plan, paths, and the constraints of wildcards, for all rules.
 import os
 import shlex
 import sys
@@ -7,8 +7,9 @@ from os import environ
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
-# The library need not be installed where the jobs run: conda environments hold only its dependencies. Jobs use this
-# Python also when the virtual environment is not activated. Set for the jobs, not required from the user.
+# These variables are set for the jobs, so that the user need not set them. PYTHONPATH: the library need not be
+# installed where the jobs run; conda environments contain only its dependencies. PATH: jobs use the Python that runs
+# Snakemake, even if its virtual environment is not activated.
 sys.path.insert(0, f"{workflow.basedir}/src")
 environ.update(
     PATH=os.pathsep.join([os.path.dirname(sys.executable), environ["PATH"]]),
@@ -39,18 +40,19 @@ ANNOTATIONS = str(PLAN.folder.annotations)
 SHARDS = str(PLAN.folder.shards("{split}"))
 IMAGE_FEATURES = str(PLAN.folder.features("image", "{model}", "{split}"))
 TEXT_FEATURES = str(PLAN.folder.features("text", "{model}", "{split}"))
-# The data that benchmarks bring lie beside those of the data set, and are shared by all data sets.
+# The benchmarks' own data. They are stored beside the data sets, which share them.
 BENCHMARK_FOLDER = PLAN.folder.benchmark_data("{data}")
 BENCHMARK_DATA = str(BENCHMARK_FOLDER.root)
 BENCHMARK_LOGS = str(BENCHMARK_FOLDER.root.parent)
-# Relative, so that commands can be pasted from where Snakemake runs. Rules have their script as a resource: as a
-# parameter it would be a reason to make results again that are used from a working directory at another depth.
+# The path is relative, so that printed commands can be pasted into a terminal in the working directory. Rules name
+# their script as a resource. If it were a parameter, Snakemake would run all jobs again when the results are used from
+# a working directory with another relative path to the scripts.
 SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
 ON_GPU = CONFIGURATION.train.gpus > 0
 
 
 def one_of(names):
-    """A constraint that matches these names, and nothing where there are none."""
+    """A constraint that matches exactly these names; `none` if there are no names."""
     return "|".join(names) or "none"
 
 
@@ -64,7 +66,7 @@ wildcard_constraints:
 
 
 def require_writable_results():
-    """Asked once, when jobs are about to run: a dry run and a report work on read-only results."""
+    """Stop if results cannot be written. Called once before jobs run, so that a dry run works on read-only results."""
     try:
         require_writable(DATA)
     except CusaError as error:
@@ -72,7 +74,7 @@ def require_writable_results():
 
 
 def data_folder(wildcards):
-    """Where the library finds annotations, shards and teachers."""
+    """The folder of the data set, with annotations, shards and teachers."""
     return DATA
 
 

@@ -1,9 +1,9 @@
-# GPUs of jobs on one machine, and the machines of a training job.
+# The GPUs of jobs on one machine, and the machines of a training job.
 import shutil
 
 from cusa.devices import available
 
-# Snakemake counts GPUs, but has to be told how many there are; a cluster counts for itself.
+# On one machine, Snakemake has to be told how many GPUs there are. A cluster counts its GPUs itself.
 COUNTS_GPUS = (
     PLAN.gpus_of_largest_job and workflow.is_main_process and workflow.local_exec
 )
@@ -13,7 +13,7 @@ if GPUS_HERE and "gpu" not in workflow.global_resources:
 
 
 def require_devices():
-    """Asked once, when jobs are about to run: Snakemake would give a job fewer GPUs than it asks for."""
+    """Stop if the GPUs or srun are missing. Otherwise Snakemake would silently give a job fewer GPUs than it needs."""
     if NODES > 1 and shutil.which("srun") is None:
         raise WorkflowError(
             f"train.nodes is {NODES}, which Slurm's srun starts, but there is no srun here; use "
@@ -35,12 +35,12 @@ def require_devices():
 
 
 def lease(gpus):
-    """What gives a job on this machine devices of its own; cusa.devices stands aside where Slurm has."""
+    """The start of a command that leases GPUs for a job. It leases none if Slurm has set the job's devices."""
     return f"python -m cusa.devices {int(gpus)}" if gpus else ""
 
 
-# Several machines need Slurm: the job asks for all of them, and srun starts a torchrun on each, with its own GPUs. The
-# first machine, where the job's script runs, is where they meet.
+# Several machines need Slurm: the job asks for all of them, and srun starts one torchrun with its own GPUs on each. They
+# connect to the first machine, where the job's script runs.
 NODES = CONFIGURATION.train.nodes
 MACHINES = {"nodes": NODES}
 MEETING = ""
@@ -50,7 +50,7 @@ if NODES > 1:
 
 
 def launcher(wildcards):
-    """What starts the training processes."""
+    """The start of a training's command: torchrun, which starts the processes, after the lease of GPUs or srun."""
     recipe = CONFIGURATION.recipe(wildcards.experiment)
     torchrun = f"torchrun --nproc-per-node {recipe.processes_per_node}"
     if NODES == 1:

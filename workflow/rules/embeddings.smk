@@ -29,7 +29,7 @@ rule embed:
         " --output {output} --threads {threads} > {log} 2>&1"
 
 
-# Data of the benchmarks' own, shared by all data sets.
+# The benchmarks' own data, which all data sets share.
 use rule embed as embed_benchmark_data with:
     input:
         lambda wildcards: PLAN.embedding_inputs(wildcards.experiment, wildcards.data),

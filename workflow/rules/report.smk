@@ -33,7 +33,7 @@ rule summarise:
         " {input.results} > {log} 2>&1"
 
 
-# The gallery searches the test pictures by text and the labelled pictures (or the test pictures) by picture.
+# The gallery searches the test images by text, and the labelled images (or else the test images) by image.
 rule render_report:
     input:
         PLAN.tables(),

@@ -1,16 +1,16 @@
-# With extraction.parts above 1, a job makes one part of the train split, and a small job joins or lists them.
+# If extraction.parts is above 1, each job extracts one part of the train split; a small job joins or lists the parts.
 PARTS = CONFIGURATION.extraction.parts
 PART = f"{IMAGE_FEATURES}.parts/{{part}}-of-{PARTS}"
 JOINED = CONFIGURATION.extraction.join
 
 
 def part_of_features(path):
-    """Parts are removed when they have been copied into one file."""
+    """Mark a file of a part as temporary if the parts are copied into one file."""
     return temp(path) if JOINED else path
 
 
 def stream_of(split):
-    """Where the shards of a split are read from, if not from here."""
+    """The argument --stream for the train split, if its shards are read from a URL."""
     if split != "train" or CONFIGURATION.stream is None:
         return ""
     return f"--stream {shlex.quote(CONFIGURATION.stream.as_json())}"

@@ -1,7 +1,7 @@
-# The run folder is a parameter, not an output: Snakemake deletes the outputs of a failed job, and state/ must survive
-# to be continued. `exec` makes the launcher the job's own process, so that signals reach it: a shell between them dies
-# of SIGTERM, and the training with it before it has saved. What does not change the result is a resource, because a
-# parameter that changes retrains.
+# The run folder is a parameter, not an output: Snakemake deletes the outputs of a failed job, but state/ must remain so
+# that the training can continue. `exec` replaces the shell by the launcher, so that signals reach the launcher. Without
+# it, SIGTERM would end the shell, and the training would be killed before it has saved its state. Settings that do not
+# change the result are a resource, because a changed parameter makes Snakemake train again.
 rule train:
     input:
         lambda wildcards: PLAN.training_inputs(wildcards.experiment),
@@ -40,7 +40,7 @@ rule train:
         " --configuration {params.configuration:q} --operation {resources.operation:q} --threads {threads} > {log} 2>&1"
 
 
-# Checkpoints that the authors published become runs like those trained here.
+# Published checkpoints become run folders like those of trained runs.
 rule import_checkpoint:
     input:
         lambda wildcards: CONFIGURATION.active_checkpoints[wildcards.experiment].file,
@@ -71,7 +71,7 @@ rule import_checkpoint:
         " --run-folder {params.folder} --seed {wildcards.seed} --gpus {params.gpus} > {log} 2>&1"
 
 
-# Students that are scored as they are before training, and the teachers themselves.
+# Baselines: students as they are before training, and the teachers.
 rule write_baseline:
     output:
         weights=f"{RUN}/best.safetensors",

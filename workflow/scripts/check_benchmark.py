@@ -1,4 +1,4 @@
-"""Ask a benchmark whether it can score a data set, before anything is trained on it.
+"""Check whether a benchmark can score a data set, before anything is trained on it.
 
     python workflow/scripts/check_benchmark.py eccv_caption --data results/coco --settings '{"ground_truth": "coco"}' \
         --output results/coco/checks/eccv_caption.json
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("benchmark", choices=names())
     parser.add_argument("--data", required=True, type=Path, help="folder with the annotations")
     parser.add_argument("--settings", required=True, help="the benchmark's section of the configuration, as JSON")
-    parser.add_argument("--output", required=True, type=Path, help="JSON file to write: what was found")
+    parser.add_argument("--output", required=True, type=Path, help="JSON file to write, with the result of the check")
     arguments = parser.parse_args()
     settings = validate(settings_of(arguments.benchmark), json.loads(arguments.settings))
     found = check(arguments.benchmark, DatasetFolder(arguments.data), settings)

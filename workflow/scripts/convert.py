@@ -1,4 +1,4 @@
-"""Convert a data set to the published JSON and the Parquet tables; reports every problem of the data at once.
+"""Convert a data set to the published JSON and the Parquet tables, and report all problems of the data at once.
 
     python workflow/scripts/convert.py --dataset '{"name": "openmoji", "format": "openmoji"}' \
         --images results/openmoji/images --output results/openmoji/annotations
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="the section `dataset` of the configuration, as JSON")
     parser.add_argument("--images", required=True, type=Path, help="folder for images that the format makes itself")
     parser.add_argument("--output", required=True, type=Path, help="folder for the annotations")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
     arguments = parser.parse_args()
     dataset = load_dataset(json.loads(arguments.dataset))
     convert(dataset, arguments.output, arguments.images, arguments.threads)

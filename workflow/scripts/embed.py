@@ -1,4 +1,4 @@
-"""Embed one benchmark's data with a trained run.
+"""Embed one benchmark's data with the student of a run.
 
     python workflow/scripts/embed.py --data results/openmoji --run-folder results/openmoji/runs/cusa/seed23 \
         --benchmark-data test --output results/openmoji/runs/cusa/seed23/embeddings/test
@@ -14,10 +14,10 @@ from cusa.layout import DatasetFolder
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="folder with annotations, shards and teachers")
-    parser.add_argument("--run-folder", required=True, type=Path, help="run folder of a finished training")
+    parser.add_argument("--run-folder", required=True, type=Path, help="run folder with weights and run.json")
     parser.add_argument("--benchmark-data", required=True, help="a split, extended_positives or sentence_pairs")
     parser.add_argument("--output", required=True, type=Path, help="folder for {image,text}_{cross,uni}.npy")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
     arguments = parser.parse_args()
     from cusa.embeddings import embed
 

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path, help="folder with the annotations")
     parser.add_argument("--run-folder", required=True, type=Path, help="run folder with embeddings/")
     parser.add_argument("--output", required=True, type=Path, help="JSON file to write")
-    parser.add_argument("--queries", required=True, type=Path, help="npz file to write: outcomes of each query")
+    parser.add_argument("--queries", required=True, type=Path, help="npz file to write, with the outcome of each query")
     parser.add_argument("--settings", required=True, help="the benchmark's section of the configuration, as JSON")
     arguments = parser.parse_args()
     settings = validate(settings_of(arguments.benchmark), json.loads(arguments.settings))

@@ -17,13 +17,13 @@ from cusa.config.shards import Stream
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", required=True, type=Path, help="folder of one split's shards")
-    parser.add_argument("--model", required=True, help="name, image_size, batch_size and dtype, as JSON")
+    parser.add_argument("--model", required=True, help="the keys of teachers.image in the configuration, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="folder for features.npy and meta.json")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--part", type=int, default=0, help="which part of the split, from 0")
-    parser.add_argument("--parts", type=int, default=1, help="how many parts there are")
-    parser.add_argument("--stream", help="where the shards are, url and shuffle_buffer as JSON; else in --shards")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
+    parser.add_argument("--gpu", action="store_true", help="run the model on a GPU")
+    parser.add_argument("--part", type=int, default=0, help="number of the part of the split, counted from 0")
+    parser.add_argument("--parts", type=int, default=1, help="number of parts of the split; default 1")
+    parser.add_argument("--stream", help="the section `stream` as JSON, if the shards are not in the folder --shards")
     arguments = parser.parse_args()
     from cusa.teachers.extraction import extract_image_features
 

@@ -17,16 +17,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotations", required=True, type=Path, help="folder that convert.py wrote")
     parser.add_argument("--split", required=True)
-    parser.add_argument("--model", required=True, help="name, batch_size and dtype, as JSON")
+    parser.add_argument("--model", required=True, help="the keys of teachers.text in the configuration, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="folder for features.npy and meta.json")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
+    parser.add_argument("--gpu", action="store_true", help="run the model on a GPU")
     arguments = parser.parse_args()
     from cusa.teachers.extraction import extract_text_features
 
     settings = validate(TextModel, json.loads(arguments.model))
-    where, split, threads = arguments.annotations, arguments.split, arguments.threads
-    extract_text_features(where, split, settings, arguments.output, threads, arguments.gpu)
+    annotations, split, threads = arguments.annotations, arguments.split, arguments.threads
+    extract_text_features(annotations, split, settings, arguments.output, threads, arguments.gpu)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make a run folder of a checkpoint that the authors of the paper published.
+"""Import a published checkpoint as a run folder.
 
     python workflow/scripts/import_checkpoint.py --file checkpoint_best.pth --student ViT-B/32 --dataset coco \\
         --run-folder results/coco/runs/theirs/seed23 --seed 23
@@ -16,8 +16,8 @@ def main() -> None:
     parser.add_argument("--student", required=True, help="name or folder of the CLIP that it was fine-tuned from")
     parser.add_argument("--dataset", required=True, help="name of the data set that it is scored on")
     parser.add_argument("--run-folder", required=True, type=Path, help="run folder to make")
-    parser.add_argument("--seed", required=True, type=int, help="what the run folder is called by")
-    parser.add_argument("--gpus", type=int, default=0, help="above 0 the run is embedded on a GPU")
+    parser.add_argument("--seed", required=True, type=int, help="the seed in the name of the run folder")
+    parser.add_argument("--gpus", type=int, default=0, help="if above 0, the run is embedded on a GPU")
     arguments = parser.parse_args()
     from cusa.upstream.checkpoints import import_checkpoint
 

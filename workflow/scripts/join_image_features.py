@@ -15,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", type=Path, help="folders of the parts, in order")
     parser.add_argument("--output", required=True, type=Path, help="folder for features.npy and meta.json")
-    parser.add_argument("--list", action="store_true", help="keep the parts where they are, and only list them")
+    parser.add_argument("--list", action="store_true", help="leave the parts in their folders and only list them")
     arguments = parser.parse_args()
     join_features(arguments.parts, arguments.output, copy=not arguments.list)
 

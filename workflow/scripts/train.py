@@ -1,4 +1,4 @@
-"""Train one run, or continue it where it was interrupted. Started by torchrun, or directly for one process.
+"""Train one run, or continue an interrupted one. Start this script with torchrun, or directly for one process.
 
     torchrun --standalone --nproc-per-node 4 workflow/scripts/train.py --data results/openmoji \
         --run-folder results/openmoji/runs/cusa/seed23 --configuration '{...}'
@@ -18,11 +18,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="folder with annotations, shards and teachers")
     parser.add_argument(
-        "--run-folder", required=True, type=Path, help="run folder; its state/ holds what resuming needs"
+        "--run-folder", required=True, type=Path, help="run folder; the training continues from its state/, if any"
     )
     parser.add_argument("--configuration", required=True, help="the run's configuration, as JSON (see run.json)")
     parser.add_argument("--operation", default="{}", help="keys of `train` that do not change the result, as JSON")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of all processes together")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of all processes on this machine")
     arguments = parser.parse_args()
     from cusa.training.loop import train
 

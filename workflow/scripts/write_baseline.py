@@ -1,4 +1,4 @@
-"""Make a run folder of a student that is scored without training.
+"""Write the run folder of a baseline: a student that is scored without training.
 
 python workflow/scripts/write_baseline.py --run-folder results/coco/runs/zero_shot/seed23 --configuration '{...}'
 """

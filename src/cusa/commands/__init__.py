@@ -1,1 +1,1 @@
-"""What the commands `cusa check`, `cusa init` and `cusa datasets` do."""
+"""The commands `cusa check`, `cusa init` and `cusa datasets`."""

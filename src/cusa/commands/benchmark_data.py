@@ -1,4 +1,4 @@
-"""Where each benchmark's data come from, the layout that is expected, and what of them is there."""
+"""`cusa datasets`: the source and the expected layout of each benchmark's data, and what exists of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ SENTEVAL_LAYOUT = (
 
 @dataclass(frozen=True)
 class _Collection:
-    """One collection of data: its key in the configuration, where it comes from, and what is known of it."""
+    """One collection of a benchmark's data: its key in the configuration, its source, layout and known size.
+
+    `place` is the folder or file that the configuration names; None if it names none.
+    """
 
     key: str
     name: str
@@ -31,14 +34,14 @@ class _Collection:
     known: str | None = None
 
     def look(self) -> Finding:
-        """What there is of the collection; not sound where that differs from what is known of it."""
+        """Count the collection. The finding is not sound if it does not exist or its size is not the known one."""
         sound, text = self._look()
         details = {"from": self.source, "layout": self.layout} | ({} if self.place is None else {"place": self.place})
         return Finding(f"{self.title} ({self.key})", text, sound, details)
 
     def _look(self) -> tuple[bool | None, str]:
         if self.place is None:
-            return None, f"not named; {self.known} are known"
+            return None, f"not named in the configuration; expected {self.known}"
         count = _count_pairs if self.key.startswith("benchmarks.sts") else _count_images
         try:
             counted = count(self.name, self.place)
@@ -48,11 +51,11 @@ class _Collection:
             return False, str(error)
         if self.known is None or counted == self.known:
             return True, counted
-        return False, f"{counted}; known: {self.known}"
+        return False, f"{counted}; expected {self.known}"
 
 
 def look(benchmarks: Benchmarks) -> Iterator[Finding]:
-    """Every collection that a benchmark knows, and every one of one's own that the configuration names."""
+    """Findings about all known collections of the benchmarks, and about the user's own that the configuration names."""
     return (collection.look() for collection in _collections(benchmarks))
 
 
@@ -64,7 +67,7 @@ def _collections(benchmarks: Benchmarks) -> Iterator[_Collection]:
         yield _Collection(key, name, archive.title, place, archive.source, archive.layout, known)
     for name, place in images.labelled_images.items():
         key = f"benchmarks.image_retrieval.labelled_images.{name}"
-        yield _Collection(key, name, name, place, layout="a folder a class, or a CSV of image and label")
+        yield _Collection(key, name, name, place, layout="one folder per class, or a CSV of image and label")
     sentences = benchmarks.sts or SentenceSimilarity()
     known = ", ".join(f"{task} {count:,}" for task, count in KNOWN_PAIRS.items())
     title, key = "STS12-16, STS-B, SICK-R", "benchmarks.sts.senteval"

@@ -1,4 +1,4 @@
-"""`cusa check`: everything that can go wrong before hours are spent, in the data, the models, the disk and the GPUs."""
+"""`cusa check`: finds problems of the data, models, disk and GPUs before the workflow runs for hours."""
 
 from __future__ import annotations
 
@@ -28,25 +28,26 @@ if TYPE_CHECKING:
 
 SAMPLED_IMAGES = 500
 SAMPLED_FOR_SIZE = 50
-TAR_OVERHEAD = 2048  # bytes of headers and padding of a sample's two members
-FLOAT32 = 4
-SAVED_PER_PARAMETER = 4 * FLOAT32  # of a training's state: the weights, the optimiser's two moments, the best weights
+TAR_OVERHEAD = 2048  # bytes of headers and padding of the two files of a sample
+FLOAT32 = 4  # bytes
+SAVED_PER_PARAMETER = 4 * FLOAT32  # the state holds the weights, the optimiser's two moments, and the best weights
 GIGABYTE = 1e9
 
 
 def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Finding]:
-    """Look at everything that a configuration names, and yield what is known of it, one thing at a time.
+    """Check everything that a configuration names, and yield a finding about each thing as soon as it is known.
 
-    Raises ConfigurationError where the configuration itself is wrong, or names files that are not there.
+    With `every_image` all images are decoded, else 500 of them. Raises ConfigurationError when the configuration is
+    wrong, or names files that do not exist.
     """
     configuration = load(mapping)
     check_files(configuration)
     plan = Plan(configuration)
     plan.check()
-    others = [f"{len(plan.baselines)} baselines"] * bool(plan.baselines)
-    others += [f"{len(plan.checkpoints)} checkpoints"] * bool(plan.checkpoints)
-    counts = ", ".join([f"{len(plan.experiments)} experiments", *others])
-    yield Finding("configuration", f"{counts}, seeds {', '.join(map(str, configuration.seeds))}")
+    counts = [f"{len(plan.experiments)} experiments"]
+    counts += [f"{len(plan.baselines)} baselines"] * bool(plan.baselines)
+    counts += [f"{len(plan.checkpoints)} checkpoints"] * bool(plan.checkpoints)
+    yield Finding("configuration", f"{', '.join(counts)}, seeds {', '.join(map(str, configuration.seeds))}")
     with tempfile.TemporaryDirectory() as scratch:
         sample = None if every_image else SAMPLED_IMAGES
         inspection = inspect(configuration.dataset, scratch, os.cpu_count() or 1, sample)
@@ -62,8 +63,8 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
 def _data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
     for split, images in inspection.images.items():
         yield Finding(f"split {split}", f"{images:,} images, {inspection.captions[split]:,} captions")
-    for name, why in plan.left_out.items():
-        yield Finding(f"left out: {name}", why)
+    for name, reason in plan.left_out.items():
+        yield Finding(f"left out: {name}", reason)
     looked_at, total = len(inspection.paths), sum(inspection.images.values())
     yield Finding("images looked at", f"{looked_at:,} of {total:,}")
     problems = inspection.problems
@@ -76,7 +77,7 @@ def _data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
 
 
 class _Sizes:
-    """What a plan stores, in bytes. Each model is loaded once, which also shows that it can be."""
+    """The sizes in bytes of what a plan stores. Each model is loaded once, which also shows that it can be loaded."""
 
     def __init__(self, plan: Plan, inspection: Inspection, image_bytes: float) -> None:
         self.plan, self.inspection = plan, inspection
@@ -86,7 +87,7 @@ class _Sizes:
         self.needed = 0.0
 
     def shards(self) -> Finding:
-        """The images of the data set and of labelled images that benchmarks bring."""
+        """The size of the shards: images of the data set, and the labelled images of benchmarks."""
         images = sum(self.inspection.images.values()) + sum(self.labelled.values())
         size = images * self.image_bytes
         self.needed += size
@@ -94,7 +95,7 @@ class _Sizes:
         return Finding("shards", f"{size / GIGABYTE:.2f} GB for {images:,} images ({estimate})")
 
     def models(self) -> Iterator[Finding]:
-        """Teachers and frozen towers, and their cached features."""
+        """Each teacher and frozen tower, and the size of its cached features."""
         from cusa.teachers.registry import load_image_encoder, load_text_encoder
 
         models: list[tuple[str, ImageModel | TextModel]] = [
@@ -126,7 +127,10 @@ class _Sizes:
         return counts.get(features.split, 0)
 
     def students(self) -> Iterator[Finding]:
-        """Each student once, and the run folders: weights, embeddings, and the state of the largest training."""
+        """Each student once, and the size of the run folders.
+
+        Run folders hold weights, embeddings, and, while a training runs, its state. The largest state counts.
+        """
         plan, parameters, states, size = self.plan, dict[str, int](), [0], 0
         for run in plan.runs:
             configuration = plan.run_configuration(run)
@@ -136,7 +140,7 @@ class _Sizes:
                 yield Finding(f"student of {run}", str(error), sound=False)
                 continue
             if student is None:
-                continue  # one of its frozen towers could not be loaded, which is a finding already
+                continue  # one of its frozen towers could not be loaded, and `models` has reported that
             count = sum(parameter.numel() for parameter in student.parameters())
             name = configuration.student.name or "pair of towers"
             if parameters.get(name) != count:
@@ -169,7 +173,7 @@ class _Sizes:
         return sum(count.get(name, 0) for count in counts for name in data)
 
     def disk(self) -> Finding:
-        """Whether everything together fits the disk that results/ is on."""
+        """Whether all of it together fits on the disk of results/."""
         results = Path.cwd() / RESULTS
         free = shutil.disk_usage(results if results.exists() else Path.cwd()).free
         text = f"{self.needed / GIGABYTE:.2f} GB needed, {free / GIGABYTE:.2f} GB free in {results}"
@@ -185,8 +189,8 @@ def _gpus(plan: Plan) -> Iterator[Finding]:
         return
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if visible < wanted:
-        advice = f"train.gpus asks for {wanted}, PyTorch sees {visible}; set train.gpus to what there is"
-        yield Finding("GPUs", advice, sound=False)
+        text = f"train.gpus asks for {wanted}, PyTorch sees {visible}; lower train.gpus, or run nvidia-smi to see why"
+        yield Finding("GPUs", text, sound=False)
         return
     yield Finding("GPUs", f"{visible} x {torch.cuda.get_device_name(0)}")
     for name in plan.experiments:
@@ -196,7 +200,7 @@ def _gpus(plan: Plan) -> Iterator[Finding]:
 
 
 def _batch_memory(experiment: str, configuration: RunConfiguration) -> Finding:
-    """Whether one step with a full batch of made-up pairs fits the first GPU."""
+    """Whether one training step with a full batch of generated pairs fits into the memory of the first GPU."""
     import torch
 
     from cusa.training.trial import trial_step

@@ -1,4 +1,4 @@
-"""What the commands `cusa check` and `cusa datasets` report, one thing at a time."""
+"""The findings that the commands `cusa check` and `cusa datasets` print."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from cusa.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, and a sentence about it.
+    """One thing that was checked, and a sentence about it.
 
-    `sound` says whether a run can go on with it; None where there was nothing to look at. `details` are shown below.
+    `sound` is true if a run can use it, false if the user has to fix it, and None if there was nothing to check.
+    `details` are printed below the sentence, a line each.
     """
 
     subject: str
@@ -21,8 +22,8 @@ class Finding:
     details: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """The finding as it is printed."""
-        mark = {True: "ok  ", False: "MEND", None: "-   "}[self.sound]
+        """The lines to print."""
+        mark = {True: "ok  ", False: "FIX ", None: "-   "}[self.sound]
         return [
             f"{mark}  {self.subject}: {self.text}",
             *(f"      {key + ':':8} {text}" for key, text in self.details.items()),
@@ -30,6 +31,8 @@ class Finding:
 
 
 def require_sound(findings: Sequence[Finding]) -> None:
-    """Raise ConfigurationError when some finding is not sound."""
+    """Raise ConfigurationError that names the findings that are not sound, if there are any."""
     if unsound := [finding.subject for finding in findings if finding.sound is False]:
-        raise ConfigurationError(f"{len(unsound)} things have to be mended before a run: {', '.join(unsound)}.")
+        raise ConfigurationError(
+            f"{len(unsound)} of {len(findings)} checks failed: {', '.join(unsound)}; see the lines marked FIX."
+        )

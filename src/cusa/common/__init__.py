@@ -1,1 +1,1 @@
-"""What every package may use, without any domain in it: files, images, progress, programs, compute, versions."""
+"""General helpers that every package may use: files, images, progress, programs, compute, versions."""

@@ -1,4 +1,4 @@
-"""Devices, mixed precision and random states of torch."""
+"""Devices, mixed precision and random states of PyTorch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ log = logging.getLogger(__name__)
 
 
 def random_state() -> dict[str, Any]:
-    """Torch's random states of this process."""
+    """The states of PyTorch's random generators in this process: `cpu`, and `cuda` (None without a GPU)."""
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Go back to what `random_state` gave."""
+    """Restore the states that `random_state` returned."""
     torch.set_rng_state(state["cpu"].cpu())
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
@@ -32,17 +32,17 @@ AUTOCAST_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Mixed precision for `fp16` and `bf16`, nothing for `fp32`."""
+    """A context with mixed precision for `fp16` and `bf16`; for `fp32` a context that changes nothing."""
     return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=AUTOCAST_TYPES[precision])
 
 
 def choose_device(gpu: bool) -> torch.device:
-    """`cuda` for `gpu`, else `cpu`. Raises ConfigurationError when a GPU is asked for and none is there."""
+    """The device `cuda` if `gpu` is true, else `cpu`. Raises ConfigurationError when PyTorch sees no GPU."""
     if gpu and not torch.cuda.is_available():
         raise ConfigurationError(
             "train.gpus asks for a GPU, but PyTorch sees none; set train.gpus: 0, or run nvidia-smi to see why."
         )
     device = torch.device("cuda" if gpu else "cpu")
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    log.info("on %s%s", device.type, "" if given is None else f", CUDA_VISIBLE_DEVICES={given}")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    log.info("on %s%s", device.type, "" if visible is None else f", CUDA_VISIBLE_DEVICES={visible}")
     return device

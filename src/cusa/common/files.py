@@ -1,4 +1,4 @@
-"""Writing files and folders so that they appear whole or not at all, and digests of what was written."""
+"""Atomic writing of files and folders, reading of JSON and tensors, checks of the disk, and digests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from cusa.errors import DataError
 
-# What unpickling damaged or foreign bytes may raise.
+# The exceptions that unpickling damaged or untrusted bytes may raise.
 DAMAGED = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -68,7 +68,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as indented UTF-8 JSON, whole or not at all. NaN and infinities are refused."""
+    """Write `content` atomically as indented UTF-8 JSON. Raises ValueError for NaN and infinities."""
     with whole_file(path) as temporary:
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -80,9 +80,10 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_tensors(path: str | Path, device: str = "cpu") -> Any:
-    """What torch.save wrote: tensors, numbers, text and containers of them. Nothing that the file carries is executed.
+    """Read a file that torch.save wrote: tensors, numbers, text, and containers of them.
 
-    Raises DataError when the file is not there, is damaged, or holds anything else.
+    No code from the file is executed. Raises DataError when the file does not exist, is damaged, or holds any other
+    type of object.
     """
     import torch
 
@@ -93,23 +94,24 @@ def read_tensors(path: str | Path, device: str = "cpu") -> Any:
     except DAMAGED as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"{path} is damaged, or holds something else than tensors and plain values, which is never read ({reason})."
+            f"{path} is damaged, or holds something else than tensors and plain values, which is never loaded "
+            f"({reason})."
         ) from None
 
 
 def require_writable(folder: str | Path) -> None:
-    """Raise DataError unless `folder`, or what there is of the path to it, can be written."""
+    """Raise DataError unless `folder` can be written, or its nearest parent that exists can."""
     folder = Path(folder).absolute()
     existing = _nearest_existing(folder)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise DataError(
-            f"{existing} cannot be written (a read-only file system, or somebody else's folder), but {folder} is where "
-            "results go; make it writable, or run from another directory with snakemake --directory."
+            f"{existing} cannot be written (a read-only file system, or another user's folder), but the results are "
+            f"written to {folder}; make it writable, or run from another directory with snakemake --directory."
         )
 
 
 def require_space(folder: str | Path, needed: int, what: str) -> None:
-    """Raise DataError unless the file system of `folder` has `needed` bytes free for `what`."""
+    """Raise DataError unless the file system of `folder` has `needed` bytes free; the message names `what`."""
     existing = _nearest_existing(Path(folder).absolute())
     if (free := shutil.disk_usage(existing).free) < needed:
         raise DataError(
@@ -119,11 +121,11 @@ def require_space(folder: str | Path, needed: int, what: str) -> None:
 
 
 def _nearest_existing(folder: Path) -> Path:
-    return next(place for place in (folder, *folder.parents) if place.exists())
+    return next(candidate for candidate in (folder, *folder.parents) if candidate.exists())
 
 
 def expand_home(name: str) -> str:
-    """A model's name with `~` replaced by the home folder; hub names stay as they are."""
+    """Replace a leading `~` of a model's name by the home folder; names on a hub stay as they are."""
     return str(Path(name).expanduser()) if name.startswith("~") else name
 
 

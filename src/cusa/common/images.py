@@ -1,4 +1,4 @@
-"""Reading any image file people have as upright RGB, and the transform each model applies to it."""
+"""Reading images of any file format and mode as upright RGB, checking image files, and shrinking images."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cusa.errors import DataError
 
-Image.MAX_IMAGE_PIXELS = None  # large scans are legitimate; what cannot be decoded is reported
+Image.MAX_IMAGE_PIXELS = None  # no limit: large scans are valid images, and images that cannot be decoded are reported
 
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
 def image_problem(path: str | Path, how: Literal["decode", "header"]) -> str | None:
-    """Say what is wrong with an image file, or None.
+    """Check an image file. Returns a description of the problem, or None if there is none.
 
-    `header` reads its first bytes. `decode` decodes it as well, JPEGs at an eighth of their size, which is
-    several times faster and still reads every byte, so truncation is found.
+    `header` reads only the first bytes. `decode` also decodes the image, so truncated files are found. JPEGs are
+    decoded at an eighth of their size: this is several times faster and still reads every byte.
     """
     path = Path(path)
     if not path.is_file():
@@ -39,9 +39,9 @@ def image_problem(path: str | Path, how: Literal["decode", "header"]) -> str | N
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn a Pillow image of any mode upright (EXIF) and into 8-bit RGB.
+    """Rotate a Pillow image of any mode upright, as its EXIF data say, and convert it to 8-bit RGB.
 
-    Transparency is laid on white, 16-bit grey is scaled to 8 bits, CMYK, palette and grey are converted.
+    Transparent pixels are blended with white. 16-bit grey values are scaled to 8 bits.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode == "RGB":
@@ -59,7 +59,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def open_rgb(source: str | Path | bytes) -> Image.Image:
-    """Decode a file or its bytes to upright RGB. Raises DataError when that is impossible."""
+    """Decode an image file, given by its path or as bytes, to upright 8-bit RGB. Raises DataError if this fails."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return to_rgb(image)
@@ -69,7 +69,7 @@ def open_rgb(source: str | Path | bytes) -> Image.Image:
 
 
 def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
-    """Shrink so that the shorter side has `size` pixels (bicubic); smaller images stay as they are."""
+    """Shrink an image so that its shorter side has `size` pixels (bicubic); smaller images stay as they are."""
     shorter = min(image.size)
     if shorter <= size:
         return image

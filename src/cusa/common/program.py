@@ -1,4 +1,4 @@
-"""What every command-line program of this project does around its one library call."""
+"""Logging, error messages and exit statuses that all command-line programs of this project share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from cusa.errors import CusaError, StoppedError
 
-STOPPED = 143  # 128 + SIGTERM, what a shell reports of a process that obeyed it
+STOPPED = 143  # 128 + SIGTERM: the exit status that a shell reports for a process that SIGTERM ended
 ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or move the results folder, then run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space, then run the same command again",
@@ -19,13 +19,14 @@ ADVICE = {
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run `main`; a mendable problem ends the process with status 1 and one sentence on standard error.
+    """Run `main`. A problem that the user can fix ends the process with status 1 and a message on standard error.
 
-    Any other exception keeps its traceback: it is a bug of ours, and the log should say where.
+    These are CusaError and the OSErrors of a full, read-only or protected disk. StoppedError ends the process with
+    status 143. Any other exception is a bug of this project and keeps its traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for chatty in ("faiss", "sentence_transformers", "huggingface_hub", "httpx"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)  # their failures are reported by ours, in a sentence
+    for package in ("faiss", "sentence_transformers", "huggingface_hub", "httpx"):
+        logging.getLogger(package).setLevel(logging.ERROR)  # this project reports their failures in its own messages
     try:
         main()
     except StoppedError as stopped:
@@ -35,6 +36,6 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"Error: {error}")
     except OSError as error:
         if error.errno in ADVICE:
-            place = f"{error.filename}: " if error.filename else ""
-            sys.exit(f"Error: {place}{ADVICE[error.errno]}.")
+            file = f"{error.filename}: " if error.filename else ""
+            sys.exit(f"Error: {file}{ADVICE[error.errno]}.")
         raise

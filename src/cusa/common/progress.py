@@ -1,4 +1,4 @@
-"""Progress with rates: a bar on a terminal, a plain line every ten seconds in a log file."""
+"""Progress and rate of a loop: a bar on a terminal, a line of text every ten seconds in a log file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
-SECONDS_WORTH_A_LINE = 1.0
+SHORTEST_REPORTED_SECONDS = 1.0
 
 
 def progress(items: Iterable[Item], total: int, unit: str, description: str, step: int = 1) -> Iterator[Item]:
-    """Yield `items` while reporting how many of `total` `unit`s are done; each item counts for `step`."""
+    """Yield `items` and report on standard error how many of `total` are done; each item counts as `step` units.
+
+    `unit` names what is counted, for instance `images`. Loops of less than a second are not reported to log files.
+    """
     if sys.stderr.isatty():
         with tqdm(total=total, unit=unit, desc=description, unit_scale=step != 1) as bar:
             for item in items:
@@ -31,12 +34,12 @@ def progress(items: Iterable[Item], total: int, unit: str, description: str, ste
         if now - reported >= SECONDS_BETWEEN_LINES:
             reported = now
             if done < total:
-                _line(description, done, total, unit, now - started)
-    if (seconds := time.monotonic() - started) >= SECONDS_WORTH_A_LINE:
-        _line(description, done, total, unit, seconds)
+                _write_line(description, done, total, unit, now - started)
+    if (seconds := time.monotonic() - started) >= SHORTEST_REPORTED_SECONDS:
+        _write_line(description, done, total, unit, seconds)
 
 
-def _line(description: str, done: int, total: int, unit: str, seconds: float) -> None:
+def _write_line(description: str, done: int, total: int, unit: str, seconds: float) -> None:
     rate = done / max(seconds, 1e-9)
     sys.stderr.write(f"{description}: {done}/{total} {unit} in {seconds:.1f} s ({rate:.1f} {unit}/s)\n")
     sys.stderr.flush()

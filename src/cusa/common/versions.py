@@ -1,4 +1,4 @@
-"""The versions that a result depends on besides its configuration."""
+"""The software versions that a result depends on, besides its configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cusa import __version__
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on besides its configuration."""
+    """The versions of cusa, Python, CUDA and the packages that compute a result, by name."""
     import torch
 
     packages = (

@@ -1,7 +1,8 @@
-"""The configuration as strict pydantic models, one module a section: which keys exist and what they mean.
+"""The configuration as strict pydantic models: which keys exist and what they mean.
 
-`load` turns the mapping that Snakemake merged from YAML files into a `Configuration`, or raises `ConfigurationError`
-with one sentence a problem, each naming its key. config/README.md is held to these models by a test.
+`load` turns the mapping that Snakemake merged from YAML files into a `Configuration`. If there are problems, it raises
+`ConfigurationError` with one sentence per problem, which names the key. A test checks that config/README.md documents
+exactly the keys of these models.
 """
 
 from cusa.config.configuration import Configuration, check_files, command_line_values, load, merge

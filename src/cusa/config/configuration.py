@@ -1,9 +1,4 @@
-"""The whole configuration as strict pydantic models: the one place that says which keys exist and what they mean.
-
-`load` turns the mapping that Snakemake merged from YAML files into a `Configuration`, or raises
-`ConfigurationError` with one sentence a problem, each naming its key. config/README.md is held to these
-models by a test.
-"""
+"""The complete configuration, its checks across sections, and merging and loading of YAML mappings."""
 
 from __future__ import annotations
 
@@ -26,25 +21,25 @@ from cusa.errors import ConfigurationError
 
 
 class Configuration(Section):
-    """Everything that config/config.yaml may say."""
+    """All sections of the configuration: the content of config/config.yaml merged with the overlays."""
 
     dataset: Dataset
     shards: Shards = Shards()
     teachers: Teachers
     extraction: Extraction = Extraction()
     stream: Stream | None = Field(
-        default=None, description="null reads the train split's shards by row, from this machine's disk."
+        default=None, description="null reads the shards of the train split by row from a local disk."
     )
     student: StudentSettings
     train: Train
     experiments: dict[Name, Experiment | None] = Field(
-        min_length=1, description="Name to losses; an overlay drops an experiment by setting it to null."
+        min_length=1, description="The losses of each experiment, by name; null removes an experiment."
     )
     checkpoints: dict[Name, Checkpoint | None] = Field(
-        default={}, description="Name to published checkpoint; they are scored, not trained."
+        default={}, description="Published checkpoints, by name; they are scored, not trained."
     )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
-        default=[23], min_length=1, description="Every experiment is trained once a seed."
+        default=[23], min_length=1, description="Every experiment is trained once per seed."
     )
     benchmarks: Benchmarks = Benchmarks()
     report: Report = Report()
@@ -52,13 +47,13 @@ class Configuration(Section):
     @model_validator(mode="after")
     def _possible(self) -> Configuration:
         if not (self.active_experiments or self.baselines or self.active_checkpoints):
-            raise ValueError("experiments: all are null and there is no checkpoint; leave at least one")
+            raise ValueError("experiments: all are null and there is no checkpoint; give at least one of either")
         if self.dataset.name == "benchmark-data":
-            raise ValueError("dataset.name: `benchmark-data` is the folder of the benchmarks' own data; take another")
+            raise ValueError("dataset.name: `benchmark-data` is the folder of the benchmarks' data; use another name")
         if both := sorted(set(self.experiments) & set(self.active_checkpoints)):
             raise ValueError(f"checkpoints: {both} are names of experiments too; rename them")
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds: {self.seeds} repeats a seed; each is trained once")
+            raise ValueError(f"seeds: {self.seeds} repeats a seed; list each seed once")
         if problems := [*self._benchmarks_without_data(), *self._impossible_experiments()]:
             raise ProblemsError(problems)
         return self
@@ -78,13 +73,13 @@ class Configuration(Section):
             if baseline.baseline == "zero_shot" and self.student_of(name).towers is not None:
                 yield (
                     f"Configuration key `experiments.{name}`: a pair of towers has random projections before training, "
-                    "so there is no zero_shot; give it a student with a `name`."
+                    "so it cannot be scored as zero_shot; give the experiment a student with a `name`."
                 )
         for name in self.active_experiments:
             if (towers := self.student_of(name).towers) is not None and towers.dimension is None:
                 yield (
                     f"Configuration key `experiments.{name}`: towers.dimension is null, so nothing can be trained; "
-                    "give a number."
+                    "give the number of dimensions."
                 )
             try:
                 self.recipe(name)
@@ -106,20 +101,23 @@ class Configuration(Section):
         return experiment.student or self.student
 
     def recipe(self, experiment: str) -> Train:
-        """The training recipe of an experiment: the common one with its own keys laid on top."""
+        """The training recipe of an experiment: the common recipe, with the experiment's own keys replaced.
+
+        Raises ConfigurationError when these keys are wrong.
+        """
         own = self.named_experiments[experiment].train
         if own is None:
             return self.train
         if own.get("nodes", self.train.nodes) != self.train.nodes:
             raise ConfigurationError(
                 f"Configuration key `experiments.{experiment}.train.nodes` is {own['nodes']}, but train.nodes is "
-                f"{self.train.nodes}; the machines of a training job are the same for all experiments."
+                f"{self.train.nodes}; the number of machines has to be the same for all experiments, so leave it out."
             )
         return validate(Train, self.train.model_dump() | own, at=f"experiments.{experiment}.train")
 
     @property
     def active_experiments(self) -> dict[str, Experiment]:
-        """The experiments that are trained: those that are not null, nor baselines."""
+        """The experiments that are trained: those that are neither null nor baselines."""
         return {name: experiment for name, experiment in self.named_experiments.items() if experiment.baseline is None}
 
     @property
@@ -131,11 +129,11 @@ class Configuration(Section):
 
     @property
     def named_experiments(self) -> dict[str, Experiment]:
-        """The experiments that are not null: those that are trained, and baselines."""
+        """The experiments that are not null: those that are trained, and the baselines."""
         return {name: experiment for name, experiment in self.experiments.items() if experiment is not None}
 
     def run(self, experiment: str, seed: int) -> RunConfiguration:
-        """What one training run depends on, and nothing else."""
+        """The configuration of one run. It has only the keys that the result of the run depends on."""
         chosen = self.named_experiments[experiment]
         return RunConfiguration(
             dataset=self.dataset.name,
@@ -150,9 +148,10 @@ class Configuration(Section):
 
 
 def load(mapping: Mapping[str, Any]) -> Configuration:
-    """Validate the merged YAML mapping. Raises ConfigurationError, one line a problem, each naming its key.
+    """Validate the merged YAML mapping. Raises ConfigurationError with one line per problem, which names its key.
 
-    A null in `dataset` takes back what another file said: overlays are merged, and formats differ in their keys.
+    A null in `dataset` removes a key that another file set. This is needed because overlays are merged key by key, and
+    another format does not accept the keys of the first.
     """
     if isinstance(dataset := mapping.get("dataset"), Mapping):
         mapping = {**mapping, "dataset": {key: value for key, value in dataset.items() if value is not None}}
@@ -160,16 +159,16 @@ def load(mapping: Mapping[str, Any]) -> Configuration:
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """`overlay` on `base`, mappings merged key by key, everything else replaced: what --configfile does."""
+    """Merge `overlay` into a copy of `base`, as --configfile does: mappings key by key, other values replaced."""
     merged = dict(base)
     for key, value in overlay.items():
-        below = merged.get(key)
-        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
 def command_line_values(value: Any) -> Any:
-    """Values of `--config KEY=VALUE`, which Snakemake hands over as text, as a YAML file would have given them."""
+    """Parse the values of `--config KEY=VALUE` as YAML; Snakemake passes them as text."""
     if isinstance(value, Mapping):
         return {key: command_line_values(member) for key, member in value.items()}
     if isinstance(value, list):
@@ -178,9 +177,9 @@ def command_line_values(value: Any) -> Any:
 
 
 def check_files(configuration: Configuration) -> None:
-    """Raise ConfigurationError with a line for each file or folder that the configuration names but is not there.
+    """Raise ConfigurationError with a line for each file or folder that is named but does not exist.
 
-    A model name counts as a folder when it starts with `.`, `/` or `~`; hub names cannot be checked here.
+    The name of a model is a folder if it starts with `.`, `/` or `~`; names on a hub are not checked.
     """
     named: list[tuple[str, str]] = []
     dataset = configuration.dataset
@@ -207,7 +206,7 @@ def check_files(configuration: Configuration) -> None:
             named.append((f"{key}.towers.image.name", student.towers.image.name))
             named.append((f"{key}.towers.text.name", student.towers.text.name))
     missing = [
-        f"Configuration key `{key}` names {path}, which does not exist (looked from {Path.cwd()})."
+        f"Configuration key `{key}` names {path}, which does not exist (relative paths start at {Path.cwd()})."
         for key, path in named
         if (key.startswith("dataset.") or key.endswith((".weights", ".file")) or path.startswith((".", "/", "~")))
         and not Path(path).expanduser().exists()

@@ -1,4 +1,4 @@
-"""The sections `experiments` and `checkpoints`, and what one run depends on."""
+"""The sections `experiments` and `checkpoints`, and the configuration of one run."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from cusa.config.training import Train
 
 
 class Experiment(LossConfiguration):
-    """One row of the table of experiments."""
+    """One experiment: its losses, or a baseline without training, and the keys in which it differs from the others."""
 
     baseline: Literal["zero_shot", "teachers"] | None = Field(
         default=None,
-        description="Scored without training: `zero_shot` is the student as it is loaded, without heads; `teachers` "
-        "are the two teachers themselves, on the benchmarks within one modality. null trains.",
+        description="Scores a model without training: `zero_shot` is the student as it is loaded, without heads; "
+        "`teachers` are the two teachers, on the benchmarks within one modality. null trains.",
     )
 
     student: StudentSettings | None = Field(
-        default=None, description="A student of its own; null takes the common one."
+        default=None, description="Another student for this experiment; null uses the common one."
     )
     train: dict[str, Any] | None = Field(
-        default=None, description="Keys of `train` that differ for this experiment; null takes the common recipe."
+        default=None, description="Keys of `train` that differ for this experiment; null uses the common recipe."
     )
 
     @model_validator(mode="after")
@@ -40,24 +40,26 @@ class Experiment(LossConfiguration):
         if self.baseline is not None and (has_loss or self.train is not None):
             raise ValueError(f"baseline {self.baseline} is not trained; leave out its losses and `train`")
         if self.baseline == "teachers" and self.student is not None:
-            raise ValueError("baseline teachers has the teachers for a student; leave out `student`")
+            raise ValueError("baseline teachers uses the teachers as its student; leave out `student`")
         return self
 
     @property
     def losses(self) -> LossConfiguration:
-        """The losses alone, without the student and the recipe."""
+        """The losses, without the student and the recipe."""
         return LossConfiguration(**{name: getattr(self, name) for name in LossConfiguration.model_fields})
 
 
 class Checkpoint(Section):
-    """A checkpoint that the authors of the paper published, scored beside the experiments."""
+    """A published checkpoint that is scored together with the experiments."""
 
-    file: str = Field(description="checkpoint_best.pth.")
-    student: str = Field(description="Name or folder of the CLIP that it was fine-tuned from, for its tokeniser.")
+    file: str = Field(description="Path of checkpoint_best.pth.")
+    student: str = Field(
+        description="Name or folder of the CLIP that it was fine-tuned from, for its tokeniser and image transform."
+    )
 
 
 class RunConfiguration(Section):
-    """The configuration of one training run, as run.json records it."""
+    """The configuration of one run: everything that its result depends on. run.json records it."""
 
     dataset: str
     experiment: str

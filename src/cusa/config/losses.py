@@ -1,4 +1,4 @@
-"""The losses of an experiment; the defaults are the published ones."""
+"""The losses of an experiment; the defaults are the published settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cusa.config.section import NotNegative, Positive, Section
 
 
 class TemperatureRange(Section):
-    """One temperature: where it starts and where it is clamped before every forward pass."""
+    """One temperature: its start value, and the bounds to which it is clamped before every forward pass."""
 
     start: Positive
     min: Positive
@@ -29,7 +29,7 @@ class Temperature(TemperatureRange):
     start: Positive = 0.05
     min: Positive = 0.01
     max: Positive = 0.10
-    learned: bool = Field(default=True, description="false blocks it: it is clamped but gets no gradient.")
+    learned: bool = Field(default=True, description="false keeps it fixed: it is clamped but gets no gradient.")
 
 
 class TemperaturePair(Section):
@@ -37,8 +37,11 @@ class TemperaturePair(Section):
 
     image: TemperatureRange
     text: TemperatureRange
-    tied: bool = Field(default=False, description="One parameter for both: means of the starts and bounds.")
-    learned: bool = Field(default=True, description="false blocks both: clamped but without gradient.")
+    tied: bool = Field(
+        default=False,
+        description="true uses one parameter for image and text, with the means of the two starts and of the bounds.",
+    )
+    learned: bool = Field(default=True, description="false keeps both fixed: they are clamped but get no gradient.")
 
 
 def _pair(start: float, low: float, high: float, *, tied: bool, learned: bool) -> TemperaturePair:
@@ -48,18 +51,20 @@ def _pair(start: float, low: float, high: float, *, tied: bool, learned: bool) -
 
 Reduction = Annotated[
     Literal["mean", "sum"],
-    Field(description="`mean` averages over all B*B entries (published), `sum` sums rows and averages them."),
+    Field(
+        description="`mean` averages over all B*B entries (published), `sum` sums each row and averages over the rows."
+    ),
 ]
 
 
 SoftLoss = Annotated[
     Literal["kl", "contrastive"],
-    Field(description="`kl`, or `contrastive`: cross-entropy with soft targets, reduced as `reduction`."),
+    Field(description="`kl`, or `contrastive`: cross-entropy with soft targets, reduced as `reduction` says."),
 ]
 
 
 class Contrastive(Section):
-    """Image-text contrastive loss; captions of one image share their positives."""
+    """Image-text contrastive loss; pairs of a batch that have the same image are positives of each other."""
 
     rate: NotNegative = 1.0
     reduction: Reduction = "mean"
@@ -67,7 +72,7 @@ class Contrastive(Section):
 
 
 class CrossSoftLabel(Section):
-    """CSA: the teachers' similarities as soft labels across modalities."""
+    """CSA (cross-modal soft-label alignment): the teachers' similarities as soft labels across modalities."""
 
     rate: NotNegative = Field(default=0.10, description="The paper's alpha.")
     loss: SoftLoss = "kl"
@@ -82,21 +87,21 @@ class CrossSoftLabel(Section):
 
 
 class UniSoftLabel(Section):
-    """USA: the teachers' similarities as soft labels within each modality."""
+    """USA (uni-modal soft-label alignment): the teachers' similarities as soft labels within each modality."""
 
     rate: NotNegative = Field(default=0.50, description="The paper's beta.")
     loss: SoftLoss = "kl"
     reduction: Reduction = "mean"
     temperature: TemperaturePair | Literal["cross"] = Field(
-        default=_pair(0.45, 0.10, 1.00, tied=False, learned=True), description="`cross` shares CSA's."
+        default=_pair(0.45, 0.10, 1.00, tied=False, learned=True), description="`cross` shares the temperatures of CSA."
     )
     teacher_temperature: TemperaturePair | Literal["cross"] = Field(
-        default=_pair(1.00, 0.10, 1.00, tied=True, learned=False), description="`cross` shares CSA's."
+        default=_pair(1.00, 0.10, 1.00, tied=True, learned=False), description="`cross` shares the temperatures of CSA."
     )
 
 
 class LossConfiguration(Section):
-    """Which losses are on (null is off) and their settings; the defaults are the published ones."""
+    """The settings of each loss; null switches a loss off. The defaults are the published settings."""
 
     contrastive: Contrastive | None = None
     cross_softlabel: CrossSoftLabel | None = None
@@ -115,5 +120,5 @@ class LossConfiguration(Section):
 
     @property
     def needs_teachers(self) -> bool:
-        """Whether any soft label, and so any teacher feature, is used."""
+        """Whether a loss uses soft labels, and so the features of the teachers."""
         return self.cross_softlabel is not None or self.uni_softlabel is not None

@@ -1,4 +1,4 @@
-"""The base of every section of the configuration, its number types, and errors as sentences."""
+"""The base class of all sections of the configuration, number types, and error messages for wrong values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cusa.errors import ConfigurationError
 
 
 def _yaml_exponent(value: Any) -> Any:
-    """YAML 1.1 reads 1e-5 (no dot) as a string; people mean the number."""
+    """Convert text such as 1e-5 to a number: YAML 1.1 reads an exponent without a dot as text."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
         return float(value)
     return value
@@ -27,14 +27,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 
 
 class Section(BaseModel):
-    """A mapping in the YAML: unknown keys and wrong types are refused, values cannot be changed later."""
+    """A mapping in the YAML file. Unknown keys and wrong types are refused; values cannot be changed later."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
     def as_json(self, without: Mapping[str, set[str]] | None = None) -> str:
-        """The section as one line, keys sorted; `without` names keys to leave out, by the section they are in.
+        """The section as one line of JSON with sorted keys. `without` names keys to leave out, by their section.
 
-        Snakemake compares it to decide whether a job is up to date.
+        Snakemake compares this text to decide whether a job is up to date.
         """
         return json.dumps(self.model_dump(mode="json", exclude=dict(without or {})), sort_keys=True)
 
@@ -43,7 +43,7 @@ SectionType = TypeVar("SectionType", bound=Section)
 
 
 class ProblemsError(ValueError):
-    """Several problems of a section, found by a validator; each is a whole sentence that names its key."""
+    """Several problems that a validator of a section found; each is a complete sentence that names its key."""
 
     def __init__(self, sentences: Iterable[str]) -> None:
         self.sentences = list(sentences)
@@ -51,15 +51,15 @@ class ProblemsError(ValueError):
 
 
 def validate(model: type[SectionType], mapping: Mapping[str, Any], at: str = "") -> SectionType:
-    """Validate `mapping` against a section; `at` is the key that it stands under in the whole configuration.
+    """Validate `mapping` against a section; `at` is the key of the section in the complete configuration.
 
-    Raises ConfigurationError with one line a problem, each naming its key.
+    Raises ConfigurationError with one line per problem, which names its key.
     """
     try:
         return model.model_validate(dict(mapping))
     except ValidationError as error:
         details = error.errors(include_url=False)
-        sentences = [sentence for each in details for sentence in _sentences(each, mapping, at)]
+        sentences = [sentence for problem in details for sentence in _sentences(problem, mapping, at)]
         raise ConfigurationError("\n".join(dict.fromkeys(sentences))) from None
 
 
@@ -82,18 +82,18 @@ def _sentences(details: Any, mapping: Mapping[str, Any], at: str) -> list[str]:
 
 
 def _keys(details: Any, mapping: Mapping[str, Any]) -> list[str]:
-    """The keys that lead to a problem, as the user wrote them.
+    """The path of keys to a problem, as the user wrote them.
 
-    pydantic's `loc` also names the member of a union that it tried. Such a part is in no mapping of the input; a key
-    is, unless it is the one that is missing.
+    pydantic's `loc` also contains the members of unions that it tried. These do not occur in the input, but every key
+    does, except a missing one. So a part is kept if the input has it, or if it is the missing key.
     """
     keys: list[str] = []
-    place: Any = mapping
+    value: Any = mapping
     for number, part in enumerate(details["loc"]):
-        is_key = isinstance(place, Mapping) and part in place
-        is_index = isinstance(place, list) and isinstance(part, int) and part < len(place)
+        is_key = isinstance(value, Mapping) and part in value
+        is_index = isinstance(value, list) and isinstance(part, int) and part < len(value)
         if is_key or is_index:
-            place = place[part]
+            value = value[part]
             keys.append(str(part))
         elif details["type"] == "missing" and number + 1 == len(details["loc"]):
             keys.append(str(part))

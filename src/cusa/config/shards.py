@@ -14,27 +14,30 @@ class Shards(Section):
 
     shorter_side: Count | None = Field(
         default=224,
-        description="Images are resized once so that the shorter side has this many pixels (never enlarged); "
-        "null keeps the original bytes.",
+        description="Images are shrunk once so that the shorter side has this many pixels, and never enlarged; "
+        "null keeps the original bytes of each file.",
     )
     image_format: Literal["jpg", "png", "webp"] = Field(default="jpg", description="Encoding of resized images.")
     quality: Annotated[int, Field(ge=1, le=100)] = Field(default=95, description="JPEG or WebP quality.")
-    samples_per_shard: Count = Field(default=1000, description="Images a tar file.")
+    samples_per_shard: Count = Field(default=1000, description="Images per tar file.")
 
 
 class Stream(Section):
-    """Shards of the train split that are read from elsewhere, one after the other."""
+    """Shards of the train split that are read from another place, one after the other."""
 
     url: str = Field(
-        description="Where shard {shard} (six digits) is: http, https, or `pipe:` and a command that writes it."
+        description="Where a shard is; {shard} stands for its six-digit number. An http or https URL, a path, or "
+        "`pipe:` and a command that writes the shard to standard output."
     )
-    shuffle_buffer: Count = Field(default=10_000, description="Pairs among which the next one is drawn.")
+    shuffle_buffer: Count = Field(
+        default=10_000, description="Pairs that each reader keeps in its buffer; the next pair is drawn among them."
+    )
 
     @field_validator("url")
     @classmethod
     def _has_a_place_for_the_shard(cls, url: str) -> str:
         if url.count("{shard}") != 1:
-            raise ValueError("does not have {shard} once, which stands for the shard's six digits")
+            raise ValueError("does not have {shard} once; write {shard} in place of the shard's six-digit number")
         return url
 
     def of_shard(self, number: int) -> str:

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from cusa.config.section import Count, NotNegative, Positive, Section
 
-# Keys of `train` that change how fast, how often or how much is said, and not what is learned.
+# Keys of `train` that change the speed, the memory or the logging of a training, but not its result. Changing them does
+# not train a run again. Exception: with `stream`, `workers` changes the order of the pairs.
 OPERATIONAL = ("workers", "save_every_minutes", "eval_batch_size", "log_every")
 
 
@@ -16,61 +17,66 @@ class Train(Section):
     """The training recipe, common to all experiments."""
 
     epochs: Count
-    batch_size: Count = Field(default=128, description="Image-caption pairs a process and step.")
+    batch_size: Count = Field(default=128, description="Image-caption pairs per process and batch.")
     lr: Positive = 1e-5
     min_lr: NotNegative = 1e-6
     tower_lr: Positive | None = Field(
-        default=None, description="Peak rate of pre-trained towers; null gives them `lr` as well."
+        default=None, description="Peak learning rate of the pre-trained towers; null uses `lr` for them as well."
     )
     weight_decay: NotNegative = 1e-4
     schedule: Literal["epoch", "step"] = Field(
         default="epoch", description="Cosine decay by epoch (published) or by optimiser step."
     )
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="Linear warm-up; needs schedule: step.")
-    gradient_clip: Positive | None = Field(default=None, description="Largest gradient norm; null is off.")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Steps of linear warm-up; needs schedule: step."
+    )
+    gradient_clip: Positive | None = Field(default=None, description="Largest gradient norm; null does not clip.")
     precision: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="bf16 runs the towers in autocast; losses and weights stay fp32."
+        default="fp32", description="bf16 runs the towers in autocast; losses and weights stay in fp32."
     )
     select_on: Literal["val", "test_leak_as_published"] = Field(
         default="val",
-        description="Split whose r_mean selects the epoch. The published code selects on the test set, "
-        "which leaks; the second value does that, and every result says so.",
+        description="Split whose r_mean selects the epoch. `test_leak_as_published` selects on the test set, as the "
+        "published code does; this leaks test data, and every result says so.",
     )
     early_stop: Count | None = Field(
-        default=None, description="Stop after this many epochs without a better r_mean; null is off."
+        default=None, description="Stop after this many epochs without a better r_mean; null trains all epochs."
     )
     log_every: Count = Field(default=20, description="Steps between rows of history.parquet.")
     save_every_minutes: Positive = Field(
-        default=15.0, description="State is saved after each epoch and at least this often."
+        default=15.0, description="The state is saved after each epoch and at least this often."
     )
     workers: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Loader processes a training process; the order of data does not depend on it."
+        default=0,
+        description="Data-loading processes per training process. The order of the pairs does not depend on it, except "
+        "with `stream`.",
     )
     gpus: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="GPUs a training job on each machine (nccl); 0 trains on the CPU (gloo)."
+        default=0,
+        description="GPUs of a training job on each machine, one process per GPU (nccl); 0 trains on the CPU (gloo).",
     )
-    cpu_processes: Count = Field(default=1, description="Training processes on each machine when gpus is 0.")
-    nodes: Count = Field(default=1, description="Machines a training job, started by Slurm's srun when above 1.")
+    cpu_processes: Count = Field(default=1, description="Training processes on each machine if gpus is 0.")
+    nodes: Count = Field(default=1, description="Machines of a training job; above 1 they are started by Slurm's srun.")
     gather: Literal["local", "global"] = Field(
         default="local",
-        description="`local`: each process computes the loss of its own batch, as published. `global`: the loss is "
-        "that of all processes' pairs as one batch.",
+        description="`local`: each process computes the loss of its own batch, as published. `global`: the pairs of "
+        "all processes form one batch with one loss.",
     )
     accumulate: Count = Field(
-        default=1, description="Batches a step, each with a loss of its own; their gradients are averaged."
+        default=1, description="Batches per optimiser step, each with its own loss; their gradients are averaged."
     )
     chunk_size: Count | None = Field(
         default=None,
-        description="Pairs that go through the towers at a time (GradCache): the loss is still that of the whole "
-        "batch, memory that of a chunk, time a third more. null takes a batch at once.",
+        description="Pairs that go through the towers at a time (GradCache). The loss is still computed over the "
+        "complete batch; memory is that of a chunk, and there is one more forward pass. null takes the batch at once.",
     )
-    eval_batch_size: Count = Field(default=128, description="Images or captions a forward pass when embedding.")
+    eval_batch_size: Count = Field(default=128, description="Images or captions per forward pass in embedding.")
 
     @model_validator(mode="after")
     def _possible(self) -> Train:
         if self.warmup_steps and self.schedule == "epoch":
             raise ValueError(
-                f"warmup_steps is {self.warmup_steps} but schedule is `epoch`, whose rate changes only between "
+                f"warmup_steps is {self.warmup_steps} but schedule is `epoch`, where the rate changes only between "
                 "epochs; set schedule: step"
             )
         if self.min_lr > self.lr:
@@ -84,10 +90,10 @@ class Train(Section):
 
     @property
     def processes(self) -> int:
-        """How many training processes there are on all machines."""
+        """The number of training processes on all machines together."""
         return self.nodes * self.processes_per_node
 
     @property
     def processes_per_node(self) -> int:
-        """How many training processes torchrun starts on each machine."""
+        """The number of training processes that torchrun starts on each machine."""
         return self.gpus or self.cpu_processes

@@ -1,1 +1,1 @@
-"""A run folder: its record, its weights, and baselines that are not trained."""
+"""Run folders: their record, their weights, and the run folders of baselines, which are not trained."""

@@ -1,4 +1,4 @@
-"""A run folder of a model that is scored without training."""
+"""Run folders of baselines: students that are scored without training."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from cusa.student.student import build_student
 
 
 def write_baseline(folder: str | Path, configuration: RunConfiguration) -> None:
-    """Make a run folder of a student as it is before training, on which `embed` and every benchmark work.
+    """Write a run folder with a student's weights as they are before training.
 
-    The configuration has no loss, so the student has no heads and its features themselves are scored.
+    `embed` and every benchmark work on it as on a trained run. The configuration of a baseline has no loss, so the
+    student has no heads and the features of its backbone are scored.
     """
     folder = Path(folder)
     student = build_student(configuration.student, configuration.losses)
     tensors = {f"{STUDENT_PREFIX}{name}": tensor for name, tensor in student.state_dict().items()}
-    # The teachers as a pair of towers have no weights of their own, and a file without a tensor cannot be read.
+    # The baseline `teachers` has no weights here (they are frozen towers), and a file without tensors cannot be read.
     save_weights(folder / WEIGHTS, tensors | {"trained": torch.tensor(False)}, {})
     write_history(folder / HISTORY, [{"kind": "baseline", "epoch": 0, "step": 0}])
     RunRecord(

@@ -1,6 +1,6 @@
-"""A run folder: best.safetensors, run.json and history.parquet, written once and read by everything after.
+"""The files of a run folder: run.json, history.parquet and embeddings; best.safetensors is in runs/weights.py.
 
-Nothing here needs torch, so a benchmark's job starts in about a second.
+This module does not import torch, so that the jobs of benchmarks start in about a second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WEIGHTS = "best.safetensors"
 RUN = "run.json"
 HISTORY = "history.parquet"
 SCHEMA = 1
-# What training keeps beside the three, see training/state.py.
+# The folder in which training keeps its state, see training/state.py.
 STATE_FOLDER = "state"
 STATE_FILE = "last.pt"
 FINISHED = "finished"
@@ -40,34 +40,36 @@ class ImportedFile(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """The content of run.json: what a run was made from, how, and which epoch's weights it has.
+    """The content of run.json: the configuration and data of a run, how it was made, and the epoch of its weights.
 
-    Keys that only a trained or only an imported run has are None in the others, and are left out of the file. Keys of
-    later releases are ignored.
+    Keys that only trained runs or only imported runs have are None in the other runs, and are left out of the file.
+    Unknown keys, which later releases may add, are ignored.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, protected_namespaces=())
 
     schema_version: int = Field(default=SCHEMA, alias="schema")
     configuration: RunConfiguration
-    selected_epoch: int = Field(description="Counted from 0; -1 where nothing was trained.")
+    selected_epoch: int = Field(description="Counted from 0; -1 for a baseline, which is not trained.")
     selected_because: str
     selection_metrics: dict[str, float] | None = None
     imported_from: ImportedFile | None = None
     temperatures: dict[str, float] | None = None
-    epochs: int = Field(description="Epochs that were trained.")
+    epochs: int = Field(description="Number of epochs that were trained.")
     training_pairs: int | None = None
-    data: dict[str, str] | None = Field(default=None, description="SHA-256 of everything that was read, by what it is.")
+    data: dict[str, str] | None = Field(
+        default=None, description="SHA-256 of the tables, shards and features that training read, by their path."
+    )
     processes: int
     device: str
     seconds: float
-    finished: str | None = Field(default=None, description="UTC, ISO 8601.")
+    finished: str | None = Field(default=None, description="When training finished: UTC, ISO 8601.")
     weights_sha256: str
     versions: dict[str, str]
 
     @classmethod
     def read(cls, folder: str | Path) -> RunRecord:
-        """Read the run.json of a run folder. Raises DataError when it is not there, or is no such record."""
+        """Read the run.json of a run folder. Raises DataError when it does not exist or is not a valid record."""
         path = Path(folder) / RUN
         if not path.is_file():
             raise DataError(f"{path} does not exist; run `snakemake models` first.")
@@ -84,12 +86,15 @@ class RunRecord(BaseModel):
             ) from None
 
     def write(self, folder: str | Path) -> None:
-        """Write the run.json of a run folder, whole or not at all."""
+        """Write the run.json of a run folder atomically."""
         content = self.model_dump(mode="json", by_alias=True)
         write_json(Path(folder) / RUN, {key: value for key, value in content.items() if value is not None})
 
     def head_used(self, family: str) -> str:
-        """`cross head` or `uni head`; or that features before the heads are used, where no such head was trained."""
+        """Name the output of the student that is scored for a `family` of heads (`cross` or `uni`).
+
+        This is the head, or, if no such head was trained, the features before the heads.
+        """
         losses = self.configuration.losses
         has_cross = losses.contrastive is not None or losses.cross_softlabel is not None
         trained = has_cross if family == "cross" else losses.uni_softlabel is not None
@@ -98,7 +103,7 @@ class RunRecord(BaseModel):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder as benchmarks see it: its record and its embeddings."""
+    """The parts of a run folder that benchmarks read: its record and its embeddings."""
 
     folder: Path
 
@@ -108,10 +113,13 @@ class RunFolder:
         return RunRecord.read(self.folder)
 
     def embeddings(self, data: str, name: str, rows: int) -> np.ndarray:
-        """The array `{data}/{name}.npy`, [rows, D]. Raises DataError when it is missing or of another length."""
+        """The memory-mapped array embeddings/{data}/{name}.npy, float32 [rows, D].
+
+        Raises DataError when it is missing or has another number of rows.
+        """
         path = self.folder / "embeddings" / data / f"{name}.npy"
         if not path.is_file():
-            raise DataError(f"{path} does not exist; run `snakemake scores` to have it made.")
+            raise DataError(f"{path} does not exist; run `snakemake scores` to make it.")
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         if len(array) != rows:
             raise DataError(
@@ -121,19 +129,22 @@ class RunFolder:
         return array
 
     def head_used(self, family: str) -> str:
-        """Which head the embeddings of a family (`cross` or `uni`) come from; see RunRecord.head_used."""
+        """The output of the student that the embeddings of a family come from; see RunRecord.head_used."""
         return self.record.head_used(family)
 
 
 def drop_finished(run: str | Path) -> None:
-    """Remove the state of a training that has finished; called when Snakemake has recorded its outputs."""
+    """Remove the state of a finished training. Call this only when Snakemake has recorded the outputs of the training.
+
+    The state of an unfinished training is kept.
+    """
     folder = Path(run) / STATE_FOLDER
     if (folder / FINISHED).is_dir() and not (folder / STATE_FILE).exists():
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_history(path: str | Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows with differing keys as one table; absent values are null."""
+    """Write rows as one Parquet table with a column for each key; values that a row does not have are null."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
     with whole_file(path) as temporary:

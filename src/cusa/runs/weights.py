@@ -20,14 +20,17 @@ STUDENT_PREFIX = "student."
 
 
 def save_weights(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a state dict as safetensors, whole or not at all."""
+    """Write a state dict atomically as a safetensors file."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
         save_file(plain, temporary, metadata)
 
 
 def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
-    """The trained student of a run folder, in eval mode on the CPU, and the configuration it was trained with."""
+    """The student of a run folder, in eval mode on the CPU, and the configuration of the run.
+
+    Raises DataError when the weights are missing, damaged, or do not fit the student in run.json.
+    """
     configuration = RunRecord.read(folder).configuration
     path = Path(folder) / WEIGHTS
     try:
@@ -48,5 +51,7 @@ def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
         student.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{path} does not fit the student that {folder}/{RUN} describes: {reason[:400]}") from None
+        raise DataError(
+            f"{path} does not fit the student that {folder}/{RUN} describes ({reason[:400]}); train the run again."
+        ) from None
     return student.eval(), configuration

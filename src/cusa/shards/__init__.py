@@ -1,1 +1,1 @@
-"""WebDataset tars with an index beside them: written once, read by row or as a stream."""
+"""Shards: WebDataset tar files with an index beside them, written once, read by row or as a stream."""

@@ -1,4 +1,4 @@
-"""Reading shards: by position from this machine's disk, or one after the other from a URL."""
+"""Reading shards: images by position from a local disk, or shard after shard from a URL."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATISTICS = "shards.json"
 OPEN_SHARDS = 256
 
 
-# Formats whose bytes may be kept as they are, by what Pillow calls them.
+# File extensions of the image formats whose bytes can be stored unchanged, by Pillow's name of the format.
 EXTENSION_OF = {
     "JPEG": "jpg",
     "PNG": "png",
@@ -42,6 +42,7 @@ class ShardReader:
     """Random access to the images of one split, by position within the split (0 .. len - 1)."""
 
     def __init__(self, folder: str | Path) -> None:
+        """Read the index of a split's shards. Raises DataError when it does not exist."""
         self.folder = Path(folder)
         path = self.folder / INDEX
         if not path.is_file():
@@ -57,25 +58,25 @@ class ShardReader:
         return len(self.shard)
 
     def encoded(self, position: int) -> bytes:
-        """The image file's bytes."""
+        """The bytes of an image file. Raises DataError when the tar file is shorter than the index says."""
         descriptor = _open_shard(self.folder / f"shard-{self.shard[position]:06d}.tar")
         size = int(self.size[position])
-        found = os.pread(descriptor, size, int(self.offset[position]))
-        if len(found) != size:
+        content = os.pread(descriptor, size, int(self.offset[position]))
+        if len(content) != size:
             raise DataError(
                 f"{self.folder}/shard-{self.shard[position]:06d}.tar is shorter than its index says; delete the "
                 "folder and run `snakemake shards` again."
             )
-        return found
+        return content
 
     def plain(self, position: int) -> bool:
-        """Whether this project wrote the image itself: upright 8-bit RGB."""
+        """Whether this project encoded the image, so that it is upright 8-bit RGB; else it has its original bytes."""
         return bool(self.written[position])
 
 
 @dataclass(frozen=True)
 class StreamedImage:
-    """An image file as it came out of a shard, and its position in the split."""
+    """The bytes of an image file from a shard, its position in the split, and the rows of its captions."""
 
     position: int
     encoded: bytes
@@ -83,31 +84,34 @@ class StreamedImage:
 
 
 def read_shards(stream: Stream, reader: ShardReader, shards: Sequence[int]) -> Iterator[StreamedImage]:
-    """The images of some shards, in their order. Raises DataError when a shard cannot be read, or is another one."""
+    """Read the images of some shards in order, from the URL of `stream`. `reader` has the index of all shards.
+
+    Raises DataError when a shard cannot be read, or does not hold the images that the index lists for it.
+    """
     import webdataset
 
     for shard in shards:
         url = stream.of_shard(shard)
         dataset = webdataset.WebDataset([url], shardshuffle=False, nodesplitter=None, workersplitter=None)
-        found = 0
+        count = 0
         try:
             for sample in dataset:
-                about = json.loads(sample["json"])
+                metadata = json.loads(sample["json"])
                 encoded = next(sample[name] for name in (*EXTENSION_OF.values(), "img") if name in sample)
-                position = int(np.searchsorted(reader.rows, about["row"]))
-                if position == len(reader) or reader.rows[position] != about["row"]:
-                    raise KeyError(f"row {about['row']}")
-                yield StreamedImage(position, encoded, tuple(about["caption_rows"]))
-                found += 1
+                position = int(np.searchsorted(reader.rows, metadata["row"]))
+                if position == len(reader) or reader.rows[position] != metadata["row"]:
+                    raise KeyError(f"row {metadata['row']}")
+                yield StreamedImage(position, encoded, tuple(metadata["caption_rows"]))
+                count += 1
         except (OSError, tarfile.TarError, ValueError, KeyError, StopIteration) as error:
             raise DataError(
                 f"{url} could not be read as shard {shard} of {reader.folder} ({type(error).__name__}: {error}); "
-                "check stream.url, and that the shards there are those that this folder's index.parquet lists."
+                "check stream.url, and that the shards there are the ones that index.parquet in this folder lists."
             ) from None
-        if found != (expected := int((reader.shard == shard).sum())):
+        if count != (expected := int((reader.shard == shard).sum())):
             raise DataError(
-                f"{url} has {found} images, but {reader.folder} lists {expected} for it; the shards there are others, "
-                "or the connection broke. Copy them again."
+                f"{url} has {count} images, but {reader.folder} lists {expected} for it; either the shards there are "
+                "different ones, or the connection broke. Copy the shards again."
             )
 
 
@@ -117,7 +121,7 @@ def _open_shard(path: Path) -> _Descriptor:
 
 
 class _Descriptor(int):
-    """A read-only file descriptor that closes itself when the cache lets it go."""
+    """A read-only file descriptor that is closed when the cache drops it."""
 
     def __new__(cls, path: Path) -> _Descriptor:
         return super().__new__(cls, os.open(path, os.O_RDONLY))

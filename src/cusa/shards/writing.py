@@ -1,7 +1,7 @@
-"""WebDataset tars with an index beside them: written once, readable by plain `webdataset`, and by row at random.
+"""Writing shards: WebDataset tar files with an index, readable by the package `webdataset` and by row in any order.
 
-A sample is {key}.jpg (or png, webp) with {key}.json holding its captions and row numbers. index.parquet gives the
-byte range of every image inside its tar, so that training reads exactly the rows it wants with one pread each.
+A sample is an image {key}.jpg (or png, webp) and a {key}.json with its captions and row numbers. index.parquet gives
+the byte range of every image inside its tar file, so training reads each image that it needs with one pread.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
 
 def write_split(annotations: str | Path, split: str, folder: str | Path, settings: Shards, threads: int = 1) -> None:
-    """Write the shards and index.parquet of one split into `folder`, which appears whole or not at all.
+    """Write the shards and index.parquet of one split into `folder`, which appears only when it is complete.
 
-    Images are decoded, turned upright and into RGB, shrunk to `settings.shorter_side` and encoded once; with
-    `shorter_side` None the file's own bytes are stored. Raises DataError listing every image that fails.
+    Images are decoded, converted to upright RGB, shrunk to `settings.shorter_side` pixels and encoded once. If
+    `shorter_side` is None, the original bytes of each file are stored. Raises DataError when the split has no image,
+    and when images cannot be decoded: the message counts them and shows the first ten.
     """
     images = read_table(annotations, IMAGES)
     captions = read_table(annotations, CAPTIONS)
     rows = split_rows(images, split)
     if not len(rows):
         raise DataError(
-            f"{annotations}/{IMAGES} has no image of the split `{split}`; where that is a benchmark's, switch the "
-            "benchmark off with null."
+            f"{annotations}/{IMAGES} has no image of the split `{split}`; if only a benchmark needs this split, switch "
+            "that benchmark off with null."
         )
     captions_of = _captions_by_image(captions)
     paths = images.column("image_path").take(pa.array(rows)).to_pylist()
@@ -55,24 +56,25 @@ def write_split(annotations: str | Path, split: str, folder: str | Path, setting
         samples = progress(zip(rows, paths, image_ids, encoded, strict=True), len(rows), "images", f"{split} shards")
         for number in range(-(-len(rows) // settings.samples_per_shard)):
             tar = temporary / f"shard-{number:06d}.tar"
-            placed = _write_shard(tar, islice(samples, settings.samples_per_shard), captions_of, failed)
-            index += placed
+            entries = _write_shard(tar, islice(samples, settings.samples_per_shard), captions_of, failed)
+            index += entries
             statistics[tar.name] = {
-                "samples": len(placed),
+                "samples": len(entries),
                 "bytes": tar.stat().st_size,
                 "sha256": sha256_of_file(tar),
             }
         if failed:
-            shown = "\n    ".join(failed[:10])
+            examples = "\n    ".join(failed[:10])
             raise DataError(
                 f"{len(failed)} images of {split} could not be decoded; replace them, or add unreadable_image to "
-                f"dataset.skip and set dataset.check_images: decode:\n    {shown}"
+                f"dataset.skip and set dataset.check_images: decode:\n    {examples}"
             )
         pq.write_table(_index_table(index), temporary / INDEX)
         write_json(temporary / STATISTICS, {"split": split, "samples": len(index), "shards": statistics})
 
 
 def _captions_by_image(captions: pa.Table) -> dict[int, tuple[list[int], list[str]]]:
+    """The row numbers and texts of each image's captions, by the image's row number."""
     grouped: dict[int, tuple[list[int], list[str]]] = {}
     columns = (captions["image"].to_pylist(), captions["caption"].to_pylist())
     for row, (image, caption) in enumerate(zip(*columns, strict=True)):
@@ -83,7 +85,7 @@ def _captions_by_image(captions: pa.Table) -> dict[int, tuple[list[int], list[st
 
 
 def _encode_all(paths: list[str], settings: Shards, threads: int) -> Iterator[_Encoded | DataError]:
-    """Encode in order with at most a few images a thread in memory; Pillow lets go of the interpreter lock."""
+    """Encode images in order, in blocks of 64 per thread. Threads are enough: Pillow releases the interpreter lock."""
 
     def encode(path: str) -> _Encoded | DataError:
         try:
@@ -97,6 +99,8 @@ def _encode_all(paths: list[str], settings: Shards, threads: int) -> Iterator[_E
 
 
 class _Encoded:
+    """An image as it is stored: its bytes, file extension, width and height in pixels."""
+
     def __init__(self, path: str, settings: Shards) -> None:
         self.written = settings.shorter_side is not None
         image = open_rgb(path)
@@ -113,7 +117,7 @@ class _Encoded:
 
 
 def bytes_per_image(paths: Sequence[str], settings: Shards) -> float:
-    """The mean size of some images as shards would hold them; those that cannot be decoded do not count."""
+    """The mean size in bytes of some images as they are stored in shards, without those that cannot be decoded."""
     encoded = [image for image in _encode_all(list(paths), settings, threads=2) if isinstance(image, _Encoded)]
     return sum(len(image.content) for image in encoded) / max(1, len(encoded))
 
@@ -131,7 +135,8 @@ def _write_shard(
     captions_of: dict[int, tuple[list[int], list[str]]],
     failed: list[str],
 ) -> list[dict[str, Any]]:
-    placed: list[dict[str, Any]] = []
+    """Write one tar file and return the index entries of its images; descriptions of failed images go to `failed`."""
+    entries: list[dict[str, Any]] = []
     with tarfile.open(tar, "w", format=tarfile.USTAR_FORMAT) as writer:
         for row, path, image_id, encoded in samples:
             if isinstance(encoded, DataError):
@@ -139,10 +144,10 @@ def _write_shard(
                 continue
             key = f"{row:09d}"
             caption_rows, texts = captions_of.get(int(row), ([], []))
-            about = {"image_id": image_id, "row": int(row), "captions": texts, "caption_rows": caption_rows}
+            metadata = {"image_id": image_id, "row": int(row), "captions": texts, "caption_rows": caption_rows}
             _add_member(writer, f"{key}.{encoded.extension}", encoded.content)
-            _add_member(writer, f"{key}.json", json.dumps(about, ensure_ascii=False).encode("utf-8"))
-            placed.append(
+            _add_member(writer, f"{key}.json", json.dumps(metadata, ensure_ascii=False).encode("utf-8"))
+            entries.append(
                 {
                     "key": key,
                     "shard": int(tar.stem.removeprefix("shard-")),
@@ -156,14 +161,14 @@ def _write_shard(
             )
     with tarfile.open(tar) as written:
         members = {member.name: member for member in written}
-    for sample in placed:
-        member = members[f"{sample['key']}.{sample['extension']}"]
-        sample["offset"], sample["size"] = member.offset_data, member.size
-    return placed
+    for entry in entries:
+        member = members[f"{entry['key']}.{entry['extension']}"]
+        entry["offset"], entry["size"] = member.offset_data, member.size
+    return entries
 
 
 def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """No times, no owner: the same data gives the same bytes."""
+    """Add a file without time and owner, so that the same data always give the same bytes."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))

@@ -1,7 +1,7 @@
-"""Reading what the authors of the paper published: configurations, image features, checkpoints.
+"""Reading the files that the authors of the paper published: configurations, image features, checkpoints.
 
-None of it is trusted: features are unpickled by a reader that can build nothing but arrays of floats, checkpoints are
-read as tensors and plain values.
+The files are not trusted. Features are unpickled by a reader that can build only arrays of floats; checkpoints are
+loaded as tensors and plain values.
 """
 
 from cusa.upstream.checkpoints import import_checkpoint, load_checkpoint

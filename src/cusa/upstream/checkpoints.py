@@ -1,6 +1,6 @@
-"""Published checkpoints: read as a student, or imported as a run folder that every benchmark works on.
+"""Published checkpoints: loaded as a student, or imported as a run folder that every benchmark can score.
 
-A checkpoint is read as tensors and plain values. Nothing that the file carries is executed.
+A checkpoint is loaded as tensors and plain values. No code from the file is executed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from cusa.upstream.configurations import loss_config
 from cusa.upstream.openai_clip import CLIP, clip_configuration, hugging_face_names
 
 PUBLISHED_EPOCHS = 30
-LONGEST_REASON = 400  # characters of torch's own message that are shown
+LONGEST_REASON = 400  # characters of PyTorch's message that are shown
 
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """The content of a published checkpoint_best.pth: its tensors by name, and its configuration where it has one."""
+    """The content of a published checkpoint_best.pth: its tensors by name, its epoch, and its configuration if any."""
 
     path: Path
     state: Mapping[str, Tensor]
@@ -42,7 +42,7 @@ class PublishedCheckpoint:
 
     @classmethod
     def read(cls, path: str | Path) -> PublishedCheckpoint:
-        """Read a checkpoint. Raises DataError where it holds anything but tensors and plain values, or no model."""
+        """Read a checkpoint. Raises DataError when it holds other things than tensors and plain values, or no model."""
         content = read_tensors(path)
         state = content.get("model") if isinstance(content, Mapping) else None
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -58,7 +58,7 @@ class PublishedCheckpoint:
 
     @property
     def losses_of_heads(self) -> LossConfiguration:
-        """The losses that need these heads, with published settings: all that the tensors alone tell."""
+        """The losses that train the heads in the file, with published settings; the tensors do not say more."""
         has_uni = "uni_image_projection.weight" in self.state
         has_cross = "cross_image_projection.weight" in self.state or not has_uni
         return LossConfiguration(
@@ -67,13 +67,13 @@ class PublishedCheckpoint:
 
     @property
     def losses(self) -> LossConfiguration:
-        """The losses that it was trained with, as far as its configuration or else its heads tell."""
+        """The losses that it was trained with: those of its configuration if it has one, else those of its heads."""
         published = self.configuration.get("loss_config")
         return self.losses_of_heads if published is None else loss_config(published)
 
     @property
     def epochs(self) -> int:
-        """How many epochs its configuration plans."""
+        """The number of epochs in its configuration; the published number if it has none."""
         return int((self.configuration.get("schedular") or {}).get("epochs", PUBLISHED_EPOCHS))
 
     @property
@@ -82,7 +82,7 @@ class PublishedCheckpoint:
         return {name: float(tensor) for name, tensor in self.state.items() if "tau" in name}
 
     def student(self) -> Student:
-        """The student with these weights, in eval mode, float32, on the CPU; sizes are read off the tensors."""
+        """The student with these weights, in eval mode, float32, on the CPU. Its sizes come from the tensors."""
         from transformers import CLIPModel
 
         clip = {name.removeprefix(CLIP): tensor for name, tensor in self.state.items() if name.startswith(CLIP)}
@@ -95,11 +95,14 @@ class PublishedCheckpoint:
             student = Student(backbone, self.losses_of_heads)
             student.heads.load_state_dict(self._heads(student.heads))
         except (KeyError, RuntimeError) as error:
-            raise DataError(f"{self.path} is not a checkpoint of the published code: {_reason(error)}") from None
+            raise DataError(
+                f"{self.path} is not a checkpoint of the published code ({_reason(error)}); expected the published "
+                "checkpoint_best.pth."
+            ) from None
         return student.float().eval()
 
     def _heads(self, names: Any) -> dict[str, Tensor]:
-        """The tensors of the heads under our names: a head is a LayerNorm (0), then a Linear (1)."""
+        """The tensors of the heads under this project's names: a head is a LayerNorm (0) and then a Linear (1)."""
         return {
             f"{name}.{layer}.{kind}": self.state[f"{prefix}{name}_projection.{kind}"]
             for name in names
@@ -109,12 +112,12 @@ class PublishedCheckpoint:
 
 
 def load_checkpoint(path: str | Path) -> Student:
-    """A student from a published checkpoint, in eval mode, float32, on the CPU; sizes are read off the tensors.
+    """Load a published checkpoint as a student, in eval mode, float32, on the CPU. Its sizes come from the tensors.
 
     `encode_image(pixels, head)` takes uint8 pixels or normalised floats [B, 3, H, W], `encode_text(input_ids, head)`
-    int64 tokens [B, T] of CLIP's tokeniser; `head` is "cross" or "uni". Both give [B, D], not normalised. If the
-    checkpoint has no such head, the backbone's features are returned. Raises DataError for a file that holds more than
-    tensors and plain values, or is no published checkpoint.
+    int64 token ids [B, T] of CLIP's tokeniser; `head` is "cross" or "uni". Both return float32 [B, D], not normalised.
+    If the checkpoint has no such head, they return the backbone's features. Raises DataError for a file that holds
+    other things than tensors and plain values, or is not a published checkpoint.
     """
     return PublishedCheckpoint.read(path).student()
 
@@ -122,11 +125,12 @@ def load_checkpoint(path: str | Path) -> Student:
 def import_checkpoint(
     path: str | Path, run: str | Path, dataset: str, student: str, seed: int = 23, gpus: int = 0
 ) -> None:
-    """Make a run folder of a published checkpoint, on which `embed` and every benchmark work.
+    """Import a published checkpoint as the run folder `run`; `embed` and every benchmark work on it.
 
-    `student` names the tokeniser and transform that go with the weights: the published name, a Hugging Face name or a
-    folder. The run's name is that of its folder's parent; with `gpus` above 0 it is embedded on a GPU. Raises DataError
-    when the weights do not fit that student, and where a run exists already.
+    `student` is the CLIP that was fine-tuned, by its published name, its Hugging Face name or its folder; its tokeniser
+    and image transform are used. `run` is {experiment}/seed{n}, and its parent's name is the name of the experiment.
+    With `gpus` above 0 the run is embedded on a GPU. Raises DataError when the weights do not fit `student`, and when
+    the run exists already.
     """
     run = Path(run)
     if (run / WEIGHTS).exists():
@@ -147,13 +151,16 @@ def import_checkpoint(
 
 
 def _require_fit(imported: Student, configuration: RunConfiguration, checkpoint: PublishedCheckpoint) -> None:
-    """Raise DataError unless the student that is built when the run is read takes the weights."""
+    """Raise DataError unless the weights fit the student that the configuration builds, as `load_student` does."""
     built = build_student(configuration.student, configuration.losses)
     try:
         built.load_state_dict(imported.state_dict())
     except RuntimeError as error:
         name = configuration.student.name
-        raise DataError(f"the weights of {checkpoint.path} do not fit the student {name}: {_reason(error)}") from None
+        raise DataError(
+            f"the weights of {checkpoint.path} do not fit the student {name} ({_reason(error)}); as the student, give "
+            "the CLIP that the checkpoint was fine-tuned from."
+        ) from None
 
 
 def _write_run(run: Path, imported: Student, configuration: RunConfiguration, checkpoint: PublishedCheckpoint) -> None:

@@ -1,4 +1,4 @@
-"""The published YAML files as sections of our configuration."""
+"""Translation of the published YAML files into sections of this project's configuration."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cusa.errors import ConfigurationError
 
 
 def loss_config(mapping: Mapping[str, Any]) -> LossConfiguration:
-    """Translate a published YAML's `loss_config` mapping into our loss configuration.
+    """Translate the mapping `loss_config` of a published YAML file into a LossConfiguration.
 
-    Where USA shares CSA's temperatures although CSA is off, which the published code cannot run, USA's own values
-    in the same mapping are used. Raises ConfigurationError naming the key that is missing or wrong.
+    A file may say that USA shares the temperatures of CSA although CSA is off. The published code cannot run this;
+    here USA's own values in the same mapping are used. Raises ConfigurationError that names the missing or wrong key.
     """
     try:
         on = {name: section for name, section in mapping.items() if section["is_on"]}
@@ -37,8 +37,8 @@ def loss_config(mapping: Mapping[str, Any]) -> LossConfiguration:
             translated["uni_softlabel"] = _soft_label(on["uni_softlabel"], share_with_cross=share)
     except (KeyError, TypeError) as error:
         raise ConfigurationError(
-            f"the loss_config lacks {error} or holds something else in its place; expected the mapping "
-            "`loss_config` of a published YAML file."
+            f"the mapping `loss_config` lacks a key, or a key has the wrong type ({type(error).__name__}: {error}); "
+            "expected the `loss_config` of a published YAML file."
         ) from None
     return validate(Experiment, translated).losses
 
@@ -82,10 +82,10 @@ def _soft_label(section: Mapping[str, Any], share_with_cross: bool) -> dict[str,
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """One of their YAML files as an overlay of ours, ready to be written as YAML.
+    """Translate a published YAML file into an overlay: a mapping that can be written as YAML for --configfile.
 
-    The data stays as it is in the configuration that the overlay is laid on: theirs names a folder, ours a data set.
-    Raises ConfigurationError when the file is not one of theirs, or asks for what this project does not do.
+    The overlay has no section `dataset`, because the published files name only a folder. Raises ConfigurationError
+    when the file is not a published one, or has a setting that this project does not support.
     """
     try:
         published = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -107,7 +107,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
             "schedule": "epoch",
             "warmup_steps": 0,
         }
-        other = {
+        # Settings that this project has in one way only: the value in the file, and the value that is supported.
+        fixed = {
             "optimizer.opt": (str(optimiser["opt"]).lower(), "adamw"),
             "schedular.sched": (schedule["sched"], "cosine"),
             "schedular.warmup_epochs": (schedule.get("warmup_epochs", 0), 0),
@@ -117,10 +118,13 @@ def read_config(path: str | Path) -> dict[str, Any]:
         }
     except (KeyError, TypeError) as error:
         raise ConfigurationError(
-            f"{path} lacks {error} or holds something else in its place; expected one of the published YAML files."
+            f"{path} lacks a key, or a key has the wrong type ({type(error).__name__}: {error}); expected one of the "
+            "published YAML files."
         ) from None
-    if wrong := [f"{key} is {found!r}, only {known!r} is" for key, (found, known) in other.items() if found != known]:
-        raise ConfigurationError(f"{path}: {'; '.join(wrong)} supported.")
+    differing = [(key, value, supported) for key, (value, supported) in fixed.items() if value != supported]
+    if differing:
+        problems = [f"{key} is {value!r}, only {supported!r} is supported" for key, value, supported in differing]
+        raise ConfigurationError(f"{path}: {'; '.join(problems)}.")
     return {
         "student": {"name": student, "towers": None},
         "train": train,

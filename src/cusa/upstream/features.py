@@ -1,4 +1,4 @@
-"""Published image features: reading, importing and exporting them."""
+"""Reading, importing and exporting image features in the published format."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from cusa.upstream.unpickling import read_feature_dict
 
 
 def load_features(path: str | Path) -> tuple[list[str], np.ndarray]:
-    """A published `*_unicom.npy` -> (image ids in the file's order, array [n, d] of the file's own type).
+    """Read a published `*_unicom.npy`: the image ids in the file's order, and their features [n, d] in its own dtype.
 
-    The file is a pickled dict {image id: array of shape [1, d]}. It is read by an unpickler that can build nothing but
-    such a dict: a file that names anything else to be called is refused with DataError before that is called.
+    The file is a pickled dict {image id: array of shape [1, d]}. The unpickler can build nothing but such a dict. If
+    the file asks for any other function or class, DataError is raised and nothing is called.
     """
     rows: list[np.ndarray] = []
-    places = read_feature_dict(path, rows.append)
-    if not places:
-        raise DataError(f"{path} holds no features.")
-    return list(places), np.concatenate([rows[place] for place in places.values()])
+    row_numbers = read_feature_dict(path, rows.append)
+    if not row_numbers:
+        raise DataError(f"{path} holds no features; expected a pickled dict {{image id: row}} with at least one image.")
+    return list(row_numbers), np.concatenate([rows[number] for number in row_numbers.values()])
 
 
 def import_features(path: str | Path, folder: DatasetFolder, split: str, model: ImageModel) -> None:
-    """Turn a published `*_unicom.npy` into the feature store of one split, in row order.
+    """Import a published `*_unicom.npy` as the feature store of one split, in row order.
 
-    Memory holds one row at a time: rows are spooled to a temporary file in the file's order and copied into ours.
-    Raises DataError listing images of the split that the file lacks; ids that the split lacks are left out.
+    The rows of the file are first written to a temporary file, one at a time, so that memory never holds them all.
+    Features of images that are not in the split are left out. Raises DataError when images of the split have no
+    features in the file, and when the rows differ in shape or dtype.
     """
     images = read_table(folder.annotations, IMAGES, ["image_id", "split"])
     wanted = images["image_id"].take(pa.array(split_rows(images, split))).to_pylist()
@@ -50,22 +51,22 @@ def import_features(path: str | Path, folder: DatasetFolder, split: str, model: 
             if row.shape != first[0].shape or row.dtype != first[0].dtype:
                 raise DataError(
                     f"{path} holds features of {first[0].dtype} {first[0].shape} and of {row.dtype} {row.shape}; "
-                    "expected one shape and type."
+                    "expected the same shape and dtype for all images."
                 )
             spool.write(np.ascontiguousarray(row).data)
 
-        place = read_feature_dict(path, write)
+        row_numbers = read_feature_dict(path, write)
         spool.flush()
-        if missing := [image_id for image_id in wanted if image_id not in place]:
+        if missing := [image_id for image_id in wanted if image_id not in row_numbers]:
             raise DataError(
                 f"{path} has no features for {len(missing)} of the {len(wanted)} images of {split}, for instance "
-                f"{', '.join(missing[:5])}; it belongs to another split or data set."
+                f"{', '.join(missing[:5])}; it belongs to another split or data set. Give the file of this split."
             )
         dimension = first[0].shape[1]
         spooled = np.memmap(spool, dtype=first[0].dtype, mode="r").reshape(-1, dimension)
-        places = np.array([place[image_id] for image_id in wanted])
+        rows = np.array([row_numbers[image_id] for image_id in wanted])
         step = max(1, (32 << 20) // (4 * dimension))
-        parts = (spooled[places[start : start + step]] for start in range(0, len(places), step))
+        parts = (spooled[rows[start : start + step]] for start in range(0, len(rows), step))
         meta = {
             "model": model.identity,
             "weights_sha256": "unknown",
@@ -73,11 +74,11 @@ def import_features(path: str | Path, folder: DatasetFolder, split: str, model: 
             "transform": "as published",
             "versions": {"cusa": __version__, "numpy": np.__version__},
         }
-        write_features(output, len(places), dimension, model.dtype, parts, meta)
+        write_features(output, len(rows), dimension, model.dtype, parts, meta)
 
 
 def export_features(folder: DatasetFolder, split: str, model: ImageModel, path: str | Path) -> None:
-    """Write a feature store as the published code reads it: a pickled dict {image id: float32 array [1, d]}."""
+    """Write a feature store in the format that the published code reads: a pickled dict {image id: float32 [1, d]}."""
     images = read_table(folder.annotations, IMAGES, ["image_id", "split"])
     ids = images["image_id"].take(pa.array(split_rows(images, split))).to_pylist()
     store = FeatureStore(folder.features("image", model.folder, split), len(ids), model.identity)

@@ -1,4 +1,4 @@
-"""The names and sizes of OpenAI's CLIP, as Hugging Face has them."""
+"""Translation of OpenAI's CLIP state dicts to Hugging Face's: the configuration and the names of tensors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from torch import Tensor
 
 CLIP = "clip_model."
 HEAD_WIDTH = 64
-LARGEST_TOKEN_ID = 2  # transformers reads this end-of-text id as "where the token id is largest", as OpenAI's code does
+# With this end-of-text id, transformers takes the text features at the largest token id, as OpenAI's code does.
+LARGEST_TOKEN_ID = 2
 
 
 def clip_configuration(clip: Mapping[str, Tensor]) -> Any:
-    """Sizes of OpenAI's CLIP (vision transformers) from its state dict. Raises KeyError where a tensor is missing."""
+    """The CLIPConfig of an OpenAI CLIP with a vision transformer, from the shapes of its tensors.
+
+    Raises KeyError when a tensor is missing.
+    """
     from transformers import CLIPConfig
 
     def layers(prefix: str) -> int:
@@ -50,7 +54,7 @@ def clip_configuration(clip: Mapping[str, Tensor]) -> Any:
 
 
 def hugging_face_names(clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """OpenAI's state dict as transformers' CLIPModel names it."""
+    """Translate OpenAI's state dict to the one of transformers' CLIPModel."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in clip.items():
         if name == "visual.proj":

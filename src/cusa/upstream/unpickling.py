@@ -1,4 +1,4 @@
-"""A reader of pickled features that can build nothing but arrays of floats."""
+"""A restricted unpickler for published features: it can build only dicts of float arrays."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from cusa.common.files import DAMAGED
 from cusa.errors import DataError
 
-LARGEST_KEPT = 4096  # bytes of one object that a pickle may refer back to
+LARGEST_KEPT = 4096  # bytes; larger objects are not kept in the memo
 
 
 class _PickledArray:
-    """Stands in for numpy's array while unpickling: takes the state and hands a row of features on."""
+    """Replaces numpy's array during unpickling: gets the array's state and passes the row of features to the sink."""
 
     def __init__(self, sink: _Sink) -> None:
         self.sink = sink
@@ -25,18 +25,18 @@ class _PickledArray:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, _, content = state
-        if isinstance(content, list):  # the array of one object around the dict
+        if isinstance(content, list):  # the outer array, whose only object is the dict
             self.members = content
             return
         if not isinstance(dtype, np.dtype) or dtype.kind != "f" or shape not in ((1, shape[-1]), (shape[-1],)):
             raise pickle.UnpicklingError(f"an array of {dtype} and shape {shape}; expected floats of shape (1, d)")
-        if isinstance(content, str):  # how old protocols write bytes
+        if isinstance(content, str):  # old pickle protocols write bytes as text
             content = content.encode("latin1")
         self.number = self.sink(np.frombuffer(content, dtype).reshape(1, -1))
 
 
 class _Sink:
-    """Hands rows on and numbers them."""
+    """Passes rows to `write` and returns their numbers, counted from 0."""
 
     def __init__(self, write: Callable[[np.ndarray], object]) -> None:
         self.write, self.count = write, 0
@@ -48,7 +48,7 @@ class _Sink:
 
 
 class _Memo(dict[int, Any]):
-    """What a pickle may refer back to. Rows are never referred to, so neither their bytes nor their state is kept."""
+    """The unpickler's memo: objects that a pickle can refer to again. Large ones are rows, which need not be kept."""
 
     def __setitem__(self, key: int, value: Any) -> None:
         parts = value if isinstance(value, tuple) else (value,)
@@ -56,9 +56,9 @@ class _Memo(dict[int, Any]):
         super().__setitem__(key, None if too_large else value)
 
 
-# The unpickler written in Python, because its memo can be replaced; C's keeps every row until the end.
+# The base class is the unpickler in Python, because its memo can be replaced. The one in C keeps every row in memory.
 class _FeatureUnpickler(pickle._Unpickler):
-    """Builds arrays, their types and plain containers, and nothing else."""
+    """Builds arrays, dtypes and plain containers, and nothing else."""
 
     def __init__(self, file: BinaryIO, sink: _Sink) -> None:
         super().__init__(file)
@@ -72,12 +72,12 @@ class _FeatureUnpickler(pickle._Unpickler):
             self.allowed[module, "_reconstruct"] = lambda *_: _PickledArray(sink)
 
     def find_class(self, module: str, name: str) -> Any:
-        """Only what an array of floats needs."""
+        """Return the few functions and classes that an array of floats needs; refuse all others."""
         try:
             return self.allowed[module, name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which no features need and which could do harm"
+                f"it asks for {module}.{name}, which features do not need and which could do harm"
             ) from None
 
 
@@ -88,7 +88,10 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 def read_feature_dict(path: str | Path, write: Callable[[np.ndarray], object]) -> dict[str, int]:
-    """Each id's place among the rows, which go to `write`, [1, d] each, as soon as they are read."""
+    """Read a published file of features: pass each row, float [1, d], to `write`, and return the row number of each id.
+
+    Raises DataError when the file does not exist, or is anything but a pickled dict {image id: row}.
+    """
     sink = _Sink(write)
     try:
         with Path(path).open("rb") as file:
@@ -108,5 +111,5 @@ def read_feature_dict(path: str | Path, write: Callable[[np.ndarray], object]) -
 
 def _is_pair(image_id: object, row: object) -> bool:
     if not isinstance(image_id, str) or not isinstance(row, _PickledArray) or row.number < 0:
-        raise pickle.UnpicklingError(f"an entry {image_id!r} that is no image id with a row of features")
+        raise pickle.UnpicklingError(f"the entry {image_id!r} is no image id with a row of features")
     return True
