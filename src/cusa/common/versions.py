@@ -6,10 +6,11 @@ import platform
 from importlib.metadata import version
 
 from cusa import __version__
+from cusa.common.registry import loaded_versions
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on besides its configuration."""
+    """The versions of cusa, of Python, of the libraries that compute, and of what was loaded from elsewhere."""
     import torch
 
     packages = (
@@ -26,4 +27,5 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "cuda": str(torch.version.cuda),
         **{package: version(package) for package in packages},
+        **loaded_versions(),
     }
