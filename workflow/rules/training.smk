@@ -73,6 +73,8 @@ rule import_checkpoint:
 
 # Students that are scored as they are before training, and the teachers themselves.
 rule write_baseline:
+    input:
+        lambda wildcards: PLAN.student_files(wildcards.experiment),
     output:
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",
