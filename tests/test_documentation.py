@@ -26,6 +26,11 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.M | re.S)
 
 
+def python_files(page: Path) -> dict[str, str]:
+    """The Python files that a page tells people to write, by their names."""
+    return dict(re.findall(r"[Ww]rite\s`(\w+\.py)`:\n\n```python\n(.*?)^```", page.read_text(), flags=re.M | re.S))
+
+
 def commands(*programs: str) -> list:
     found = {}
     for page in PAGES:
@@ -58,10 +63,8 @@ def test_the_pages_have_commands():
     assert {words.values[0][0] for words in commands("make", "snakemake", "pip")} == {"make", "snakemake", "pip"}
 
 
-# The page on new benchmarks is followed, file and all, in tests/workflow/test_new_benchmark.py.
-PLANNABLE = [
-    command for command in commands("snakemake") if not {"--report", "new-benchmark.yaml"} & set(command.values[0])
-]
+# docs/extending.md is followed, file and all, in tests/workflow/test_plugins.py.
+PLANNABLE = [command for command in commands("snakemake") if not {"--report", "birds.yaml"} & set(command.values[0])]
 
 
 @pytest.mark.parametrize("words", PLANNABLE)
@@ -94,8 +97,11 @@ def test_python_snippets_run(page, tmp_path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_yaml_snippets_are_valid_configurations(page):
+def test_yaml_snippets_are_valid_configurations(page, tmp_path, monkeypatch):
     """As Snakemake merges them: on the default, and on the overlay of COCO where the page is about that."""
+    monkeypatch.chdir(tmp_path)
+    for name, content in python_files(page).items():
+        (tmp_path / name).write_text(content)
     for block in blocks(page, "yaml"):
         merged: dict = {}  # merging into an empty mapping copies what YAML aliases share
         update_config(merged, yaml.safe_load((ROOT / "config/config.yaml").read_text()))

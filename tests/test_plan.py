@@ -139,5 +139,49 @@ def test_a_benchmark_that_does_not_exist_is_a_sentence(tiny_configuration):
         plan(tiny_configuration, benchmarks=benchmarks).check()
 
 
+BENCHMARK = """
+from cusa.config.benchmarks import BenchmarkSection
+ACROSS_MODALITIES = True
+class SETTINGS(BenchmarkSection):
+    depth: int = 1
+def data(provides, settings):
+    return ("test",)
+def check(folder, settings):
+    return None
+evaluate = print
+"""
+
+
+def test_python_files_are_inputs_of_what_uses_them(tiny_configuration, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(BENCHMARK)
+    benchmarks = {**tiny_configuration["benchmarks"], "more": {"depths": {"file": "./mine.py", "depth": 2}}}
+    teachers = {**tiny_configuration["teachers"], "image": {"name": "./grid.py"}}
+    experiments = {**tiny_configuration["experiments"], "teachers": {"baseline": "teachers"}}
+    changes = {"benchmarks": benchmarks, "teachers": teachers, "student": {"name": "~/pair.py"}}
+    found = plan(tiny_configuration, **changes, experiments=experiments)
+    assert found.settings["depths"].depth == 2
+    assert found.data_of["depths"] == ("test",)
+    assert found.checked_benchmarks == ["depths"]
+    assert found.left_out["teachers, depths"]
+    assert found.benchmark_files("depths") == ["mine.py"]
+    assert found.benchmark_files("itr") == []
+    assert found.benchmark_arguments("depths") == "depths --file ./mine.py"
+    assert found.benchmark_arguments("itr") == "itr"
+    pair = str(Path("~/pair.py").expanduser())
+    assert pair in found.training_inputs("cusa")
+    assert found.student_files("cusa") == [pair]
+    assert found.student_files("teachers") == ["grid.py"]
+    [teacher] = found.frozen_image_models.values()
+    assert teacher.python_files == ["grid.py"]
+
+
+def test_the_settings_of_a_benchmark_in_a_file_are_checked(tiny_configuration, tmp_path):
+    (tmp_path / "mine.py").write_text(BENCHMARK)
+    wrong = {"more": {"depths": {"file": str(tmp_path / "mine.py"), "depths": 2}}}
+    with pytest.raises(ConfigurationError, match=r"key `benchmarks.more.depths.depths` is unknown"):
+        plan(tiny_configuration, benchmarks={**tiny_configuration["benchmarks"], **wrong}).check()
+
+
 def test_paths_are_relative_to_where_snakemake_runs(tiny_configuration):
     assert plan(tiny_configuration).folder.root == Path("results/shapes")

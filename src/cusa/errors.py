@@ -25,3 +25,9 @@ class TrainingError(CusaError):
 
 class StoppedError(CusaError):
     """A signal stopped the program before its work was done. This is no error: the same command continues the work."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error's message, to be quoted in a sentence; the error's kind where it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

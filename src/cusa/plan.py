@@ -6,6 +6,8 @@ to the working directory, as in Snakemake.
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cusa.benchmarks import registry
+from cusa.common.registry import is_file, python_files
 from cusa.config.benchmarks import BenchmarkSection, ImageRetrieval, SentenceSimilarity
 from cusa.config.configuration import Configuration
 from cusa.config.dataset import SPLITS
@@ -119,20 +122,36 @@ class Plan:
         benchmarks = self.configuration.benchmarks
         known = {name: section for name, section in benchmarks.sections.items() if section is not None}
         return known | {
-            name: validate(registry.settings_of(name), benchmarks.more[name] or {}, at=f"benchmarks.more.{name}")
-            for name in self.added
+            name: validate(registry.settings_of(added.module), added.settings, at=f"benchmarks.more.{name}")
+            for name, added in benchmarks.added.items()
         }
 
     @property
     def added(self) -> list[str]:
         """The benchmarks of `benchmarks.more` that are not null."""
-        return [name for name, mapping in self.configuration.benchmarks.more.items() if mapping is not None]
+        return list(self.configuration.benchmarks.added)
+
+    def module_of(self, benchmark: str) -> str:
+        """The module of a benchmark, as the registry takes it: its name, or the path of its Python file."""
+        added = self.configuration.benchmarks.added
+        return added[benchmark].module if benchmark in added else benchmark
+
+    def benchmark_arguments(self, benchmark: str) -> str:
+        """How the scripts are given a benchmark: its name, and `--file` where it is a Python file."""
+        module = self.module_of(benchmark)
+        return shlex.join([benchmark, "--file", module]) if is_file(module) else benchmark
+
+    def benchmark_files(self, benchmark: str) -> list[str]:
+        """The benchmark's Python file, where it has one."""
+        return python_files(self.module_of(benchmark))
 
     @cached_property
     def data_of(self) -> dict[str, tuple[str, ...]]:
         """The names of the embedded data that each benchmark scores; empty if none of its data exist."""
         provides = self.configuration.dataset.provides
-        return {name: registry.data_of(name, provides, settings) for name, settings in self.settings.items()}
+        return {
+            name: registry.data_of(self.module_of(name), provides, settings) for name, settings in self.settings.items()
+        }
 
     @property
     def benchmarks(self) -> list[str]:
@@ -145,7 +164,8 @@ class Plan:
 
     def _is_unsuited(self, run: str, benchmark: str) -> bool:
         baseline = self.configuration.baselines.get(run)
-        return baseline is not None and baseline.baseline == "teachers" and registry.across_modalities(benchmark)
+        is_teachers = baseline is not None and baseline.baseline == "teachers"
+        return is_teachers and registry.across_modalities(self.module_of(benchmark))
 
     @cached_property
     def left_out(self) -> dict[str, str]:
@@ -165,7 +185,7 @@ class Plan:
     @property
     def checked_benchmarks(self) -> list[str]:
         """The benchmarks that check the annotations before anything is trained."""
-        return [name for name in self.benchmarks if registry.checks(name)]
+        return [name for name in self.benchmarks if registry.checks(self.module_of(name))]
 
     @property
     def labelled_images(self) -> dict[str, str]:
@@ -178,6 +198,12 @@ class Plan:
         """The folder or file of all sentence pairs that are named and exist, by name."""
         section = self.settings.get("sts")
         return section.available() if isinstance(section, SentenceSimilarity) else {}
+
+    @property
+    def dataset_files(self) -> list[str]:
+        """The files that the annotations are made from, the format's Python file among them."""
+        dataset = self.configuration.dataset
+        return [*map(os.path.expanduser, dataset.files.values()), *dataset.python_files]
 
     @property
     def splits(self) -> list[str]:
@@ -195,9 +221,13 @@ class Plan:
         return [str(self.folder.table(name)) for name in names]
 
     def training_inputs(self, experiment: str) -> list[str]:
-        """The files that training an experiment reads."""
+        """The files that training an experiment reads, its student's Python files among them."""
         inputs = RunInputs.of_training(self.run_configuration(experiment))
-        return sorted([*self.tables(), *map(str, inputs.paths(self.folder))])
+        return sorted([*self.tables(), *map(str, inputs.paths(self.folder)), *self.student_files(experiment)])
+
+    def student_files(self, run: str) -> list[str]:
+        """The Python files of a run's student."""
+        return self.configuration.student_of(run).python_files
 
     def embedding_inputs(self, run: str, data: str) -> list[str]:
         """The files that embedding `data` reads.

@@ -50,7 +50,8 @@ def test_the_default_is_valid_and_has_the_four_experiments(mapping):
         ("train.precision", "fp16", "key `train.precision` is 'fp16'"),
         ("train.min_lr", 1.0, "key `train`: min_lr 1.0 is greater than lr"),
         ("train.schedule", "epoch", "warmup_steps is 20 but schedule is `epoch`"),
-        ("dataset.format", "coc", "key `dataset.format` is 'coc'; expected one of"),
+        ("dataset.format", "coc", "key `dataset.format`: there is no input format 'coc'; expected one of 'openmoji', "),
+        ("dataset.format", 3, "key `dataset.format` is 3; expected one of 'openmoji', "),
         ("dataset.skip", ["bad_luck"], "key `dataset.skip.0` is 'bad_luck'"),
         ("teachers.text", None, "key `teachers.text` is None"),
         ("student.name", "openai/clip-vit-base-patch32", "found both of `name`.*and `towers`"),
@@ -70,6 +71,10 @@ def test_the_default_is_valid_and_has_the_four_experiments(mapping):
         ("experiments.csa.train", {"min_lr": 2.0}, "min_lr 2.0 is greater than lr 0.002"),
         ("checkpoints", {"cusa": {"file": "a", "student": "b"}}, "are names of experiments too; rename them"),
         ("checkpoints", {"theirs": {"file": "a"}}, "key `checkpoints.theirs.student` is missing"),
+        ("benchmarks.more", {"itr": {}}, "more: \\['itr'\\] are benchmarks of cusa; set benchmarks.itr"),
+        ("benchmarks.more", {"mine": {"file": "mine"}}, "more.mine.file is 'mine', expected the path of a Python file"),
+        ("benchmarks.more", {"mine": {"file": 3}}, "more.mine.file is 3, expected the path"),
+        ("dataset.format", "./no.py", "key `dataset.format`: ./no.py does not exist \\(looked from "),
         ("dataset.restval", "val", "key `dataset.restval` is unknown"),
         ("shards.quality", 101, "key `shards.quality` is 101"),
     ],
@@ -187,6 +192,21 @@ def test_missing_files_are_named_before_anything_runs(mapping, tmp_path):
     ]
 
 
+def test_python_files_that_are_not_there_are_named_before_anything_runs(mapping):
+    mapping["teachers"]["text"]["name"] = "letters.py"
+    mapping["student"] = {"name": "~/no-such/pair.py"}
+    mapping["experiments"]["mine"] = {"baseline": "zero_shot", "student": {"name": "./other.py"}}
+    mapping["benchmarks"]["more"] = {"mine": {"file": "./mine.py"}, "off": None}
+    with pytest.raises(ConfigurationError) as caught:
+        check_files(load(mapping))
+    assert [line.split("`")[1] for line in str(caught.value).splitlines()] == [
+        "benchmarks.more.mine.file",
+        "teachers.text.name",
+        "student.name",
+        "experiments.mine.student.name",
+    ]
+
+
 def test_a_run_depends_on_its_own_losses_only(mapping):
     before = load(mapping).run("contrastive", 23)
     more = changed(mapping, "experiments.cusa.uni_softlabel", {"rate": 0.9})
@@ -219,6 +239,10 @@ def test_folder_names_do_not_collide(tmp_path):
     assert folder_name("timm/resnet50") == "timm--resnet50"
     assert folder_name("/a/model") != folder_name("/b/model")
     assert folder_name("/a/model").startswith("model-")
+    assert folder_name("./grid.py") == folder_name(str(Path.cwd() / "grid.py")) != folder_name("other/grid.py")
+    assert folder_name("grid.py") == folder_name("./grid.py")
+    assert folder_name("./grid.py").startswith("grid-")
+    assert folder_name("grid/8") == "grid--8"
 
 
 def _keys(model: type[Section], prefix: str = "") -> set[str]:

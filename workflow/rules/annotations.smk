@@ -1,13 +1,13 @@
 rule convert:
     input:
-        list(CONFIGURATION.dataset.files.values()),
+        PLAN.dataset_files,
     output:
         expand(f"{ANNOTATIONS}/{{split}}.json", split=["train", "val", "test"]),
         PLAN.tables(*PLAN.extra_tables),
         problems=f"{ANNOTATIONS}/problems.json",
         images=(
             [directory(str(PLAN.folder.images))]
-            if CONFIGURATION.dataset.format == "openmoji"
+            if CONFIGURATION.dataset.makes_images
             else []
         ),
     log:

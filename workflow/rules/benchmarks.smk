@@ -14,6 +14,7 @@ def checks_of(benchmark):
 rule check_benchmark:
     input:
         PLAN.tables(),
+        lambda wildcards: PLAN.benchmark_files(wildcards.benchmark),
     output:
         f"{DATA}/checks/{{benchmark}}.json",
     log:
@@ -29,10 +30,11 @@ rule check_benchmark:
         mem_mb=2000,
         runtime=30,
     params:
+        benchmark=lambda wildcards: PLAN.benchmark_arguments(wildcards.benchmark),
         settings=lambda wildcards: settings_of(wildcards.benchmark),
         data=data_folder,
     shell:
-        "python {resources.script} {wildcards.benchmark} --data {params.data} --settings {params.settings:q}"
+        "python {resources.script} {params.benchmark} --data {params.data} --settings {params.settings:q}"
         " --output {output} > {log} 2>&1"
 
 
@@ -126,12 +128,13 @@ use rule evaluate_itr as evaluate_sts with:
         folder=subpath(input.run, parent=True),
 
 
-# Benchmarks that the user has added: a module in src/cusa/benchmarks, and its name in benchmarks.more.
+# The benchmarks of `benchmarks.more`: those of installed packages and of Python files.
 use rule evaluate_itr as evaluate_added with:
     input:
         PLAN.tables(),
         lambda wildcards: PLAN.embeddings(wildcards.benchmark),
         lambda wildcards: checks_of(wildcards.benchmark),
+        lambda wildcards: PLAN.benchmark_files(wildcards.benchmark),
         run=f"{RUN}/run.json",
     output:
         scores=f"{RUN}/benchmarks/{{benchmark}}.json",
@@ -143,7 +146,7 @@ use rule evaluate_itr as evaluate_added with:
     wildcard_constraints:
         benchmark=one_of(PLAN.added),
     params:
-        benchmark="{benchmark}",
+        benchmark=lambda wildcards: PLAN.benchmark_arguments(wildcards.benchmark),
         settings=lambda wildcards: settings_of(wildcards.benchmark),
         data=data_folder,
         folder=subpath(input.run, parent=True),

@@ -18,7 +18,8 @@ def stream_of(split):
 
 rule extract_image_features:
     input:
-        SHARDS,
+        code=lambda wildcards: PLAN.frozen_image_models[wildcards.model].python_files,
+        shards=SHARDS,
     output:
         features=f"{IMAGE_FEATURES}/features.npy",
         meta=f"{IMAGE_FEATURES}/meta.json",
@@ -44,7 +45,7 @@ rule extract_image_features:
         part="",
         stream=lambda wildcards: stream_of(wildcards.split),
     shell:
-        "exec {params.lease} python {resources.script} --shards {input} --model {params.model:q}"
+        "exec {params.lease} python {resources.script} --shards {input.shards} --model {params.model:q}"
         " --output {params.folder} --threads {threads} {params.gpu} {params.part} {params.stream} > {log} 2>&1"
 
 
@@ -105,7 +106,8 @@ BENCHMARK_FEATURES = str(BENCHMARK_FOLDER.features("image", "{model}", "{split}"
 
 use rule extract_image_features as extract_benchmark_features with:
     input:
-        str(BENCHMARK_FOLDER.shards("{split}")),
+        code=lambda wildcards: PLAN.frozen_image_models[wildcards.model].python_files,
+        shards=str(BENCHMARK_FOLDER.shards("{split}")),
     output:
         features=f"{BENCHMARK_FEATURES}/features.npy",
         meta=f"{BENCHMARK_FEATURES}/meta.json",
@@ -128,6 +130,7 @@ use rule extract_image_features as extract_benchmark_features with:
 rule extract_text_features:
     input:
         PLAN.tables(),
+        code=lambda wildcards: PLAN.frozen_text_models[wildcards.model].python_files,
     output:
         features=f"{TEXT_FEATURES}/features.npy",
         meta=f"{TEXT_FEATURES}/meta.json",

@@ -73,6 +73,8 @@ rule import_checkpoint:
 
 # Baselines: students as they are before training, and the teachers.
 rule write_baseline:
+    input:
+        lambda wildcards: PLAN.student_files(wildcards.experiment),
     output:
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",

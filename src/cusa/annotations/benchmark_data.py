@@ -1,4 +1,4 @@
-"""Tables of the data that benchmarks bring: labelled images and sentence pairs."""
+"""Tables of the benchmarks' own data: labelled images and sentence pairs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from cusa.annotations.tables import CAPTIONS, CAPTIONS_SCHEMA, IMAGES, SENTENCE_
 def convert_labelled_images(name: str, path: str | Path, folder: str | Path) -> None:
     """Write images.parquet (and an empty captions.parquet) of labelled images, all in the split `test`.
 
-    `name` is a key of sources.labelled_images.ARCHIVES or a name of one's own. A column `role` says query or gallery
-    where the data set divides its images so, and is null where every image searches all the others.
+    `name` is a key of labelled_images.ARCHIVES or a name of the user's. The column `role` is query or gallery where the
+    data set has this division, and null where every image searches all the others. Raises DataError where the data
+    are damaged or incomplete.
     """
     images = labelled_images(name, path)
     table = pa.table(
@@ -33,7 +34,11 @@ def convert_labelled_images(name: str, path: str | Path, folder: str | Path) -> 
 
 
 def convert_sentence_pairs(name: str, path: str | Path, folder: str | Path) -> None:
-    """Write sentence_pairs.parquet with a task and a subset a pair, of SentEval (`senteval`) or a TSV of one's own."""
+    """Write sentence_pairs.parquet, with the task and the subset of each pair.
+
+    `name` is `senteval`, or a name of the user's for a TSV file. Raises DataError where the data are damaged or
+    incomplete.
+    """
     pairs = senteval_pairs(path) if name == "senteval" else own_pairs(path, name)
     columns: dict[str, pa.Array] = {
         column: pa.array([getattr(pair, column) for pair in pairs]) for column in ScoredPair._fields

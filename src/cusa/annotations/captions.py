@@ -11,7 +11,7 @@ _TO_SPACE = re.compile(r"[,.'!?\"()*#:;~\-/]")
 def clean_caption(caption: str) -> str:
     """Lower-case, punctuation to spaces, `<person>` to `person`, runs of white space to one, at most 64 words.
 
-    Published clean-up for training, ITR and ECCV Caption; STS sentences are used as they are. May return "",
+    This is the published clean-up for training, ITR and ECCV Caption; STS sentences have none. The result may be "",
     which the caller has to treat as bad input.
     """
     words = _TO_SPACE.sub(" ", caption.lower()).replace("<person>", "person").split()

@@ -39,9 +39,9 @@ from cusa.config.dataset import SPLITS, DatasetSection
 def convert(dataset: DatasetSection, folder: str | Path, image_folder: str | Path, threads: int = 1) -> None:
     """Read a data set and write {split}.json, images.parquet, captions.parquet and problems.json into `folder`.
 
-    Rows are grouped by split (train, val, test, then others); row numbers are positions in the two tables. Formats
-    that list them also get extended_positives.parquet (caption, image) and sentence_pairs.parquet. Records are spooled
-    to disk beside `folder`, so that memory grows by some 100 bytes an image and 20 a caption.
+    Rows are grouped by split (train, val, test, then others); row numbers are positions in the two tables. A format
+    that provides them also gets extended_positives.parquet (caption, image) and sentence_pairs.parquet. Records are
+    spooled to disk beside `folder`, so memory grows by some 100 bytes an image and 20 a caption.
     Raises DataError when the data has problems that `dataset.skip` does not name.
     """
     folder = Path(folder)
@@ -63,7 +63,7 @@ def convert(dataset: DatasetSection, folder: str | Path, image_folder: str | Pat
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a data set holds and what is wrong with it, found without writing anything."""
+    """The counts and the problems of a data set, by split where they are counts. `paths` are the images inspected."""
 
     problems: Problems
     images: dict[str, int]
@@ -72,17 +72,17 @@ class Inspection:
 
 
 def inspect(dataset: DatasetSection, scratch: str | Path, threads: int = 1, sample: int | None = None) -> Inspection:
-    """Read a data set as `convert` does and count what it holds; `paths` are the images that were looked at.
+    """Read a data set as `convert` does, and count its images, captions and problems.
 
-    `scratch` is a folder for what is needed meanwhile. `sample` images are decoded (all where it is None); the others
-    are taken to be sound.
+    `scratch` is a folder for temporary files. `sample` images are decoded, all where it is None; the others are taken
+    to be sound.
     """
     problems = Problems()
     source = open_source(dataset, Path(scratch) / "images")
     images = DistinctImages(spool_records(source.records(), Path(scratch) / "records.arrow", problems), problems)
-    looked_at = images.check_files(dataset, problems, threads, sample)
+    inspected = images.check_files(dataset, problems, threads, sample)
     images.check_splits(dataset, problems)
-    paths = [path for _, table in images.blocks(looked_at, ["image_path"]) for path in table["image_path"].to_pylist()]
+    paths = [path for _, table in images.blocks(inspected, ["image_path"]) for path in table["image_path"].to_pylist()]
     of_split = {name: images.split == code for code, name in enumerate(images.records.split_names)}
     return Inspection(
         problems=problems,
@@ -126,7 +126,10 @@ def _write_captions(images: DistinctImages, folder: Path) -> None:
 
 @contextmanager
 def _json_list(path: Path) -> Iterator[Callable[[dict[str, str]], None]]:
-    """Yield a function that adds a member to the JSON list in `path`, one a line; the file appears whole."""
+    """Yield a function that adds a member to the JSON list in `path`, one a line.
+
+    The file is renamed into place when the list is complete.
+    """
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         separator = "[\n"
 
@@ -150,7 +153,7 @@ def _write_benchmark_data(source: Source, dataset: DatasetSection, images: Disti
                 "image": pa.array([row for _, row in positives], pa.int64()),
             }
         )
-        # Captions that clean up to nothing cannot be asked for; captions that clean up alike are one query.
+        # A caption that is empty after the clean-up is no query; captions that are equal after it are one query.
         table = table.filter(pc.not_equal(table["cleaned"], ""))
         table = table.group_by(["cleaned", "image"], use_threads=False).aggregate([("caption", "first")])
         write_table(folder / EXTENDED_POSITIVES, table.rename_columns(["cleaned", "image", "caption"]))

@@ -18,12 +18,15 @@ from cusa.config.dataset import SPLITS, DatasetSection
 
 
 class DistinctImages:
-    """The distinct images of the records, in the order of their first records, and what is wrong with them."""
+    """The distinct images of the records, in the order of their first records, and the checks of them.
+
+    Arrays have one element an image: `first` its first record, `split` the code of its split, `captions` their number,
+    `usable` whether its file can be read. `of_record` has the image of each record.
+    """
 
     def __init__(self, records: RecordSpool, problems: Problems) -> None:
         self.records = records
         encoded = records.column("image_id").dictionary_encode().unify_dictionaries()
-        # `of_record`: each record's image. `first`: each image's first record.
         codes = [chunk.indices.to_numpy() for chunk in encoded.chunks]
         self.of_record = np.concatenate([*codes, np.empty(0, dtype=np.int32)])
         count = int(self.of_record.max(initial=-1)) + 1
@@ -35,7 +38,7 @@ class DistinctImages:
         self._check_consistency(problems)
 
     def _check_consistency(self, problems: Problems) -> None:
-        """One path and one split an image."""
+        """Each image has one path and one split."""
         split = self.records.split
         rows = np.flatnonzero(split != self.split[self.of_record])
 
@@ -61,7 +64,7 @@ class DistinctImages:
         return text
 
     def blocks(self, images: np.ndarray, columns: list[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """(some of the images, those columns of their first records), a block at a time."""
+        """The images in blocks, each with the columns of their first records."""
         for start in range(0, len(images), BLOCK_ROWS):
             block = images[start : start + BLOCK_ROWS]
             yield block, self.records.take(self.first[block], columns)
@@ -69,9 +72,9 @@ class DistinctImages:
     def check_files(
         self, dataset: DatasetSection, problems: Problems, threads: int, sample: int | None = None
     ) -> np.ndarray:
-        """Find missing and undecodable files; their images are not usable, so that skipping them is possible.
+        """Find files that are missing or cannot be decoded, and mark their images as not usable.
 
-        Returns the images that were looked at: all, or `sample` of them, drawn with a fixed seed.
+        Returns the images that were inspected, int64: all, or `sample` of them, drawn with a fixed seed.
         """
         chosen = np.arange(len(self.first))
         if sample is not None and sample < len(chosen):
@@ -81,18 +84,18 @@ class DistinctImages:
             with ThreadPoolExecutor(max_workers=threads) as pool:
                 for block, table in self.blocks(chosen, ["image_id", "image_path"]):
                     paths = table["image_path"].to_pylist()
-                    found = pool.map(lambda path: image_problem(path, dataset.check_images), paths)
-                    yield from zip(block.tolist(), table["image_id"].to_pylist(), paths, found, strict=True)
+                    reasons = pool.map(lambda path: image_problem(path, dataset.check_images), paths)
+                    yield from zip(block.tolist(), table["image_id"].to_pylist(), paths, reasons, strict=True)
 
-        for image, key, path, why in progress(checked(), len(chosen), "images", "checking images"):
-            if why is not None:
-                kind = "missing_image" if why == "the file does not exist" else "unreadable_image"
-                problems.add(kind, f"{key}: {path}: {why}")
+        for image, key, path, reason in progress(checked(), len(chosen), "images", "checking images"):
+            if reason is not None:
+                kind = "missing_image" if reason == "the file does not exist" else "unreadable_image"
+                problems.add(kind, f"{key}: {path}: {reason}")
                 self.usable[image] = False
         return chosen
 
     def check_splits(self, dataset: DatasetSection, problems: Problems) -> None:
-        """No file in two splits, as many images as expected, and something to use in each split."""
+        """Each file is in one split, each split has the expected number of images, and none is empty."""
         in_splits = self.usable & (self.split < len(SPLITS))
         self._check_shared_files(np.flatnonzero(in_splits), problems)
         expected = getattr(dataset, "expected_images", None) or {}
@@ -104,12 +107,12 @@ class DistinctImages:
                 problems.add("empty_split", split)
 
     def _check_shared_files(self, images: np.ndarray, problems: Problems) -> None:
-        """Hashes of paths find the few that may be equal; the paths themselves decide."""
-        found = [
+        """Compare the paths of images whose hashes are equal."""
+        hash_blocks = [
             np.fromiter(map(hash, table["image_path"].to_pylist()), dtype=np.int64, count=len(block))
             for block, table in self.blocks(images, ["image_path"])
         ]
-        hashes = np.concatenate([*found, np.empty(0, dtype=np.int64)])
+        hashes = np.concatenate([*hash_blocks, np.empty(0, dtype=np.int64)])
         order = np.argsort(hashes, kind="stable")
         alike = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
         for pair in zip(images[order[alike]].tolist(), images[order[alike + 1]].tolist(), strict=True):
@@ -126,13 +129,13 @@ class DistinctImages:
     @cached_property
     def ordered(self) -> np.ndarray:
         """The images that are used, by split: the rows of images.parquet."""
-        # An image whose captions were all skipped as empty cannot be trained or asked for; its captions are counted.
+        # An image whose captions were all skipped as empty can be neither trained on nor searched for.
         used = np.flatnonzero(self.usable & ((self.captions > 0) | (self.split >= len(SPLITS))))
         return used[np.argsort(self.split[used], kind="stable")]
 
     @cached_property
     def row(self) -> np.ndarray:
-        """Each image's row in images.parquet, -1 where it is not used."""
+        """Each image's row in images.parquet, int64; -1 for an image that is not used."""
         row = np.full(len(self.first), -1, dtype=np.int64)
         row[self.ordered] = np.arange(len(self.ordered))
         return row

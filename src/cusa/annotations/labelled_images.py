@@ -1,4 +1,4 @@
-"""Images with a class, for image retrieval: five known archives in the layouts they unpack to, and one's own."""
+"""Images with a class, for image retrieval: five known archives as they unpack, and data of the user's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cusa.errors import DataError
 
 
 class LabelledImage(NamedTuple):
-    """One image; `role` is None where every image searches all the others."""
+    """An image and its class. `role` is None where every image searches all the others."""
 
     path: Path
     label: str
@@ -20,7 +20,7 @@ class LabelledImage(NamedTuple):
 
 
 class Archive(NamedTuple):
-    """A known data set: where it comes from, what its folder has to hold, and what its test set counts."""
+    """A known data set: its source, the files that its folder needs, and the counts of its test set."""
 
     title: str
     source: str
@@ -73,9 +73,9 @@ FIRST_TEST_CLASS = {"cub": 101, "cars": 99}
 
 
 def labelled_images(name: str, path: str | Path) -> list[LabelledImage]:
-    """The test images of a known archive, or of one's own folder or CSV, in the order of their files.
+    """The test images of a known archive, or of the user's folder or CSV, in the order of the files.
 
-    Raises DataError when the layout is another one, a line is damaged, or images that are listed are not there.
+    Raises DataError when the layout is another one, a line is damaged, or listed images are missing.
     """
     place = Path(path).expanduser().absolute()
     images = list(LOADERS.get(name, _own)(place))
@@ -84,8 +84,8 @@ def labelled_images(name: str, path: str | Path) -> list[LabelledImage]:
     if missing := [image for image in images if not image.path.is_file()]:
         shown = "\n    ".join(str(image.path) for image in missing[:5])
         raise DataError(
-            f"{place} lists {len(images):,} test images, but {len(missing):,} of them do not exist; unpack the archive "
-            f"whole:\n    {shown}"
+            f"{place} lists {len(images):,} test images, but {len(missing):,} of them do not exist; unpack all of "
+            f"the archive:\n    {shown}"
         )
     return images
 
@@ -152,14 +152,14 @@ def _own(place: Path) -> Iterator[LabelledImage]:
                 if path.suffix.lower() in IMAGE_ENDINGS:
                     yield LabelledImage(path, folder.name)
         return
-    for where, row in table_rows(place):
+    for location, row in table_rows(place):
         if isinstance(row, dict) and (missing := [column for column in LABELLED if column not in row]):
             raise DataError(
                 f"{place} has the columns {', '.join(row)}, but not {', '.join(missing)}; a CSV of labelled images "
                 "needs image and label."
             )
-        if why := row if isinstance(row, str) else malformed(row, LABELLED):
-            raise DataError(f"{where} {why}.")
+        if reason := row if isinstance(row, str) else malformed(row, LABELLED):
+            raise DataError(f"{location} {reason}.")
         yield LabelledImage(place.parent / row["image"], str(row["label"]))
 
 
@@ -181,7 +181,7 @@ def _existing(folder: Path, name: str) -> Path:
 
 
 def _cells(folder: Path, name: str, count: int, heading: int = 0) -> Iterator[list[str]]:
-    """The cells of each line of a text file, separated by blanks; `heading` lines are passed over."""
+    """The cells of each line of a text file, separated by blanks, without the first `heading` lines."""
     path = _existing(folder, name)
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if number > heading and line.strip():

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a data set, counted, with examples and with what to do about it."""
+"""The problems of a data set: counts, examples, and how to mend each kind."""
 
 from __future__ import annotations
 

@@ -17,9 +17,10 @@ from cusa.config.dataset import SPLITS
 
 
 class RecordSpool:
-    """Records in an Arrow file, whose batches are read when asked for, only the columns asked for.
+    """Records in an Arrow file. A batch is read when it is needed, and only the columns that are needed.
 
-    In memory are a code of each record's split (into `split_names`), and whether it has a caption.
+    In memory are `split`, each record's split as an index into `split_names`, and `captioned`, whether it has a
+    caption.
     """
 
     def __init__(self, path: Path, splits: list[np.ndarray], captioned: list[np.ndarray], names: list[str]) -> None:
@@ -40,12 +41,12 @@ class RecordSpool:
         return self.reader(columns).get_batch(number)
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """One column, whole."""
+        """All values of one column."""
         batches = [self._batch(number, (name,)) for number in range(len(self.starts) - 1)]
         return pa.chunked_array([batch.column(0) for batch in batches], SPOOLED.field(name).type)
 
     def take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
-        """The given rows in the given order; only batches that hold some of them are read."""
+        """The given rows in the given order. Only batches with one of these rows are read."""
         which = np.searchsorted(self.starts, rows, side="right") - 1
         order = np.argsort(which, kind="stable")
         numbers, first = np.unique(which[order], return_index=True)
@@ -76,7 +77,10 @@ BLOCK_ROWS = 65_536
 
 
 def spool_records(records: Iterable[Record | MalformedRow], path: Path, problems: Problems) -> RecordSpool:
-    """Write records to an Arrow file, captions cleaned; where a caption is empty then, only its image stays."""
+    """Write records with cleaned captions to an Arrow file.
+
+    A caption that is empty after the clean-up is a problem, and only its image is written.
+    """
     codes = {str(split): number for number, split in enumerate(SPLITS)}
     columns: list[list[Any]] = [[] for _ in SPOOLED]
     splits: list[int] = []
@@ -93,7 +97,7 @@ def spool_records(records: Iterable[Record | MalformedRow], path: Path, problems
 
         for record in records:
             if isinstance(record, MalformedRow):
-                problems.add("malformed_row", f"{record.where} {record.why}")
+                problems.add("malformed_row", f"{record.place} {record.reason}")
                 continue
             caption, cleaned = record.caption, None
             if caption is not None and not (cleaned := clean_caption(caption)):

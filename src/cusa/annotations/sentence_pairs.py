@@ -1,4 +1,4 @@
-"""Sentence pairs with gold scores: SentEval's folders (Conneau and Kiela, LREC 2018), and TSV files of one's own."""
+"""Sentence pairs with gold scores: SentEval's folders (Conneau and Kiela, LREC 2018), and TSV files of the user's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ YEARS = {
 TASKS = (*YEARS, "stsb", "sickr")
 
 
-# Pairs of each task with a gold score, as SentEval's own download has them.
+# The number of pairs with a gold score in SentEval's download, by task.
 KNOWN_PAIRS = {
     "sts12": 3108,
     "sts13": 1500,
@@ -34,7 +34,7 @@ KNOWN_PAIRS = {
 
 
 class ScoredPair(NamedTuple):
-    """Two sentences as they are, their gold score, and the task and subset that they belong to."""
+    """Two sentences without clean-up, their gold score, their task and their subset."""
 
     first: str
     second: str
@@ -46,8 +46,8 @@ class ScoredPair(NamedTuple):
 def senteval_pairs(folder: str | Path) -> list[ScoredPair]:
     """All pairs of the seven tasks that have a gold score, in the order of TASKS and of the files.
 
-    `folder` holds STS/ and SICK/, as SentEval's data/downstream does. Raises DataError, listing every file that is
-    missing, and for a file that is not what SentEval's is.
+    `folder` is SentEval's data/downstream, with STS/ and SICK/ in it. Raises DataError with a list of the missing
+    files, and where a file is damaged.
     """
     folder = Path(folder).expanduser()
     needed = [path for year in YEARS for pair in _year_files(folder, year).values() for path in pair]
@@ -112,7 +112,7 @@ def _year(folder: Path, year: str) -> Iterator[ScoredPair]:
             if not tab:
                 raise DataError(f"{sentences}, line {number}: expected two sentences with a tab between.")
             if score.strip():
-                # Some releases carry the sources in further columns.
+                # Some releases have the sources in further columns.
                 yield ScoredPair(first, second.split("\t")[0], _number(gold, number, score), year, name)
 
 
@@ -129,7 +129,7 @@ def _columns(path: Path, task: str, columns: tuple[int, int, int], header: bool)
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines end where the file says so: sentences hold characters that str.splitlines would split at."""
+    """The lines between line feeds: str.splitlines would also split at other characters, which sentences contain."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             text = file.read()

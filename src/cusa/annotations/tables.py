@@ -51,8 +51,8 @@ CAPTIONS_SCHEMA = pa.schema(
 class SplitTables:
     """The images and captions of one split, in row order; positions count from 0 within the split.
 
-    `images` and `captions` hold the columns that were asked for, one row a position. `image_rows` and `caption_rows`
-    (int64) are their row numbers in the whole tables.
+    `images` and `captions` have the columns that `open` was given, one row a position. `image_rows` and `caption_rows`
+    (int64) are their row numbers in images.parquet and captions.parquet.
     """
 
     split: str
@@ -96,7 +96,7 @@ class SplitTables:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table as Parquet, whole or not at all."""
+    """Write a table as Parquet; the file is renamed into place when it is complete."""
     with whole_file(path) as temporary:
         pq.write_table(table, temporary)
 

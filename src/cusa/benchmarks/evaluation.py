@@ -2,8 +2,8 @@
 
 A module has `SETTINGS`, its section of the configuration; `ACROSS_MODALITIES`, whether it compares images with texts;
 `data(provides, settings)`, the embedded data it needs; and `evaluate(folder, run, settings)`. It may have
-`check(folder, settings)`, which raises DataError where the annotations alone tell that the data cannot be scored.
-Adding a benchmark means adding a module here; docs/new-benchmark.md goes through it.
+`check(folder, settings)`, which raises DataError where the annotations alone show that the data cannot be scored.
+Installed packages and Python files add benchmarks without a change here; docs/extending.md shows one.
 """
 
 from __future__ import annotations
@@ -33,20 +33,25 @@ def evaluate(
     output: str | Path,
     queries: str | Path,
     settings: BenchmarkSection,
+    file: str | None = None,
 ) -> None:
-    """Score a run on one benchmark; write its JSON to `output` and the outcomes of its queries (npz) to `queries`."""
-    module = benchmark_module(benchmark)
+    """Score a run on one benchmark; write its JSON to `output` and the outcomes of its queries (npz) to `queries`.
+
+    `benchmark` is its name, and `file` its Python file where it has one. Raises ConfigurationError where there is no
+    such benchmark, and DataError where the embeddings or the annotations are missing or do not fit.
+    """
+    module = benchmark_module(file or benchmark)
     run = RunFolder(Path(run_folder))
     result: Result = module.evaluate(folder, run, settings)
     configuration = run.record.configuration
     protocol = result.protocol
     if configuration.train.select_on != "val":
         protocol += " The epoch was selected on the test set, as published, which leaks it."
-    with whole_file(queries) as temporary, temporary.open("wb") as file:
+    with whole_file(queries) as temporary, temporary.open("wb") as npz:
         outcomes: Any = {name: values.astype(np.float32) for name, values in result.per_query.items()}
-        np.savez_compressed(file, **outcomes)
+        np.savez_compressed(npz, **outcomes)
     written = {each.name: getattr(result, each.name) for each in fields(result)}
-    del written["per_query"], written["published_as"]  # the first went into `queries`, the second into `published`
+    del written["per_query"], written["published_as"]  # written to `queries`, and under `published`
     write_json(
         output,
         {

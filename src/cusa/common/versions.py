@@ -6,10 +6,11 @@ import platform
 from importlib.metadata import version
 
 from cusa import __version__
+from cusa.common.registry import loaded_versions
 
 
 def versions() -> dict[str, str]:
-    """The versions of cusa, Python, CUDA and the packages that compute a result, by name."""
+    """The versions, by name: of cusa, Python, CUDA, the packages that compute a result, and plug-ins that are loaded."""
     import torch
 
     packages = (
@@ -26,4 +27,5 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "cuda": str(torch.version.cuda),
         **{package: version(package) for package in packages},
+        **loaded_versions(),
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
+from cusa.common.registry import is_file
 from cusa.config.dataset import SPLITS
 from cusa.config.section import Name, Section
 
@@ -121,6 +122,20 @@ class SentenceSimilarity(BenchmarkSection):
 IMAGE_ARCHIVES = ("cub", "cars", "sop", "inshop", "inaturalist")
 
 
+OWN_BENCHMARKS = ("itr", "eccv_caption", "image_retrieval", "sts")
+
+
+class AddedBenchmark(NamedTuple):
+    """A benchmark of `benchmarks.more`.
+
+    `module` is the path of its Python file, or else its name, under which a package registers it; `settings` are its
+    own keys.
+    """
+
+    module: str
+    settings: dict[str, Any]
+
+
 class Benchmarks(Section):
     """Which benchmarks run; null is off."""
 
@@ -129,13 +144,36 @@ class Benchmarks(Section):
     image_retrieval: ImageRetrieval | None = None
     sts: SentenceSimilarity | None = None
     more: dict[Name, dict[str, Any] | None] = Field(
-        default={}, description="Benchmarks that you have added, by the name of their module, with their settings."
+        default={},
+        description="Benchmarks of installed packages and of Python files, by name. Each has its own settings, and "
+        "`file`, where it is a Python file.",
     )
 
     @property
     def sections(self) -> dict[str, BenchmarkSection | None]:
         """The known benchmarks' sections, by name."""
-        return {name: getattr(self, name) for name in ("itr", "eccv_caption", "image_retrieval", "sts")}
+        return {name: getattr(self, name) for name in OWN_BENCHMARKS}
+
+    @property
+    def added(self) -> dict[str, AddedBenchmark]:
+        """The benchmarks of `more` that are not null, by name."""
+        return {
+            name: AddedBenchmark(
+                mapping.get("file") or name, {key: value for key, value in mapping.items() if key != "file"}
+            )
+            for name, mapping in self.more.items()
+            if mapping is not None
+        }
+
+    @model_validator(mode="after")
+    def _added_are_others(self) -> Self:
+        if own := [name for name in self.more if name in OWN_BENCHMARKS]:
+            raise ValueError(f"more: {own} are benchmarks of cusa; set benchmarks.{own[0]}, or take another name")
+        for name, mapping in self.more.items():
+            file = (mapping or {}).get("file")
+            if file is not None and not (isinstance(file, str) and is_file(file)):
+                raise ValueError(f"more.{name}.file is {file!r}, expected the path of a Python file, which ends in .py")
+        return self
 
     @model_validator(mode="after")
     def _distinct_data(self) -> Self:

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, model_validator
 
+from cusa.common.registry import is_file
 from cusa.config.benchmarks import NEEDED_OF_DATASET, WITHOUT_DATASET, Benchmarks
 from cusa.config.dataset import Dataset
 from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration
-from cusa.config.models import Extraction, StudentSettings, Teachers
+from cusa.config.models import Extraction, StudentSettings, Teachers, is_path
 from cusa.config.report import Report
 from cusa.config.section import Name, ProblemsError, Section, validate
 from cusa.config.shards import Shards, Stream
@@ -179,37 +180,41 @@ def command_line_values(value: Any) -> Any:
 def check_files(configuration: Configuration) -> None:
     """Raise ConfigurationError with a line for each file or folder that is named but does not exist.
 
-    The name of a model is a folder if it starts with `.`, `/` or `~`; names on a hub are not checked.
+    The name of a model or of an input format is checked if it is a path; names on a hub are not checked.
     """
-    named: list[tuple[str, str]] = []
-    dataset = configuration.dataset
-    named += [(f"dataset.{key}", path) for key, path in [*dataset.files.items(), *dataset.folders.items()]]
-    for name, checkpoint in configuration.active_checkpoints.items():
-        named.append((f"checkpoints.{name}.file", checkpoint.file))
-        named.append((f"checkpoints.{name}.student", checkpoint.student))
-    unicom = configuration.teachers.image.unicom
-    if unicom is not None and unicom.weights is not None:
-        named.append(("teachers.image.unicom.weights", unicom.weights))
-    named += [
-        ("teachers.image.name", configuration.teachers.image.name),
-        ("teachers.text.name", configuration.teachers.text.name),
-    ]
-    students = [("student", configuration.student)] + [
-        (f"experiments.{name}.student", experiment.student)
-        for name, experiment in configuration.active_experiments.items()
-        if experiment.student is not None
-    ]
-    for key, student in students:
-        if student.name is not None:
-            named.append((f"{key}.name", student.name))
-        if student.towers is not None:
-            named.append((f"{key}.towers.image.name", student.towers.image.name))
-            named.append((f"{key}.towers.text.name", student.towers.text.name))
     missing = [
         f"Configuration key `{key}` names {path}, which does not exist (relative paths start at {Path.cwd()})."
-        for key, path in named
-        if (key.startswith("dataset.") or key.endswith((".weights", ".file")) or path.startswith((".", "/", "~")))
-        and not Path(path).expanduser().exists()
+        for key, path in [*_named_data(configuration), *_named_models(configuration)]
+        if not Path(path).expanduser().exists()
     ]
     if missing:
         raise ConfigurationError("\n".join(missing))
+
+
+def _named_data(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """Files and folders of data, checkpoints and benchmarks, each with its key."""
+    dataset = configuration.dataset
+    for key, path in [*dataset.files.items(), *dataset.folders.items()]:
+        yield f"dataset.{key}", path
+    for name, checkpoint in configuration.active_checkpoints.items():
+        yield f"checkpoints.{name}.file", checkpoint.file
+    for name, benchmark in configuration.benchmarks.added.items():
+        if is_file(benchmark.module):
+            yield f"benchmarks.more.{name}.file", benchmark.module
+
+
+def _named_models(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """Models whose name is a path, each with its key."""
+    teachers = configuration.teachers
+    if (unicom := teachers.image.unicom) is not None and unicom.weights is not None:
+        yield "teachers.image.unicom.weights", unicom.weights
+    named = [("teachers.image.name", teachers.image.name), ("teachers.text.name", teachers.text.name)]
+    named += [(f"checkpoints.{name}.student", each.student) for name, each in configuration.active_checkpoints.items()]
+    own = {f"experiments.{name}.student": each.student for name, each in configuration.experiments.items() if each}
+    for key, student in {"student": configuration.student, **own}.items():
+        if student is not None and student.name is not None:
+            named.append((f"{key}.name", student.name))
+        if student is not None and student.towers is not None:
+            named.append((f"{key}.towers.image.name", student.towers.image.name))
+            named.append((f"{key}.towers.text.name", student.towers.text.name))
+    yield from ((key, name) for key, name in named if is_path(name))

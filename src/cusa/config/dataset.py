@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from cusa.common.registry import Registry, python_files
 from cusa.config.section import Count, Name, ProblemsError, Section, validate
 from cusa.errors import ConfigurationError
 
@@ -15,9 +16,15 @@ SkippableProblem = Literal["missing_image", "unreadable_image", "empty_caption",
 
 
 class DatasetSection(Section):
-    """Keys that every input format has."""
+    """Keys that every input format has.
+
+    A format sets two class variables where they apply. `provides` names what it offers besides captioned images:
+    `extended_positives`, `sentence_pairs` (see Source) and `variants`, a split of labelled images. `makes_images` says
+    that its source writes images into the image folder.
+    """
 
     provides: ClassVar[frozenset[str]] = frozenset()
+    makes_images: ClassVar[bool] = False
     format: str
     name: Name = Field(description="Names the folder under results/.")
     check_images: Literal["decode", "header"] = Field(
@@ -40,11 +47,17 @@ class DatasetSection(Section):
         """Every folder of images that the section names, by its key."""
         return {}
 
+    @property
+    def python_files(self) -> list[str]:
+        """The path of the format's own Python file, where `format` names one."""
+        return python_files(self.format)
+
 
 class OpenMojiDataset(DatasetSection):
     """The embedded default: OpenMoji pictures with the names and keywords of Unicode CLDR."""
 
     provides: ClassVar[frozenset[str]] = frozenset({"extended_positives", "variants", "sentence_pairs"})
+    makes_images: ClassVar[bool] = True
     format: Literal["openmoji"] = "openmoji"
     picture_size: Count = Field(default=224, description="Side in pixels of the rasterised pictures.")
     val_images: Count = Field(default=150, description="Emoji held out for validation, at least.")
@@ -226,18 +239,34 @@ SECTIONS: dict[str, type[DatasetSection]] = {
 }
 
 
+FORMATS = Registry(
+    kind="input format",
+    group="cusa.sources",
+    modules={name: f"cusa.annotations.sources.{name}" for name in SECTIONS},
+    needs=("SETTINGS", "open_source"),
+)
+
+
 def load_dataset(mapping: Mapping[str, Any]) -> DatasetSection:
     """Validate the section `dataset`: its `format` says which class it is of.
 
     Raises ConfigurationError with one line a problem, each naming its key.
     """
-    chosen = mapping.get("format")
-    if not isinstance(chosen, str) or chosen not in SECTIONS:
+    key, chosen = "dataset.format", mapping.get("format")
+    if not isinstance(chosen, str):
         value = "missing" if chosen is None else repr(chosen)
         raise ConfigurationError(
-            f"Configuration key `dataset.format` is {value}; expected one of {', '.join(map(repr, SECTIONS))}."
+            f"Configuration key `{key}` is {value}; expected one of {', '.join(map(repr, FORMATS.names()))}."
         )
-    return validate(SECTIONS[chosen], mapping, at="dataset")
+    FORMATS.require(chosen, key)
+    # Our own sections are here, so that a configuration is validated without importing the code that reads the data.
+    section = SECTIONS[chosen] if chosen in SECTIONS else FORMATS.load(chosen, key).SETTINGS
+    if not (isinstance(section, type) and issubclass(section, DatasetSection)):
+        raise ConfigurationError(
+            f"Configuration key `{key}`: SETTINGS of {chosen} is {section!r}; expected a subclass of "
+            "cusa.config.dataset.DatasetSection."
+        )
+    return validate(section, mapping, at="dataset")
 
 
 def _of_its_format(value: Any) -> Any:

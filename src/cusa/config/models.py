@@ -8,14 +8,24 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from cusa.common.registry import is_file, python_files
 from cusa.config.section import Count, Section
 
 
+def is_path(model_name: str) -> bool:
+    """Whether a model's name is a path: of a folder, where it starts with `.`, `/` or `~`, or of a Python file."""
+    return model_name.startswith((".", "/", "~")) or is_file(model_name)
+
+
 def folder_name(model_name: str) -> str:
-    """A model's name as a folder's: `/` as `--`; a path's last part with a digest, so that two never collide."""
-    if model_name.startswith((".", "/", "~")):
+    """The folder of a model's features: its name with `--` for `/`.
+
+    For a path it is the last part and a digest of the whole path, so that the folders of two models never collide.
+    """
+    if is_path(model_name):
         path = Path(model_name).expanduser().absolute()
-        return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        name = path.stem if is_file(model_name) else path.name
+        return f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     return model_name.replace("/", "--").replace("@", "-")
 
 
@@ -49,7 +59,8 @@ class ImageModel(Section):
 
     name: str = Field(
         min_length=1,
-        description="`efficientnet-lite0` (packaged), `unicom`, a folder, a Hugging Face name, or `timm/NAME`.",
+        description="`efficientnet-lite0` (packaged), `unicom`, a folder, a Hugging Face name, `timm/NAME`, the name "
+        "that an installed package registers, or a Python file.",
     )
     unicom: UnicomSettings | None = Field(default=None, description="Which Unicom, where `name` is `unicom`.")
     image_size: Count | None = Field(
@@ -83,6 +94,11 @@ class ImageModel(Section):
         return self.unicom_settings.identity if self.name == UNICOM else self.name
 
     @property
+    def python_files(self) -> list[str]:
+        """The path of the model's own Python file, where `name` is one."""
+        return python_files(self.name)
+
+    @property
     def folder(self) -> str:
         """Folder of its features; another input size has another folder."""
         return folder_name(self.identity) + (f"-{self.image_size}px" if self.image_size else "")
@@ -93,7 +109,8 @@ class TextModel(Section):
 
     name: str = Field(
         min_length=1,
-        description="`all-MiniLM-L6-v2` (packaged), or any sentence-transformers name or folder.",
+        description="`all-MiniLM-L6-v2` (packaged), any sentence-transformers name or folder, the name that an "
+        "installed package registers, or a Python file.",
     )
     batch_size: Count = Field(default=128, description="Captions a forward pass during extraction.")
     dtype: Literal["float16", "float32"] = Field(default="float16", description="Type of the stored features.")
@@ -102,6 +119,11 @@ class TextModel(Section):
     def identity(self) -> str:
         """What meta.json calls the model whose features these are."""
         return self.name
+
+    @property
+    def python_files(self) -> list[str]:
+        """The path of the model's own Python file, where `name` is one."""
+        return python_files(self.name)
 
     @property
     def folder(self) -> str:
@@ -157,10 +179,12 @@ class Towers(Section):
 
 
 class StudentSettings(Section):
-    """What is trained: a Hugging Face dual encoder by name or folder, or a pair of towers."""
+    """What is trained: a dual encoder by name, folder or Python file, or a pair of towers."""
 
     name: str | None = Field(
-        default=None, description="Hugging Face name or folder of a dual encoder (CLIP, SigLIP, ...)."
+        default=None,
+        description="Hugging Face name or folder of a dual encoder (CLIP, SigLIP, ...), the name that an installed "
+        "package registers, or a Python file.",
     )
     towers: Towers | None = Field(default=None, description="A pair of towers instead of a dual encoder.")
     max_tokens: Count = Field(default=77, description="Captions are truncated to this many tokens.")
@@ -174,6 +198,12 @@ class StudentSettings(Section):
                 "an overlay that switches from one to the other sets the other to null"
             )
         return self
+
+    @property
+    def python_files(self) -> list[str]:
+        """The paths of the student's own Python files: of the dual encoder, or of its towers."""
+        towers = [] if self.towers is None else [self.towers.image.name, self.towers.text.name]
+        return python_files(self.name, *towers)
 
 
 class Extraction(Section):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -42,11 +41,8 @@ def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
     weights = {
         name.removeprefix(STUDENT_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(STUDENT_PREFIX)
     }
-    projections = {
-        modality: weights.get(f"backbone.{modality}_projection.weight", torch.empty(0, 0)).shape[1]
-        for modality in ("image", "text")
-    }
-    student = build_student(configuration.student, configuration.losses, FrozenDimensions(**projections))
+    frozen = _frozen_dimensions(weights) if configuration.student.towers is not None else FrozenDimensions()
+    student = build_student(configuration.student, configuration.losses, frozen)
     try:
         student.load_state_dict(weights)
     except RuntimeError as error:
@@ -55,3 +51,10 @@ def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
             f"{path} does not fit the student that {folder}/{RUN} describes ({reason[:400]}); train the run again."
         ) from None
     return student.eval(), configuration
+
+
+def _frozen_dimensions(weights: dict[str, Tensor]) -> FrozenDimensions:
+    """The lengths of the features that a pair of towers projects; 0 where it has no projection."""
+    projections = (weights.get(f"backbone.{modality}_projection.weight") for modality in ("image", "text"))
+    image, text = (0 if projection is None else projection.shape[1] for projection in projections)
+    return FrozenDimensions(image, text)

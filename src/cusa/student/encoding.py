@@ -1,4 +1,4 @@
-"""Running a student over the images and texts of a split, a batch at a time."""
+"""Runs a student over the images and texts of a split, a batch at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADS: tuple[HeadName, ...] = ("cross", "uni")
 
 @dataclass(frozen=True)
 class Encoder:
-    """A student that is on `device`, and how it encodes: items a batch, and `precision` of the towers."""
+    """A student on `device`. `batch_size` is the number of items a batch, `precision` that of the towers."""
 
     student: Student
     device: torch.device
@@ -27,7 +27,7 @@ class Encoder:
     precision: Precision = "fp32"
 
     def encode(self, inputs: SplitInputs, heads: Sequence[HeadName] = HEADS) -> dict[str, np.ndarray]:
-        """`image_{head}` and, where the split has captions, `text_{head}`: float32 [rows, D], not normalised."""
+        """`image_{head}`, and `text_{head}` if the split has captions: float32 [rows, D], not normalised."""
         embeddings = self.encode_images(inputs.images, heads)
         return embeddings if inputs.texts is None else embeddings | self.encode_texts(inputs.texts, heads)
 
@@ -50,7 +50,7 @@ class Encoder:
     ) -> dict[str, np.ndarray]:
         """`text_{head}`: float32 [rows, D], not normalised."""
         parts: dict[str, list[np.ndarray]] = {f"text_{head}": [] for head in heads}
-        # Texts of one length share a batch, so that hardly anything is padding.
+        # Texts of similar length share a batch, which saves padding.
         order = np.argsort(texts.lengths, kind="stable") if isinstance(texts, TokenInputs) else np.arange(len(texts))
         for positions in self._batches(len(texts), "texts"):
             with autocast(self.device, self.precision):

@@ -1,4 +1,4 @@
-"""From files to the tensors a student takes: pixels or cached features, tokens or cached features."""
+"""Opens files as the tensors that a student reads: pixels or cached features, tokens or cached features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cusa.teachers.transform import ImageTransform
 
 
 class PixelInputs:
-    """Images decoded from shards by position: uint8 [B, 3, H, W]."""
+    """Images of shards, decoded by position: uint8 [B, 3, H, W]."""
 
     def __init__(self, reader: ShardReader, transform: ImageTransform) -> None:
         self.reader = reader
@@ -50,7 +50,7 @@ class FeatureInputs:
 
 
 class TokenInputs:
-    """Captions tokenised once, padded a batch at a time: input_ids and attention_mask, int64 [B, T]."""
+    """Captions, tokenised once and padded for each batch: `input_ids` and `attention_mask`, int64 [B, T]."""
 
     def __init__(self, tokens: Sequence[Sequence[int]], pad_token: int) -> None:
         lengths = np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens))
@@ -64,7 +64,7 @@ class TokenInputs:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each caption, int64."""
+        """The number of tokens of each caption, int64 [captions]."""
         return self.ends - self.starts
 
     def __getitem__(self, positions: np.ndarray) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ class TokenInputs:
 
 @dataclass(frozen=True)
 class SplitInputs:
-    """What a student needs of one split. Positions count from 0 within the split, in row order."""
+    """The images and captions of one split, as a student reads them. Positions count from 0 in row order."""
 
     images: PixelInputs | FeatureInputs
     texts: TokenInputs | FeatureInputs | None
@@ -82,7 +82,7 @@ class SplitInputs:
 
 
 def open_split(backbone: Backbone, student: StudentSettings, folder: DatasetFolder, split: str) -> SplitInputs:
-    """Open a split's images and captions as `backbone` takes them. Raises DataError when files do not fit."""
+    """A split's images and captions as `backbone` reads them. Raises DataError when files are missing or do not fit."""
     tables = SplitTables.open(folder, split, captions=["cleaned"])
     return SplitInputs(
         open_images(backbone, student, folder, tables),
@@ -124,12 +124,15 @@ def open_texts(
 
 
 def open_features(folder: Path, rows: int, model: ImageModel | TextModel) -> FeatureStore:
-    """A model's features, checked to be of `rows` rows and of the weights that the model has on disk now."""
+    """A model's features.
+
+    Raises DataError unless they have `rows` rows and were made with the weights that the model has on disk now.
+    """
     return FeatureStore(folder, rows, model.identity, configured_weights_sha256(model))
 
 
 def frozen_dimensions(student: StudentSettings, folder: DatasetFolder, split: str) -> FrozenDimensions:
-    """How long the cached features of the student's frozen towers are. Raises DataError when they are missing."""
+    """The lengths of the cached features of the student's frozen towers. Raises DataError when they are missing."""
     if (towers := student.towers) is None:
         return FrozenDimensions()
     image, text = towers.image, towers.text

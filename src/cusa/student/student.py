@@ -1,4 +1,9 @@
-"""The student: a backbone and the four heads of the paper."""
+"""The student: a backbone and the four heads of the paper.
+
+Each head is LayerNorm(D), Linear(D, D). Cross heads serve image-text retrieval, uni heads serve image-image and
+text-text retrieval. A loss family that is off has no heads; the backbone's features are then used in their place, as
+the published evaluation does.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,12 @@ from torch import Tensor, nn
 
 from cusa.config.losses import LossConfiguration
 from cusa.config.models import StudentSettings
-from cusa.student.backbones import Backbone, DualEncoder, FrozenDimensions, OpenClip, TextInput, TowerPair
+from cusa.student.backbones import Backbone, FrozenDimensions, TextInput
+from cusa.student.registry import load_backbone
+from cusa.student.towers import TowerPair
 
 HeadName = Literal["cross", "uni"]
 HEAD_STD = 0.02
-
-
-# CLIPs that transformers has no model for; open_clip has, with OpenAI's weights.
-RESNETS = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64")
 NOTHING_FROZEN = FrozenDimensions()
 
 
@@ -39,31 +42,27 @@ class Student(nn.Module):
             self.heads[f"{family}_{modality}"] = nn.Sequential(nn.LayerNorm(dimension), linear)
 
     def head(self, features: Tensor, family: HeadName, modality: str) -> Tensor:
-        """Apply a head to backbone features [B, D]; the features themselves where the head does not exist."""
+        """Apply a head to the backbone's features [B, D]; where there is no such head, return the features."""
         name = f"{family}_{modality}"
         return self.heads[name](features) if name in self.heads else features
 
     def encode_image(self, images: Tensor, head: HeadName) -> Tensor:
-        """Image inputs (see Backbone.image_features) -> embeddings [B, D], not normalised."""
+        """Image embeddings [B, D], not normalised; for `images` see Backbone.image_features."""
         return self.head(self.backbone.image_features(images), head, "image")
 
     def encode_text(self, texts: TextInput, head: HeadName) -> Tensor:
-        """Text inputs (see Backbone.text_features) -> embeddings [B, D], not normalised."""
+        """Text embeddings [B, D], not normalised; for `texts` see Backbone.text_features."""
         return self.head(self.backbone.text_features(texts), head, "text")
 
 
 def build_student(
     settings: StudentSettings, losses: LossConfiguration, frozen: FrozenDimensions = NOTHING_FROZEN
 ) -> Student:
-    """Load the pre-trained parts and initialise the rest from torch's random state.
+    """A student with its pre-trained parts loaded and the rest initialised from torch's random state.
 
-    Frozen towers are not loaded: `frozen` says how long their cached features are.
+    `frozen` gives the lengths of the features of frozen towers, which are not loaded. Raises ConfigurationError where a
+    part cannot be loaded.
     """
-    backbone: Backbone
-    if settings.name is not None:
-        kind = OpenClip if settings.name in RESNETS else DualEncoder
-        backbone = kind.load(settings.name, settings.max_tokens)
-    else:
-        assert settings.towers is not None
-        backbone = TowerPair(settings.towers, settings.max_tokens, frozen)
-    return Student(backbone, losses)
+    if settings.towers is None:
+        return Student(load_backbone(settings), losses)
+    return Student(TowerPair(settings.towers, settings.max_tokens, frozen), losses)

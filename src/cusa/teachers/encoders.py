@@ -1,6 +1,6 @@
-"""Frozen uni-modal models and their cached features. One module a kind of model; the registry is at the end.
+"""The bases of image and text encoders, which are in one module a kind of model.
 
-The same encoders serve as teachers, as frozen towers (cached like a teacher) and as trainable towers of a student.
+The same encoder serves as a teacher, as a frozen tower (its features are cached too) and as a trainable tower.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 class ImageEncoder(nn.Module):
-    """A vision model with its transform. `weights_file` is None when the weights came from no single file."""
+    """A vision model with its transform.
+
+    A subclass sets `dimension`, the length of its features, and `transform`, which turns image files into pixels.
+    `weights_file` is the file that the weights came from; None where there is no single file. `name` is set when the
+    encoder is loaded.
+    """
 
     name: str
     dimension: int
@@ -31,15 +36,15 @@ class ImageEncoder(nn.Module):
 
     @abstractmethod
     def features(self, pixels: Tensor) -> Tensor:
-        """Normalised float pixels [B, 3, H, W] -> pooled features [B, dimension]."""
+        """Pooled features [B, dimension] of normalised pixels, float32 [B, 3, H, W]."""
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels [B, 3, H, W], as `transform.pixels` gives them -> features [B, dimension]."""
+        """Features [B, dimension] of uint8 pixels [B, 3, H, W], as `transform.pixels` gives them."""
         return self.features(self.transform.normalise(pixels))
 
 
 class TextEncoder(nn.Module):
-    """A sentence model with its tokeniser."""
+    """A sentence model with its tokeniser. For its attributes see ImageEncoder."""
 
     name: str
     dimension: int
@@ -52,15 +57,15 @@ class TextEncoder(nn.Module):
     @property
     @abstractmethod
     def pad_token(self) -> int:
-        """The id that fills short captions up."""
+        """The padding id."""
 
     @abstractmethod
     def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
-        """`input_ids` and `attention_mask`, int64 [B, T] -> sentence embeddings [B, dimension]."""
+        """Sentence embeddings [B, dimension] of `input_ids` and `attention_mask`, int64 [B, T]."""
 
 
 def weights_sha256(encoder: ImageEncoder | TextEncoder) -> str:
-    """SHA-256 of the weights' file, or of the tensors in the order of their names where there is no one file."""
+    """SHA-256 of the weights' file; without a single file, of the tensors in the order of their names."""
     if encoder.weights_file is not None:
         return sha256_of_file(encoder.weights_file)
     digest = hashlib.sha256()
@@ -71,9 +76,9 @@ def weights_sha256(encoder: ImageEncoder | TextEncoder) -> str:
 
 
 def configured_weights_sha256(model: ImageModel | TextModel) -> str | None:
-    """What `weights_sha256` would say of a configured model, as far as a file on disk tells without loading it.
+    """The `weights_sha256` of a configured model whose weights are a file, without loading the model.
 
-    None for hub names: their weights are pinned by the hub's own cache.
+    None for the names of hubs, packages and Python files.
     """
     weights = Path(model.name).expanduser() / "model.safetensors"
     if isinstance(model, ImageModel) and model.unicom is not None and model.unicom.weights is not None:
@@ -82,7 +87,7 @@ def configured_weights_sha256(model: ImageModel | TextModel) -> str | None:
 
 
 def pad_tokens(tokens: Sequence[Sequence[int]], pad_token: int) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask`, int64 [B, longest]."""
+    """`input_ids` and `attention_mask`, int64 [B, T], padded to the longest of the captions."""
     longest = max(map(len, tokens))
     ids = torch.full((len(tokens), longest), pad_token, dtype=torch.int64)
     mask = torch.zeros((len(tokens), longest), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Running a frozen encoder once over a split and storing what it says."""
+"""Runs a frozen encoder once over a split and stores the features."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from cusa import __version__
 from cusa.annotations.tables import CAPTIONS, read_table, split_rows
 from cusa.common.compute import Precision, autocast, choose_device
 from cusa.common.progress import progress
+from cusa.common.registry import loaded_versions
 from cusa.config.models import ImageModel, TextModel
 from cusa.config.shards import Stream
 from cusa.errors import ConfigurationError
@@ -33,9 +34,10 @@ log = logging.getLogger(__name__)
 
 
 def part_of(shard_of_row: np.ndarray, part: int, parts: int) -> range:
-    """The rows of one of `parts` parts, `part` counted from 0: consecutive, and as many in each as can be.
+    """The rows of one of `parts` parts, `part` counted from 0: consecutive, in parts of nearly equal length.
 
-    `shard_of_row` [rows] is each row's shard, ascending. Parts end where shards end, if there are as many shards.
+    `shard_of_row` [rows] is each row's shard, ascending. Parts end at the ends of shards if there are enough shards.
+    Raises ConfigurationError where there is no such part.
     """
     if not 0 <= part < parts:
         raise ConfigurationError(f"part {part} is not one of {parts}, which are counted from 0.")
@@ -56,9 +58,10 @@ def extract_image_features(
     parts: int = 1,
     stream: Stream | None = None,
 ) -> None:
-    """Features of the images of a split (or of one part of them, see `part_of`), in the order of its index.
+    """Write the features of a split's images, or of one part of them (see `part_of`), in the order of the index.
 
-    With `stream` the shards are read from there; `shards` has only their index.
+    `shards` is the split's folder; with `stream` only the index is read from it. Raises ConfigurationError where the
+    encoder cannot be loaded, and DataError where shards or disk space are missing.
     """
     torch.set_num_threads(threads)
     device = choose_device(gpu)
@@ -78,18 +81,21 @@ def extract_text_features(
     threads: int = 1,
     gpu: bool = False,
 ) -> None:
-    """Features of every cleaned caption of a split, in row order; captions that occur twice are encoded once."""
+    """Write the features of a split's cleaned captions, in row order; equal captions are encoded once.
+
+    Raises as `extract_image_features` does.
+    """
     torch.set_num_threads(threads)
     captions = read_table(annotations, CAPTIONS, ["cleaned", "split"])
     rows = split_rows(captions, split)
     cleaned = captions["cleaned"].take(pa.array(rows)).to_pylist()
     device = choose_device(gpu)
     encoder = load_text_encoder(settings).to(device)
-    distinct, where = np.unique(np.array(cleaned, dtype=object), return_inverse=True)
+    distinct, positions = np.unique(np.array(cleaned, dtype=object), return_inverse=True)
     features = encode_texts(encoder, distinct.tolist(), settings.batch_size, device)
     meta = _meta(encoder) | {"transform": "caption clean-up as published", "distinct_captions": len(distinct)}
-    # Rows are gathered a block at a time: a million captions need no second full array.
-    blocks = (features[where[start : start + 8192]] for start in range(0, len(where), 8192))
+    # Rows are gathered in blocks, so that a million captions need no second array.
+    blocks = (features[positions[start : start + 8192]] for start in range(0, len(positions), 8192))
     write_features(folder, len(rows), encoder.dimension, settings.dtype, blocks, meta)
 
 
@@ -104,7 +110,10 @@ def encode_images(
     rows: range | None = None,
     stream: Stream | None = None,
 ) -> Iterator[np.ndarray]:
-    """float32 features of `rows` (all without it) a batch at a time; the next are decoded while the model runs."""
+    """Features of `rows`, all where it is None: float32 [batch, dimension], a batch at a time.
+
+    The next batches are decoded while the model runs.
+    """
     rows = range(len(reader)) if rows is None else rows
     for pixels in progress(
         _pixel_batches(reader, encoder.transform, batch_size, threads, rows, stream),
@@ -126,7 +135,7 @@ def encode_texts(
     device: torch.device,
     max_tokens: int | None = None,
 ) -> np.ndarray:
-    """float32 [len(texts), dimension]; batches are made of texts of like length, so little padding is computed."""
+    """Features of texts, float32 [texts, dimension]. Texts of similar length share a batch, which saves padding."""
     tokens = encoder.tokenise(texts, max_tokens)
     by_length = sorted(range(len(texts)), key=lambda index: len(tokens[index]), reverse=True)
     features = np.empty((len(texts), encoder.dimension), dtype=np.float32)
@@ -171,5 +180,6 @@ def _meta(encoder: ImageEncoder | TextEncoder) -> dict[str, Any]:
         "weights_sha256": weights_sha256(encoder),
         "weights_sha256_of": "file" if encoder.weights_file else "tensors",
         "versions": {"cusa": __version__, "python": platform.python_version()}
-        | {package: version(package) for package in packages},
+        | {package: version(package) for package in packages}
+        | loaded_versions(),
     }

@@ -17,7 +17,7 @@ INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bili
 
 
 class HuggingFaceVision(ImageEncoder):
-    """The model's pooled output, or the mean of its last hidden state where it has none."""
+    """The model's pooled output; without one, the mean of its last hidden state."""
 
     def __init__(self, name: str, image_size: int | None) -> None:
         from transformers import AutoModel
@@ -27,7 +27,7 @@ class HuggingFaceVision(ImageEncoder):
         self.name = name
         disable_progress_bar()  # type: ignore[no-untyped-call]
         model = AutoModel.from_pretrained(name)
-        # A dual encoder brings its vision side along.
+        # Of a dual encoder only the vision side is used.
         self.network = getattr(model, "vision_model", model)
         config = getattr(model.config, "vision_config", model.config)
         sizes = getattr(config, "hidden_sizes", None)
@@ -36,7 +36,7 @@ class HuggingFaceVision(ImageEncoder):
         self.weights_file = weights_file(name)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, dimension]."""
+        """Pooled features [B, dimension] of normalised pixels [B, 3, H, W]."""
         output: Any = self.network(pixel_values=pixels)
         pooled: Tensor | None = getattr(output, "pooler_output", None)
         if pooled is None:
@@ -45,13 +45,16 @@ class HuggingFaceVision(ImageEncoder):
         return pooled.flatten(1)
 
 
-def encoder(model: ImageModel) -> HuggingFaceVision:
+def image_encoder(model: ImageModel) -> HuggingFaceVision:
     """A pre-trained transformers vision model."""
     return HuggingFaceVision(expand_home(model.name), model.image_size)
 
 
 def transform_of(name: str, image_size: int | None) -> ImageTransform:
-    """The transform that a model's preprocessor_config.json describes."""
+    """The transform that a model's preprocessor_config.json describes.
+
+    Raises ConfigurationError where that lacks the input size and `image_size` is None.
+    """
     from transformers import AutoImageProcessor
 
     settings: dict[str, Any] = AutoImageProcessor.from_pretrained(name).to_dict()  # type: ignore[no-untyped-call]
@@ -75,8 +78,8 @@ def transform_of(name: str, image_size: int | None) -> ImageTransform:
 
 
 def weights_file(name: str) -> Path | None:
-    """The model's one safetensors file, in its folder or in the hub's cache; None when it is sharded."""
+    """The model's safetensors file, in its folder or the hub's cache; None where the weights are in several files."""
     from transformers.utils.hub import cached_file
 
-    found = cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False)
-    return Path(found) if found else None
+    path = cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False)
+    return Path(path) if path else None

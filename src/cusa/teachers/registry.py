@@ -1,48 +1,71 @@
-"""Which module loads which teacher."""
+"""Loads image and text encoders by the name that the configuration gives them."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cusa.config.models import ImageModel, TextModel
-from cusa.errors import ConfigurationError
+from cusa.common.registry import Registry
+from cusa.config.models import UNICOM, ImageModel, TextModel
+from cusa.errors import ConfigurationError, reason_of
 from cusa.teachers.encoders import ImageEncoder, TextEncoder
 
-IMAGE_ENCODERS = {
-    "efficientnet-lite0": "cusa.teachers.efficientnet_lite0",
-    "unicom": "cusa.teachers.unicom",
-    "timm/": "cusa.teachers.timm_vision",
-    "": "cusa.teachers.huggingface_vision",
-}
+GROUP = "cusa.teachers"
+TIMM = "timm/"
+IMAGE_ENCODERS = Registry(
+    kind="image encoder",
+    group=GROUP,
+    modules={
+        "efficientnet-lite0": "cusa.teachers.efficientnet_lite0",
+        UNICOM: "cusa.teachers.unicom",
+        TIMM: "cusa.teachers.timm_vision",
+    },
+    needs=("image_encoder",),
+    default="cusa.teachers.huggingface_vision",
+)
+TEXT_ENCODERS = Registry(
+    kind="text encoder",
+    group=GROUP,
+    modules={"all-MiniLM-L6-v2": "cusa.teachers.sentence_encoder"},
+    needs=("text_encoder",),
+    default="cusa.teachers.sentence_encoder",
+)
 
 
 def load_image_encoder(model: ImageModel) -> ImageEncoder:
-    """A configured image encoder in eval mode (see config/README.md)."""
-    name = model.name
-    from_timm = name.startswith("timm/") or _is_timm_folder(name)
-    kind = name if name in IMAGE_ENCODERS else "timm/" if from_timm else ""
-    encoder: ImageEncoder = _load(IMAGE_ENCODERS[kind], model)
+    """The image encoder of a teacher or a tower, in eval mode, on the CPU, with the model's identity as its `name`.
+
+    Raises ConfigurationError where it cannot be loaded.
+    """
+    module = IMAGE_ENCODERS.load(TIMM if _is_timm_folder(model.name) else model.name)
+    encoder: ImageEncoder = _load(module.image_encoder, model, ImageEncoder)
     return encoder
 
 
 def load_text_encoder(model: TextModel) -> TextEncoder:
-    """A configured sentence encoder in eval mode (see config/README.md)."""
-    encoder: TextEncoder = _load("cusa.teachers.sentence_encoder", model)
+    """The text encoder of a teacher or a tower, in eval mode, on the CPU, with the model's identity as its `name`.
+
+    Raises ConfigurationError where it cannot be loaded.
+    """
+    encoder: TextEncoder = _load(TEXT_ENCODERS.load(model.name).text_encoder, model, TextEncoder)
     return encoder
 
 
-def _load(module_name: str, model: ImageModel | TextModel) -> Any:
-    module: Any = import_module(module_name)
+def _load(build: Any, model: ImageModel | TextModel, kind: Any) -> Any:
     try:
-        return module.encoder(model).eval()
-    except (OSError, ImportError, ValueError) as error:  # transformers raises any of them for what is no model
-        reason = str(error).strip().splitlines()[0]
+        encoder = build(model)
+    except (OSError, ImportError, ValueError) as error:  # transformers raises any of them where it finds no model
         raise ConfigurationError(
-            f"the model {model.name} could not be loaded ({reason}). Give the path of a folder that holds it, or make "
-            "sure that the package or the hub it comes from can be reached."
+            f"the model {model.name} could not be loaded ({reason_of(error)}). Give the path of a folder that holds "
+            "it, or make sure that the package or the hub it comes from can be reached."
         ) from error
+    if not isinstance(encoder, kind):
+        raise ConfigurationError(
+            f"{build.__name__} of the model {model.name} returns {type(encoder).__name__}; expected a "
+            f"{kind.__module__}.{kind.__name__}."
+        )
+    encoder.name = model.identity
+    return encoder.eval()
 
 
 def _is_timm_folder(name: str) -> bool:

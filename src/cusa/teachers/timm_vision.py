@@ -1,4 +1,4 @@
-"""Any vision model of timm, as `timm/NAME` or a folder that timm's own saving wrote."""
+"""Any vision model of timm, as `timm/NAME` or a folder that timm saved."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class TimmVision(ImageEncoder):
         )
 
     def features(self, pixels: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, dimension]."""
+        """Pooled features [B, dimension] of normalised pixels [B, 3, H, W]."""
         pooled: Tensor = self.network(pixels)
         return pooled
 
 
-def encoder(model: ImageModel) -> TimmVision:
+def image_encoder(model: ImageModel) -> TimmVision:
     """A pre-trained timm model."""
     return TimmVision(model.name, model.image_size)

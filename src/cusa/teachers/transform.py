@@ -1,4 +1,4 @@
-"""What a model does to an image before its first layer."""
+"""The preprocessing of an image before a model's first layer."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """What a model does to an RGB image before its first layer; recorded in every meta.json.
+    """The preprocessing of an RGB image, which every meta.json records.
 
-    The shorter side is resized to `resize` (CLIP's way; with `square` both sides are, as SigLIP does), the centre
-    `crop` x `crop` pixels are kept, and `normalise` maps uint8 to float32 with `mean` and `std` of the unit range.
+    The shorter side is resized to `resize`, as CLIP does; with `square` both sides are, as SigLIP does. The central
+    `crop` x `crop` pixels are kept. `normalise` maps uint8 to float32 by `mean` and `std`, of pixels from 0 to 1.
     """
 
     resize: int
@@ -37,7 +37,7 @@ class ImageTransform:
     def pixels(self, encoded: bytes, plain: bool) -> torch.Tensor:
         """Decode, resize and crop to uint8 [3, crop, crop].
 
-        `plain` marks bytes this project wrote itself (upright 8-bit RGB), which torchvision decodes fast.
+        `plain` marks upright 8-bit RGB, as cusa's shards store it, which torchvision decodes fast.
         """
         import torch
         from torchvision.io import ImageReadMode, decode_image
@@ -56,7 +56,7 @@ class ImageTransform:
         return cropped
 
     def batch(self, images: Sequence[tuple[bytes, bool]]) -> torch.Tensor:
-        """`pixels` of several (encoded, plain): uint8 [B, 3, crop, crop], channels last."""
+        """`pixels` of several images, each (encoded, plain): uint8 [B, 3, crop, crop], channels last."""
         import torch
 
         batch = torch.empty(
@@ -67,11 +67,11 @@ class ImageTransform:
         return batch
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 [B, 3, H, W] -> float32 [B, 3, H, W], channels last, on the device the pixels are on."""
+        """Normalised pixels, float32 [B, 3, H, W], channels last, of uint8 [B, 3, H, W], on the same device."""
         import torch
 
-        # (p / 255 - mean) / std as one multiplication and one subtraction in place, over rows of W * 3 numbers: four
-        # times faster on a CPU than the formula as it stands, which is bound by memory.
+        # (p / 255 - mean) / std as one multiplication and one subtraction in place, over rows of W * 3 numbers. On a
+        # CPU this is four times faster than the formula, which is bound by memory.
         width = pixels.shape[3]
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         scale, shift = (each.repeat(width).to(pixels.device) for each in (1 / (255 * std), mean / std))

@@ -1,8 +1,8 @@
-"""Unicom, the image teacher of the paper: the network, read off its released state dicts.
+"""Unicom, the image teacher of the paper: the network, with the sizes of its released state dicts.
 
 An et al., Unicom: Universal and Compact Representation Learning for Image Retrieval, ICLR 2023. A vision transformer
-without class token; its final-norm patch tokens, flattened (37,632 numbers for ViT-B/32), are what CUSA's published
-features hold, and a small projection head turns them into the embedding.
+without class token. CUSA's published features are its final-norm patch tokens, flattened (37,632 numbers for ViT-B/32).
+A small projection head turns them into the embedding.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ RELEASED = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """What defines a Unicom network; `tokens` is the number of patches, a square number."""
+    """The sizes of a Unicom network; `tokens` is the number of patches, a square number."""
 
     dimension: int
     depth: int
@@ -61,7 +61,7 @@ class Sizes:
 
     @property
     def input_side(self) -> int:
-        """Side of the input in pixels."""
+        """The side of the input in pixels."""
         return math.isqrt(self.tokens) * self.patch
 
 
@@ -147,7 +147,7 @@ class Unicom(nn.Module):
         )
 
     def tokens(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, side, side] -> final-norm patch tokens, flattened, [B, n * dim]."""
+        """Final-norm patch tokens, flattened, [B, n * dim], of normalised pixels [B, 3, side, side]."""
         side = self.sizes.input_side
         if pixels.shape[1:] != (3, side, side):
             raise ValueError(f"pixels have shape {tuple(pixels.shape)}; expected [B, 3, {side}, {side}]")
@@ -158,7 +158,7 @@ class Unicom(nn.Module):
         return normalised.flatten(1)
 
     def embedding(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, side, side] -> embedding [B, emb]."""
+        """Embeddings [B, emb] of normalised pixels [B, 3, side, side]."""
         projected: Tensor = self.feature(self.tokens(pixels))
         return projected
 
@@ -170,7 +170,7 @@ class Unicom(nn.Module):
 def load(path: str | Path) -> Unicom:
     """A Unicom network in eval mode from a released state dict (or one of the same layout), float32, on the CPU.
 
-    Sizes are read off the tensors. Nothing that the file carries is executed. Raises DataError when it is not there, is
+    The sizes are those of the tensors. No code in the file is executed. Raises DataError when the file is not there, is
     no state dict, or has tensors that are missing or do not fit.
     """
     state = _read_state(Path(path).expanduser())
@@ -198,7 +198,10 @@ def read_sizes(state: Mapping[str, Tensor]) -> Sizes:
 
 
 def weights_path(settings: UnicomSettings) -> Path:
-    """Where the weights are: the configured path, or the released file, downloaded once and checked by its sha256."""
+    """The path of the weights: the configured one, or that of the released file, which is downloaded once.
+
+    Raises ConfigurationError where the released file cannot be fetched, or has another sha256.
+    """
     if settings.weights is not None:
         return Path(settings.weights).expanduser()
     release = RELEASED[settings.model]
@@ -214,9 +217,9 @@ def weights_path(settings: UnicomSettings) -> Path:
                 f"the weights of Unicom {settings.model} could not be fetched from {url} ({error}). Fetch the file "
                 "where there is a network and name it in teachers.image.unicom.weights."
             ) from None
-    if (found := sha256_of_file(path)) != release.sha256:
+    if (digest := sha256_of_file(path)) != release.sha256:
         raise ConfigurationError(
-            f"{path} has the sha256 {found}, but the released file has {release.sha256}; delete it to fetch it again."
+            f"{path} has the sha256 {digest}, but the released file has {release.sha256}; delete it to fetch it again."
         )
     return path
 
@@ -234,11 +237,11 @@ class UnicomTeacher(ImageEncoder):
         self.transform = ImageTransform(sizes.input_side, sizes.input_side, CLIP_MEAN, CLIP_STD)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """[B, 3, side, side] -> [B, dimension]."""
+        """Features [B, dimension] of normalised pixels [B, 3, side, side]."""
         return self.network.embedding(pixels) if self.kind == "embedding" else self.network.tokens(pixels)
 
 
-def encoder(model: ImageModel) -> UnicomTeacher:
+def image_encoder(model: ImageModel) -> UnicomTeacher:
     """The configured Unicom teacher."""
     return UnicomTeacher(model.unicom_settings)
 

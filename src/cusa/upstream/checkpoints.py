@@ -21,7 +21,7 @@ from cusa.config.training import Train
 from cusa.errors import DataError
 from cusa.runs.record import HISTORY, WEIGHTS, ImportedFile, RunRecord, write_history
 from cusa.runs.weights import STUDENT_PREFIX, save_weights
-from cusa.student.backbones import DualEncoder
+from cusa.student.dual_encoder import DualEncoder
 from cusa.student.student import Student, build_student
 from cusa.teachers.transform import CLIP_MEAN, CLIP_STD, ImageTransform
 from cusa.upstream.configurations import loss_config

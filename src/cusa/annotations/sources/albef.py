@@ -12,6 +12,7 @@ from cusa.annotations.sources.rows import image_path, json_items, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.config.dataset import SPLITS, AlbefDataset
 
+SETTINGS = AlbefDataset
 KEYS = {"image": (str,), "caption": (str, list)}
 
 
@@ -26,13 +27,13 @@ class AlbefSource(Source):
         for split in SPLITS:
             path = Path(self.dataset.annotations[split]).expanduser()
             for number, row in enumerate(json_items(path)):
-                if why := malformed(row, KEYS):
-                    yield MalformedRow(f"{path}, row {number}", why)
+                if reason := malformed(row, KEYS):
+                    yield MalformedRow(f"{path}, row {number}", reason)
                     continue
-                where = image_path(self.dataset.image_root, path, row["image"])
+                location = image_path(self.dataset.image_root, path, row["image"])
                 captions = row["caption"] if isinstance(row["caption"], list) else [row["caption"]]
                 for caption in captions or [""]:
-                    yield Record(split, Path(row["image"]).name, where, caption)
+                    yield Record(split, Path(row["image"]).name, location, caption)
 
 
 def open_source(dataset: AlbefDataset, image_folder: Path) -> AlbefSource:

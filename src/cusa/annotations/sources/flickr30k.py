@@ -1,8 +1,8 @@
 """Flickr30K's captions: results_20130124.token, or the results.csv of the later release.
 
 Young et al., From image descriptions to visual denotations, TACL 2014. A line of the token file is
-`NAME.jpg#NUMBER<tab>CAPTION`, one of the CSV file `NAME.jpg| NUMBER| CAPTION` after a heading. Neither says the split:
-text files with one image name a line do (Karpathy's names, for instance).
+`NAME.jpg#NUMBER<tab>CAPTION`, one of the CSV file `NAME.jpg| NUMBER| CAPTION` after a heading. Neither has the
+splits: text files with one image name a line give them (Karpathy's names, for instance).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.config.dataset import SPLITS, Flickr30kDataset
 from cusa.errors import DataError
 
+SETTINGS = Flickr30kDataset
 LINE = re.compile(r"(?P<name>[^#|\t]+?)\s*(?:#\d+\t|\|\s*\d+\s*\|)(?P<caption>.*)")
 HEADING = "image_name|"
 
@@ -48,13 +49,13 @@ class Flickr30kSource(Source):
             yield MalformedRow(f"the list of {splits_of[name][0]}", f"names {name}, which {path} has no caption of")
 
     def _splits_of(self) -> dict[str, list[str]]:
-        """Every split that lists an image: more than one is reported as a leak, like everywhere."""
-        found: dict[str, list[str]] = {}
+        """The splits that list each image; more than one is reported as a leak, as in every format."""
+        splits_of: dict[str, list[str]] = {}
         for split in SPLITS:
             for line in _lines(Path(self.dataset.splits[split]).expanduser()):
                 if name := line.strip():
-                    found.setdefault(name if name.endswith(".jpg") else f"{name}.jpg", []).append(split)
-        return found
+                    splits_of.setdefault(name if name.endswith(".jpg") else f"{name}.jpg", []).append(split)
+        return splits_of
 
 
 def open_source(dataset: Flickr30kDataset, image_folder: Path) -> Flickr30kSource:

@@ -12,6 +12,7 @@ from cusa.annotations.sources.rows import image_path, json_items, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.config.dataset import SPLITS, KarpathyDataset
 
+SETTINGS = KarpathyDataset
 KEYS = {"filename": (str,), "split": (str,)}
 SENTENCE = {"raw": (str,)}
 
@@ -28,24 +29,24 @@ class KarpathySource(Source):
         """Every sentence, in file order."""
         path = Path(self.dataset.file).expanduser()
         for number, image in enumerate(json_items(path, "images")):
-            where = f"{path}, image {number}"
+            place = f"{path}, image {number}"
             sentences = image.get("sentences") if isinstance(image, dict) else None
-            if why := malformed(image, KEYS):
-                yield MalformedRow(where, why)
+            if reason := malformed(image, KEYS):
+                yield MalformedRow(place, reason)
             elif (split := self.split_of.get(image["split"])) is None:
-                yield MalformedRow(where, f"has the split `{image['split']}`, expected {', '.join(self.split_of)}")
+                yield MalformedRow(place, f"has the split `{image['split']}`, expected {', '.join(self.split_of)}")
             elif not isinstance(sentences, list) or not sentences:
-                yield MalformedRow(where, "has no list `sentences` with a sentence in it")
+                yield MalformedRow(place, "has no list `sentences` with a sentence in it")
             elif split != "skip":
                 name = f"{image.get('filepath', '')}/{image['filename']}".lstrip("/")
                 for sentence in sentences:
-                    if why := malformed(sentence, SENTENCE):
-                        yield MalformedRow(where, f"has a sentence that {why}")
+                    if reason := malformed(sentence, SENTENCE):
+                        yield MalformedRow(place, f"has a sentence that {reason}")
                     else:
-                        located = image_path(self.dataset.image_root, path, name)
+                        location = image_path(self.dataset.image_root, path, name)
                         number_in_coco = sentence.get("sentid") if "cocoid" in image else None
                         caption_id = number_in_coco if isinstance(number_in_coco, int) else None
-                        yield Record(split, image["filename"], located, sentence["raw"], caption_id=caption_id)
+                        yield Record(split, image["filename"], location, sentence["raw"], caption_id=caption_id)
 
 
 def open_source(dataset: KarpathyDataset, image_folder: Path) -> KarpathySource:

@@ -23,6 +23,7 @@ from cusa.common.progress import progress
 from cusa.config.dataset import OpenMojiDataset
 from cusa.errors import ConfigurationError
 
+SETTINGS = OpenMojiDataset
 PAIRS_WITHOUT_OVERLAP = 1.0  # as many pairs with gold 0 as pairs with a common keyword
 ZERO_WIDTH_JOINER = 0x200D
 VARIATION_SELECTOR = 0xFE0F
@@ -54,13 +55,13 @@ class Emoji:
 
     @property
     def captions(self) -> list[str]:
-        """The name, and the keywords other than the name where there are any."""
+        """The name, and the list of the other keywords if there are any."""
         others = [word for word in self.keywords if word.lower() != self.name.lower()]
         return [self.name, ", ".join(others)] if others else [self.name]
 
 
 def base_emoji(characters: str) -> tuple[int, ...]:
-    """What is left of an emoji without skin tone, hair, gender and direction: the unit of the split."""
+    """The code points of an emoji without skin tone, hair, gender and direction: the unit of the split."""
     dropped = SKIN_TONES | HAIR | GENDER_SIGNS | DIRECTION | {ZERO_WIDTH_JOINER, VARIATION_SELECTOR}
     points = [ord(character) for character in characters]
     kept = [PERSON if point in (MAN, WOMAN) else point for point in points if point not in dropped]
@@ -114,12 +115,12 @@ class OpenMojiSource(Source):
             if tones.search(sequence) and (picture := _find_picture(sequence, pictures)):
                 plain = tones.sub("", sequence).replace(chr(VARIATION_SELECTOR), "")
                 with_tones.setdefault(plain, []).append(picture)
-        found = []
+        variants = []
         for emoji in self.splits["test"]:
             toned = with_tones.get(emoji.characters.replace(chr(VARIATION_SELECTOR), ""), [])
             if toned:
-                found += [(emoji, picture) for picture in [emoji.svg, *sorted(set(toned))]]
-        return found
+                variants += [(emoji, picture) for picture in [emoji.svg, *sorted(set(toned))]]
+        return variants
 
     def records(self) -> Iterator[Record]:
         """Names and keyword lists of train, val and test; then the skin-tone variants as labelled images."""
@@ -131,7 +132,7 @@ class OpenMojiSource(Source):
                 for caption in emoji.captions:
                     yield Record(split, emoji.image_id, paths[emoji.svg], caption, emoji.image_id)
         for emoji, picture in self.variants:
-            # The plain emoji occurs in test as well; the variants are a gallery of their own.
+            # The plain emoji is in test as well; the variants are a gallery of their own.
             image_id = f"variant-{picture.stem}"
             yield Record("variants", image_id, paths[picture], None, emoji.image_id)
 

@@ -9,11 +9,12 @@ from cusa.annotations.sources.rows import image_path, json_items, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.config.dataset import SPLITS, PublishedDataset
 
+SETTINGS = PublishedDataset
 KEYS = {"image_path": (str,), "caption": (str,), "image_id": (str,)}
 
 
 class PublishedSource(Source):
-    """Reads the three JSON files; relative image paths start at `image_root` or beside the JSON file."""
+    """Reads the three JSON files. Relative image paths start at `image_root`, or else at the JSON file's folder."""
 
     def __init__(self, dataset: PublishedDataset) -> None:
         self.dataset = dataset
@@ -23,11 +24,11 @@ class PublishedSource(Source):
         for split in SPLITS:
             path = Path(self.dataset.files[f"annotations.{split}"]).expanduser()
             for number, row in enumerate(json_items(path)):
-                if why := malformed(row, KEYS):
-                    yield MalformedRow(f"{path}, row {number}", why)
+                if reason := malformed(row, KEYS):
+                    yield MalformedRow(f"{path}, row {number}", reason)
                 else:
-                    where = image_path(self.dataset.image_root, path, row["image_path"])
-                    yield Record(split, row["image_id"], where, row["caption"])
+                    location = image_path(self.dataset.image_root, path, row["image_path"])
+                    yield Record(split, row["image_id"], location, row["caption"])
 
 
 def open_source(dataset: PublishedDataset, image_folder: Path) -> PublishedSource:

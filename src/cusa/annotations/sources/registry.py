@@ -1,27 +1,17 @@
-"""Which module reads which input format."""
+"""Opens the source of an input format."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from cusa.annotations.sources.source import Source
-from cusa.config.dataset import DatasetSection
-
-MODULES = {
-    "openmoji": "cusa.annotations.sources.openmoji",
-    "published": "cusa.annotations.sources.published",
-    "albef": "cusa.annotations.sources.albef",
-    "karpathy": "cusa.annotations.sources.karpathy",
-    "coco": "cusa.annotations.sources.coco",
-    "flickr30k": "cusa.annotations.sources.flickr30k",
-    "table": "cusa.annotations.sources.table",
-}
+from cusa.config.dataset import FORMATS, DatasetSection
 
 
 def open_source(dataset: DatasetSection, image_folder: Path) -> Source:
-    """The source for a dataset section; `image_folder` is where a format that makes its own images puts them."""
-    module: Any = import_module(MODULES[getattr(dataset, "format")])  # noqa: B009 - defined by each subclass
-    source: Source = module.open_source(dataset, image_folder)
+    """The source for a dataset section. A format that makes images writes them into `image_folder`.
+
+    Raises ConfigurationError where the format's module cannot be loaded (see Registry.load).
+    """
+    source: Source = FORMATS.load(dataset.format, "dataset.format").open_source(dataset, image_folder)
     return source

@@ -1,4 +1,4 @@
-"""What the formats share: JSON read one item at a time, image paths, and rows that are not what they should be."""
+"""Code that the formats share: JSON read one item at a time, image paths, and checks of rows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from cusa.errors import DataError
 def json_items(path: Path, prefix: str = "") -> Iterator[Any]:
     """The members of a JSON list, or of the list under the key `prefix` of a JSON object, one at a time.
 
-    Memory holds one member, whatever the size of the file. Raises DataError when the file is not there, is no JSON, or
-    has no such list.
+    One member is in memory at a time. Raises DataError when the file is not there, is no JSON, or has no such list.
     """
     import ijson
 
@@ -48,13 +47,16 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def image_path(root: str | None, beside: Path, name: str) -> str:
-    """Where an image is: `name` under `root`, or beside the file that names it; absolute names stay as they are."""
+    """The absolute path of an image: `name` under `root`, or else in the folder of the file `beside`."""
     folder = Path(root).expanduser() if root is not None else beside.parent
     return (folder.absolute() / name).as_posix()
 
 
 def malformed(row: object, keys: Mapping[str, tuple[type, ...]]) -> str | None:
-    """Why `row` is no object with `keys` of these types, or None. Texts, but for captions, must not be empty."""
+    """The reason why `row` is no object with `keys` of these types; None where it is one.
+
+    Texts other than captions must not be empty.
+    """
     if not isinstance(row, dict):
         return f"is a {_name(row)}, expected an object with {', '.join(keys)}"
     for key, types in keys.items():

@@ -1,4 +1,4 @@
-"""Input formats: one module each, registered in MODULES. A source yields records; checking is annotations'."""
+"""What an input format yields: records. cusa.annotations checks them, for all formats alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 
 class Record(NamedTuple):
-    """One caption of one image, or an image without caption (caption None). COCO gives captions ids of their own."""
+    """One caption of one image, or an image without a caption (`caption` is None).
+
+    `split` is train, val, test or a split of labelled images; `image_path` is absolute. `label` is the class of the
+    image where the data has classes. `caption_id` is the caption's own id; only COCO has them.
+    """
 
     split: str
     image_id: str
@@ -20,14 +24,14 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class MalformedRow:
-    """A row that is no record; `where` and `why` go into the problem report."""
+    """A row that is no record. The problem report prints `place` and `reason` one after the other."""
 
-    where: str
-    why: str
+    place: str
+    reason: str
 
 
 class SentencePair(NamedTuple):
-    """Two sentences and how alike they are, higher is more alike."""
+    """Two sentences and their similarity; a higher score is more similar."""
 
     first: str
     second: str
@@ -35,14 +39,14 @@ class SentencePair(NamedTuple):
 
 
 class Source:
-    """Base class: a format reads its files in `records` and offers extra benchmark data where it has some."""
+    """The base of every source. A format defines `records`, and the other methods where `provides` names their data."""
 
     def records(self) -> Iterator[Record | MalformedRow]:
-        """Every (image, caption) pair and every caption-less image, in the order of the files."""
+        """Every (image, caption) pair and every image without a caption, in the order of the files."""
         raise TypeError(f"{type(self).__name__} has to define records()")
 
     def extended_positives(self) -> Iterator[tuple[str, str]]:
-        """(query caption, image id) for every right answer among the test images."""
+        """(caption, image id) for every test image that is a right answer to the caption as a query."""
         yield from ()
 
     def sentence_pairs(self) -> Iterator[SentencePair]:

@@ -1,4 +1,4 @@
-"""Tables of one's own: CSV, TSV, JSONL or Parquet, a row a caption or a row an image with a list of captions."""
+"""Tables of the user's: CSV, TSV, JSONL or Parquet, a row a caption or a row an image with a list of captions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.config.dataset import SPLITS, Columns, TableDataset
 from cusa.errors import DataError
 
+SETTINGS = TableDataset
 PARQUET_ROWS = 8192
 
 
 class TableSource(Source):
-    """Reads tables row by row; `columns` says which column holds what."""
+    """Reads tables row by row; `columns` maps keys to the names of columns."""
 
     def __init__(self, dataset: TableDataset) -> None:
         self.dataset = dataset
@@ -35,9 +36,9 @@ class TableSource(Source):
         keys: dict[str, tuple[type, ...]] = {columns.image: (str,), columns.caption: (str, list)}
         keys |= {name: (str, int) for name in (columns.image_id, columns.split) if name is not None}
         held_out, seed = self.dataset.held_out, self.dataset.split_seed
-        for where, row in table_rows(path, columns):
-            if why := row if isinstance(row, str) else malformed(row, keys):
-                yield MalformedRow(where, why)
+        for place, row in table_rows(path, columns):
+            if reason := row if isinstance(row, str) else malformed(row, keys):
+                yield MalformedRow(place, reason)
                 continue
             name = row[columns.image]
             identity = name if columns.image_id is None else str(row[columns.image_id])
@@ -45,7 +46,7 @@ class TableSource(Source):
             if mine is None:
                 mine = drawn_split(identity, held_out, seed) if held_out else row[columns.split]
             if mine not in SPLITS:
-                yield MalformedRow(where, f"has `{mine}` for `{columns.split}`, expected {', '.join(SPLITS)}")
+                yield MalformedRow(place, f"has `{mine}` for `{columns.split}`, expected {', '.join(SPLITS)}")
                 continue
             label = None if columns.label is None or row.get(columns.label) is None else str(row[columns.label])
             captions = row[columns.caption] if isinstance(row[columns.caption], list) else [row[columns.caption]]
@@ -59,7 +60,7 @@ def open_source(dataset: TableDataset, image_folder: Path) -> TableSource:
 
 
 def drawn_split(image_id: str, held_out: Mapping[Literal["val", "test"], float], seed: int) -> str:
-    """The split of an image by a hash of its id: it depends on nothing else, so data can grow without moving."""
+    """The split of an image by a hash of its id and the seed: images keep their splits when others are added."""
     digest = hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     if place < held_out["test"]:
@@ -68,9 +69,9 @@ def drawn_split(image_id: str, held_out: Mapping[Literal["val", "test"], float],
 
 
 def table_rows(path: Path, columns: Columns | None = None) -> Iterator[tuple[str, Any]]:
-    """(place, row as a dict) of every row, or a text that says why there is none.
+    """The place of every row and the row: a dict, or the reason why it is none as a text.
 
-    Only `columns` are read, and have to be there; all where they are None. Raises DataError for a damaged file.
+    Only `columns` are read, all where they are None. Raises DataError where one is missing or the file is damaged.
     """
     ending = path.suffix.lower()
     try:
@@ -117,8 +118,8 @@ def _parquet_rows(path: Path, columns: Columns | None) -> Iterator[tuple[str, An
         raise DataError(f"{path} is not a complete Parquet file ({error}).") from None
 
 
-def _require_columns(path: Path, columns: Columns | None, found: Any) -> None:
+def _require_columns(path: Path, columns: Columns | None, existing: Any) -> None:
     wanted = {} if columns is None else columns.model_dump()
-    if missing := {key: name for key, name in wanted.items() if name is not None and name not in found}:
+    if missing := {key: name for key, name in wanted.items() if name is not None and name not in existing}:
         lacking = ", ".join(f"dataset.columns.{key} `{name}`" for key, name in missing.items())
-        raise DataError(f"{path} has the columns {', '.join(found)}, but not {lacking}; correct the mapping.")
+        raise DataError(f"{path} has the columns {', '.join(existing)}, but not {lacking}; correct the mapping.")

@@ -1,0 +1,185 @@
+"""Parts that can be exchanged: those of cusa, those of installed packages, and Python files.
+
+A part is a Python module with agreed attributes: an input format, an encoder, a student or a benchmark. The
+configuration refers to it by a name of ours, by the name that an installed package registers as an entry point, or by
+the path of a Python file. docs/extending.md has an example of each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.machinery import SourceFileLoader
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from traceback import extract_tb
+from types import CodeType
+from typing import Any
+
+from cusa.errors import ConfigurationError, CusaError, reason_of
+
+FILE_ENDING = ".py"
+MODULE_PREFIX = "cusa_file_"
+_loaded: dict[str, str] = {}
+
+
+def loaded_versions() -> dict[str, str]:
+    """The version of each package, and the SHA-256 of each file, that a module of this process was loaded from."""
+    return dict(_loaded)
+
+
+def is_file(name: str) -> bool:
+    """Whether a name in the configuration is the path of a Python file."""
+    return name.endswith(FILE_ENDING)
+
+
+def file_path(name: str) -> str:
+    """The path of a Python file with `~` expanded and without `./`: as Snakemake expects its input files."""
+    return os.path.normpath(Path(name).expanduser())
+
+
+def python_files(*names: str | None) -> list[str]:
+    """The paths of those names that are Python files, each once."""
+    return list(dict.fromkeys(file_path(name) for name in names if name is not None and is_file(name)))
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The modules of one kind.
+
+    `kind` is what a message calls them, and `group` is the entry point group in which packages register theirs.
+    `modules` maps our names to modules; a name that ends in `/` stands for every name that begins with it. `needs`
+    lists the attributes that a module must have. A name that is not registered is loaded by the module `default`, or
+    is an error where that is None.
+    """
+
+    kind: str
+    group: str
+    modules: Mapping[str, str]
+    needs: Sequence[str]
+    default: str | None = None
+
+    def names(self) -> list[str]:
+        """Our names, then those of installed packages."""
+        return list(dict.fromkeys([*self.modules, *sorted(entry.name for entry in entry_points(group=self.group))]))
+
+    def load(self, name: str, key: str = "") -> Any:
+        """The module for a name.
+
+        `key` is the key of the configuration that has the name; messages start with it. Raises ConfigurationError where
+        the name is unknown or is registered twice, where the file is not there, where the module cannot be imported,
+        and where it lacks an attribute.
+        """
+        problem = f"Configuration key `{key}`: " if key else ""
+        if is_file(name):
+            module, source = _load_file(name, problem), name
+        elif isinstance(chosen := self._find(name, problem), str):
+            return import_module(chosen)
+        else:
+            module, source = self._load_entry_point(chosen, problem), f"{_package(chosen)} ({chosen.value})"
+        if missing := [attribute for attribute in self.needs if not hasattr(module, attribute)]:
+            raise ConfigurationError(
+                f"{problem}{source} has no `{missing[0]}`. The module of {_article(self.kind)} needs "
+                f"{', '.join(self.needs)}; docs/extending.md shows one."
+            )
+        return module
+
+    def require(self, name: str, key: str = "") -> None:
+        """Raise ConfigurationError where a name is unknown or is registered twice; imports nothing."""
+        if not is_file(name):
+            self._find(name, f"Configuration key `{key}`: " if key else "")
+
+    def _find(self, name: str, problem: str) -> str | EntryPoint:
+        """The module's name where it is ours, else the entry point that a package registers."""
+        family = name.partition("/")[0]
+        ours = next((own for own in (name, f"{family}/") if own in self.modules), None)
+        registered = list(entry_points(group=self.group))
+        chosen = [entry for entry in registered if entry.name == (ours or name).rstrip("/")]
+        chosen = chosen or [entry for entry in registered if ours is None and entry.name == family]
+        if chosen and ours is not None:
+            raise ConfigurationError(
+                f"{problem}{_package(chosen[0])} registers the {self.kind} `{chosen[0].name}`, but cusa has one of "
+                "this name. Uninstall the package, or register it under another name."
+            )
+        if len(chosen) > 1:
+            packages = " and ".join(sorted(map(_package, chosen)))
+            raise ConfigurationError(
+                f"{problem}{packages} register the same {self.kind} `{chosen[0].name}`. Uninstall one of them, or "
+                "register it under another name."
+            )
+        if chosen:
+            return chosen[0]
+        if (module := self.modules[ours] if ours is not None else self.default) is not None:
+            return module
+        raise ConfigurationError(
+            f"{problem}there is no {self.kind} {name!r}; expected one of {', '.join(map(repr, self.names()))}. An "
+            f"installed package can add one (entry point group `{self.group}`), and so can a Python file; see "
+            "docs/extending.md."
+        )
+
+    def _load_entry_point(self, entry: EntryPoint, problem: str) -> Any:
+        try:
+            module = entry.load()
+        except CusaError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(
+                f"{problem}{_package(entry)} registers the {self.kind} `{entry.name}` as {entry.value}, which could "
+                f"not be imported ({type(error).__name__}: {reason_of(error)}). Install the package again, or what it "
+                "imports."
+            ) from error
+        if entry.dist is not None:
+            _loaded[entry.dist.name] = entry.dist.version
+        return module
+
+
+class _SourceLoader(SourceFileLoader):
+    """Compiles the source each time: no .pyc is written beside a user's file, and no stale one is read."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
+
+
+def _load_file(name: str, problem: str) -> Any:
+    """The module of a Python file. A file that has not changed is executed once in a process."""
+    path = Path(name).expanduser().absolute()
+    if not path.is_file():
+        raise ConfigurationError(f"{problem}{name} does not exist (looked from {Path.cwd()}).")
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    _loaded[name] = f"sha256 {content}"
+    module_name = f"{MODULE_PREFIX}{hashlib.sha256(f'{path} {content}'.encode()).hexdigest()[:16]}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = spec_from_file_location(module_name, path, loader=_SourceLoader(module_name, str(path)))
+    assert spec is not None
+    assert spec.loader is not None
+    # pydantic and dataclasses look annotations up in sys.modules while the file is executed.
+    module = sys.modules[module_name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except CusaError:
+        del sys.modules[module_name]
+        raise
+    except Exception as error:
+        del sys.modules[module_name]
+        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
+        place = f"line {lines[-1]}, " if lines else ""
+        raise ConfigurationError(
+            f"{problem}{name} could not be executed ({place}{type(error).__name__}: {reason_of(error)}). Correct the "
+            "file, or install what it imports."
+        ) from error
+    return module
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"the package {entry.dist.name} {entry.dist.version}" if entry.dist is not None else "a package"
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

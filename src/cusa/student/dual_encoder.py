@@ -1,0 +1,109 @@
+"""Dual encoders of Hugging Face (CLIP, SigLIP, ...) as students, by name or folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cusa.common.files import expand_home
+from cusa.config.models import StudentSettings
+from cusa.errors import ConfigurationError, reason_of
+from cusa.student.backbones import Backbone, TextInput
+from cusa.teachers.huggingface_vision import transform_of
+from cusa.teachers.transform import ImageTransform
+
+# Published names of CLIPs, and their names at Hugging Face.
+PUBLISHED_NAMES = {
+    "ViT-B/32": "openai/clip-vit-base-patch32",
+    "ViT-B/16": "openai/clip-vit-base-patch16",
+    "ViT-L/14": "openai/clip-vit-large-patch14",
+    "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
+}
+# SigLIP reads the last text position and takes no mask, so captions are padded to the length it was trained with.
+FIXED_LENGTH_TEXT = ("siglip", "siglip2")
+
+
+class DualEncoder(Backbone):
+    """A Hugging Face model with get_image_features and get_text_features (CLIP, SigLIP, ...)."""
+
+    tokenises = True
+    image_transform: ImageTransform
+
+    def __init__(self, model: Any, tokeniser: Any, image_transform: ImageTransform, max_tokens: int) -> None:
+        super().__init__()
+        self.model, self.tokeniser, self.image_transform = model, tokeniser, image_transform
+        # The losses have their own temperatures, so these would get no gradient.
+        for unused in ("logit_scale", "logit_bias"):
+            if isinstance(getattr(self.model, unused, None), nn.Parameter):
+                getattr(self.model, unused).requires_grad_(False)
+        limit = getattr(self.model.config, "text_config", self.model.config).max_position_embeddings
+        self.fixed_length = self.model.config.model_type in FIXED_LENGTH_TEXT
+        self.max_tokens = limit if self.fixed_length else min(max_tokens, limit)
+        self.dimension = self._dimension()
+
+    @classmethod
+    def load(cls, name: str, max_tokens: int) -> DualEncoder:
+        """A pre-trained model by its published name, its Hugging Face name or its folder.
+
+        Raises ConfigurationError where it cannot be loaded, or is no dual encoder.
+        """
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+        source = expand_home(PUBLISHED_NAMES.get(name, name))
+        try:
+            model: Any = AutoModel.from_pretrained(source)
+            tokeniser: Any = AutoTokenizer.from_pretrained(source)
+            image_transform = transform_of(source, None)
+        except (OSError, ValueError) as error:  # transformers raises either for a folder without a model
+            raise ConfigurationError(
+                f"student.name {name} could not be loaded ({reason_of(error)}). Give the path of a folder with the "
+                "model, its tokeniser and its preprocessor_config.json, or make sure that the hub can be reached."
+            ) from error
+        for method in ("get_image_features", "get_text_features"):
+            if not hasattr(model, method):
+                raise ConfigurationError(
+                    f"student.name {name} is a {type(model).__name__}, which has no {method}; choose a dual "
+                    "encoder such as CLIP or SigLIP, or a pair of `towers`."
+                )
+        return cls(model, tokeniser, image_transform, max_tokens)
+
+    @torch.no_grad()
+    def _dimension(self) -> int:
+        return _pooled(self.model.get_text_features(input_ids=torch.zeros(1, 2, dtype=torch.int64))).shape[1]
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Image features [B, dimension] of uint8 pixels [B, 3, H, W], or of float pixels already normalised."""
+        pixels = self.image_transform.normalise(images) if images.dtype == torch.uint8 else images
+        return _pooled(self.model.get_image_features(pixel_values=pixels))
+
+    def text_features(self, texts: TextInput) -> Tensor:
+        """Text features [B, dimension] of `input_ids`, int64 [B, T], alone or in a mapping with `attention_mask`."""
+        tokens = {"input_ids": texts} if isinstance(texts, Tensor) else texts
+        return _pooled(self.model.get_text_features(**tokens))
+
+    def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Token ids by the model's own tokeniser, truncated; SigLIP's are also padded."""
+        padding = "max_length" if self.fixed_length else False
+        encoded = self.tokeniser(list(captions), truncation=True, max_length=self.max_tokens, padding=padding)
+        return encoded["input_ids"], int(self.tokeniser.pad_token_id or 0)
+
+    def pretrained_parameters(self) -> set[Tensor]:
+        """All parameters of the model."""
+        return set(self.model.parameters())
+
+
+def backbone(settings: StudentSettings) -> DualEncoder:
+    """The pre-trained dual encoder that `settings.name` names."""
+    assert settings.name is not None
+    return DualEncoder.load(settings.name, settings.max_tokens)
+
+
+def _pooled(output: Any) -> Tensor:
+    """The projected features [B, D]: transformers 5 returns them as `pooler_output` of an object."""
+    features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return features

@@ -1,0 +1,54 @@
+"""Loads the backbone of a student by the name that the configuration gives it."""
+
+from __future__ import annotations
+
+from cusa.common.registry import Registry
+from cusa.config.models import StudentSettings
+from cusa.errors import ConfigurationError, reason_of
+from cusa.student.backbones import Backbone
+
+DUAL_ENCODER = "cusa.student.dual_encoder"
+RESNET_CLIP = "cusa.student.resnet_clip"
+STUDENTS = Registry(
+    kind="student",
+    group="cusa.students",
+    modules={
+        # The names that the paper, OpenAI's CLIP and the published configurations use.
+        "ViT-B/32": DUAL_ENCODER,
+        "ViT-B/16": DUAL_ENCODER,
+        "ViT-L/14": DUAL_ENCODER,
+        "ViT-L/14@336px": DUAL_ENCODER,
+        "RN50": RESNET_CLIP,
+        "RN101": RESNET_CLIP,
+        "RN50x4": RESNET_CLIP,
+        "RN50x16": RESNET_CLIP,
+        "RN50x64": RESNET_CLIP,
+    },
+    needs=("backbone",),
+    default=DUAL_ENCODER,
+)
+
+
+def load_backbone(settings: StudentSettings) -> Backbone:
+    """The pre-trained backbone of a student that has a `name`, on the CPU.
+
+    Raises ConfigurationError where it cannot be loaded, or cannot read images and captions.
+    """
+    name = settings.name
+    assert name is not None
+    build = STUDENTS.load(name, "student.name").backbone
+    try:
+        backbone = build(settings)
+    except (OSError, ImportError, ValueError) as error:
+        raise ConfigurationError(f"student.name {name} could not be loaded ({reason_of(error)}).") from error
+    if not isinstance(backbone, Backbone):
+        raise ConfigurationError(
+            f"backbone of the student {name} returns {type(backbone).__name__}; expected a "
+            f"{Backbone.__module__}.{Backbone.__name__}."
+        )
+    if backbone.image_transform is None or not backbone.tokenises:
+        raise ConfigurationError(
+            f"The backbone of the student {name} needs an image_transform, and `tokenises` has to be True; only a pair "
+            "of towers reads cached features."
+        )
+    return backbone

@@ -1,0 +1,68 @@
+"""A pair of towers as a student: an image encoder, a text encoder, and a projection of each into one space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from cusa.config.models import Towers
+from cusa.student.backbones import Backbone, FrozenDimensions, TextInput
+from cusa.teachers.encoders import ImageEncoder, TextEncoder
+from cusa.teachers.registry import load_image_encoder, load_text_encoder
+
+
+class TowerPair(Backbone):
+    """An image and a text encoder, each projected to one space.
+
+    A frozen encoder is not loaded: its input is its cached features, whose length `frozen` gives.
+    """
+
+    def __init__(self, towers: Towers, max_tokens: int, frozen: FrozenDimensions) -> None:
+        super().__init__()
+        self.dimension = towers.dimension or 0
+        self.max_tokens = max_tokens
+        self.image_tower: ImageEncoder | None = None
+        self.text_tower: TextEncoder | None = None
+        self.image_transform = None
+        self.tokenises = towers.text.trainable
+        image_dimension, text_dimension = frozen.image, frozen.text
+        if towers.image.trainable:
+            self.image_tower = load_image_encoder(towers.image)
+            self.image_transform = self.image_tower.transform
+            image_dimension = self.image_tower.dimension
+        if towers.text.trainable:
+            self.text_tower = load_text_encoder(towers.text)
+            text_dimension = self.text_tower.dimension
+        self.image_projection = _projection(image_dimension, towers.dimension)
+        self.text_projection = _projection(text_dimension, towers.dimension)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Image features [B, dimension] of pixels, or of the cached features of a frozen tower."""
+        features = images if self.image_tower is None else self.image_tower(images)
+        projected: Tensor = self.image_projection(features)
+        return projected
+
+    def text_features(self, texts: TextInput) -> Tensor:
+        """Text features [B, dimension] of tokens, or of the cached features of a frozen tower."""
+        features = texts if self.text_tower is None else self.text_tower(texts)
+        projected: Tensor = self.text_projection(features)
+        return projected
+
+    def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Token ids by the trainable text tower's tokeniser, and its padding id."""
+        assert self.text_tower is not None
+        return self.text_tower.tokenise(captions, self.max_tokens), self.text_tower.pad_token
+
+    def pretrained_parameters(self) -> set[Tensor]:
+        """The parameters of the trainable towers, without the projections."""
+        towers = [tower for tower in (self.image_tower, self.text_tower) if tower is not None]
+        return {parameter for tower in towers for parameter in tower.parameters()}
+
+
+def _projection(dimension: int, target: int | None) -> nn.Module:
+    if target is None:
+        return nn.Identity()
+    linear = nn.Linear(dimension, target, bias=False)
+    nn.init.normal_(linear.weight, std=dimension**-0.5)
+    return linear
