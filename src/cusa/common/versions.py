@@ -10,7 +10,7 @@ from cusa.common.registry import loaded_versions
 
 
 def versions() -> dict[str, str]:
-    """The versions, by name: of cusa, Python, CUDA, the packages that compute a result, and plug-ins that are loaded."""
+    """Versions by name: of cusa, Python, CUDA, the packages that compute a result, and loaded plug-ins."""
     import torch
 
     packages = (
