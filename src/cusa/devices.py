@@ -112,7 +112,7 @@ def _take(count: int, names: Sequence[str], folder: Path, descriptors: dict[str,
         if now - reported >= SECONDS_BETWEEN_REPORTS:
             reported = now
             log.info(
-                "waiting for %d more of %d GPUs since %.0f s; other jobs use them (locks in %s)",
+                "still waiting for %d more of %d GPUs after %.0f s; other jobs use them (locks in %s)",
                 count - len(descriptors),
                 len(names),
                 now - started,

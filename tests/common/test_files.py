@@ -85,7 +85,8 @@ def test_a_really_full_disk(tmp_path):
     """A file system of one megabyte."""
     with mounted_tmpfs(tmp_path / "small", "size=1m") as small:
         code = (
-            "import sys; from pathlib import Path; from cusa.command import run; from cusa.files import whole_file\n"
+            "import sys; from pathlib import Path; from cusa.common.files import whole_file\n"
+            "from cusa.common.program import run\n"
             "def main():\n"
             "    with whole_file(sys.argv[1]) as temporary:\n"
             "        temporary.write_bytes(bytes(10_000_000))\n"
