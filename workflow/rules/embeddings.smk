@@ -12,7 +12,7 @@ rule embed:
     wildcard_constraints:
         data=one_of([*PLAN.splits, *PLAN.extra_tables]),
     conda:
-        "../../envs/torch.yaml"
+        TORCH_ENVIRONMENT
     threads: 2
     resources:
         script=f"{SCRIPTS}/embed.py",

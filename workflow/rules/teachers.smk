@@ -30,7 +30,7 @@ rule extract_image_features:
     wildcard_constraints:
         split=one_of(split for split in PLAN.splits if PARTS == 1 or split != "train"),
     conda:
-        "../../envs/torch.yaml"
+        TORCH_ENVIRONMENT
     threads: 8
     resources:
         script=f"{SCRIPTS}/extract_image_features.py",
@@ -139,7 +139,7 @@ rule extract_text_features:
     benchmark:
         timing_of("extract_text_features", "{model}/{split}")
     conda:
-        "../../envs/torch.yaml"
+        TORCH_ENVIRONMENT
     threads: 8
     resources:
         script=f"{SCRIPTS}/extract_text_features.py",

@@ -16,7 +16,7 @@ rule train:
     wildcard_constraints:
         experiment=one_of(PLAN.experiments),
     conda:
-        "../../envs/torch.yaml"
+        TORCH_ENVIRONMENT
     threads: 8
     resources:
         **MACHINES,
@@ -55,7 +55,7 @@ rule import_checkpoint:
     wildcard_constraints:
         experiment=one_of(PLAN.checkpoints),
     conda:
-        "../../envs/torch.yaml"
+        TORCH_ENVIRONMENT
     threads: 1
     resources:
         script=f"{SCRIPTS}/import_checkpoint.py",
@@ -86,7 +86,7 @@ rule write_baseline:
     wildcard_constraints:
         experiment=one_of(PLAN.baselines),
     conda:
-        "../../envs/torch.yaml"
+        TORCH_ENVIRONMENT
     threads: 1
     resources:
         script=f"{SCRIPTS}/write_baseline.py",
