@@ -1,24 +1,23 @@
-"""Benchmarks on cached embeddings, one module each. No torch: a job starts in about a second.
+"""Scoring a run on a benchmark, from its cached embeddings.
 
-A module has `SETTINGS`, its section of the configuration; `ACROSS_MODALITIES`, whether it compares images with texts;
-`data(provides, settings)`, the embedded data it needs; and `evaluate(folder, run, settings)`. It may have
-`check(folder, settings)`, which raises DataError where the annotations alone tell that the data cannot be scored.
-Adding a benchmark means adding a module here; docs/new-benchmark.md goes through it.
+A benchmark is a module with `SETTINGS`, its section of the configuration; `ACROSS_MODALITIES`, whether it compares
+images with texts; `data(provides, settings)`, the embedded data that it needs; and `evaluate(folder, run, settings)`,
+which returns a Result. It may have `check(folder, settings)`, which raises DataError if the annotations show that the
+data cannot be scored. No module imports torch, so a job starts in about a second. docs/new-benchmark.md adds one.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cusa import __version__
-from cusa.benchmarks import published_results
+from cusa.benchmarks import outcomes, published_results
 from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.registry import benchmark_module
-from cusa.common.files import whole_file, write_json
+from cusa.common.files import write_json
 from cusa.config.benchmarks import BenchmarkSection
 from cusa.layout import DatasetFolder
 from cusa.runs.record import RunFolder
@@ -34,7 +33,10 @@ def evaluate(
     queries: str | Path,
     settings: BenchmarkSection,
 ) -> None:
-    """Score a run on one benchmark; write its JSON to `output` and the outcomes of its queries (npz) to `queries`."""
+    """Score a run on one benchmark; write its JSON to `output` and its statistics (npz) to `queries`.
+
+    Raises ConfigurationError if there is no such benchmark and DataError if the data cannot be scored.
+    """
     module = benchmark_module(benchmark)
     run = RunFolder(Path(run_folder))
     result: Result = module.evaluate(folder, run, settings)
@@ -42,11 +44,10 @@ def evaluate(
     protocol = result.protocol
     if configuration.train.select_on != "val":
         protocol += " The epoch was selected on the test set, as published, which leaks it."
-    with whole_file(queries) as temporary, temporary.open("wb") as file:
-        outcomes: Any = {name: values.astype(np.float32) for name, values in result.per_query.items()}
-        np.savez_compressed(file, **outcomes)
+    outcomes.save(queries, result.statistics)
     written = {each.name: getattr(result, each.name) for each in fields(result)}
-    del written["per_query"], written["published_as"]  # the first went into `queries`, the second into `published`
+    # `queries` has the statistics; `published` has the figures that `published_as` names.
+    del written["statistics"], written["published_as"]
     write_json(
         output,
         {
