@@ -10,10 +10,14 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+
+if TYPE_CHECKING:
+    from cusa.layout import DatasetFolder
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 ROOT = Path(__file__).parents[1]
@@ -254,3 +258,34 @@ def shapes_data(tmp_path_factory: pytest.TempPathFactory, tiny_configuration: di
         extract_image_features(folder.shards(split), image, folder.features("image", image.folder, split))
         extract_text_features(folder.annotations, split, text, folder.features("text", text.folder, split))
     return folder.root
+
+
+@pytest.fixture(scope="session")
+def scored_runs(
+    shapes_data: Path, tiny_configuration: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[DatasetFolder, dict[str, list[Path]]]:
+    """Two trained, embedded, scored and summarised runs on the shapes. Read them only."""
+    import shutil
+
+    from cusa.benchmarks.evaluation import evaluate
+    from cusa.config.benchmarks import ImageTextRetrieval
+    from cusa.config.configuration import load
+    from cusa.embeddings import embed
+    from cusa.layout import DatasetFolder
+    from cusa.report.summary import summarise
+    from cusa.training.loop import train
+
+    root = Path(shutil.copytree(shapes_data, tmp_path_factory.mktemp("report") / "shapes"))
+    folder, configuration = DatasetFolder(root), load(tiny_configuration)
+    runs = {}
+    for experiment in configuration.active_experiments:
+        run = root / "runs" / experiment / "seed23"
+        train(configuration.run(experiment, 23), folder, run)
+        embed(run, folder, "test", run / "embeddings/test")
+        output, queries = (run / f"benchmarks/itr.{ending}" for ending in ("json", "queries.npz"))
+        evaluate("itr", folder, run, output, queries, ImageTextRetrieval())
+        runs[experiment] = [run]
+    results = sorted(root.glob("runs/*/*/benchmarks/*.json"))
+    parquet, markdown, latex = (root / f"summary.{ending}" for ending in ("parquet", "md", "tex"))
+    summarise(results, folder.annotations, parquet, markdown, latex, "contrastive", {"sop": "It does not exist."})
+    return folder, runs

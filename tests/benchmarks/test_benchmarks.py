@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import write_record
+from metric_values import value_on_the_data
 
+from cusa.benchmarks import outcomes
 from cusa.benchmarks.evaluation import evaluate
 from cusa.benchmarks.registry import data_of, names, settings_of
 from cusa.common.files import read_json
@@ -63,10 +65,14 @@ def score(name, data, run, tmp_path, **settings):
     output, queries = tmp_path / f"{name}.json", tmp_path / f"{name}.queries.npz"
     evaluate(name, data, run, output, queries, validate(settings_of(name), settings))
     result = read_json(output)
-    with np.load(queries, allow_pickle=False) as outcomes:
-        for metric, values in outcomes.items():
-            assert result["metrics"][metric] == pytest.approx(100 * values.mean(), abs=1e-4)
-        assert set(outcomes) <= set(result["metrics"])
+    statistics = outcomes.load(queries)
+    assert set(result["metrics"]) <= set(statistics)
+    for metric, value in result["metrics"].items():
+        assert value_on_the_data(statistics, metric) == pytest.approx(value, abs=1e-9), metric
+    with np.load(queries, allow_pickle=False) as arrays:
+        for metric, statistic in statistics.items():
+            if isinstance(statistic, outcomes.Mean) and metric in result["metrics"]:
+                assert result["metrics"][metric] == pytest.approx(100 * np.nanmean(arrays[metric]), abs=1e-9)
     return result
 
 

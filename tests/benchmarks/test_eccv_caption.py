@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import write_record
+from metric_values import value_on_the_data
 
 from cusa.benchmarks import eccv_caption
 from cusa.benchmarks.eccv_caption import coco_ids, coco_metrics
@@ -68,7 +69,7 @@ def test_equals_the_package(kind, ids, ground_truth, tmp_path):
     with_plausible = eccv.Metrics(extra_file_dir=str(tmp_path))
 
     order = np.random.default_rng(3).permutation(5000), np.random.default_rng(4).permutation(25000)
-    found, per_query = coco_metrics(
+    found, statistics = coco_metrics(
         image[order[0]], text[order[1]], images[order[0]], captions[order[1]], with_plausible
     )
 
@@ -85,8 +86,15 @@ def test_equals_the_package(kind, ids, ground_truth, tmp_path):
         for way, value in both.items() if isinstance(both, dict) else [(name, both)]:
             known = {"i2t": "i2t_pmrp", "t2i": "t2i_pmrp"}.get(name) or our_name(name, way)
             assert found[known] == pytest.approx(100 * value, abs=1e-9), (name, way)
-    assert len(per_query["t2i_r1"]) == 1332
-    assert len(per_query["i2t_map_at_r"]) == 1261
+    assert np.isfinite(statistics["t2i_r1"].values).sum() == 1332
+    assert np.isfinite(statistics["i2t_map_at_r"].values).sum() == 1261
+    for name, value in found.items():
+        assert value_on_the_data(statistics, name) == pytest.approx(value, abs=1e-9), name
+    # A caption is drawn with its image, in each ground truth.
+    place = np.empty(5000, dtype=np.int64)
+    place[order[0]] = np.arange(5000)
+    for name in ("t2i_rprecision", "cxc/t2i_r1", "coco_5k/t2i_r10", "t2i_pmrp"):
+        np.testing.assert_array_equal(statistics[name].units.of_query, place[image_of_caption[order[1]]])
 
 
 def our_name(name: str, way: str) -> str:

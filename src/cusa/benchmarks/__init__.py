@@ -1,1 +1,1 @@
-"""Benchmarks on cached embeddings, one module each. No torch: a job starts in about a second."""
+"""Benchmarks on cached embeddings, one module each. No module imports torch, so a job starts in about a second."""

@@ -1,21 +1,22 @@
-"""What a benchmark gives back."""
+"""The result of a benchmark."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
+from cusa.benchmarks.outcomes import Statistics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a benchmark found; metrics are in percent unless their name says rank.
+    """The metrics of one run on one benchmark, and what is needed to compare them with another run's.
 
-    Where one benchmark scores several data sets, a metric is called `{data}/{metric}`, and `sizes` gives each data
-    set's (queries, gallery). `per_query` holds, for metrics that are means over queries, what each query contributes
-    (float64, from 0 to 1), so that two runs can be compared query by query. `published_as` says which benchmark and
-    metric of the paper's tables a metric is.
+    `metrics` are in percent, except ranks, whose names end in `_rank`. If a benchmark scores several data sets, a
+    metric is called `{data}/{metric}`. `protocol` is a sentence for readers. `n_queries` and `n_gallery` are the
+    numbers of queries and of the items that they search; `sizes` gives both for each data set. `statistics` describes
+    metrics by the outcomes of their queries, so that the summary can give intervals; a metric without one has none.
+    `published_as` gives the benchmark and the metric by which the paper's tables call a metric.
     """
 
     metrics: Mapping[str, float]
@@ -23,5 +24,5 @@ class Result:
     n_queries: int
     n_gallery: int
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    per_query: Mapping[str, np.ndarray] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=dict)
     published_as: Mapping[str, tuple[str, str]] = field(default_factory=dict)

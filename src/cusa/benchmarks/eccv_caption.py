@@ -1,8 +1,8 @@
-"""Retrieval where every right answer counts (Chun et al., ECCV Caption, ECCV 2022).
+"""Retrieval with several right answers a query (Chun et al., ECCV Caption, ECCV 2022).
 
-Data that list their extended positives are scored on those. Karpathy's COCO test is scored on the ground truth of the
-package `eccv_caption`: ECCV Caption, CxC (Parekh et al., EACL 2021), COCO 1K and 5K, and
-PMRP where its files are given.
+A data set that lists its extended positives is scored on those. Karpathy's COCO test is scored on the ground truth of
+the package `eccv_caption`: ECCV Caption, CxC (Parekh et al., EACL 2021), COCO 1K and 5K, and PMRP if its files are
+given.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ import numpy as np
 
 from cusa.annotations.tables import EXTENDED_POSITIVES, SplitTables, read_table
 from cusa.benchmarks.benchmark import Result
+from cusa.benchmarks.outcomes import Statistics, both_ways, fold_statistics
 from cusa.config.benchmarks import ExtendedPositives
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
 from cusa.metrics.precision import extended_outcomes
-from cusa.metrics.recall import fold_recall, positive_ranks, recalled
+from cusa.metrics.recall import RECALL_AT, fold_ranks, mean_of_folds, positive_ranks, recalled
 from cusa.metrics.scores import percent
 from cusa.runs.record import RunFolder
 
 SETTINGS = ExtendedPositives
 ACROSS_MODALITIES = True
 COCO_FOLDS = 5
+PMRP_FILES = ("image_to_caption", "caption_to_image")
+NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")  # the last number of a file's name
 LISTED = (
     "{head}; queries are the distinct captions of extended_positives.parquet and the test images that have any, right "
     "answers all that the table lists. R@1, R-Precision and mAP@R. Ties count against the model."
 )
-
-
 COCO = (
     "{head}; ground truth of the package eccv_caption {version}, {ids}. R@1, R-Precision and mAP@R over ECCV Caption's "
     "queries; cxc: R@K over CxC's; coco_5k and coco_1k (mean of five folds): R@K of the captions' own images. Ties "
@@ -43,12 +44,15 @@ COCO = (
 
 
 def data(provides: frozenset[str], settings: ExtendedPositives) -> tuple[str, ...]:
-    """The test split, and the table of extended positives where the data set's own are scored."""
+    """The test split and, unless the ground truth is COCO's, the texts of the data set's extended positives."""
     return ("test", "extended_positives") if settings.ground_truth == "dataset" else ("test",)
 
 
 def check(folder: DatasetFolder, settings: ExtendedPositives) -> str | None:
-    """How the test split's ids are found. Raises DataError, before anything is trained, where it is not Karpathy's."""
+    """A sentence on how the ids of the test captions are found; None if the ground truth is the data set's own.
+
+    Runs before any training. Raises DataError if the test split is not Karpathy's COCO test.
+    """
     if settings.ground_truth == "dataset":
         return None
     from eccv_caption import Metrics
@@ -58,26 +62,35 @@ def check(folder: DatasetFolder, settings: ExtendedPositives) -> str | None:
 
 
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) -> Result:
-    """Recall over a many-to-many ground truth."""
+    """R@1, R-Precision and mAP@R of the ground truth that the settings name. Raises DataError if data are missing."""
     if settings.ground_truth == "dataset":
         return _listed_positives(folder, run)
     return _coco(folder, run, settings)
 
 
 def _listed_positives(folder: DatasetFolder, run: RunFolder) -> Result:
+    """Scores on the data set's own table of extended positives."""
     table = read_table(folder.annotations, EXTENDED_POSITIVES)
     tables = SplitTables.open(folder, "test")
     # Sorted and distinct, as they were embedded.
-    texts, text_of_pair = np.unique(table["cleaned"].to_numpy(zero_copy_only=False), return_inverse=True)
+    cleaned = table["cleaned"].to_numpy(zero_copy_only=False)
+    texts, first_pair, text_of_pair = np.unique(cleaned, return_index=True, return_inverse=True)
     image = run.embeddings("test", "image_cross", len(tables.image_rows))
     text = run.embeddings("extended_positives", "text_cross", len(texts))
-    positives = np.stack([tables.image_positions(table["image"].to_numpy()), text_of_pair], axis=1)
-    per_query = extended_outcomes(image, text, positives)
-    protocol = LISTED.format(head=run.head_used("cross"))
-    return Result(percent(per_query), protocol, len(text), len(image), per_query=per_query)
+    image_of_pair = tables.image_positions(table["image"].to_numpy())
+    per_query = extended_outcomes(image, text, np.stack([image_of_pair, text_of_pair], axis=1))
+    return Result(
+        metrics=percent(per_query),
+        protocol=LISTED.format(head=run.head_used("cross")),
+        n_queries=len(text),
+        n_gallery=len(image),
+        # A text may be right for several images; it is drawn with the first of them.
+        statistics=both_ways(per_query, image_of_pair[first_pair], len(image)),
+    )
 
 
 def _coco(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) -> Result:
+    """Scores on the ground truth of the package."""
     from eccv_caption import Metrics
 
     ground_truth = Metrics()
@@ -90,30 +103,37 @@ def _coco(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) ->
         if missing := [str(path) for path in names if not path.is_file()]:
             raise DataError(f"benchmarks.eccv_caption.pmrp_files names {place}, which lacks {' and '.join(missing)}.")
         ground_truth.set_pm_gts(*map(str, names))
-    metrics, per_query = coco_metrics(image, text, image_ids, caption_ids, ground_truth)
-    protocol = COCO.format(head=run.head_used("cross"), version=version("eccv_caption"), ids=how)
-    published = {name: ("eccv_caption", name) for name in metrics}
-    return Result(metrics, protocol, len(text), len(image), per_query=per_query, published_as=published)
-
-
-PMRP_FILES = ("image_to_caption", "caption_to_image")
+    metrics, statistics = coco_metrics(image, text, image_ids, caption_ids, ground_truth)
+    return Result(
+        metrics=metrics,
+        protocol=COCO.format(head=run.head_used("cross"), version=version("eccv_caption"), ids=how),
+        n_queries=len(text),
+        n_gallery=len(image),
+        statistics=statistics,
+        published_as={name: ("eccv_caption", name) for name in metrics},
+    )
 
 
 def coco_metrics(
     image: np.ndarray, text: np.ndarray, image_ids: np.ndarray, caption_ids: np.ndarray, ground_truth: Any
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """All that `eccv_caption.Metrics.compute_all_metrics` computes, from embeddings, in percent; and of each query.
+) -> tuple[dict[str, float], Statistics]:
+    """The metrics of `eccv_caption.Metrics.compute_all_metrics` from embeddings, in percent, and their statistics.
 
-    `image` [n, D] and `text` [m, D] with COCO's ids, int64 [n] and [m]; `ground_truth` is an eccv_caption.Metrics.
-    i2t and t2i ground truth differ in their queries, so each direction is scored on its own.
+    `image` [n, D] and `text` [m, D] have COCO's ids `image_ids` int64 [n] and `caption_ids` int64 [m]; `ground_truth`
+    is an eccv_caption.Metrics. Its image queries and its caption queries have different right pairs, so each direction
+    is scored with its own.
     """
     both = _PairsOf(image_ids, caption_ids)
-    found = eccv_outcomes(image, text, image_ids, caption_ids, ground_truth)
+    outcomes = eccv_outcomes(image, text, image_ids, caption_ids, ground_truth)
     own_images = both(ground_truth.coco_gts)[1]
-    found |= {f"coco_5k/{name}": hit for name, hit in recalled(*positive_ranks(image, text, own_images)).items()}
-    ranks = positive_ranks(image, text, *both(ground_truth.cxc_gts))
-    found |= {f"cxc/{name}": hit for name, hit in recalled(*ranks).items()}
-    # Folds go by the package's own order of captions.
+    ranks = {
+        "coco_5k": positive_ranks(image, text, own_images),
+        "cxc": positive_ranks(image, text, *both(ground_truth.cxc_gts)),
+    }
+    outcomes |= {
+        f"{data}/{name}": hits for data, both_ranks in ranks.items() for name, hits in recalled(*both_ranks).items()
+    }
+    # The folds follow the package's own order of captions.
     order = both.captions(np.asarray(ground_truth.coco_ids, dtype=np.int64))
     image_of_caption = np.empty(len(text), dtype=np.int64)
     image_of_caption[own_images[:, 1]] = own_images[:, 0]
@@ -121,29 +141,37 @@ def coco_metrics(
     images = image_of_caption[order][np.sort(first)]
     place = np.empty(len(images), dtype=np.int64)
     place[images] = np.arange(len(images))
-    folds = fold_recall(image[images], text[order], place[image_of_caption[order]], COCO_FOLDS)
+    folds = fold_ranks(image[images], text[order], place[image_of_caption[order]], COCO_FOLDS)
     if ground_truth.pm_gts:
         plausible = extended_outcomes(image, text, *both(ground_truth.pm_gts))
-        found |= {f"{way}_pmrp": plausible[f"{way}_rprecision"] for way in ("i2t", "t2i")}
-    recalls = {f"coco_1k/{name}": value for name, value in folds.items() if name[4:] in ("r1", "r5", "r10")}
-    return percent(found) | recalls, found
+        outcomes |= {f"{way}_pmrp": plausible[f"{way}_rprecision"] for way in ("i2t", "t2i")}
+    means = mean_of_folds(folds)
+    recalls = {f"coco_1k/{way}_r{k}": means[f"{way}_r{k}"] for way in ("i2t", "t2i") for k in RECALL_AT}
+    statistics = both_ways(outcomes, image_of_caption, len(image)) | fold_statistics(folds, "coco_1k")
+    return percent(outcomes) | recalls, statistics
 
 
 def eccv_outcomes(
     image: np.ndarray, text: np.ndarray, image_ids: np.ndarray, caption_ids: np.ndarray, ground_truth: Any
 ) -> dict[str, np.ndarray]:
-    """ECCV Caption's own metrics of each query: i2t_ and t2i_ r1, rprecision and map_at_r, float64 from 0 to 1."""
+    """Outcomes of ECCV Caption's queries, float64 from 0 to 1: r1, rprecision and map_at_r of i2t_ [n] and t2i_ [m].
+
+    NaN stands for an image or caption that is not among its queries.
+    """
     return extended_outcomes(image, text, *_PairsOf(image_ids, caption_ids)(ground_truth.eccv_gts))
 
 
 def coco_ids(
     folder: DatasetFolder, package_ids: np.ndarray, image_of_caption: Mapping[int, Sequence[int]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
-    """COCO's ids of the test images, in row order; which test captions the package knows, and their ids; all int64.
+    """COCO's ids of the test split, and a phrase on how the captions' ids are found.
 
-    Last, how the captions' ids were found.
-    An image's id is the number that its name ends in. Captions have the id that their format gives them; where it
-    gives none, an image's n-th caption is its n-th in Karpathy's order. Raises DataError for any other test split.
+    `package_ids` [25,000] are the caption ids that the package knows, `image_of_caption` the images of each. Returns
+    the id of each test image, int64 [n] in row order; the positions of the test captions that the package knows, int64
+    [m]; and their ids, int64 [m]. An image's id is the number at the end of its name. A caption's id is the one that
+    its format gives; if the format gives none, an image's n-th caption is its n-th in Karpathy's order.
+
+    Raises DataError if the test split is not Karpathy's COCO test.
     """
     tables = SplitTables.open(folder, "test", images=["image_id"], captions=["caption_id"])
     names = tables.images["image_id"].to_pylist()
@@ -155,15 +183,15 @@ def coco_ids(
         stray = "" if known.all() else f", for instance not {names[known.argmin()]}"
         raise DataError(
             f"{folder.annotations} has {len(image_ids):,} test images, of which {int(known.sum()):,} are among the "
-            f"{len(np.unique(owners)):,} of Karpathy's COCO test{stray}; ECCV Caption is defined on that test split "
-            "alone. Set benchmarks.eccv_caption: null for other data."
+            f"{len(np.unique(owners)):,} of Karpathy's COCO test{stray}; ECCV Caption is defined only on that "
+            "test split. Set benchmarks.eccv_caption: null for other data."
         )
     owner = image_ids[tables.image_of_caption]
-    found = tables.captions["caption_id"]
-    if found.null_count == 0:
-        caption_ids, how = found.to_numpy().astype(np.int64), "caption ids from the data"
+    given = tables.captions["caption_id"]
+    if given.null_count == 0:
+        caption_ids, how = given.to_numpy().astype(np.int64), "caption ids from the data"
     else:
-        # Numbered within their images; the package knows five captions of each.
+        # Captions are numbered within their image. The package knows five captions of each image.
         order = np.argsort(owner, kind="stable")
         _, first, count = np.unique(owner[order], return_index=True, return_counts=True)
         number = np.empty(len(owner), dtype=np.int64)
@@ -182,11 +210,11 @@ def coco_ids(
     return image_ids, kept, caption_ids[kept], how
 
 
-NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
-
-
 class _PairsOf:
-    """Ground truth by COCO's ids -> (image, caption) pairs by row, int64 [p, 2], of image and of caption queries."""
+    """Turns ground truth by COCO's ids into (image, caption) pairs of row numbers.
+
+    Returns int64 [p, 2] for image queries and int64 [q, 2] for caption queries.
+    """
 
     def __init__(self, image_ids: np.ndarray, caption_ids: np.ndarray) -> None:
         self.images, self.captions = _Places(image_ids), _Places(caption_ids)
@@ -203,7 +231,7 @@ class _PairsOf:
 
 
 class _Places:
-    """Where each of some ids stands."""
+    """The positions of ids in an array of distinct ids."""
 
     def __init__(self, ids: np.ndarray) -> None:
         self.order = np.argsort(ids)

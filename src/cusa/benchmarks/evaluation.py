@@ -1,24 +1,24 @@
-"""Benchmarks on cached embeddings, one module each. No torch: a job starts in about a second.
+"""Scoring a run on a benchmark, from its cached embeddings.
 
-A module has `SETTINGS`, its section of the configuration; `ACROSS_MODALITIES`, whether it compares images with texts;
-`data(provides, settings)`, the embedded data it needs; and `evaluate(folder, run, settings)`. It may have
-`check(folder, settings)`, which raises DataError where the annotations alone show that the data cannot be scored.
-Installed packages and Python files add benchmarks without a change here; docs/extending.md shows one.
+A benchmark is a module with `SETTINGS`, its section of the configuration; `ACROSS_MODALITIES`, whether it compares
+images with texts; `data(provides, settings)`, the embedded data that it needs; and `evaluate(folder, run, settings)`,
+which returns a Result. It may have `check(folder, settings)`, which raises DataError if the annotations show that the
+data cannot be scored. No module imports torch, so a job starts in about a second. Installed packages
+and Python files add benchmarks without a change here; docs/extending.md shows one.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cusa import __version__
-from cusa.benchmarks import published_results
+from cusa.benchmarks import outcomes, published_results
 from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.registry import benchmark_module
-from cusa.common.files import whole_file, write_json
+from cusa.common.files import write_json
 from cusa.config.benchmarks import BenchmarkSection
 from cusa.layout import DatasetFolder
 from cusa.runs.record import RunFolder
@@ -35,10 +35,10 @@ def evaluate(
     settings: BenchmarkSection,
     file: str | None = None,
 ) -> None:
-    """Score a run on one benchmark; write its JSON to `output` and the outcomes of its queries (npz) to `queries`.
+    """Score a run on one benchmark; write its JSON to `output` and its statistics (npz) to `queries`.
 
-    `benchmark` is its name, and `file` its Python file where it has one. Raises ConfigurationError where there is no
-    such benchmark, and DataError where the embeddings or the annotations are missing or do not fit.
+    `benchmark` is its name, and `file` its Python file where it has one. Raises ConfigurationError if there is no such
+    benchmark, and DataError if the embeddings or the annotations are missing or do not fit.
     """
     module = benchmark_module(file or benchmark)
     run = RunFolder(Path(run_folder))
@@ -47,11 +47,10 @@ def evaluate(
     protocol = result.protocol
     if configuration.train.select_on != "val":
         protocol += " The epoch was selected on the test set, as published, which leaks it."
-    with whole_file(queries) as temporary, temporary.open("wb") as npz:
-        outcomes: Any = {name: values.astype(np.float32) for name, values in result.per_query.items()}
-        np.savez_compressed(npz, **outcomes)
+    outcomes.save(queries, result.statistics)
     written = {each.name: getattr(result, each.name) for each in fields(result)}
-    del written["per_query"], written["published_as"]  # written to `queries`, and under `published`
+    # `queries` has the statistics; `published` has the figures that `published_as` names.
+    del written["statistics"], written["published_as"]
     write_json(
         output,
         {

@@ -1,4 +1,4 @@
-"""Image-to-image retrieval of the same class: labelled images of the data set, and every data set that is named."""
+"""Image-to-image retrieval of the same label: the data set's labelled images, and every data set that is named."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from cusa.annotations.tables import IMAGES, read_table, split_rows
 from cusa.benchmarks.benchmark import Result
+from cusa.benchmarks.outcomes import Combination, Statistic, Units, means
 from cusa.config.benchmarks import ImageRetrieval
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -15,10 +16,7 @@ from cusa.runs.record import RunFolder
 
 SETTINGS = ImageRetrieval
 ACROSS_MODALITIES = False
-
-
-# The paper's average.
-AVERAGED = ("cub", "sop", "inshop", "inaturalist")
+AVERAGED = ("cub", "sop", "inshop", "inaturalist")  # the data sets of the paper's average
 PROTOCOL = (
     "{head} of the image side; each labelled image searches all the others (In-Shop: the gallery) by Euclidean "
     "distance of L2-normalised embeddings; right answers have its label. Ties count against the model."
@@ -26,38 +24,54 @@ PROTOCOL = (
 
 
 def data(provides: frozenset[str], settings: ImageRetrieval) -> tuple[str, ...]:
-    """The data set's own labelled images where it has some, and the named ones that are there."""
+    """The data set's own labelled images, if it has any, and the named data sets that exist."""
     return (*(("variants",) if "variants" in provides else ()), *settings.available())
 
 
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: ImageRetrieval) -> Result:
-    """Nearest-neighbour recall of the label; `{data}/...` for named data."""
-    per_query: dict[str, np.ndarray] = {}
+    """Nearest-neighbour recall of the label; metrics of a named data set are called `{data}/...`.
+
+    Raises DataError if there are no labelled images, or embeddings are missing.
+    """
+    metrics: dict[str, float] = {}
+    statistics: dict[str, Statistic | Combination] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    if len(split_rows(read_table(folder.annotations, IMAGES, ["split"]), "variants")):
-        per_query, sizes[""] = _score(folder, "variants", run, "variants")
-    for name in settings.available():
-        scored, sizes[name] = _score(folder.benchmark_data(name), "test", run, name)
-        per_query |= {f"{name}/{metric}": values for metric, values in scored.items()}
+    labelled = len(split_rows(read_table(folder.annotations, IMAGES, ["split"]), "variants"))
+    places = {"": (folder, "variants")} if labelled else {}
+    places |= {name: (folder.benchmark_data(name), "test") for name in settings.available()}
+    for name, (place, split) in places.items():
+        outcomes, sizes[name] = _score(place, split, run, name or "variants")
+        outcomes = {f"{name}/{metric}".lstrip("/"): values for metric, values in outcomes.items()}
+        metrics |= percent(outcomes)
+        statistics |= means(outcomes, Units.of_each_query(name or "variants", sizes[name][0]))
     if not sizes:
         raise DataError(
-            f"{folder.annotations} has no labelled images and none that benchmarks.image_retrieval names are there; "
-            "`cusa datasets` says where to get them."
+            f"{folder.annotations} has no labelled images, and none of the data sets that benchmarks.image_retrieval "
+            "names exists; `cusa datasets` says where to get them."
         )
-    metrics = percent(per_query)
     if all(name in sizes for name in AVERAGED):
-        metrics["average/r1"] = float(np.mean([metrics[f"{name}/r1"] for name in AVERAGED]))
+        averaged = [f"{name}/r1" for name in AVERAGED]
+        metrics["average/r1"] = float(np.mean([metrics[name] for name in averaged]))
+        statistics["average/r1"] = Combination.mean(averaged)
     queries, gallery = (sum(size[side] for size in sizes.values()) for side in (0, 1))
     sizes.pop("", None)
     published = {f"{name}/r1": ("image_retrieval_r1", name) for name in sizes}
     published["average/r1"] = ("image_retrieval_r1", "avg")
-    protocol = PROTOCOL.format(head=run.head_used("uni"))
-    return Result(metrics, protocol, queries, gallery, sizes, per_query, published)
+    return Result(
+        metrics=metrics,
+        protocol=PROTOCOL.format(head=run.head_used("uni")),
+        n_queries=queries,
+        n_gallery=gallery,
+        sizes=sizes,
+        statistics=statistics,
+        published_as=published,
+    )
 
 
 def _score(
     folder: DatasetFolder, split: str, run: RunFolder, data: str
 ) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+    """Outcomes of the queries of one data set, by metric, and the numbers of its queries and gallery images."""
     images = read_table(folder.annotations, IMAGES)
     rows = split_rows(images, split)
     labels = images["label"].to_numpy(zero_copy_only=False)[rows]
@@ -68,5 +82,5 @@ def _score(
     if "role" not in images.column_names or images["role"].null_count:
         return label_found(image, labels), (len(rows), len(rows) - 1)
     is_query = images["role"].to_numpy(zero_copy_only=False)[rows] == "query"
-    found = label_found(image[is_query], labels[is_query], image[~is_query], labels[~is_query])
-    return found, (int(is_query.sum()), int((~is_query).sum()))
+    outcomes = label_found(image[is_query], labels[is_query], image[~is_query], labels[~is_query])
+    return outcomes, (int(is_query.sum()), int((~is_query).sum()))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from cusa.annotations.tables import SplitTables
 from cusa.benchmarks.benchmark import Result
+from cusa.benchmarks.outcomes import fold_statistics, recall_statistics
 from cusa.config.benchmarks import ImageTextRetrieval
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.metrics.recall import fold_recall, image_text_ranks, recalled, summary_of_ranks
+from cusa.metrics.recall import fold_ranks, image_text_ranks, mean_of_folds, summary_of_ranks
 from cusa.runs.record import RunFolder
 
 SETTINGS = ImageTextRetrieval
@@ -24,22 +25,33 @@ def data(provides: frozenset[str], settings: ImageTextRetrieval) -> tuple[str, .
 
 
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: ImageTextRetrieval) -> Result:
-    """Recall on the test split, and the mean over its folds (`folds/...`) where there are some."""
+    """Recall on the test split and, if `folds` is set, its mean over folds (`folds/...`).
+
+    Raises DataError if embeddings are missing or the images cannot be divided into so many folds.
+    """
     tables = SplitTables.open(folder, "test")
     image = run.embeddings("test", "image_cross", len(tables.image_rows))
     text = run.embeddings("test", "text_cross", len(tables.caption_rows))
     ranks = image_text_ranks(image, text, tables.image_of_caption)
-    metrics = summary_of_ranks(*ranks)
+    metrics, statistics = summary_of_ranks(*ranks), recall_statistics(*ranks, tables.image_of_caption)
     protocol, sizes = PROTOCOL.format(head=run.head_used("cross")), dict[str, tuple[int, int]]()
     if settings.folds is not None:
         try:
-            folds = fold_recall(image, text, tables.image_of_caption, settings.folds)
+            folds = fold_ranks(image, text, tables.image_of_caption, settings.folds)
         except ValueError as error:
             raise DataError(f"benchmarks.itr.folds is {settings.folds}, but {error}; set it to null.") from None
-        metrics |= {f"folds/{name}": value for name, value in folds.items()}
+        metrics |= {f"folds/{name}": value for name, value in mean_of_folds(folds).items()}
+        statistics |= fold_statistics(folds, "folds")
         protocol += (
             f" folds: mean over {settings.folds} consecutive folds of the test images, in the order of the data."
         )
         sizes["folds"] = (len(text) // settings.folds, len(image) // settings.folds)
-    published = {name: (settings.published, name) for name in metrics} if settings.published is not None else {}
-    return Result(metrics, protocol, len(text), len(image), sizes, recalled(*ranks), published)
+    return Result(
+        metrics=metrics,
+        protocol=protocol,
+        n_queries=len(text),
+        n_gallery=len(image),
+        sizes=sizes,
+        statistics=statistics,
+        published_as={name: (settings.published, name) for name in metrics} if settings.published is not None else {},
+    )

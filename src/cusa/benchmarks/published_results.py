@@ -1,4 +1,4 @@
-"""The paper's figures (CUSA, AAAI 2024, Tables 8 to 11), shown beside one's own of one student and method."""
+"""The paper's figures (CUSA, AAAI 2024, Tables 8 to 11), which the summary shows beside those of the same model."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ STUDENTS = {
 
 
 def figures(configuration: RunConfiguration, metrics: Mapping[str, tuple[str, str]]) -> dict[str, float]:
-    """Published figures of the run that `configuration` describes by our metrics' names.
+    """The published figures of the student and losses of `configuration`, by our names of the metrics.
 
-    `metrics` gives the benchmark and metric that the paper's table calls each of them. Empty for students and losses
-    that the paper does not have.
+    `metrics` gives, for each of our names, the benchmark and the metric of the paper's tables. Empty if the paper does
+    not have the student or the losses.
     """
     student = STUDENTS.get(configuration.student.name or "")
     method = method_of(configuration.losses)
-    found = {name: _table().get((student, method, *key)) for name, key in metrics.items()}
-    return {name: figure for name, figure in found.items() if figure is not None}
+    published = {name: _table().get((student, method, *key)) for name, key in metrics.items()}
+    return {name: figure for name, figure in published.items() if figure is not None}
 
 
 def method_of(losses: LossConfiguration) -> str | None:
-    """contrastive, csa, usa or cusa, as the paper calls these losses; None for others."""
+    """The paper's name of these losses: contrastive, csa, usa or cusa; None for losses that it does not have."""
     if losses.contrastive is None:
         return None
     soft = (losses.cross_softlabel is not None, losses.uni_softlabel is not None)

@@ -1,6 +1,8 @@
-"""Semantic textual similarity: does the cosine of two sentences agree with a gold score?"""
+"""Semantic textual similarity: the correlation of the cosine of two sentences with a gold score."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -8,10 +10,11 @@ import pyarrow as pa
 from cusa.annotations.sentence_pairs import TASKS
 from cusa.annotations.tables import SENTENCE_PAIRS, read_table
 from cusa.benchmarks.benchmark import Result
+from cusa.benchmarks.outcomes import Combination, Pearson, Spearman, Statistic, Units
 from cusa.config.benchmarks import SentenceSimilarity
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.metrics.correlation import similarity_correlation
+from cusa.metrics.correlation import correlations, pair_cosines
 from cusa.runs.record import RunFolder
 
 SETTINGS = SentenceSimilarity
@@ -24,13 +27,16 @@ PROTOCOL = (
 
 
 def data(provides: frozenset[str], settings: SentenceSimilarity) -> tuple[str, ...]:
-    """The data set's own sentence pairs where it has some, and the named ones that are there."""
+    """The data set's own sentence pairs, if it has any, and the named ones that exist."""
     return (*(("sentence_pairs",) if "sentence_pairs" in provides else ()), *settings.available())
 
 
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: SentenceSimilarity) -> Result:
-    """Correlations; `{task}/...` for SentEval's tasks and for named pairs."""
-    metrics: dict[str, float] = {}
+    """Correlations; those of SentEval's tasks and of named pairs are called `{task}/...`.
+
+    Raises DataError if there are no sentence pairs, or embeddings are missing.
+    """
+    scores = _Scores()
     sizes: dict[str, tuple[int, int]] = {}
     distinct = 0
     places = {"sentence_pairs": folder} if (folder.annotations / SENTENCE_PAIRS).is_file() else {}
@@ -46,40 +52,80 @@ def evaluate(folder: DatasetFolder, run: RunFolder, settings: SentenceSimilarity
             prefix = "" if place is folder else f"{task or name}/"
             rows = np.concatenate(list(subsets.values()))
             sizes[prefix.rstrip("/")] = (len(rows), len(np.unique(where[np.r_[rows, rows + len(first)]])))
-            scores = pairs["score"].to_numpy()
-            scored = {
-                subset: similarity_correlation(text[where[members]], text[where[members + len(first)]], scores[members])
-                for subset, members in [("", rows), *(subsets.items() if len(subsets) > 1 else ())]
-            }
-            metrics |= {f"{prefix}{metric}": value for metric, value in scored.pop("").items()}
-            if scored:
-                weights = [len(subsets[subset]) for subset in scored]
-                for metric in ("spearman", "pearson"):
-                    values = [each[metric] for each in scored.values()]
-                    metrics[f"{prefix}{metric}_mean"] = float(np.mean(values))
-                    metrics[f"{prefix}{metric}_weighted_mean"] = float(np.average(values, weights=weights))
+            gold = pairs["score"].to_numpy()
+            cosine = pair_cosines(text[where[rows]], text[where[rows + len(first)]])
+            scores.add(prefix, cosine, gold[rows], list(map(len, subsets.values())))
     if not sizes:
         raise DataError(
-            f"{folder.annotations} has no sentence pairs and none that benchmarks.sts names are there; `cusa datasets` "
-            "says where to get them."
+            f"{folder.annotations} has no sentence pairs, and none of those that benchmarks.sts names exist; "
+            "`cusa datasets` says where to get them."
         )
     if all(task in sizes for task in TASKS):
-        metrics["average/spearman"] = float(np.mean([metrics[f"{task}/spearman"] for task in TASKS]))
+        averaged = [f"{task}/spearman" for task in TASKS]
+        scores.metrics["average/spearman"] = float(np.mean([scores.metrics[name] for name in averaged]))
+        scores.statistics["average/spearman"] = Combination.mean(averaged)
     pairs_scored = sum(size[0] for size in sizes.values())
     sizes.pop("", None)
     published = {f"{task}/spearman": ("sts_spearman", task) for task in TASKS}
     published["average/spearman"] = ("sts_spearman", "avg")
-    protocol = PROTOCOL.format(head=run.head_used("uni"))
-    return Result(metrics, protocol, pairs_scored, distinct, sizes, published_as=published)
+    return Result(
+        metrics=scores.metrics,
+        protocol=PROTOCOL.format(head=run.head_used("uni")),
+        n_queries=pairs_scored,
+        n_gallery=distinct,
+        sizes=sizes,
+        statistics=scores.statistics,
+        published_as=published,
+    )
+
+
+class _Scores:
+    """Metrics and statistics of tasks."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self.statistics: dict[str, Statistic | Combination] = {}
+
+    def add(self, prefix: str, cosine: np.ndarray, gold: np.ndarray, sizes: Sequence[int]) -> None:
+        """Score one task, whose metrics are called `{prefix}{metric}`.
+
+        `cosine` and `gold` [n] are the pairs' scores, subset by subset; `sizes` are the subsets' numbers of pairs.
+        """
+        self.metrics |= {f"{prefix}{metric}": value for metric, value in correlations(cosine, gold).items()}
+        self._describe(prefix, cosine, gold)
+        if len(sizes) == 1:
+            return
+        ends = np.cumsum(sizes)
+        parts = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        of_subsets = [correlations(cosine[part], gold[part]) for part in parts]
+        for number, part in enumerate(parts, start=1):
+            self._describe(f"{prefix}subset {number}/", cosine[part], gold[part])
+        for metric in ("spearman", "pearson"):
+            values = [each[metric] for each in of_subsets]
+            self.metrics[f"{prefix}{metric}_mean"] = float(np.mean(values))
+            self.metrics[f"{prefix}{metric}_weighted_mean"] = float(np.average(values, weights=sizes))
+            names = [f"{prefix}subset {number}/{metric}" for number in range(1, len(parts) + 1)]
+            weights = [size / sum(sizes) for size in sizes]
+            self.statistics[f"{prefix}{metric}_mean"] = Combination.mean(names)
+            self.statistics[f"{prefix}{metric}_weighted_mean"] = Combination(dict(zip(names, weights, strict=True)))
+
+    def _describe(self, prefix: str, cosine: np.ndarray, gold: np.ndarray) -> None:
+        """Add the statistics of one set of pairs; each pair is a unit."""
+        units = Units.of_each_query(prefix or "sentence pairs", len(cosine))
+        self.statistics[f"{prefix}spearman"] = Spearman(units, cosine, gold)
+        self.statistics[f"{prefix}pearson"] = Pearson(units, cosine, gold)
 
 
 def _tasks(pairs: pa.Table) -> dict[str, dict[str, np.ndarray]]:
-    """Row numbers by task and subset, both in the order of the table; one nameless task where there are none."""
+    """Row numbers, int64, by task and subset, both in the order of the table.
+
+    A table without tasks has one task and one subset, both called "".
+    """
     if "task" not in pairs.column_names:
         return {"": {"": np.arange(len(pairs))}}
     tasks, subsets = (pairs[column].to_numpy(zero_copy_only=False) for column in ("task", "subset"))
-    found: dict[str, dict[str, np.ndarray]] = {}
+    rows: dict[str, dict[str, np.ndarray]] = {}
     for task in dict.fromkeys(tasks):
         mine = tasks == task
-        found[task] = {name: np.flatnonzero(mine & (subsets == name)) for name in dict.fromkeys(subsets[mine])}
-    return found
+        rows[task] = {name: np.flatnonzero(mine & (subsets == name)) for name in dict.fromkeys(subsets[mine])}
+    return rows

@@ -1,4 +1,4 @@
-"""Retrieval metrics from embeddings as numpy arrays, without torch; each equals a float64 computation."""
+"""Metrics of embeddings that are numpy arrays. No module here imports torch. Results equal a float64 computation."""
 
 from cusa.metrics.correlation import similarity_correlation
 from cusa.metrics.labels import nearest_label_recall

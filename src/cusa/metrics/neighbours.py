@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by inner product, in blocks: on a GPU where faiss is built with one."""
+"""Exact nearest neighbours by inner product, in blocks; on a GPU if faiss has one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ import numpy as np
 FIRST_ROWS = 1024
 BLOCK_ROWS = 2048
 PIECE_ROWS = 512  # of a block, so that a piece stays in a processor's cache
-HELD_BYTES = 512 << 20  # at most, by nearest_among
-
-
-NOTHING, APART = -2.0, 4.0  # below every inner product of unit rows; more than any two differ
-
-
-NEIGHBOUR_BYTES = 64  # that holding, and merging, one neighbour of one row takes
+HELD_BYTES = 512 << 20  # the most memory that nearest_among uses
+NEIGHBOUR_BYTES = 64  # that it needs for one neighbour of one row, merging included
+NOTHING = -2.0  # a score below every inner product of unit rows
+APART = 4.0  # more than any two inner products of unit rows differ
 
 
 def nearest(queries: np.ndarray, gallery: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` rows of `gallery` with the highest inner products, best first: float32 [n, count], int64 [n, count].
+    """Scores and row numbers of the `count` rows of `gallery` with the highest inner products, best first.
 
-    `queries` [n, D] and `gallery` [m, D] are float32, `count` is at most m.
+    `queries` [n, D] and `gallery` [m, D] are float32; `count` is at most m. Returns float32 [n, count] and int64
+    [n, count].
     """
     import faiss
 
@@ -36,14 +34,15 @@ def nearest(queries: np.ndarray, gallery: np.ndarray, count: int) -> tuple[np.nd
 
 
 def halves_the_work(rows: int, count: int) -> bool:
-    """Whether `nearest_among` is the faster search, and what it holds for all rows at once is small enough."""
+    """Whether `nearest_among` is faster than `nearest` for so many rows and neighbours, and its memory suffices."""
     return rows >= 4 * FIRST_ROWS and rows * count * NEIGHBOUR_BYTES <= HELD_BYTES and not _on_gpu()
 
 
 def nearest_among(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """`nearest(rows, rows, count)` for half the products: each block of them serves its rows and its columns.
+    """`nearest(rows, rows, count)` with half the products: each block of products serves its rows and its columns.
 
-    Of equal scores at the last place, which are given is not defined, as in faiss. Needs at least FIRST_ROWS rows.
+    `rows` [n, D] is float32 of unit rows, n at least FIRST_ROWS. If several rows have the score of the last place, it
+    is not defined which of them are returned, as in faiss.
     """
     first = rows[:FIRST_ROWS]
     best = _Best(
@@ -53,41 +52,44 @@ def nearest_among(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for number, block in enumerate(blocks):
             for other in blocks[number:]:
-                # The product uses every processor by itself; comparing does so in pieces.
+                # The matrix product uses every processor. Products are compared by threads, in pieces.
                 products = rows[block] @ rows[other].T
                 pieces = range(0, len(products), PIECE_ROWS)
-                for found in pool.map(
+                for candidates in pool.map(
                     lambda at, products=products, block=block, other=other: best.better(
                         products[at : at + PIECE_ROWS], block.start + at, other.start, mirrored=other is not block
                     ),
                     pieces,
                 ):
-                    best.waiting.append(found)
+                    best.waiting.append(candidates)
                 if best.held() > best.scores.size // 2:
                     best.merge(pool)
         best.merge(pool)
-    return best.scores, best.found.astype(np.int64)
+    return best.scores, best.neighbours.astype(np.int64)
 
 
 def _padded(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """For the rows after the first ones, their neighbours among those, and nothing where these are too few."""
-    scores, found = nearest(rows[FIRST_ROWS:], rows[:FIRST_ROWS], min(count, FIRST_ROWS))
+    """Neighbours of the later rows among the first FIRST_ROWS; NOTHING fills up rows that have fewer than `count`."""
+    scores, neighbours = nearest(rows[FIRST_ROWS:], rows[:FIRST_ROWS], min(count, FIRST_ROWS))
     width = ((0, 0), (0, count - scores.shape[1]))
-    return np.pad(scores, width, constant_values=NOTHING), np.pad(found, width)
+    return np.pad(scores, width, constant_values=NOTHING), np.pad(neighbours, width)
 
 
 class _Best:
-    """The best neighbours so far of each row, and candidates that were better than the last of them."""
+    """The best neighbours of each row so far, and waiting candidates that score higher than the last of them."""
 
-    def __init__(self, scores: np.ndarray, found: np.ndarray) -> None:
-        self.scores, self.found = scores, found.astype(np.int32)
+    def __init__(self, scores: np.ndarray, neighbours: np.ndarray) -> None:
+        self.scores, self.neighbours = scores, neighbours.astype(np.int32)
         self.last = scores[:, -1].copy()
         self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def better(
         self, products: np.ndarray, row: int, column: int, mirrored: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Owner, neighbour and score of the `products` of rows from `row` and columns from `column` that enter."""
+        """Owners, neighbours and scores of those `products` [b, c] that score higher than an owner's last neighbour.
+
+        `row` and `column` are the numbers of the first row and the first column. If `mirrored`, columns are owners too.
+        """
         height, width = products.shape
         above = products > self.last[row : row + height, None]
         if mirrored:
@@ -106,30 +108,31 @@ class _Best:
         return owners, others, scores
 
     def held(self) -> int:
+        """The number of waiting candidates."""
         return sum(len(owners) for owners, _, _ in self.waiting)
 
     def merge(self, pool: ThreadPoolExecutor) -> None:
-        """Let the waiting in, in as many parts of the rows as there are processors."""
+        """Merge the waiting candidates, in as many parts of the rows as there are processors."""
         if not self.held():
             return
         owners, others, scores = (np.concatenate(parts) for parts in zip(*self.waiting, strict=True))
         self.waiting = []
         bounds = np.linspace(owners.min(), owners.max() + 1, len(os.sched_getaffinity(0)) + 1).astype(np.int64)
         parts = [(owners >= low) & (owners < high) for low, high in itertools.pairwise(bounds)]
-        list(pool.map(lambda part: self._let_in(owners[part], others[part], scores[part]), parts))
+        list(pool.map(lambda part: self._merge_part(owners[part], others[part], scores[part]), parts))
 
-    def _let_in(self, owners: np.ndarray, others: np.ndarray, scores: np.ndarray) -> None:
+    def _merge_part(self, owners: np.ndarray, others: np.ndarray, scores: np.ndarray) -> None:
         entering = np.bincount(owners, minlength=len(self.scores))
         rows = np.flatnonzero(entering)
         count = self.scores.shape[1]
         owners = np.concatenate([np.repeat(rows, count), owners])
-        others = np.concatenate([self.found[rows].ravel(), others.astype(np.int32)])
+        others = np.concatenate([self.neighbours[rows].ravel(), others.astype(np.int32)])
         scores = np.concatenate([self.scores[rows].ravel(), scores])
-        # One sort of one number: rows apart by more than inner products can differ, best first within each.
+        # One sort for all rows: keys of different rows differ by more than scores can; within a row, the best is first.
         order = np.argsort(APART * owners - scores.astype(np.float64))
         starts = np.cumsum(entering[rows] + count) - entering[rows] - count
         chosen = order[starts[:, None] + np.arange(count)]
-        self.scores[rows], self.found[rows] = scores[chosen], others[chosen]
+        self.scores[rows], self.neighbours[rows] = scores[chosen], others[chosen]
         self.last[rows] = self.scores[rows, -1]
 
 

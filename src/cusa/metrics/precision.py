@@ -1,4 +1,4 @@
-"""Precision where a query has several right answers: R@1, R-Precision and mAP@R."""
+"""R@1, R-Precision and mAP@R, for queries that have several right answers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from cusa.metrics.scores import BLOCK_BYTES, checked_embeddings, percent, unit_f
 
 
 def extended_recall(image: np.ndarray, text: np.ndarray, positives: np.ndarray) -> dict[str, float]:
-    """Retrieval where every right answer counts, as ECCV Caption scores it (Chun et al., ECCV 2022).
+    """Retrieval with several right answers a query, as ECCV Caption scores it (Chun et al., ECCV 2022).
 
-    `image` [n, D] and `text` [m, D] are embeddings, `positives` int [p, 2] lists the right (image, text) pairs, any
-    many-to-many relation. For each direction, over the queries that have a positive: r1 (a positive comes first),
-    rprecision (share of the R positives among the first R) and map_at_r (mean average precision at R, Musgrave et
-    al., ECCV 2020), in percent, their names with i2t_ or t2i_ before them.
+    `image` [n, D] and `text` [m, D] are embeddings. `positives` int [p, 2] lists the right (image, text) pairs; an
+    image may have any number of texts and a text any number of images. A query without a positive is not scored.
+    Returns i2t_r1, i2t_rprecision, i2t_map_at_r, t2i_r1, t2i_rprecision and t2i_map_at_r in percent: r1 is the share
+    of queries whose first answer is a positive, rprecision the share of a query's R positives among the first R
+    answers, and map_at_r the mean average precision at R (Musgrave et al., ECCV 2020). Ties count against the model.
+    Raises ValueError if there is no positive pair.
     """
     return percent(extended_outcomes(image, text, positives))
 
@@ -21,10 +23,10 @@ def extended_recall(image: np.ndarray, text: np.ndarray, positives: np.ndarray) 
 def extended_outcomes(
     image: np.ndarray, text: np.ndarray, of_image: np.ndarray, of_text: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """What `extended_recall` means over, of each query: float64 from 0 to 1.
+    """The values that `extended_recall` averages: float64 [n] for image queries, [m] for text queries, from 0 to 1.
 
-    `of_image` int [p, 2] lists the right (image, text) pairs for image queries, `of_text` those for text queries (the
-    same without it).
+    `of_image` int [p, 2] lists the right (image, text) pairs for image queries, `of_text` those for text queries;
+    without `of_text`, both have the same. NaN stands for a query that has no right answer.
     """
     of_image = np.asarray(of_image).reshape(-1, 2)
     of_text = of_image if of_text is None else np.asarray(of_text).reshape(-1, 2)
@@ -37,44 +39,49 @@ def extended_outcomes(
 
 
 def precision_of_queries(query: np.ndarray, gallery: np.ndarray, positives: np.ndarray) -> dict[str, np.ndarray]:
-    """r1, rprecision and map_at_r (see `extended_recall`) of each query that has a positive, float64 from 0 to 1.
+    """r1, rprecision and map_at_r (see `extended_recall`) of each query, float64 [n] from 0 to 1.
 
-    `positives` int [p, 2] lists the right (query, gallery) pairs; queries are in the order of their rows.
+    `positives` int [p, 2] lists the right (query, gallery) pairs. NaN stands for a query that has none. Raises
+    ValueError if there is no pair at all.
     """
     query, gallery = checked_embeddings("query", query), checked_embeddings("gallery", gallery)
     pairs = np.unique(np.asarray(positives, dtype=np.int64).reshape(-1, 2), axis=0)
     if not len(pairs):
-        raise ValueError("there is no positive pair, so nothing can be scored")
+        raise ValueError("there is no positive pair, so there is nothing to score")
     queries, first, count = np.unique(pairs[:, 0], return_index=True, return_counts=True)
     unit_query, unit_gallery = unit_float32(query), unit_float32(gallery)
-    found = np.empty((3, len(queries)))
+    outcomes = np.full((3, len(query)), np.nan)
     step = max(1, BLOCK_BYTES // (4 * len(gallery)))
     for start in range(0, len(queries), step):
         block = slice(start, start + step)
         relevant = count[block]
         scores = unit_query[queries[block]] @ unit_gallery.T
         members = pairs[first[block][0] : first[block][-1] + relevant[-1], 1]
-        found[:, block] = _precision(scores, members, relevant)
-    return {"r1": found[0], "rprecision": found[1], "map_at_r": found[2]}
+        outcomes[:, queries[block]] = _precision(scores, members, relevant)
+    return dict(zip(("r1", "rprecision", "map_at_r"), outcomes, strict=True))
 
 
 GROUPS_FOR_EACH = 4
 
 
 def _precision(scores: np.ndarray, members: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """r1, R-Precision and AP@R [3, rows]; `members` are the right answers, `relevant` of each row, in row order."""
+    """r1, R-Precision and AP@R [3, rows] of scores [rows, m].
+
+    `relevant` [rows] is the number of right answers of each row; `members` [sum of relevant] are their columns, row by
+    row.
+    """
     rows = np.repeat(np.arange(len(scores)), relevant)
     # Each row's right answers, best first, at places 1, 2, ... of the row.
     own = scores[rows, members]
     own = own[np.lexsort((-own, rows))]
     starts = np.cumsum(relevant) - relevant
     place = np.arange(len(own)) - np.repeat(starts, relevant) + 1
-    # How many right answers score as high as each: the place of the last one of a run of equal scores.
+    # The number of right answers that score at least as high as each: the place of the last of a run of equal scores.
     last = np.r_[(own[1:] != own[:-1]) | (rows[1:] != rows[:-1]), True]
     ends = np.flatnonzero(last)
     own_as_high = place[ends[np.searchsorted(ends, np.arange(len(own)))]]
-    # An answer below the best 2R + 1 has rank > R whatever else there is, so only those are sorted. Shifting each row
-    # past the one before makes one sorted array of all of them.
+    # An answer below the best 2R + 1 has a rank above R, so only the best 2R + 1 are sorted. Each row is shifted above
+    # the row before it, so that one sort serves all rows.
     found = np.flatnonzero(scores >= _floors(scores, 2 * int(relevant.max()) + 1)[:, None])
     row_of_found = found // scores.shape[1]
     best = scores.ravel()[found].astype(np.float64) + 4.0 * row_of_found
@@ -90,10 +97,10 @@ def _precision(scores: np.ndarray, members: np.ndarray, relevant: np.ndarray) ->
 
 
 def _floors(scores: np.ndarray, count: int) -> np.ndarray:
-    """A value for each row that at least `count` of its scores reach (all, in short rows), and not many more.
+    """A value for each row that at least `count` of its scores reach, and not many more; -infinity in short rows.
 
-    The `count`-th highest of the maxima of several times as many groups of columns: maxima are several times faster
-    to have than a partition of the row.
+    It is the `count`-th highest of the maxima of GROUPS_FOR_EACH x `count` groups of columns. Maxima are several times
+    faster than a partition of the row.
     """
     groups = GROUPS_FOR_EACH * count
     size = scores.shape[1] // groups

@@ -1,14 +1,16 @@
-"""Retrieval and similarity metrics on numpy arrays, in percent. No torch: a metrics job starts in a second.
+"""Recall at K and ranks of image-text retrieval.
 
-Ties count against the model: an item that scores exactly as high as the right answer is ranked before it.
-Recall compares scores in float32 blocks; where two are closer than float32 can tell, float64 decides, so the
-results equal those of a naive float64 computation.
+Ties count against the model: an item that scores exactly as high as the right answer is ranked before it. Scores are
+compared in float32 blocks. If two scores are too close for float32, they are compared in float64, so the results equal
+those of a naive float64 computation.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,22 +25,22 @@ from cusa.metrics.scores import (
 )
 
 RECALL_AT = (1, 5, 10)
-TIE = 1e-12  # cosines this close are equal but for float64 rounding
+TIE = 1e-12  # cosines that differ by less are equal; the difference is float64 rounding
 
 
 def image_text_recall(image: np.ndarray, text: np.ndarray, text_to_image: np.ndarray) -> dict[str, float]:
     """Recall of image-to-text and text-to-image retrieval.
 
-    `image` [n, D] and `text` [m, D] are embeddings (normalised here); `text_to_image` int [m] is each caption's
-    image. The image-to-text rank is the best rank among an image's captions. Returns i2t_r1, i2t_r5, i2t_r10,
-    t2i_r1, t2i_r5, t2i_r10, rsum (their sum), r_mean (their mean) in percent, and the median ranks i2t_median_rank
-    and t2i_median_rank (1 is best). Raises ValueError when an image has no caption or shapes do not fit.
+    `image` [n, D] and `text` [m, D] are embeddings, which are normalised here. `text_to_image` int [m] is the image of
+    each caption. The image-to-text rank is the best rank among an image's captions. Returns i2t_r1, i2t_r5, i2t_r10,
+    t2i_r1, t2i_r5, t2i_r10, rsum (their sum) and r_mean (their mean) in percent, and the median ranks i2t_median_rank
+    and t2i_median_rank, where 1 is best. Raises ValueError if an image has no caption or shapes do not fit.
     """
     return summary_of_ranks(*image_text_ranks(image, text, text_to_image))
 
 
 def summary_of_ranks(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, float]:
-    """The metrics of `image_text_recall` from its ranks."""
+    """The metrics of `image_text_recall` from the ranks of images [n] and of texts [m]."""
     metrics = percent(recalled(i2t, t2i))
     rsum = sum(metrics.values())
     return metrics | {
@@ -50,11 +52,16 @@ def summary_of_ranks(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, float]:
 
 
 def image_text_ranks(image: np.ndarray, text: np.ndarray, text_to_image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks from 1, int64: [n] best rank of an image's captions, [m] rank of a caption's image."""
+    """The best rank of each image's captions, int64 [n], and the rank of each caption's image, int64 [m], from 1.
+
+    Raises ValueError if an image has no caption or shapes do not fit.
+    """
     image, text = checked_embeddings("image", image), checked_embeddings("text", text)
     text_to_image = np.asarray(text_to_image)
     if text_to_image.shape != (len(text),):
-        raise ValueError(f"text_to_image has shape {text_to_image.shape}; expected ({len(text)},), one image a text")
+        raise ValueError(
+            f"text_to_image has shape {text_to_image.shape}; expected ({len(text)},), one image for each text"
+        )
     if len(text_to_image) and not 0 <= text_to_image.min() <= text_to_image.max() < len(image):
         raise ValueError(f"text_to_image points outside the {len(image)} images")
     captions_of_image = np.bincount(text_to_image, minlength=len(image))
@@ -68,8 +75,8 @@ def positive_ranks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rank of each query's best right answer, int64 from 1: [n] for images, [m] for texts.
 
-    `of_image` int [p, 2] lists the right (image, text) pairs for image queries, `of_text` those for text queries (the
-    same without it). Queries without any have the rank 0.
+    `of_image` int [p, 2] lists the right (image, text) pairs for image queries, `of_text` those for text queries;
+    without `of_text`, both have the same. A query without a right answer has the rank 0.
     """
     image, text = checked_embeddings("image", image), checked_embeddings("text", text)
     if image.shape[1] != text.shape[1]:
@@ -95,7 +102,7 @@ def positive_ranks(
     i2t, t2i = np.isfinite(best_text).astype(np.int64), np.isfinite(best_image).astype(np.int64)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for start in range(0, len(image), step):
-            # The product uses every processor by itself; counting does so in parts that stay in the cache.
+            # The matrix product uses every processor. Scores are counted by threads, in parts that stay in the cache.
             scores = image32[start : start + step] @ text32.T
             parts = range(0, len(scores), part)
             pieces = [scores[first : first + part] for first in parts]
@@ -118,9 +125,9 @@ class _Positives:
         return keys
 
     def best(self, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The best score of each query, infinite where it has none, and float32 bounds around it.
+        """The best score of each query's right answers, infinite if it has none, and float32 bounds around it.
 
-        `side` is 0 where images are the queries, 1 where texts are.
+        `side` is 0 if images are the queries and 1 if texts are.
         """
         queries = self.pairs[:, side]
         best = np.full(len((self.exact.left, self.exact.right)[side]), np.inf)
@@ -129,51 +136,78 @@ class _Positives:
         return best, *rounding_bounds(best, self.exact.left.shape[1])
 
     def ahead(self, images: np.ndarray, texts: np.ndarray, best: np.ndarray) -> np.ndarray:
-        """Whether pairs, too close for float32 to tell, are wrong and score as high as `best`, their query's own."""
+        """Whether pairs are wrong and score at least as high as the best right answer of their queries, bool [p].
+
+        `images` and `texts` int64 [p] are pairs that float32 cannot decide; `best` [p] is that right answer's score.
+        """
         keys = self._key(images, texts)
         right = self.keys[np.minimum(np.searchsorted(self.keys, keys), max(len(self.keys) - 1, 0))] == keys
-        found: np.ndarray = (self.exact(images, texts) >= best - TIE) & ~right
-        return found
+        before: np.ndarray = (self.exact(images, texts) >= best - TIE) & ~right
+        return before
 
 
 def recalled(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, np.ndarray]:
-    """i2t_r1 ... t2i_r10 of each query, from ranks as `positive_ranks` gives them: 1 where a right answer is that near.
+    """i2t_r1, ..., t2i_r10 of each query: 1 if its rank is at most K, else 0; float64 [n] and [m].
 
-    Queries of rank 0 have no right answer and are left out.
+    `i2t` [n] and `t2i` [m] are ranks as `positive_ranks` returns them. NaN stands for a query of rank 0, which has no
+    right answer.
     """
-    ranks = {"i2t": i2t[i2t > 0], "t2i": t2i[t2i > 0]}
-    return {f"{way}_r{k}": (ranks[way] <= k).astype(np.float64) for way in ranks for k in RECALL_AT}
+    ranks = {"i2t": i2t, "t2i": t2i}
+    return {f"{way}_r{k}": np.where(ranks[way] > 0, ranks[way] <= k, np.nan) for way in ranks for k in RECALL_AT}
 
 
 def fold_recall(image: np.ndarray, text: np.ndarray, text_to_image: np.ndarray, folds: int) -> dict[str, float]:
-    """Mean of `image_text_recall` over consecutive folds of the images, in order: COCO 1K is five folds of COCO 5K.
+    """The mean of `image_text_recall` over consecutive folds of the images: COCO 1K is five folds of COCO 5K.
 
-    Raises ValueError when the images cannot be divided evenly.
+    Raises ValueError if the images cannot be divided evenly.
+    """
+    return mean_of_folds(fold_ranks(image, text, text_to_image, folds))
+
+
+class FoldRanks(NamedTuple):
+    """Ranks within one fold: of its images [n], of their texts [m], and the position of each text's image [m]."""
+
+    i2t: np.ndarray
+    t2i: np.ndarray
+    text_to_image: np.ndarray
+
+
+def mean_of_folds(folds: Sequence[FoldRanks]) -> dict[str, float]:
+    """The mean over folds of each metric of `image_text_recall`."""
+    recalls = [summary_of_ranks(fold.i2t, fold.t2i) for fold in folds]
+    return {name: float(np.mean([recall[name] for recall in recalls])) for name in recalls[0]}
+
+
+def fold_ranks(image: np.ndarray, text: np.ndarray, text_to_image: np.ndarray, folds: int) -> list[FoldRanks]:
+    """`image_text_ranks` of each of `folds` consecutive parts of the images, with the texts of those images.
+
+    Raises ValueError if the images cannot be divided evenly.
     """
     if len(image) % folds:
         raise ValueError(f"{len(image)} test images cannot be divided into {folds} folds of one size")
     size, text_to_image = len(image) // folds, np.asarray(text_to_image)
-    found = []
+    ranks = []
     for start in range(0, len(image), size):
         texts = np.flatnonzero((text_to_image >= start) & (text_to_image < start + size))
-        found.append(image_text_recall(image[start : start + size], text[texts], text_to_image[texts] - start))
-    return {name: float(np.mean([fold[name] for fold in found])) for name in found[0]}
+        images = text_to_image[texts] - start
+        ranks.append(FoldRanks(*image_text_ranks(image[start : start + size], text[texts], images), images))
+    return ranks
 
 
 def _count_above(
     scores: np.ndarray, low: np.ndarray, high: np.ndarray, axis: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many scores along `axis` are surely above, and rows and columns of those too close to tell."""
+    """The number of scores along `axis` that are above `high`, and rows and columns of those between the bounds."""
     above = scores > high
-    # Locating them in one dimension is forty times faster than numpy's nonzero in two.
+    # numpy's nonzero is forty times faster in one dimension than in two.
     rows, columns = np.divmod(np.flatnonzero((above ^ (scores >= low)).ravel()), scores.shape[1])
     return _count(above, axis), rows, columns
 
 
 def _count(above: np.ndarray, axis: int) -> np.ndarray:
-    """np.count_nonzero along an axis, several times faster: whole rows at once, columns in bytes."""
+    """np.count_nonzero of a bool matrix along an axis, several times faster: row by row, or columns in bytes."""
     if axis == 1:
         return np.array([np.count_nonzero(row) for row in above], dtype=np.int64)
-    starts = range(0, len(above), 255)  # what a byte can hold
+    starts = range(0, len(above), 255)  # the largest count that fits in a byte
     parts = [np.add.reduce(above[start : start + 255].view(np.uint8), axis=0, dtype=np.uint8) for start in starts]
     return np.asarray(np.stack(parts).sum(axis=0, dtype=np.int64))

@@ -1,1 +1,1 @@
-"""The summary of all scores, and the page for people."""
+"""The summary of all scores, and the report's page."""

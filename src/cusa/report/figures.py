@@ -1,4 +1,4 @@
-"""Curves of training as SVG."""
+"""Curves of the training as SVG."""
 
 from __future__ import annotations
 
@@ -10,26 +10,42 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-# Drawn with this colour, which no one would choose; in the page it becomes the text's own, light or dark.
+# Text and axes are drawn in this colour, which nothing else has. In the page it is replaced by the colour of the text.
 INK = "#010203"
-
-
-# Okabe and Ito's palette, told apart by colour-blind readers, on light and on dark ground.
+# Okabe and Ito's palette: colour-blind readers can distinguish it, on light and on dark ground.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 FIGURES = ("validation", "losses", "temperatures")
+History = Sequence[Mapping[str, Any]]
 
 
-def read_histories(runs: Mapping[str, Sequence[str | Path]]) -> dict[str, Any]:
-    """The first seed's history of each experiment that was trained here: imported runs have none."""
+def read_histories(runs: Mapping[str, Sequence[str | Path]]) -> dict[str, History]:
+    """The rows of the first seed's history.parquet of each experiment that was trained here; imported runs have none.
+
+    `runs` gives the run folders of each experiment, one a seed.
+    """
     histories = {name: pq.read_table(Path(paths[0]) / "history.parquet").to_pylist() for name, paths in runs.items()}
     return {name: rows for name, rows in histories.items() if any(row["kind"] == "step" for row in rows)}
 
 
-def draw_history(runs: Mapping[str, Sequence[str | Path]], kind: str, columns: Mapping[str, str]) -> str:
-    """Small multiples: one panel a column, one line an experiment."""
+def draw_figures(histories: Mapping[str, History]) -> dict[str, str]:
+    """The SVG of each of FIGURES from the histories of the experiments."""
+    recalls = {"r_mean": "mean recall, %", "t2i_r10": "text-to-image R@10, %", "i2t_r10": "image-to-text R@10, %"}
+    losses = {"loss_contrastive": "contrastive", "loss_cross": "CSA", "loss_uni": "USA"}
+    return {
+        "validation": draw_history(histories, "epoch", recalls),
+        "losses": draw_history(histories, "step", losses),
+        "temperatures": draw_temperatures(histories),
+    }
+
+
+def draw_history(histories: Mapping[str, History], kind: str, columns: Mapping[str, str]) -> str:
+    """The SVG of one panel for each column, with one line for each experiment.
+
+    `kind` is that of the rows that are drawn, `epoch` or `step`; `columns` gives the title of each column.
+    """
     figure, panels = _panels(len(columns))
     for (column, title), axes in zip(columns.items(), panels, strict=True):
-        for colour, (name, history) in zip(_cycle(), read_histories(runs).items(), strict=False):
+        for colour, (name, history) in zip(_cycle(), histories.items(), strict=False):
             rows = [row for row in history if row["kind"] == kind and row.get(column) is not None]
             if kind == "step" and not any(row[column] for row in rows):
                 continue
@@ -43,11 +59,10 @@ def draw_history(runs: Mapping[str, Sequence[str | Path]], kind: str, columns: M
     return _svg(figure)
 
 
-def draw_temperatures(runs: Mapping[str, Sequence[str | Path]]) -> str:
-    """One panel an experiment, one line a temperature, over the epochs."""
-    histories = read_histories(runs)
+def draw_temperatures(histories: Mapping[str, History]) -> str:
+    """The SVG of one panel for each experiment, with one line for each temperature, over the epochs."""
     figure, panels = _panels(len(histories), height=3.2)
-    # Where nothing was trained here, the one panel stays empty.
+    # Without histories, the only panel stays empty.
     for (name, history), axes in zip(histories.items(), panels, strict=False):
         rows = [row for row in history if row["kind"] == "step"]
         names = [key for key in rows[0] if key.startswith("temperature_") and rows[0][key] is not None]
@@ -60,17 +75,18 @@ def draw_temperatures(runs: Mapping[str, Sequence[str | Path]]) -> str:
     return _svg(figure)
 
 
-def _when(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> float:
-    """Time in epochs: a step row lies inside its epoch, an epoch row at its end."""
+def _when(row: Mapping[str, Any], history: History) -> float:
+    """The time of a row in epochs: a step is inside its epoch, an epoch's row is at its end."""
     steps = max(entry["step"] for entry in history)
     return float(row["epoch"]) + (row["step"] / steps if row["kind"] == "step" else 1.0)
 
 
 def _panels(count: int, height: float = 2.8) -> tuple[Any, list[Any]]:
+    """A figure with `count` panels side by side, at least one; `height` is in inches."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    count = max(count, 1)  # where nothing was trained here, an empty panel
+    count = max(count, 1)
     figure = Figure(figsize=(3.6 * count, height), layout=ConstrainedLayoutEngine(w_pad=0.12))
     figure.patch.set_alpha(0)
     panels = list(np.atleast_1d(figure.subplots(1, count)))
@@ -85,10 +101,12 @@ def _panels(count: int, height: float = 2.8) -> tuple[Any, list[Any]]:
 
 
 def _cycle() -> list[str]:
+    """Colours for more lines than COLOURS has."""
     return list(COLOURS) * 4
 
 
 def _svg(figure: Any) -> str:
+    """The figure as SVG, with text as text and the same bytes for the same figure."""
     import matplotlib as mpl
 
     buffer = io.StringIO()
@@ -98,5 +116,5 @@ def _svg(figure: Any) -> str:
 
 
 def inline_svg(svg: str) -> str:
-    """An SVG file as an element of a page, in the colour of the page's text."""
+    """The content of an SVG file as an element of an HTML page, in the colour of the page's text."""
     return svg[svg.index("<svg") :].replace(INK, "currentColor")

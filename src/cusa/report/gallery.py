@@ -1,4 +1,4 @@
-"""Queries and what each model finds for them, as pictures side by side."""
+"""The gallery: queries, and the pictures that each model retrieves for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GALLERY_SEED = 0
 
 @dataclass(frozen=True)
 class Hit:
-    """One picture found: its thumbnail and whether it is a right answer (None where the data cannot say)."""
+    """A retrieved picture: its thumbnail as a data URL, its title, and whether it is right (None if unknown)."""
 
     thumbnail: str
     title: str
@@ -32,15 +32,18 @@ class Hit:
 
 @dataclass(frozen=True)
 class Query:
-    """A text or picture query and what each model found."""
+    """A text or picture query, and the pictures that each model retrieved, best first."""
 
     text: str
     thumbnail: str | None
-    found: dict[str, list[Hit]]
+    hits: dict[str, list[Hit]]
 
 
 def text_queries(folder: DatasetFolder, models: Mapping[str, RunFolder], gallery: Gallery) -> list[Query]:
-    """Captions of distinct test images, drawn with a fixed seed, not chosen."""
+    """Captions of distinct test images, drawn with a fixed seed, and the nearest test images of each.
+
+    `models` gives the run of each model. Empty if there are none. Raises DataError if embeddings are missing.
+    """
     if not models:
         return []
     tables = SplitTables.open(folder, "test", captions=["caption"])
@@ -48,7 +51,7 @@ def text_queries(folder: DatasetFolder, models: Mapping[str, RunFolder], gallery
     order = np.random.default_rng(GALLERY_SEED).permutation(len(texts))
     _, first = np.unique(image_of[order], return_index=True)
     chosen = order[np.sort(first)][: gallery.text_queries]
-    found = {
+    nearest = {
         name: _nearest(
             run.embeddings("test", "text_cross", len(texts))[chosen],
             run.embeddings("test", "image_cross", len(tables.image_rows)),
@@ -61,9 +64,9 @@ def text_queries(folder: DatasetFolder, models: Mapping[str, RunFolder], gallery
         Query(
             text=texts[caption],
             thumbnail=None,
-            found={
-                name: [pictures.hit(int(image), bool(image == image_of[caption])) for image in ranking[number]]
-                for name, ranking in found.items()
+            hits={
+                name: [pictures.hit(int(image), bool(image == image_of[caption])) for image in rankings[number]]
+                for name, rankings in nearest.items()
             },
         )
         for number, caption in enumerate(chosen)
@@ -71,7 +74,11 @@ def text_queries(folder: DatasetFolder, models: Mapping[str, RunFolder], gallery
 
 
 def image_queries(folder: DatasetFolder, models: Mapping[str, RunFolder], gallery: Gallery) -> list[Query]:
-    """Pictures of distinct labels, drawn with a fixed seed; the test split where the data has no labelled images."""
+    """Pictures of distinct labels, drawn with a fixed seed, and the nearest other pictures of each.
+
+    If the data set has no labelled images, they are pictures of the test split. `models` gives the run of each model.
+    Empty if there are none. Raises DataError if embeddings are missing.
+    """
     if not models:
         return []
     images = read_table(folder.annotations, IMAGES, ["split", "label"])
@@ -83,22 +90,23 @@ def image_queries(folder: DatasetFolder, models: Mapping[str, RunFolder], galler
     groups = labels.astype(str) if labelled else np.arange(len(rows))
     _, first = np.unique(groups[order], return_index=True)
     chosen = order[np.sort(first)][: gallery.image_queries]
-    found = {}
+    nearest = {}
     for name, run in models.items():
         embeddings = run.embeddings(split, "image_uni", len(rows))
-        nearest = _nearest(embeddings[chosen], embeddings, gallery.top + 1)
-        found[name] = [ranking[ranking != query][: gallery.top] for query, ranking in zip(chosen, nearest, strict=True)]
+        rankings = _nearest(embeddings[chosen], embeddings, gallery.top + 1)
+        # Without the query itself.
+        nearest[name] = [ranking[ranking != own][: gallery.top] for own, ranking in zip(chosen, rankings, strict=True)]
     pictures = _Pictures(folder, split)
     return [
         Query(
             text=pictures.title(int(query)),
             thumbnail=pictures.thumbnail(int(query)),
-            found={
+            hits={
                 name: [
                     pictures.hit(int(image), bool(labels[image] == labels[query]) if labelled else None)
                     for image in rankings[number]
                 ]
-                for name, rankings in found.items()
+                for name, rankings in nearest.items()
             },
         )
         for number, query in enumerate(chosen)
@@ -106,7 +114,7 @@ def image_queries(folder: DatasetFolder, models: Mapping[str, RunFolder], galler
 
 
 class _Pictures:
-    """Thumbnails and titles of a split's images."""
+    """Thumbnails and titles of a split's images, by position in the split."""
 
     def __init__(self, folder: DatasetFolder, split: str) -> None:
         self.reader = ShardReader(folder.shards(split))
@@ -120,7 +128,7 @@ class _Pictures:
             first_caption.setdefault(image, caption)
             if labels[image] is not None:
                 of_label.setdefault(labels[image], caption)
-        # A labelled picture without a caption is called what its label is called.
+        # A labelled picture without a caption has the first caption of its label as title.
         self.titles = [
             first_caption.get(row) or of_label.get(labels[row]) or labels[row] or images["image_id"][row].as_py()
             for row in rows.tolist()
@@ -128,13 +136,16 @@ class _Pictures:
         self.thumbnail = cache(self._thumbnail)
 
     def title(self, position: int) -> str:
+        """The caption of a picture, else a caption of its label, else its label, else its id."""
         title: str = self.titles[position]
         return title
 
     def hit(self, position: int, right: bool | None) -> Hit:
+        """A retrieved picture."""
         return Hit(self.thumbnail(position), self.title(position), right)
 
     def _thumbnail(self, position: int) -> str:
+        """A small WebP of the picture as a data URL."""
         image = open_rgb(self.reader.encoded(position))
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         buffer = io.BytesIO()
@@ -143,11 +154,14 @@ class _Pictures:
 
 
 def _nearest(queries: np.ndarray, gallery: np.ndarray, top: int) -> np.ndarray:
-    """Positions of the `top` most similar gallery rows by cosine, best first."""
+    """Positions of the `top` gallery rows of highest cosine, best first: int64 [n, top].
+
+    `queries` [n, D] and `gallery` [m, D] are embeddings; if m is less than `top`, all m are returned.
+    """
     import faiss
 
     queries, gallery = np.array(queries, dtype=np.float32), np.array(gallery, dtype=np.float32)
     faiss.normalize_L2(queries)
     faiss.normalize_L2(gallery)
-    found: np.ndarray = faiss.knn(queries, gallery, min(top, len(gallery)), faiss.METRIC_INNER_PRODUCT)[1]
-    return found
+    positions: np.ndarray = faiss.knn(queries, gallery, min(top, len(gallery)), faiss.METRIC_INNER_PRODUCT)[1]
+    return positions

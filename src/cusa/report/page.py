@@ -1,4 +1,4 @@
-"""The report for people: one self-contained HTML page with the tables, the curves and a gallery side by side."""
+"""The report for readers: one self-contained HTML page with the tables, the training curves and a gallery."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cusa.annotations.tables import CAPTIONS, IMAGES, PROBLEMS, read_table, spli
 from cusa.common.files import read_json, whole_file
 from cusa.config.report import Gallery
 from cusa.layout import DatasetFolder
-from cusa.report.figures import INK, draw_history, draw_temperatures, inline_svg, read_histories
+from cusa.report.figures import INK, draw_figures, inline_svg, read_histories
 from cusa.report.gallery import image_queries, text_queries
-from cusa.report.tables import DIFFERENCES, benchmark_tables, skipped_sentence
+from cusa.report.tables import benchmark_tables, differences_sentence, skipped_sentence
 from cusa.runs.record import RunFolder, RunRecord
 
 
@@ -29,53 +29,37 @@ def render(
     output: str | Path,
     figures: str | Path,
 ) -> None:
-    """Write the HTML page and the figures (SVG).
+    """Write the HTML page to `output`, and {name}.svg of each of FIGURES to the folder `figures`.
 
-    `runs` gives the run folders of each experiment, one a seed. The gallery shows the first seed of the experiments
-    it names that were trained.
+    `summary` is the summary.parquet. `runs` gives the run folders of each experiment, one a seed. The gallery shows the
+    first seed of those of its experiments that are among them. Raises DataError if data of a run are missing.
     """
     import jinja2
 
     table = pq.read_table(summary)
     rows = table.to_pylist()
     left_out: dict[str, str] = json.loads((table.schema.metadata or {}).get(b"left_out", b"{}"))
-    drawings = {
-        "validation": draw_history(
-            runs,
-            "epoch",
-            {"r_mean": "mean recall, %", "t2i_r10": "text-to-image R@10, %", "i2t_r10": "image-to-text R@10, %"},
-        ),
-        "losses": draw_history(
-            runs, "step", {"loss_contrastive": "contrastive", "loss_cross": "CSA", "loss_uni": "USA"}
-        ),
-        "temperatures": draw_temperatures(runs),
-    }
-    Path(figures).mkdir(parents=True, exist_ok=True)
-    for name, drawing in drawings.items():
-        with whole_file(Path(figures) / f"{name}.svg") as temporary:
-            temporary.write_text(drawing.replace(INK, "#444444"), encoding="utf-8")
-    shown = {name: RunFolder(Path(runs[name][0])) for name in gallery.experiments if name in runs}
+    tables = benchmark_tables(rows, left_out)
+    histories = read_histories(runs)
+    drawings = draw_figures(histories)
+    _write_figures(drawings, Path(figures))
+    models = {name: RunFolder(Path(runs[name][0])) for name in gallery.experiments if name in runs}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cusa.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    images = read_table(folder.annotations, IMAGES, ["split"])
-    captions = read_table(folder.annotations, CAPTIONS, ["split"])
     page = environment.get_template("page.html.jinja").render(
         dataset=rows[0]["dataset"] if rows else folder.root.name,
-        tables=benchmark_tables(rows, left_out),
-        differences=DIFFERENCES,
+        tables=tables,
+        differences=differences_sentence(tables),
         left_out=left_out,
         figures={name: inline_svg(drawing) for name, drawing in drawings.items()},
-        text_queries=text_queries(folder, shown, gallery),
-        image_queries=image_queries(folder, shown, gallery),
-        models=list(shown),
-        trained=bool(read_histories(runs)),
+        text_queries=text_queries(folder, models, gallery),
+        image_queries=image_queries(folder, models, gallery),
+        models=list(models),
+        trained=bool(histories),
         top=gallery.top,
         runs=[_run_row(name, Path(path)) for name, paths in runs.items() for path in paths],
-        splits=[
-            (split, len(split_rows(images, split)), len(split_rows(captions, split)))
-            for split in dict.fromkeys(images["split"].to_pylist())
-        ],
+        splits=_split_rows(folder),
         skipped=skipped_sentence(read_json(folder.annotations / PROBLEMS)["skipped"]),
         version=__version__,
         written=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
@@ -84,7 +68,25 @@ def render(
         temporary.write_text(page, encoding="utf-8")
 
 
+def _write_figures(drawings: Mapping[str, str], folder: Path) -> None:
+    """Write {name}.svg of each drawing, in grey instead of the page's colour."""
+    for name, drawing in drawings.items():
+        with whole_file(folder / f"{name}.svg") as temporary:
+            temporary.write_text(drawing.replace(INK, "#444444"), encoding="utf-8")
+
+
+def _split_rows(folder: DatasetFolder) -> list[tuple[str, int, int]]:
+    """Name, number of images and number of captions of each split."""
+    images = read_table(folder.annotations, IMAGES, ["split"])
+    captions = read_table(folder.annotations, CAPTIONS, ["split"])
+    return [
+        (split, len(split_rows(images, split)), len(split_rows(captions, split)))
+        for split in dict.fromkeys(images["split"].to_pylist())
+    ]
+
+
 def _run_row(experiment: str, path: Path) -> dict[str, Any]:
+    """A row of the table of runs."""
     record = RunRecord.read(path)
     return {
         "experiment": experiment,

@@ -1,4 +1,4 @@
-"""All benchmarks x experiments in one table: spread over seeds, differences, published figures beside them."""
+"""One table of all benchmarks and experiments: means over seeds, differences with intervals, published figures."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cusa.annotations.tables import PROBLEMS
+from cusa.benchmarks import outcomes
 from cusa.common.files import read_json, whole_file
-from cusa.report.statistics import mean_and_spread, paired_interval
+from cusa.report.statistics import difference_intervals, mean_and_spread
 from cusa.report.tables import benchmark_tables, to_latex, to_markdown
 
 SCHEMA = pa.schema(
@@ -48,14 +48,16 @@ def summarise(
     reference: str | None = None,
     left_out: Mapping[str, str] | None = None,
 ) -> None:
-    """Collect the benchmarks' JSON files into one Parquet table, one Markdown page and LaTeX tables.
+    """Collect the JSON files of benchmarks (`results`) into one Parquet table, one Markdown page and LaTeX tables.
 
-    Differences are to the experiment `reference`, where there is one; their 95 % intervals are by a paired bootstrap
-    over queries, from the {benchmark}.queries.npz beside each JSON. `left_out` says, by name, what could not be scored.
+    Differences are to the experiment `reference`, if it is among the results. Their 95 % intervals come from the
+    {benchmark}.queries.npz beside each JSON; see `difference_intervals`. `left_out` gives the reason, by name, of
+    everything that could not be scored.
     """
     contents = {Path(path): read_json(path) for path in results}
     rows = summary_rows(contents.values())
-    add_differences(rows, _outcomes(contents), reference)
+    if reference is not None:
+        add_differences(rows, _intervals(contents, reference), reference)
     with whole_file(parquet) as temporary:
         metadata = {"left_out": json.dumps(dict(left_out or {}))}
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata)), temporary)
@@ -68,7 +70,10 @@ def summarise(
 
 
 def summary_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a (benchmark, data, metric, experiment), in the order of the results."""
+    """One row for each benchmark, data set, metric and experiment, in the order of the results.
+
+    Each of `results` is the content of a benchmark's JSON file. A row has the columns of SCHEMA except the differences.
+    """
     grouped: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for result in results:
         for metric in result["metrics"]:
@@ -96,26 +101,31 @@ def summary_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-Outcomes = dict[tuple[str, str], dict[str, np.ndarray]]
+Intervals = Mapping[tuple[str, str, str], tuple[float, float]]
 
 
-def _outcomes(results: Mapping[Path, Mapping[str, Any]]) -> Outcomes:
-    """What each query contributes, by (benchmark, experiment) and metric, mean over seeds; from beside each result."""
-    found: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
-    for path, about in results.items():
-        if (queries := path.with_suffix(".queries.npz")).is_file():
-            with np.load(queries, allow_pickle=False) as arrays:
-                found.setdefault((about["benchmark"], about["experiment"]), []).append(dict(arrays))
-    return {
-        key: {metric: np.mean([seed[metric] for seed in seeds], axis=0) for metric in seeds[0]}
-        for key, seeds in found.items()
-    }
+def _intervals(results: Mapping[Path, Mapping[str, Any]], reference: str) -> Intervals:
+    """The intervals of differences to `reference`, by benchmark, experiment and metric."""
+    runs: dict[str, dict[str, list[Path]]] = {}
+    for path, content in results.items():
+        paths = runs.setdefault(content["benchmark"], {}).setdefault(content["experiment"], [])
+        paths.append(path.with_suffix(".queries.npz"))
+    intervals = {}
+    for benchmark, experiments in runs.items():
+        # One benchmark at a time, so that memory holds the outcomes of one.
+        statistics = {
+            name: [outcomes.load(path) if path.is_file() else {} for path in paths]
+            for name, paths in experiments.items()
+        }
+        for (experiment, metric), interval in difference_intervals(statistics, reference).items():
+            intervals[benchmark, experiment, metric] = interval
+    return intervals
 
 
-def add_differences(rows: Sequence[dict[str, Any]], outcomes: Outcomes, reference: str | None) -> None:
-    """Complete `rows` by the difference of each mean to the reference's, with its interval where queries have outcomes.
+def add_differences(rows: Sequence[dict[str, Any]], intervals: Intervals, reference: str) -> None:
+    """Add to `rows` the difference of each mean to that of the experiment `reference`, and its interval, if any.
 
-    Medians, sums and correlations are no means over queries; their differences have no interval.
+    The difference is in the unit of the metric. `intervals` has (low, high) by benchmark, experiment and metric.
     """
     means = {(row["benchmark"], row["data"], row["metric"]): row for row in rows if row["experiment"] == reference}
     for row in rows:
@@ -124,8 +134,5 @@ def add_differences(rows: Sequence[dict[str, Any]], outcomes: Outcomes, referenc
             continue
         row |= {"reference": reference, "difference": row["mean"] - other["mean"]}
         metric = f"{row['data']}/{row['metric']}".lstrip("/")
-        first, second = (
-            outcomes.get((row["benchmark"], name), {}).get(metric) for name in (reference or "", row["experiment"])
-        )
-        if first is not None and second is not None and first.shape == second.shape:
-            _, row["difference_low"], row["difference_high"] = paired_interval(first, second)
+        if interval := intervals.get((row["benchmark"], row["experiment"], metric)):
+            row["difference_low"], row["difference_high"] = interval

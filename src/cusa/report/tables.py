@@ -1,8 +1,8 @@
-"""The summary as tables for people: Markdown, LaTeX and the report's page."""
+"""The summary as tables for readers: in Markdown, in LaTeX and on the report's page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,7 @@ TITLES = {
     "image_retrieval": "Image retrieval",
     "sts": "Semantic textual similarity",
 }
-
-
-# Where several data sets are scored, one table shows this metric of each; the others are in summary.parquet.
+# If several data sets are scored, one table shows this metric of each; summary.parquet has the others.
 MAIN_METRIC = {"image_retrieval": "r1", "sts": "spearman"}
 DATA_TITLES = {
     **{name: archive.title for name, archive in ARCHIVES.items()},
@@ -27,8 +25,6 @@ DATA_TITLES = {
     "stsb": "STS-B",
     "sickr": "SICK-R",
 }
-
-
 METRIC_TITLES = {
     "rsum": "rsum",
     "r_mean": "mean",
@@ -39,16 +35,26 @@ METRIC_TITLES = {
     "pearson": "Pearson",
     "median_rank": "median rank",
 }
-
-
+NOT_COMPUTED = "not computed"
+DIFFERENCES = (
+    "Differences have 95 % intervals in brackets, by a paired bootstrap that draws images with all their captions, "
+    "labelled query images or pairs of sentences."
+)
+NO_INTERVAL = (
+    "Differences without brackets have no interval: {benchmark}.queries.npz does not describe the metric, or an "
+    "earlier release wrote that file. Delete the file and run `snakemake` to have it written again."
+)
+LATEX = {"&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "±": "$\\pm$"}
 Cells = list[tuple[str, bool]]
 
 
 @dataclass(frozen=True)
 class BenchmarkTable:
-    """One benchmark for people: a row an experiment, a column a metric, cells as text, the best of a column marked.
+    """One table of a benchmark: a row for each experiment, a column for each metric.
 
-    `differences` has a row for each experiment but the reference, `published` one for each with published figures.
+    A cell is its text and whether it is the best of its column. `differences` has a row for each experiment except the
+    reference, `published` one for each experiment that the paper has figures of. `has_all_intervals` is False if a
+    difference has no interval.
     """
 
     title: str
@@ -59,12 +65,16 @@ class BenchmarkTable:
     differences: list[tuple[str, Cells]] = field(default_factory=list)
     published: list[tuple[str, Cells]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    has_all_intervals: bool = True
 
 
 def benchmark_tables(
     rows: Sequence[Mapping[str, Any]], left_out: Mapping[str, str] | None = None
 ) -> list[BenchmarkTable]:
-    """The rows of `summary_rows` as one table a benchmark and data set, or one of their main metric."""
+    """The rows of `summary_rows` as one table for each benchmark and data set, or one of all its data sets.
+
+    `left_out` gives the reason, by name, of everything that could not be scored.
+    """
     grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         benchmark, data = row["benchmark"], row["data"]
@@ -73,18 +83,20 @@ def benchmark_tables(
                 continue
             data = "*"
         grouped.setdefault((benchmark, data), []).append(row)
-    everyone = list(dict.fromkeys(row["experiment"] for row in rows))
-    return [_table(*key, members, everyone, left_out or {}) for key, members in grouped.items()]
+    experiments = list(dict.fromkeys(row["experiment"] for row in rows))
+    return [_table(*key, members, experiments, left_out or {}) for key, members in grouped.items()]
 
 
 def _table(
-    benchmark: str, data: str, rows: list[Mapping[str, Any]], everyone: list[str], left_out: Mapping[str, str]
+    benchmark: str, data: str, rows: list[Mapping[str, Any]], experiments: list[str], left_out: Mapping[str, str]
 ) -> BenchmarkTable:
+    """The table of `rows`, which are of one benchmark and data set, or of all data sets where `data` is "*"."""
+
     def column_of(row: Mapping[str, Any]) -> str:
         return str(row["data"] if data == "*" else row["metric"])
 
     columns = list(dict.fromkeys(map(column_of, rows)))
-    cells = {(row["experiment"], column_of(row)): row for row in rows}
+    row_of_cell = {(row["experiment"], column_of(row)): row for row in rows}
     best = {
         column: (min if column.endswith("median_rank") else max)(
             round(row["mean"], 1) for row in rows if column_of(row) == column
@@ -92,49 +104,53 @@ def _table(
         for column in columns
     }
 
-    def shown(experiment: str, text: Any, mark: bool = False) -> Cells:
-        found = [(cells.get((experiment, column)), column) for column in columns]
+    def cells(experiment: str, text: Callable[[Mapping[str, Any]], str], mark: bool = False) -> Cells:
+        shown = [(row_of_cell.get((experiment, column)), column) for column in columns]
         return [
             (text(row), mark and round(row["mean"], 1) == best[column]) if row else (NOT_COMPUTED, False)
-            for row, column in found
+            for row, column in shown
         ]
 
-    present = [name for name in everyone if any(row["experiment"] == name for row in rows)]
-    absent = {name: left_out.get(f"{name}, {benchmark}") for name in everyone if name not in present}
-
     def having(key: str) -> list[str]:
-        return [name for name in present if any(row["experiment"] == name and row.get(key) is not None for row in rows)]
+        """The experiments that have a value of `key` in some row."""
+        with_value = {row["experiment"] for row in rows if row.get(key) is not None}
+        return [name for name in experiments if name in with_value]
 
+    present = having("experiment")
+    reasons = {name: left_out.get(f"{name}, {benchmark}") for name in experiments if name not in present}
     reference = next((row["reference"] for row in rows if row.get("reference")), None)
-    title = TITLES.get(benchmark, benchmark)
-    if data == "*":
-        title += f", {metric_title(MAIN_METRIC[benchmark])} of each data set"
-    elif data:
-        title += f": {data_title(data)}"
-    sizes = {column_of(row): (row["n_queries"], row["n_gallery"]) for row in rows if row["data"] != "average"}
-    if data == "*":
-        size = "Queries: " + ", ".join(f"{data_title(name)} {queries:,}" for name, (queries, _) in sizes.items())
-    else:
-        size = f"{rows[0]['n_queries']:,} queries, {rows[0]['n_gallery']:,} in the gallery"
     return BenchmarkTable(
-        title=title,
+        title=_title(benchmark, data),
         protocols=list(dict.fromkeys(f"{row['experiment']}: {row['protocol']}" for row in rows)),
-        size=size,
+        size=_size(data, rows),
         columns=[data_title(column) if data == "*" else metric_title(column) for column in columns],
-        rows=[(name, shown(name, _cell, mark=True)) for name in present],
-        differences=[(f"{name} - {reference}", shown(name, _difference)) for name in having("reference")],
-        published=[(f"{name}, published", shown(name, _published)) for name in having("published")],
-        notes=[f"{name}: {NOT_COMPUTED}. {why}" for name, why in absent.items() if why],
+        rows=[(name, cells(name, _cell, mark=True)) for name in present],
+        differences=[(f"{name} - {reference}", cells(name, _difference)) for name in having("reference")],
+        published=[(f"{name}, published", cells(name, _published)) for name in having("published")],
+        notes=[f"{name}: {NOT_COMPUTED}. {reason}" for name, reason in reasons.items() if reason],
+        has_all_intervals=all(row.get("difference") is None or row.get("difference_low") is not None for row in rows),
     )
 
 
-NOT_COMPUTED = "not computed"
+def _title(benchmark: str, data: str) -> str:
+    title = TITLES.get(benchmark, benchmark)
+    if data == "*":
+        return f"{title}, {metric_title(MAIN_METRIC[benchmark])} of each data set"
+    return f"{title}: {data_title(data)}" if data else title
+
+
+def _size(data: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The numbers of queries and, for one data set, of gallery items."""
+    if data != "*":
+        return f"{rows[0]['n_queries']:,} queries, {rows[0]['n_gallery']:,} in the gallery"
+    queries = {row["data"]: row["n_queries"] for row in rows if row["data"] != "average"}
+    return "Queries: " + ", ".join(f"{data_title(name)} {count:,}" for name, count in queries.items())
 
 
 def to_markdown(
     tables: Sequence[BenchmarkTable], skipped: dict[str, int], left_out: Mapping[str, str] | None = None
 ) -> str:
-    """The tables as GitHub Markdown, best values bold, and what was left out of the data."""
+    """The tables as GitHub Markdown, best values bold, with notes and the counts of skipped records."""
     lines = []
     for table in tables:
         lines += [f"## {table.title}", "", f"{table.size}.", ""]
@@ -145,20 +161,14 @@ def to_markdown(
             lines.append(f"| {name} | " + " | ".join(shown) + " |")
         lines += ["", *(f"{note}\n" for note in table.notes)]
     if any(table.differences for table in tables):
-        lines += [f"{DIFFERENCES}", ""]
+        lines += [differences_sentence(tables), ""]
     lines += left_out_sentences(left_out or {})
     lines.append(skipped_sentence(skipped))
     return "\n".join(lines) + "\n"
 
 
-DIFFERENCES = (
-    "Differences have 95 % intervals in brackets, by a paired bootstrap over queries; sums, medians and correlations "
-    "are no means over queries and have none."
-)
-
-
 def to_latex(tables: Sequence[BenchmarkTable]) -> str:
-    """The tables for a paper: booktabs, best values bold. Each is a table environment of its own."""
+    """The tables for a paper, each a table environment in the style of booktabs, best values bold."""
     lines = ["% Needs \\usepackage{booktabs}."]
     for table in tables:
         lines += ["\\begin{table}", "\\centering", f"\\caption{{{_latex(table.title)}. {_latex(table.size)}.}}"]
@@ -175,22 +185,25 @@ def to_latex(tables: Sequence[BenchmarkTable]) -> str:
 
 
 def _latex(text: str) -> str:
+    """Text with the characters that LaTeX reserves escaped."""
     for character, written in LATEX.items():
         text = text.replace(character, written)
     return text
 
 
-LATEX = {"&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "±": "$\\pm$"}
+def differences_sentence(tables: Sequence[BenchmarkTable]) -> str:
+    """How the intervals of the differences are made, and why some have none."""
+    return DIFFERENCES if all(table.has_all_intervals for table in tables) else f"{DIFFERENCES} {NO_INTERVAL}"
 
 
 def left_out_sentences(left_out: Mapping[str, str]) -> list[str]:
-    """One sentence for each thing that was named but could not be scored, as a Markdown list."""
+    """The reasons why data or experiments were not scored, as a Markdown list."""
     lines = [f"- {name}: {why}" for name, why in left_out.items()]
     return ["Not scored:", "", *lines, ""] if lines else []
 
 
 def skipped_sentence(skipped: dict[str, int]) -> str:
-    """What dataset.skip left out, counted."""
+    """A sentence that counts the records that dataset.skip left out, by kind."""
     if not skipped:
         return "Nothing was left out of the data."
     counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in skipped.items())
@@ -210,18 +223,25 @@ def data_title(data: str) -> str:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
+    """Mean and, for several seeds, standard deviation."""
     spread = f" ± {row['std']:.1f}" if len(row["seeds"]) > 1 else ""
     return f"{row['mean']:.1f}{spread}"
 
 
 def _difference(row: Mapping[str, Any]) -> str:
+    """The difference to the reference and, if it has one, its interval."""
     if row.get("difference") is None:
         return ""
-    interval = (
-        "" if row.get("difference_low") is None else f" [{row['difference_low']:+.1f}, {row['difference_high']:+.1f}]"
-    )
-    return f"{row['difference']:+.1f}{interval}"
+    if row.get("difference_low") is None:
+        return _signed(row["difference"])
+    return f"{_signed(row['difference'])} [{_signed(row['difference_low'])}, {_signed(row['difference_high'])}]"
+
+
+def _signed(value: float) -> str:
+    """One decimal and a sign, which is + for zero."""
+    return f"{round(value, 1) + 0.0:+.1f}"
 
 
 def _published(row: Mapping[str, Any]) -> str:
+    """The paper's figure, if there is one."""
     return "" if row.get("published") is None else f"{row['published']:.1f}"

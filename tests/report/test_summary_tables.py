@@ -1,0 +1,46 @@
+"""The summary as tables for readers."""
+
+from __future__ import annotations
+
+import pytest
+from benchmark_results import RESULTS, result
+
+from cusa.report.summary import summary_rows
+from cusa.report.tables import benchmark_tables, metric_title, to_markdown
+
+
+def test_the_best_is_marked_low_ranks_included():
+    table = benchmark_tables(summary_rows(RESULTS))[0]
+    cells = dict(table.rows)
+    assert cells["contrastive"] == [("12.0 ± 2.8", False), ("4.0 ± 0.0", False)]
+    assert cells["cusa"] == [("20.0 ± 0.0", True), ("2.5 ± 0.7", True)]
+
+
+def test_a_metric_that_one_experiment_lacks_is_said():
+    rows = summary_rows([*RESULTS[:1], result("cusa", 1, i2t_median_rank=1.0)])
+    assert "not computed" in to_markdown(benchmark_tables(rows), {})
+
+
+@pytest.mark.parametrize(
+    ("metric", "title"),
+    [("t2i_r10", "t2i R@10"), ("rsum", "rsum"), ("r_mean", "mean"), ("i2t_map_at_r", "i2t mAP@R"), ("r1", "R@1"),
+     ("t2i_median_rank", "t2i median rank"), ("spearman", "Spearman")],
+)  # fmt: skip
+def test_titles(metric, title):
+    assert metric_title(metric) == title
+
+
+def test_what_could_not_be_scored_is_said():
+    rows = summary_rows([*RESULTS, result("teachers", 1, benchmark="sts", spearman=1.0)])
+    tables = benchmark_tables(rows, {"teachers, itr": "The two teachers share no space."})
+    assert tables[0].notes == ["teachers: not computed. The two teachers share no space."]
+    assert "- sop: gone." in to_markdown(tables, {}, {"sop": "gone."})
+
+
+def test_one_table_for_many_data_sets():
+    metrics = {"cub/r1": 40.0, "cub/map_at_r": 10.0, "sop/r1": 50.0, "average/r1": 45.0}
+    found = [result("cusa", 1, benchmark="image_retrieval") | {"metrics": metrics, "sizes": {"cub": [7, 6]}}]
+    table = benchmark_tables(summary_rows(found))[0]
+    assert table.columns == ["CUB-200-2011", "Stanford Online Products", "average"]
+    assert table.title == "Image retrieval, R@1 of each data set"
+    assert table.size.startswith("Queries: CUB-200-2011 7,")
