@@ -55,3 +55,12 @@ def test_a_file_that_is_no_yaml_is_a_sentence(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("Error: bad.yaml cannot be read as YAML")
     assert "Traceback" not in done.stderr
+
+
+def test_import_checkpoint_takes_the_option_of_earlier_releases(tmp_path):
+    """--run was renamed to --run-folder, as the scripts call it."""
+    for option in ("--run-folder", "--run"):
+        done = cusa(
+            "import-checkpoint", "no.pth", option, "runs/a/seed1", "--dataset", "d", "--student", "s", cwd=tmp_path
+        )
+        assert done.stderr.startswith("Error: no.pth does not exist"), done.stderr

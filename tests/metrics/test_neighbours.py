@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
+from cusa.errors import ConfigurationError
 from cusa.metrics import neighbours
 from cusa.metrics.labels import nearest_label_recall
 
@@ -48,3 +51,13 @@ def test_the_metrics_are_the_same_by_either_search(seed, monkeypatch, in_small):
     monkeypatch.setattr(neighbours, "HELD_BYTES", 0)
     assert not neighbours.halves_the_work(150, 20)
     assert nearest_label_recall(rows, labels) == pytest.approx(by_halves, abs=1e-9)
+
+
+def test_a_missing_faiss_is_a_sentence(monkeypatch):
+    """faiss-cpu and faiss-gpu are one module, so no dependency of cusa brings it: an extra does."""
+    monkeypatch.setitem(sys.modules, "faiss", None)  # importing it fails, as where it is not installed
+    rows = np.eye(3, dtype=np.float32)
+    with pytest.raises(
+        ConfigurationError, match=r"faiss cannot be imported .*pip install 'cusa\[cpu\]', or pip install"
+    ):
+        neighbours.nearest(rows, rows, 1)

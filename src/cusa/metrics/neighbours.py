@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+
+from cusa.errors import ConfigurationError
 
 FIRST_ROWS = 1024
 BLOCK_ROWS = 2048
@@ -17,14 +20,25 @@ NOTHING = -2.0  # a score below every inner product of unit rows
 APART = 4.0  # more than any two inner products of unit rows differ
 
 
+def import_faiss() -> Any:
+    """The module faiss. Raises ConfigurationError, which says what to install, if it cannot be imported."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise ConfigurationError(
+            f"faiss cannot be imported ({error}), but nearest neighbours need it. Run pip install 'cusa[cpu]', or pip "
+            "install 'cusa[gpu]' on a machine with an NVIDIA GPU; never both, because both are the module faiss."
+        ) from None
+    return faiss
+
+
 def nearest(queries: np.ndarray, gallery: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Scores and row numbers of the `count` rows of `gallery` with the highest inner products, best first.
 
     `queries` [n, D] and `gallery` [m, D] are float32; `count` is at most m. Returns float32 [n, count] and int64
     [n, count].
     """
-    import faiss
-
+    faiss = import_faiss()
     if _on_gpu():
         resources = faiss.StandardGpuResources()
         scores, rows = faiss.knn_gpu(resources, queries, gallery, count, metric=faiss.METRIC_INNER_PRODUCT)
@@ -137,6 +151,4 @@ class _Best:
 
 
 def _on_gpu() -> bool:
-    import faiss
-
-    return bool(getattr(faiss, "get_num_gpus", lambda: 0)())
+    return bool(getattr(import_faiss(), "get_num_gpus", lambda: 0)())

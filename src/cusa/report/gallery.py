@@ -14,6 +14,8 @@ from cusa.annotations.tables import CAPTIONS, IMAGES, SplitTables, read_table, s
 from cusa.common.images import open_rgb
 from cusa.config.report import Gallery
 from cusa.layout import DatasetFolder
+from cusa.metrics.neighbours import nearest as nearest_rows
+from cusa.metrics.scores import unit_float32
 from cusa.runs.record import RunFolder
 from cusa.shards.reading import ShardReader
 
@@ -158,10 +160,5 @@ def _nearest(queries: np.ndarray, gallery: np.ndarray, top: int) -> np.ndarray:
 
     `queries` [n, D] and `gallery` [m, D] are embeddings; if m is less than `top`, all m are returned.
     """
-    import faiss
-
-    queries, gallery = np.array(queries, dtype=np.float32), np.array(gallery, dtype=np.float32)
-    faiss.normalize_L2(queries)
-    faiss.normalize_L2(gallery)
-    positions: np.ndarray = faiss.knn(queries, gallery, min(top, len(gallery)), faiss.METRIC_INNER_PRODUCT)[1]
-    return positions
+    unit_queries, unit_gallery = unit_float32(np.asarray(queries)), unit_float32(np.asarray(gallery))
+    return nearest_rows(unit_queries, unit_gallery, min(top, len(gallery)))[1]
