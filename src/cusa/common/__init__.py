@@ -1,1 +1,1 @@
-"""General helpers that every package may use: files, images, progress, programs, compute, versions."""
+"""General helpers that every package may use: files, images, progress, programs, compute, versions, the registry."""
