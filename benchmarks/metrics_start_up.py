@@ -8,7 +8,9 @@ import sys
 from measure import ROOT, Claim, best_of
 
 OURS = "import sys; sys.argv = ['evaluate.py', '--help']; import runpy; runpy.run_path(%r, run_name='x')"
-IMPORTS = "; import faiss, scipy.stats, cusa.benchmarks as b; [b.data_of(name) for name in b.MODULES]"
+IMPORTS = (
+    "; import faiss, scipy.stats; from cusa.benchmarks import registry as r; [r.settings_of(n) for n in r.names()]"
+)
 
 
 def main() -> None:

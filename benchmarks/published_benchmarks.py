@@ -126,10 +126,10 @@ def sentences() -> None:
     """Encoding the distinct sentences of the STS tasks as a run does, compared with plain batches sorted by length."""
     import torch
 
-    from cusa import embeddings as ours_module
     from cusa.config.losses import LossConfiguration
     from cusa.config.models import StudentSettings, TextTower
     from cusa.student.backbones import FrozenDimensions
+    from cusa.student.encoding import Encoder
     from cusa.student.inputs import TokenInputs
     from cusa.student.student import build_student
     from cusa.teachers.encoders import pad_tokens
@@ -150,11 +150,11 @@ def sentences() -> None:
         }
     )
     student = build_student(settings, LossConfiguration(), FrozenDimensions(image=1280)).eval()
-    device = torch.device("cpu")
+    encoder = Encoder(student, torch.device("cpu"), batch_size=128)
     tokens, pad = student.backbone.tokenise(distinct)
 
     def ours() -> None:
-        ours_module._texts(student, TokenInputs(*student.backbone.tokenise(distinct)), 128, device, "fp32")
+        encoder.encode_texts(TokenInputs(*student.backbone.tokenise(distinct)))
 
     @torch.inference_mode()
     def plain() -> None:

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tomllib
 from graphlib import TopologicalSorter
-from importlib import metadata
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,19 @@ def test_imports_point_one_way():
             if imported != "cusa":
                 assert rank[imported.split(".")[1]] <= rank[mine], f"{path} imports {imported}"
         assert "snakemake" not in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), flags=re.M), path
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "workflow/scripts"])
+def test_programs_import_what_exists(folder):
+    """Also inside functions: `make benchmark` takes hours, and would find it late."""
+    for path in sorted((ROOT / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "cusa":
+                module = import_module(node.module)
+                for alias in node.names:
+                    exists = hasattr(module, alias.name) or find_spec(f"{node.module}.{alias.name}") is not None
+                    assert exists, f"{path} imports {alias.name} of {node.module}"
+                    assert not alias.name.startswith("_"), f"{path} imports the private {alias.name}"
 
 
 def test_no_modules_import_each_other_in_a_circle():

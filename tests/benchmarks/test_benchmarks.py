@@ -177,7 +177,7 @@ def test_image_retrieval_over_named_data(data, tmp_path):
 def test_data_that_is_not_there_is_left_out(data):
     section = validate(settings_of("image_retrieval"), {"cub": "nowhere/CUB_200_2011"})
     assert data_of("image_retrieval", frozenset(), section) == ()
-    assert section.left_out()["cub"].startswith("nowhere/CUB_200_2011 does not exist (looked from ")
+    assert section.left_out()["cub"].startswith("nowhere/CUB_200_2011 does not exist (relative paths start at ")
 
 
 def sentences(data: DatasetFolder, name: str, rows: list[tuple[str, str, float, str, str]]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sources.test_formats import WRITERS
+from format_files import WRITERS
 
 from cusa.annotations.convert import convert
 from cusa.annotations.sources.table import drawn_split

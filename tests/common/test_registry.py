@@ -161,7 +161,7 @@ def test_a_file_that_is_wrong(tmp_path, monkeypatch, source, says):
 
 def test_a_file_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert problem("./blue.py") == f"./blue.py does not exist (looked from {tmp_path})."
+    assert problem("./blue.py") == f"./blue.py does not exist (relative paths start at {tmp_path})."
 
 
 def test_the_sections_of_our_formats_are_those_of_their_modules():

@@ -74,7 +74,7 @@ def test_the_default_is_valid_and_has_the_four_experiments(mapping):
         ("benchmarks.more", {"itr": {}}, "more: \\['itr'\\] are benchmarks of cusa; set benchmarks.itr"),
         ("benchmarks.more", {"mine": {"file": "mine"}}, "more.mine.file is 'mine', expected the path of a Python file"),
         ("benchmarks.more", {"mine": {"file": 3}}, "more.mine.file is 3, expected the path"),
-        ("dataset.format", "./no.py", "key `dataset.format`: ./no.py does not exist \\(looked from "),
+        ("dataset.format", "./no.py", "key `dataset.format`: ./no.py does not exist \\(relative paths start at "),
         ("dataset.restval", "val", "key `dataset.restval` is unknown"),
         ("shards.quality", 101, "key `shards.quality` is 101"),
     ],

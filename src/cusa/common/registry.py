@@ -150,7 +150,7 @@ def _load_file(name: str, problem: str) -> Any:
     """The module of a Python file. A file that has not changed is executed once in a process."""
     path = Path(name).expanduser().absolute()
     if not path.is_file():
-        raise ConfigurationError(f"{problem}{name} does not exist (looked from {Path.cwd()}).")
+        raise ConfigurationError(f"{problem}{name} does not exist (relative paths start at {Path.cwd()}).")
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     _loaded[name] = f"sha256 {content}"
     module_name = f"{MODULE_PREFIX}{hashlib.sha256(f'{path} {content}'.encode()).hexdigest()[:16]}"

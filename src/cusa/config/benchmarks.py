@@ -28,7 +28,9 @@ class BenchmarkSection(Section):
     def left_out(self) -> dict[str, str]:
         """Data that are named but are not there, each with a sentence; the rest is evaluated."""
         missing = {name: path for name, path in self.places.items() if not Path(path).expanduser().exists()}
-        return {name: f"{path} does not exist (looked from {Path.cwd()})." for name, path in missing.items()}
+        return {
+            name: f"{path} does not exist (relative paths start at {Path.cwd()})." for name, path in missing.items()
+        }
 
     def available(self) -> dict[str, str]:
         """Data that are named and there."""
