@@ -11,7 +11,7 @@ from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.source import Record
 from cusa.config.dataset import PublishedDataset
 
-SAMPLE = Path(__file__).parents[3] / "shared/coco-sample"
+SAMPLE = Path(__file__).parents[4] / "shared/coco-sample"
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="../shared/coco-sample is not here: the real COCO sample is NOT tested")
