@@ -12,5 +12,5 @@ def value_on_the_data(statistics: outcomes.Statistics, name: str) -> float:
     statistic = statistics[name]
     if isinstance(statistic, outcomes.Combination):
         return sum(weight * value_on_the_data(statistics, part) for part, weight in statistic.weights.items())
-    once = np.ones((1, statistic.units.count))
-    return statistic.resampled(once @ statistic.sums(), once)[0]
+    once = np.ones((1, statistic.units.count), dtype=np.int32)
+    return statistic.resampled(once @ statistic.sums(), outcomes.Draws(once))[0]

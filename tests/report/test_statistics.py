@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from cusa.benchmarks.outcomes import Combination, Mean, Median, Pearson, Spearman, Units, recall_statistics
+from cusa.benchmarks.outcomes import Combination, Draws, Mean, Median, Pearson, Spearman, Units, recall_statistics
 from cusa.report import statistics
 from cusa.report.statistics import difference_intervals, draws
 
@@ -97,7 +97,7 @@ def test_the_medians_of_unequal_images_leave_the_window():
     drawn = next(draws("images", 400, RESAMPLES))
     ranks = np.sort(median.values[~np.isnan(median.values)])
     first, last = ranks[median._window][[0, -1]]
-    medians = median.resampled(drawn @ median.sums(), drawn)
+    medians = median.resampled(drawn @ median.sums(), Draws(drawn))
     assert (medians < first).any() and (medians > last).any() and ((medians >= first) & (medians <= last)).any()
 
 
@@ -128,7 +128,7 @@ def test_sums_means_and_folds_equal_the_naive_bootstrap():
 
 def test_draws_do_not_depend_on_the_size_of_blocks(monkeypatch):
     at_once = np.concatenate(list(draws("images", 7, 100)))
-    monkeypatch.setattr(statistics, "COUNTED_BYTES", 1)
+    monkeypatch.setattr(statistics, "BLOCK_BYTES", 1)
     monkeypatch.setattr(statistics, "SMALLEST_BLOCK", 3)
     blocks = list(draws("images", 7, 100))
     assert [len(block) for block in blocks] == [3] * 33 + [1]

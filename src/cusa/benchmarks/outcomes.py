@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from cusa.common.files import whole_file
 from cusa.metrics.recall import FoldRanks, recalled
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,25 @@ class Units:
         return (self.name, self.count) == (other.name, other.count) and np.array_equal(self.of_query, other.of_query)
 
 
+class Draws:
+    """How often each unit was drawn in each of b resamples: `counts` int32 [b, units].
+
+    Statistics of several runs may need the same from the same draws, such as ranks of gold scores; `once` computes it
+    for the first of them.
+    """
+
+    def __init__(self, counts: np.ndarray) -> None:
+        self.counts = counts
+        self._computed: dict[bytes, Any] = {}
+
+    def once(self, key: bytes, compute: Callable[[np.ndarray], T]) -> T:
+        """`compute(counts)`, or what an earlier call with this key returned."""
+        if key not in self._computed:
+            self._computed[key] = compute(self.counts)
+        result: T = self._computed[key]
+        return result
+
+
 @dataclass(frozen=True, eq=False)
 class Statistic(ABC):
     """A metric as a function of how often each unit is drawn.
@@ -71,10 +92,10 @@ class Statistic(ABC):
         """Sums over the queries of each unit, float64 [units, k]; a matrix product gives those of a resample."""
 
     @abstractmethod
-    def resampled(self, totals: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    def resampled(self, totals: np.ndarray, draws: Draws) -> np.ndarray:
         """The metric on each of b resamples, float64 [b]; NaN where a resample does not define it.
 
-        `draws` float64 [b, units] says how often each unit was drawn, and `totals` is `draws @ self.sums()`.
+        `totals` float64 [b, k] are the sums over the drawn units: `draws.counts @ self.sums()`.
         """
 
     def per_unit(self, values: np.ndarray) -> np.ndarray:
@@ -90,7 +111,7 @@ class Mean(Statistic):
         counted = ~np.isnan(self.values)
         return np.stack([self.per_unit(np.where(counted, self.values, 0.0)), self.per_unit(counted)], axis=1)
 
-    def resampled(self, totals: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    def resampled(self, totals: np.ndarray, draws: Draws) -> np.ndarray:
         """A ratio, because resamples of images with unequal numbers of captions differ in their number of queries."""
         return _ratio(100 * totals[:, 0], totals[:, 1])
 
@@ -124,22 +145,26 @@ class Median(Statistic):
         )
         return np.stack([before, all_queries], axis=1).astype(np.float64)
 
-    def resampled(self, totals: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    def resampled(self, totals: np.ndarray, draws: Draws) -> np.ndarray:
         """The mean of the two middle ranks, where each rank is repeated as often as its unit was drawn."""
-        before, size = totals.T
+        before, size = totals.T.astype(np.int64)
         middle = np.stack([(size - 1) // 2, size // 2], axis=1)
-        found, inside = self._at(middle, before, draws, self._window)
+        counts = draws.counts
+        found, inside = self._at(middle, before, counts, self._window)
         if not inside.all():
-            found[~inside], _ = self._at(middle[~inside], np.zeros((~inside).sum()), draws[~inside], slice(None))
+            found[~inside], _ = self._at(
+                middle[~inside], np.zeros((~inside).sum(), dtype=np.int64), counts[~inside], slice(None)
+            )
         return np.where(size > 0, found.mean(axis=1), np.nan)
 
     def _at(
-        self, places: np.ndarray, before: np.ndarray, draws: np.ndarray, window: slice
+        self, places: np.ndarray, before: np.ndarray, counts: np.ndarray, window: slice
     ) -> tuple[np.ndarray, np.ndarray]:
         """The ranks [b, 2] at `places` [b, 2] of each resample, and bool [b]: whether the window holds both."""
         ranks, units = (part[window] for part in self._sorted)
-        seen = before[:, None] + np.cumsum(draws[:, units], axis=1)
-        at = np.stack([(seen <= place[:, None]).sum(axis=1) for place in places.T], axis=1)
+        # Integers, because numpy adds them up several times faster than floats.
+        seen = np.cumsum(counts[:, units], axis=1, dtype=np.int32)
+        at = np.stack([(seen <= place[:, None]).sum(axis=1) for place in (places - before[:, None]).T], axis=1)
         inside = (before <= places[:, 0]) & (at[:, 1] < len(ranks))
         return ranks[np.minimum(at, len(ranks) - 1)], inside
 
@@ -159,7 +184,7 @@ class Pearson(Correlation):
         x, y = self.values - self.values.mean(), self.gold - self.gold.mean()
         return np.stack([self.per_unit(part) for part in (np.ones_like(x), x, y, x * x, y * y, x * y)], axis=1)
 
-    def resampled(self, totals: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    def resampled(self, totals: np.ndarray, draws: Draws) -> np.ndarray:
         """NaN where all pairs of a resample have one score."""
         size, x, y, xx, yy, xy = totals.T
         # Rounding leaves a little of a variance that is zero.
@@ -177,14 +202,20 @@ class Spearman(Correlation):
         """None: ranks are no sums."""
         return np.empty((self.units.count, 0))
 
-    def resampled(self, totals: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    def resampled(self, totals: np.ndarray, draws: Draws) -> np.ndarray:
         """NaN where all pairs of a resample have one score."""
-        weights = draws[:, self.units.of_query]
-        x, y = self._rank_values.of(weights), self._rank_gold.of(weights)
-        weighted = weights * y
-        products = np.einsum("bn,bn->b", weighted, x)
-        spread_x, spread_y = np.einsum("bn,bn,bn->b", weights, x, x), np.einsum("bn,bn->b", weighted, y)
-        return _ratio(100 * products, np.sqrt(spread_x * spread_y))
+        weights, as_floats, weighted_gold, spread_gold = draws.once(self._key, self._gold_ranks)
+        ranks = self._rank_values.of(weights)
+        products = np.einsum("bn,bn->b", weighted_gold, ranks)
+        spread = np.einsum("bn,bn,bn->b", as_floats, ranks, ranks)
+        return _ratio(100 * products, np.sqrt(spread * spread_gold))
+
+    def _gold_ranks(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Weights of the pairs as int32 and as float64, weighted ranks of gold scores, all [b, n], and their spread."""
+        weights = np.take(counts, self.units.of_query, axis=1)
+        ranks = self._rank_gold.of(weights)
+        weighted = weights * ranks
+        return weights, weights.astype(np.float64), weighted, np.einsum("bn,bn->b", weighted, ranks)
 
     @cached_property
     def _rank_values(self) -> _WeightedRanks:
@@ -193,6 +224,11 @@ class Spearman(Correlation):
     @cached_property
     def _rank_gold(self) -> _WeightedRanks:
         return _WeightedRanks(self.gold)
+
+    @cached_property
+    def _key(self) -> bytes:
+        """Equal for runs whose pairs have the same units and gold scores."""
+        return self.units.of_query.tobytes() + self.gold.tobytes()
 
 
 class _WeightedRanks:
@@ -206,16 +242,17 @@ class _WeightedRanks:
         self.group_of_row[self.order] = self.group
 
     def of(self, weights: np.ndarray) -> np.ndarray:
-        """Each score's rank less the mean rank: weights [b, n] -> float64 [b, n]."""
-        held = weights[:, self.order]
+        """Twice each score's rank less the mean rank: int32 [b, n] -> float64 [b, n]."""
+        held = np.take(weights, self.order, axis=1)
         if len(self.first) < len(self.order):
             held = np.add.reduceat(held, self.first, axis=1)
-        ranks = np.cumsum(held, axis=1)
-        half_of_all = ranks[:, -1:] / 2
-        ranks -= held / 2
-        ranks -= half_of_all
-        ranked: np.ndarray = ranks[:, self.group_of_row]
-        return ranked
+        # Integers, because numpy adds them up several times faster than floats.
+        ranks = np.cumsum(held, axis=1, dtype=np.int32)
+        total = ranks[:, -1:].copy()
+        ranks *= 2
+        ranks -= held
+        ranks -= total
+        return np.take(ranks, self.group_of_row, axis=1).astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from cusa.benchmarks.outcomes import Combination, Mean, Statistic, Statistics
-from cusa.metrics.scores import COUNTED_BYTES
+from cusa.benchmarks.outcomes import Combination, Draws, Mean, Statistic, Statistics
 
 RESAMPLES = 2000  # the ends of an interval vary by about 3 % of its half-width with the seed
 COVERAGE = 0.95
+BLOCK_BYTES = 1 << 20  # of the resamples that are computed at once; so few that arrays stay in the cache
 SMALLEST_BLOCK = 16  # resamples
 Key = tuple[str, str]  # an experiment and a statistic
 
@@ -51,17 +51,17 @@ def difference_intervals(
 
 
 def draws(units: str, count: int, resamples: int) -> Iterator[np.ndarray]:
-    """How often each of `count` units is drawn in each resample, float64 [b, count], in blocks of resamples.
+    """How often each of `count` units is drawn in each resample, int32 [b, count], in blocks of resamples.
 
     A resample draws `count` units with replacement. `units` is their name: it decides the draws.
     """
     generator = np.random.default_rng([0, *units.encode()])
-    step = max(SMALLEST_BLOCK, COUNTED_BYTES // (8 * count))
+    step = max(SMALLEST_BLOCK, BLOCK_BYTES // (8 * count))
     for start in range(0, resamples, step):
         block = min(step, resamples - start)
         drawn = generator.integers(0, count, size=(block, count))
         drawn += count * np.arange(block)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=block * count).reshape(block, count).astype(np.float64)
+        yield np.bincount(drawn.ravel(), minlength=block * count).reshape(block, count).astype(np.int32)
 
 
 def _comparable(
@@ -98,8 +98,8 @@ def _resampled(leaves: Mapping[Key, Sequence[Statistic]], resamples: int) -> dic
     places = {key: [columns.add(each.sums()) for each in seeds] for key, seeds in leaves.items()}
     sums = columns.matrix(units.count)
     blocks: dict[Key, list[np.ndarray]] = {key: [] for key in leaves}
-    for drawn in draws(units.name, units.count, resamples):
-        totals = drawn @ sums
+    for counts in draws(units.name, units.count, resamples):
+        drawn, totals = Draws(counts), counts.astype(np.float64) @ sums
         for key, seeds in leaves.items():
             values = [each.resampled(totals[:, at], drawn) for each, at in zip(seeds, places[key], strict=True)]
             blocks[key].append(np.mean(values, axis=0))
