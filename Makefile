@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-cluster lint format lock benchmark clean-venv
+.PHONY: help demo test test-slow test-lowest test-cluster lint format lock benchmark clean-venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,8 +28,11 @@ demo: $(VENV)/.installed-demo ## train and evaluate the emoji search, then print
 	$(BIN)/snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
 	@echo "The report: file://$(CURDIR)/results/openmoji/report/index.html"
 
-test: $(TOOLS) lint ## the linters, the types and the whole test suite
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: $(TOOLS) lint ## the linters, the types and the tests, but the slow ones
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+
+test-slow: $(TOOLS) ## the tests that take long; CI runs them too
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
 # Without the extra `slurm`: its plugin asks for newer versions than cusa itself.
 test-lowest: $(LOWEST)/.installed ## the test suite on the lowest versions that pyproject.toml allows

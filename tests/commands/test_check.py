@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,14 @@ def test_gpus_that_are_not_there(tiny_configuration):
     assert findings[-1].text == expected
     with pytest.raises(ConfigurationError, match=rf"1 of {len(findings)} checks failed: GPUs; see the lines marked"):
         require_sound(findings)
+
+
+def test_a_missing_faiss_is_a_finding(tiny_configuration, monkeypatch):
+    """The report's gallery would miss it after the training."""
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    text, sound = found(tiny_configuration)["faiss"]
+    assert not sound
+    assert "pip install 'cusa[cpu]'" in text
 
 
 def test_a_disk_that_is_too_small(tiny_configuration, monkeypatch):

@@ -23,7 +23,7 @@ rule check_benchmark:
         timing_of("check_benchmark", "{benchmark}")
     priority: 100
     conda:
-        DATA_ENVIRONMENT
+        "../../envs/data.yaml"
     threads: 1
     resources:
         script=f"{SCRIPTS}/check_benchmark.py",
@@ -52,7 +52,7 @@ rule evaluate_itr:
     benchmark:
         timing_of("evaluate_itr", "{experiment}/seed{seed}")
     conda:
-        DATA_ENVIRONMENT
+        "../../envs/data.yaml"
     threads: 1
     resources:
         script=f"{SCRIPTS}/evaluate.py",

@@ -49,9 +49,8 @@ BENCHMARK_LOGS = str(BENCHMARK_FOLDER.root.parent)
 # a working directory with another relative path to the scripts.
 SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
 ON_GPU = CONFIGURATION.train.gpus > 0
-# The environments of --sdm conda, by what a job needs; on GPUs, those with faiss-gpu and what reads the GPU's load.
-DATA_ENVIRONMENT = f"../../envs/data{'-gpu' if ON_GPU else ''}.yaml"
-TORCH_ENVIRONMENT = f"../../envs/torch{'-gpu' if ON_GPU else ''}.yaml"
+# The environment of the jobs that run models, for --sdm conda. That for GPUs also has what reads a GPU's load.
+TORCH_ENVIRONMENT = f"../../envs/torch{'-gpu' if PLAN.gpus_of_largest_job else ''}.yaml"
 
 
 def one_of(names):

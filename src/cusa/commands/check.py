@@ -20,6 +20,7 @@ from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, TextModel
 from cusa.errors import CusaError
 from cusa.layout import CachedFeatures
+from cusa.metrics.neighbours import import_faiss
 from cusa.plan import RESULTS, Plan
 from cusa.shards.writing import bytes_per_image
 
@@ -57,7 +58,17 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     yield from sizes.models()
     yield from sizes.students()
     yield sizes.disk()
+    if "image_retrieval" in plan.benchmarks or plan.gallery_runs:
+        yield _faiss()
     yield from _gpus(plan)
+
+
+def _faiss() -> Finding:
+    """Whether nearest neighbours can be searched, which image retrieval and the report's gallery need at the end."""
+    try:
+        return Finding("faiss", import_faiss().__version__)
+    except CusaError as error:
+        return Finding("faiss", str(error), sound=False)
 
 
 def _data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
