@@ -96,8 +96,8 @@ def test_the_environment_for_gpus_differs_in_what_a_gpu_needs():
 
 
 def test_every_dependency_is_in_an_environment():
-    # Snakemake runs the jobs; webdataset is for readers of the shards. Jobs that score lease no GPU, so that they do not
-    # take memory from a training: their environment has faiss-cpu.
+    # Snakemake runs the jobs; webdataset is for readers of the shards. Jobs that score lease no GPU, so they have
+    # faiss-cpu, which takes no memory from a training.
     needed = set(requirements("demo", "gpu")) - {"snakemake", "webdataset", "faiss-gpu"}
     assert needed == {package for name in ENVIRONMENTS for package in environment(name)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -166,8 +167,8 @@ def test_python_files_are_inputs_of_what_uses_them(tiny_configuration, tmp_path,
     assert found.left_out["teachers, depths"]
     assert found.benchmark_files("depths") == ["mine.py"]
     assert found.benchmark_files("itr") == []
-    assert found.benchmark_arguments("depths") == "depths --file ./mine.py"
-    assert found.benchmark_arguments("itr") == "itr"
+    assert json.loads(found.settings_json("depths"))["file"] == "mine.py"
+    assert "file" not in json.loads(found.settings_json("itr"))
     pair = str(Path("~/pair.py").expanduser())
     assert pair in found.training_inputs("cusa")
     assert found.student_files("cusa") == [pair]

@@ -6,8 +6,8 @@ to the working directory, as in Snakemake.
 
 from __future__ import annotations
 
+import json
 import os
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cusa.benchmarks import registry
-from cusa.common.registry import is_file, python_files
+from cusa.common.files import sha256_of_file
+from cusa.common.registry import python_files
 from cusa.config.benchmarks import BenchmarkSection, ImageRetrieval, SentenceSimilarity
 from cusa.config.configuration import Configuration
 from cusa.config.dataset import SPLITS
@@ -136,10 +137,21 @@ class Plan:
         added = self.configuration.benchmarks.added
         return added[benchmark].module if benchmark in added else benchmark
 
-    def benchmark_arguments(self, benchmark: str) -> str:
-        """How the scripts are given a benchmark: its name, and `--file` where it is a Python file."""
-        module = self.module_of(benchmark)
-        return shlex.join([benchmark, "--file", module]) if is_file(module) else benchmark
+    def settings_json(self, benchmark: str) -> str:
+        """The settings of a benchmark as one line for its job, with the key `file` if it is in a Python file.
+
+        `{}` if the benchmark is off.
+        """
+        if benchmark not in self.settings:
+            return "{}"
+        settings, files = self.settings[benchmark], self.benchmark_files(benchmark)
+        if not files:
+            return settings.as_json()
+        return json.dumps({**settings.model_dump(mode="json"), "file": files[0]}, sort_keys=True)
+
+    def code_of_image_model(self, model_folder: str) -> str:
+        """The SHA-256 of the Python file that an image model is loaded from; empty if there is none."""
+        return " ".join(map(sha256_of_file, self.frozen_image_models[model_folder].python_files))
 
     def benchmark_files(self, benchmark: str) -> list[str]:
         """The benchmark's Python file, where it has one."""

@@ -1,8 +1,3 @@
-def settings_of(benchmark):
-    """A benchmark's section of the configuration, as JSON for its job."""
-    return PLAN.settings[benchmark].as_json() if benchmark in PLAN.settings else "{}"
-
-
 def checks_of(benchmark):
     """The file that the rule check_benchmark writes for a benchmark; none if the benchmark checks nothing."""
     wanted = benchmark in PLAN.checked_benchmarks
@@ -30,11 +25,10 @@ rule check_benchmark:
         mem_mb=2000,
         runtime=30,
     params:
-        benchmark=lambda wildcards: PLAN.benchmark_arguments(wildcards.benchmark),
-        settings=lambda wildcards: settings_of(wildcards.benchmark),
+        settings=lambda wildcards: PLAN.settings_json(wildcards.benchmark),
         data=data_folder,
     shell:
-        "python {resources.script} {params.benchmark} --data {params.data} --settings {params.settings:q}"
+        "python {resources.script} {wildcards.benchmark} --data {params.data} --settings {params.settings:q}"
         " --output {output} > {log} 2>&1"
 
 
@@ -60,7 +54,7 @@ rule evaluate_itr:
         runtime=60,
     params:
         benchmark="itr",
-        settings=settings_of("itr"),
+        settings=PLAN.settings_json("itr"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
     shell:
@@ -83,7 +77,7 @@ use rule evaluate_itr as evaluate_eccv_caption with:
         timing_of("evaluate_eccv_caption", "{experiment}/seed{seed}")
     params:
         benchmark="eccv_caption",
-        settings=settings_of("eccv_caption"),
+        settings=PLAN.settings_json("eccv_caption"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
 
@@ -103,7 +97,7 @@ use rule evaluate_itr as evaluate_image_retrieval with:
         timing_of("evaluate_image_retrieval", "{experiment}/seed{seed}")
     params:
         benchmark="image_retrieval",
-        settings=settings_of("image_retrieval"),
+        settings=PLAN.settings_json("image_retrieval"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
 
@@ -123,7 +117,7 @@ use rule evaluate_itr as evaluate_sts with:
         timing_of("evaluate_sts", "{experiment}/seed{seed}")
     params:
         benchmark="sts",
-        settings=settings_of("sts"),
+        settings=PLAN.settings_json("sts"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
 
@@ -146,7 +140,7 @@ use rule evaluate_itr as evaluate_added with:
     wildcard_constraints:
         benchmark=one_of(PLAN.added),
     params:
-        benchmark=lambda wildcards: PLAN.benchmark_arguments(wildcards.benchmark),
-        settings=lambda wildcards: settings_of(wildcards.benchmark),
+        benchmark="{benchmark}",
+        settings=lambda wildcards: PLAN.settings_json(wildcards.benchmark),
         data=data_folder,
         folder=subpath(input.run, parent=True),

@@ -16,10 +16,19 @@ def stream_of(split):
     return f"--stream {shlex.quote(CONFIGURATION.stream.as_json())}"
 
 
+# The digest of a Python file that an image model is loaded from: a changed file is a reason to extract again. It is no
+# input, because the command names the input, and no parameter where there is no such file: either would be a reason to
+# extract again what was extracted by an earlier release.
+IMAGE_CODE = (
+    {"code": lambda wildcards: PLAN.code_of_image_model(wildcards.model)}
+    if any(model.python_files for model in PLAN.frozen_image_models.values())
+    else {}
+)
+
+
 rule extract_image_features:
     input:
-        code=lambda wildcards: PLAN.frozen_image_models[wildcards.model].python_files,
-        shards=SHARDS,
+        SHARDS,
     output:
         features=f"{IMAGE_FEATURES}/features.npy",
         meta=f"{IMAGE_FEATURES}/meta.json",
@@ -38,6 +47,7 @@ rule extract_image_features:
         runtime=480,
         gpu=int(ON_GPU),
     params:
+        **IMAGE_CODE,
         model=lambda wildcards: PLAN.frozen_image_models[wildcards.model].as_json(),
         folder=subpath(output.features, parent=True),
         gpu="--gpu" if ON_GPU else "",
@@ -45,7 +55,7 @@ rule extract_image_features:
         part="",
         stream=lambda wildcards: stream_of(wildcards.split),
     shell:
-        "exec {params.lease} python {resources.script} --shards {input.shards} --model {params.model:q}"
+        "exec {params.lease} python {resources.script} --shards {input} --model {params.model:q}"
         " --output {params.folder} --threads {threads} {params.gpu} {params.part} {params.stream} > {log} 2>&1"
 
 
@@ -62,6 +72,7 @@ if PARTS > 1:
         wildcard_constraints:
             split="train",
         params:
+            **IMAGE_CODE,
             model=lambda wildcards: PLAN.frozen_image_models[wildcards.model].as_json(),
             folder=subpath(output.features, parent=True),
             gpu="--gpu" if ON_GPU else "",
@@ -106,8 +117,7 @@ BENCHMARK_FEATURES = str(BENCHMARK_FOLDER.features("image", "{model}", "{split}"
 
 use rule extract_image_features as extract_benchmark_features with:
     input:
-        code=lambda wildcards: PLAN.frozen_image_models[wildcards.model].python_files,
-        shards=str(BENCHMARK_FOLDER.shards("{split}")),
+        str(BENCHMARK_FOLDER.shards("{split}")),
     output:
         features=f"{BENCHMARK_FEATURES}/features.npy",
         meta=f"{BENCHMARK_FEATURES}/meta.json",
@@ -119,6 +129,7 @@ use rule extract_image_features as extract_benchmark_features with:
         data=one_of(PLAN.labelled_images),
         split="test",
     params:
+        **IMAGE_CODE,
         model=lambda wildcards: PLAN.frozen_image_models[wildcards.model].as_json(),
         folder=subpath(output.features, parent=True),
         gpu="--gpu" if ON_GPU else "",

@@ -17,14 +17,16 @@ from cusa.layout import DatasetFolder
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benchmark", help=f"{', '.join(names())}, or a name of your own with --file")
-    parser.add_argument("--file", help="the benchmark's Python file, where it is in no package")
+    parser.add_argument("benchmark", help=f"{', '.join(names())}, or the name of one whose settings name its file")
     parser.add_argument("--data", required=True, type=Path, help="folder with the annotations")
-    parser.add_argument("--settings", required=True, help="the benchmark's section of the configuration, as JSON")
+    parser.add_argument(
+        "--settings", required=True, help="the benchmark's settings, as JSON; `file` is its Python file"
+    )
     parser.add_argument("--output", required=True, type=Path, help="JSON file to write, with the result of the check")
     arguments = parser.parse_args()
-    module = arguments.file or arguments.benchmark
-    settings = validate(settings_of(module), json.loads(arguments.settings))
+    mapping = json.loads(arguments.settings)
+    module = mapping.pop("file", arguments.benchmark)
+    settings = validate(settings_of(module), mapping)
     found = check(module, DatasetFolder(arguments.data), settings)
     write_json(arguments.output, {"benchmark": arguments.benchmark, "found": found})
 

@@ -18,16 +18,18 @@ from cusa.layout import DatasetFolder
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benchmark", help=f"{', '.join(names())}, or a name of your own with --file")
-    parser.add_argument("--file", help="the benchmark's Python file, where it is in no package")
+    parser.add_argument("benchmark", help=f"{', '.join(names())}, or the name of one whose settings name its file")
     parser.add_argument("--data", required=True, type=Path, help="folder with the annotations")
     parser.add_argument("--run-folder", required=True, type=Path, help="run folder with embeddings/")
     parser.add_argument("--output", required=True, type=Path, help="JSON file to write")
     parser.add_argument("--queries", required=True, type=Path, help="npz file to write, with the outcome of each query")
-    parser.add_argument("--settings", required=True, help="the benchmark's section of the configuration, as JSON")
+    parser.add_argument(
+        "--settings", required=True, help="the benchmark's settings, as JSON; `file` is its Python file"
+    )
     arguments = parser.parse_args()
-    benchmark, file, folder = arguments.benchmark, arguments.file, DatasetFolder(arguments.data)
-    settings = validate(settings_of(file or benchmark), json.loads(arguments.settings))
+    benchmark, folder, mapping = arguments.benchmark, DatasetFolder(arguments.data), json.loads(arguments.settings)
+    file = mapping.pop("file", None)
+    settings = validate(settings_of(file or benchmark), mapping)
     evaluate(benchmark, folder, arguments.run_folder, arguments.output, arguments.queries, settings, file)
 
 
