@@ -139,6 +139,7 @@ def test_sigterm_saves_the_step_and_the_same_command_ends_bit_identical(
     assert weights_sha256(tmp_path / "undisturbed") == sha256_of_file(tmp_path / "stopped/best.safetensors")
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_then_the_same_command_ends_bit_identical(
     tiny_configuration, tiny_vision, tiny_sentences, shapes_data, tmp_path, caplog
 ):
@@ -169,6 +170,7 @@ def test_kill_9_at_any_moment_then_the_same_command_ends_bit_identical(
     assert [[row[key] for key in kept] for row in histories[0]] == [[row[key] for key in kept] for row in histories[1]]
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_stopped_and_killed_end_bit_identical(tiny_configuration, shapes_data, tmp_path):
     """SIGTERM to all; then kill -9 of one process, then of torchrun: the others end too, and no epoch is lost."""
     run = configured(tiny_configuration, cpu_processes=2, batch_size=4, epochs=30, gather="global")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from published_files import Hostile, published
+from published_files import Hostile, checkpoint_of, clip_with_heads_of_64, save_checkpoint
 
 from cusa.benchmarks.evaluation import evaluate
 from cusa.common.files import read_json
@@ -103,11 +103,6 @@ def reference_head(state, features, name):
     return F.linear(norm(state, f"ln_{name}_projection", features), *weights)
 
 
-def save_checkpoint(path: Path, state: dict, **more) -> Path:
-    torch.save({"model": state, "epoch": 4, "best": 70.1, "best_epoch": 3, **more}, path)
-    return path
-
-
 TOKENS = torch.tensor([[38, 5, 9, 39, 0, 0], [38, 7, 7, 7, 39, 0]])
 
 
@@ -163,79 +158,9 @@ def test_checkpoints_that_are_none(tmp_path, monkeypatch):
     assert not Path("was-here").exists()
 
 
-def checkpoint_of(student_folder: Path, path: Path) -> Path:
-    """A checkpoint with the sizes of a Hugging Face folder; its key names are translated to OpenAI's by hand."""
-    from transformers import CLIPModel
-
-    model = CLIPModel.from_pretrained(student_folder)
-    state, dimension, clip = model.state_dict(), model.config.projection_dim, {}
-    special = {
-        "visual_projection.weight": "visual.proj",
-        "text_projection.weight": "text_projection",
-        "vision_model.embeddings.class_embedding": "visual.class_embedding",
-        "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
-        "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
-        "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",
-        "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
-        "vision_model.post_layernorm.weight": "visual.ln_post.weight",
-        "vision_model.post_layernorm.bias": "visual.ln_post.bias",
-        "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
-        "text_model.embeddings.position_embedding.weight": "positional_embedding",
-        "text_model.final_layer_norm.weight": "ln_final.weight",
-        "text_model.final_layer_norm.bias": "ln_final.bias",
-        "logit_scale": "logit_scale",
-    }
-    for name, tensor in state.items():
-        if name in special:
-            clip[special[name]] = tensor.T if "projection" in name else tensor
-        elif "q_proj" in name:
-            parts = [state[name.replace("q_proj", f"{part}_proj")] for part in "qkv"]
-            target = name.replace("self_attn.q_proj.", "attn.in_proj_")
-            clip[openai_block(target)] = torch.cat(parts)
-        elif "k_proj" not in name and "v_proj" not in name:
-            clip[openai_block(name)] = tensor
-    heads = {}
-    for side in ("image", "text"):
-        heads[f"cross_{side}_projection.weight"] = torch.randn(dimension, dimension)
-        heads[f"cross_{side}_projection.bias"] = torch.zeros(dimension)
-        heads[f"ln_cross_{side}_projection.weight"] = torch.ones(dimension)
-        heads[f"ln_cross_{side}_projection.bias"] = torch.zeros(dimension)
-    whole = {f"clip_model.{name}": tensor for name, tensor in clip.items()} | heads | {"tau": torch.tensor(0.03)}
-    config = {"loss_config": published(cross=False, uni=False), "schedular": {"epochs": 30}}
-    return save_checkpoint(path, whole, config=config)
-
-
-def openai_block(name: str) -> str:
-    for ours, theirs in (
-        ("vision_model.encoder.layers", "visual.transformer.resblocks"),
-        ("text_model.encoder.layers", "transformer.resblocks"),
-        ("self_attn", "attn"),
-        ("layer_norm", "ln_"),
-        ("fc1", "c_fc"),
-        ("fc2", "c_proj"),
-    ):
-        name = name.replace(ours, theirs)
-    return name
-
-
 @pytest.fixture(scope="module")
 def clip_of_64(tmp_path_factory, tiny_clip) -> Path:
     return clip_with_heads_of_64(tiny_clip, tmp_path_factory.mktemp("clip") / "of-64")
-
-
-def clip_with_heads_of_64(tiny_clip: Path, folder: Path) -> Path:
-    """Like tiny_clip, but with attention heads of 64 dimensions, as OpenAI's models have."""
-    import shutil
-
-    from transformers import CLIPConfig, CLIPModel
-
-    shutil.copytree(tiny_clip, folder)
-    torch.manual_seed(5)
-    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
-    text = sizes | {"vocab_size": 32, "max_position_embeddings": 32, "eos_token_id": 2}
-    vision = sizes | {"image_size": 32, "patch_size": 8}
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
-    return folder
 
 
 def test_an_imported_checkpoint_is_a_run_that_benchmarks_work_on(shapes_data, clip_of_64, tmp_path):

@@ -139,6 +139,7 @@ def test_a_package_installed_from_a_folder(birds, packages):
     assert np.load(data / "runs/cusa/seed23/embeddings/test/image_cross.npy").shape == (4, 32)
 
 
+@pytest.mark.slow
 def test_files_named_in_the_configuration(birds):
     """The page's own blocks of configuration, together as one overlay."""
     mapping = base("birds")

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import mounted_tmpfs
+from published_files import checkpoint_of, clip_with_heads_of_64
 
 from cusa.common.files import read_json
 from cusa.teachers.store import FeatureStore
@@ -209,6 +210,7 @@ def test_targets_are_stages(tmp_path, tiny_configuration, target, last, never):
     assert never not in jobs
 
 
+@pytest.mark.slow
 def test_a_snakemake_report_holds_the_figures(finished, tmp_path):
     snakemake(finished[0], "--configfile", finished[1], "--report", str(tmp_path / "report.zip"))
     names = subprocess.run(
@@ -299,6 +301,7 @@ def test_features_are_those_of_every_run(tmp_path, tiny_configuration):
     assert plan["extract_image_features"] >= 1
 
 
+@pytest.mark.slow
 def test_a_killed_training_continues_and_a_killed_snakemake_loses_none(finished, tiny_configuration, tmp_path):
     directory = copied(finished, tmp_path)
     config = write(directory, {**tiny_configuration, "train": {**tiny_configuration["train"], "epochs": 60}})
@@ -341,8 +344,6 @@ def test_lint_is_clean():
 
 
 def test_a_published_checkpoint_is_scored_beside_the_experiments(finished, tiny_configuration, tmp_path):
-    from test_upstream import checkpoint_of, clip_with_heads_of_64
-
     directory = copied(finished, tmp_path)
     folder = clip_with_heads_of_64(Path(tiny_configuration["student"]["name"]), tmp_path / "clip")
     file = checkpoint_of(folder, tmp_path / "checkpoint_best.pth")
@@ -357,6 +358,7 @@ def test_a_published_checkpoint_is_scored_beside_the_experiments(finished, tiny_
     assert "imported from checkpoint_best.pth" in (directory / "results/shapes/report/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_features_in_parts_equal_those_in_one(finished, tiny_configuration, tmp_path):
     """One job per part of train, and one that joins or lists the parts; a lost part is made again alone."""
     parts = {"extraction": {"parts": 2}}
@@ -398,6 +400,7 @@ def test_profiles_plan(tmp_path, tiny_configuration, profile):
     assert ("gpu=1" in output) == (profile != "default")
 
 
+@pytest.mark.slow
 def test_the_demo_in_small_ends_in_a_report(tmp_path):
     snakemake(tmp_path, "--configfile", str(ROOT / "tests/workflow/emoji.yaml"))
     data = tmp_path / "results/openmoji"
@@ -415,6 +418,7 @@ def _labels(data: Path) -> list[str]:
     return [image["label"] for image in images if image["split"] == "variants"]
 
 
+@pytest.mark.slow
 def test_benchmarks_on_data_of_their_own(finished, tmp_path, tiny_configuration):
     """Archives and the user's own data are scored; missing data are left out, and the summary says so."""
     directory = copied(finished, tmp_path)

@@ -1,9 +1,3 @@
-def checks_of(benchmark):
-    """The file that the rule check_benchmark writes for a benchmark; none if the benchmark checks nothing."""
-    wanted = benchmark in PLAN.checked_benchmarks
-    return [f"{DATA}/checks/{benchmark}.json"] if wanted else []
-
-
 # Some benchmarks can tell from the annotations that they cannot score a data set. This rule runs first, so that such
 # data stop the workflow before anything is trained.
 rule check_benchmark:

@@ -80,6 +80,24 @@ def data_folder(wildcards):
     return DATA
 
 
+def part_of_features(path):
+    """Mark a file of a part as temporary if the parts are copied into one file."""
+    return temp(path) if CONFIGURATION.extraction.join else path
+
+
+def stream_of(split):
+    """The argument --stream for the train split, if its shards are read from a URL."""
+    if split != "train" or CONFIGURATION.stream is None:
+        return ""
+    return f"--stream {shlex.quote(CONFIGURATION.stream.as_json())}"
+
+
+def checks_of(benchmark):
+    """The file that the rule check_benchmark writes for a benchmark; none if the benchmark checks nothing."""
+    wanted = benchmark in PLAN.checked_benchmarks
+    return [f"{DATA}/checks/{benchmark}.json"] if wanted else []
+
+
 def log_of(rule, name):
     return f"{DATA}/logs/{rule}/{name}.log"
 

@@ -4,18 +4,6 @@ PART = f"{IMAGE_FEATURES}.parts/{{part}}-of-{PARTS}"
 JOINED = CONFIGURATION.extraction.join
 
 
-def part_of_features(path):
-    """Mark a file of a part as temporary if the parts are copied into one file."""
-    return temp(path) if JOINED else path
-
-
-def stream_of(split):
-    """The argument --stream for the train split, if its shards are read from a URL."""
-    if split != "train" or CONFIGURATION.stream is None:
-        return ""
-    return f"--stream {shlex.quote(CONFIGURATION.stream.as_json())}"
-
-
 # The digest of a Python file that an image model is loaded from: a changed file is a reason to extract again. It is no
 # input, because the command names the input, and no parameter where there is no such file: either would be a reason to
 # extract again what was extracted by an earlier release.
