@@ -64,6 +64,13 @@ def test_forty_jobs_on_four_devices_with_random_kills(tmp_path):
             victim = chance.choice(alive)
             killed[victim.pid] = time.monotonic()
             victim.kill()
+    # A busy machine may end each job before it is killed; this one surely holds its devices.
+    jobs.append(started(tmp_path, 2, 60.0))
+    while (tmp_path / "notes").read_text().count(f"{jobs[-1].pid} ") < 2:
+        assert jobs[-1].poll() is None, jobs[-1].stderr.read()
+        time.sleep(0.01)
+    killed[jobs[-1].pid] = time.monotonic()
+    jobs[-1].kill()
     for job in jobs:
         assert job.wait(60) == (0 if job.pid not in killed else job.returncode)
     held: dict[str, list[tuple[float, float]]] = {name: [] for name in FOUR}
@@ -80,7 +87,7 @@ def test_forty_jobs_on_four_devices_with_random_kills(tmp_path):
         spans.sort()
         assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(spans)), spans
     assert len(killed) > 5
-    assert since, "no job was killed while it held a device"
+    assert since
     with lease(4, FOUR, tmp_path / "locks") as all_of_them:
         assert all_of_them == FOUR
 
