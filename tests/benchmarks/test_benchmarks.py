@@ -11,7 +11,7 @@ import pytest
 from conftest import write_record
 from metric_values import value_on_the_data
 
-from cusa.benchmarks import outcomes
+from cusa.benchmarks import outcomes, outcomes_file
 from cusa.benchmarks.evaluation import evaluate
 from cusa.benchmarks.registry import data_of, names, settings_of
 from cusa.common.files import read_json
@@ -65,7 +65,7 @@ def score(name, data, run, tmp_path, **settings):
     output, queries = tmp_path / f"{name}.json", tmp_path / f"{name}.queries.npz"
     evaluate(name, data, run, output, queries, validate(settings_of(name), settings))
     result = read_json(output)
-    statistics = outcomes.load(queries)
+    statistics = outcomes_file.load(queries)
     assert set(result["metrics"]) <= set(statistics)
     for metric, value in result["metrics"].items():
         assert value_on_the_data(statistics, metric) == pytest.approx(value, abs=1e-9), metric

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cusa.benchmarks import outcomes
+from cusa.benchmarks import outcomes_file
 from cusa.benchmarks.outcomes import Combination, Mean, Pearson, Spearman, Units, both_ways, recall_statistics
 
 
@@ -17,8 +17,8 @@ def test_statistics_are_read_as_they_were_written(tmp_path):
     written |= both_ways({"cxc/i2t_r1": np.array([1, np.nan, 0]), "cxc/t2i_r1": rng.random(6)}, image_of_text, 3)
     written |= {"spearman": Spearman(pairs, rng.random(4), rng.random(4)), "mean": Combination({"spearman": 0.5})}
     written |= {"pearson": Pearson(pairs, written["spearman"].values, written["spearman"].gold)}
-    outcomes.save(tmp_path / "a.npz", written)
-    read = outcomes.load(tmp_path / "a.npz")
+    outcomes_file.save(tmp_path / "a.npz", written)
+    read = outcomes_file.load(tmp_path / "a.npz")
     assert list(read) == list(written)
     for name, each in written.items():
         assert type(read[name]) is type(each), name
@@ -33,7 +33,7 @@ def test_statistics_are_read_as_they_were_written(tmp_path):
 
 def test_a_file_has_each_array_once_and_the_outcomes_by_the_names_of_the_metrics(tmp_path):
     values, units = np.array([1.0, 0.0, 0.5]), Units("images", 2, np.array([0, 0, 1]))
-    outcomes.save(tmp_path / "a.npz", {"t2i_r1": Mean(units, values), "t2i_r5": Mean(units, values + 1)})
+    outcomes_file.save(tmp_path / "a.npz", {"t2i_r1": Mean(units, values), "t2i_r5": Mean(units, values + 1)})
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
         assert set(arrays) == {"t2i_r1", "t2i_r1.unit", "t2i_r5", "statistics"}
         np.testing.assert_array_equal(arrays["t2i_r1"], values)
@@ -42,7 +42,7 @@ def test_a_file_has_each_array_once_and_the_outcomes_by_the_names_of_the_metrics
 def test_a_file_of_an_earlier_release_has_no_statistics(tmp_path):
     np.savez_compressed(tmp_path / "old.npz", t2i_r1=np.array([0, 1], dtype=np.float32))
     np.savez_compressed(tmp_path / "empty.npz")
-    assert outcomes.load(tmp_path / "old.npz") == outcomes.load(tmp_path / "empty.npz") == {}
+    assert outcomes_file.load(tmp_path / "old.npz") == outcomes_file.load(tmp_path / "empty.npz") == {}
 
 
 def test_queries_and_units_that_do_not_fit_are_refused():

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from benchmark_results import RESULTS, result
 
-from cusa.benchmarks import outcomes
+from cusa.benchmarks import outcomes_file
 from cusa.benchmarks.outcomes import Mean, Units
 from cusa.common.files import write_json
 from cusa.report.summary import SCHEMA, summarise, summary_rows
@@ -46,7 +46,7 @@ def test_differences_with_intervals_and_published_figures(tmp_path):
         content = result(experiment, 1, t2i_r1=100 * found.mean(), i2t_median_rank=2.0)
         write_json(path, content | {"published": {"t2i_r1": 44.2} if experiment == "cusa" else {}})
         statistics = {"t2i_r1": Mean(Units("images", 40, np.repeat(np.arange(40), 5)), found.astype(np.float64))}
-        outcomes.save(path.with_suffix(".queries.npz"), statistics)
+        outcomes_file.save(path.with_suffix(".queries.npz"), statistics)
         paths.append(path)
     write_json(tmp_path / "problems.json", {"skipped": {}})
     summarise(paths, tmp_path, tmp_path / "s.parquet", tmp_path / "s.md", tmp_path / "s.tex", "contrastive")

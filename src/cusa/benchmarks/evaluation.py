@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cusa import __version__
-from cusa.benchmarks import outcomes, published_results
+from cusa.benchmarks import outcomes_file, published_results
 from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.registry import benchmark_module
 from cusa.common.files import write_json
@@ -47,7 +47,7 @@ def evaluate(
     protocol = result.protocol
     if configuration.train.select_on != "val":
         protocol += " The epoch was selected on the test set, as published, which leaks it."
-    outcomes.save(queries, result.statistics)
+    outcomes_file.save(queries, result.statistics)
     written = {each.name: getattr(result, each.name) for each in fields(result)}
     # `queries` has the statistics; `published` has the figures that `published_as` names.
     del written["statistics"], written["published_as"]

@@ -2,23 +2,20 @@
 
 A confidence interval needs each metric on many resamples of the test data, so a benchmark describes a metric as a
 statistic: a function of how often each unit was drawn. A unit is drawn or left out as a whole, because its queries are
-not independent: an image with all its captions, a labelled query image, a pair of sentences. `save` and `load` write
-and read the statistics of a benchmark as {benchmark}.queries.npz.
+not independent: an image with all its captions, a labelled query image, a pair of sentences. outcomes_file.py writes
+and reads them.
 """
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from cusa.common.files import whole_file
 from cusa.metrics.recall import FoldRanks, recalled
 
 T = TypeVar("T")
@@ -318,58 +315,6 @@ def fold_statistics(folds: Sequence[FoldRanks], data: str) -> dict[str, Statisti
     statistics = {name: each for part in parts for name, each in part.items()}
     for same in zip(*parts, strict=True):
         statistics[f"{data}/{same[0].rpartition('/')[2]}"] = Combination.mean(same)
-    return statistics
-
-
-KINDS: Mapping[str, type[Statistic]] = {kind.__name__: kind for kind in (Mean, Median, Pearson, Spearman)}
-# The array of a file that describes its statistics, as JSON. Files of earlier releases do not have it.
-CONTENT = "statistics"
-
-
-def save(path: str | Path, statistics: Statistics) -> None:
-    """Write statistics as npz. The array called as a metric holds the value of each query."""
-    arrays: dict[str, Any] = {}
-    names: dict[int, str] = {}
-
-    def stored(array: np.ndarray, name: str) -> str:
-        """The name under which the file has an array; each is written once."""
-        if id(array) not in names:
-            names[id(array)], arrays[name] = name, array
-        return names[id(array)]
-
-    content: dict[str, Any] = {}
-    for name, each in statistics.items():
-        if isinstance(each, Combination):
-            content[name] = {"kind": "Combination", "weights": dict(each.weights)}
-            continue
-        content[name] = {
-            "kind": type(each).__name__,
-            "units": {"name": each.units.name, "count": each.units.count},
-            "values": stored(each.values, name),
-            "unit_of_query": stored(each.units.of_query, f"{name}.unit"),
-        }
-        if isinstance(each, Correlation):
-            content[name]["gold"] = stored(each.gold, f"{name}.gold")
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **(arrays | {CONTENT: np.array(json.dumps(content))}))
-
-
-def load(path: str | Path) -> Statistics:
-    """Read what `save` wrote. Empty where an earlier release wrote the file: it does not say which unit a query has."""
-    with np.load(path, allow_pickle=False) as arrays:
-        if CONTENT not in arrays:
-            return {}
-        content = json.loads(str(arrays[CONTENT]))
-        used = {each[key] for each in content.values() for key in ("values", "unit_of_query", "gold") if key in each}
-        loaded = {name: arrays[name] for name in used}
-    statistics: dict[str, Statistic | Combination] = {}
-    for name, each in content.items():
-        if each["kind"] == "Combination":
-            statistics[name] = Combination(each["weights"])
-            continue
-        units = Units(each["units"]["name"], each["units"]["count"], loaded[each["unit_of_query"]])
-        gold = (loaded[each["gold"]],) if "gold" in each else ()
-        statistics[name] = KINDS[each["kind"]](units, loaded[each["values"]], *gold)
     return statistics
 
 

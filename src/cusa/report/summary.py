@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cusa.annotations.tables import PROBLEMS
-from cusa.benchmarks import outcomes
+from cusa.benchmarks import outcomes_file
 from cusa.common.files import read_json, whole_file
 from cusa.report.statistics import difference_intervals, mean_and_spread
 from cusa.report.tables import benchmark_tables, to_latex, to_markdown
@@ -114,7 +114,7 @@ def _intervals(results: Mapping[Path, Mapping[str, Any]], reference: str) -> Int
     for benchmark, experiments in runs.items():
         # One benchmark at a time, so that memory holds the outcomes of one.
         statistics = {
-            name: [outcomes.load(path) if path.is_file() else {} for path in paths]
+            name: [outcomes_file.load(path) if path.is_file() else {} for path in paths]
             for name, paths in experiments.items()
         }
         for (experiment, metric), interval in difference_intervals(statistics, reference).items():
