@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.17")
 
 
 # The working directory can have its own config/config.yaml, which replaces the one of the repository.

@@ -64,3 +64,12 @@ def test_import_checkpoint_takes_the_option_of_earlier_releases(tmp_path):
             "import-checkpoint", "no.pth", option, "runs/a/seed1", "--dataset", "d", "--student", "s", cwd=tmp_path
         )
         assert done.stderr.startswith("Error: no.pth does not exist"), done.stderr
+
+
+def test_a_file_that_holds_no_mapping_is_a_sentence(tmp_path):
+    (tmp_path / "list.yaml").write_text("[1]")
+    done = cusa("check", "list.yaml", cwd=tmp_path)
+    assert done.stderr.startswith("Error: list.yaml holds a list; expected a mapping of keys"), done.stderr
+    (tmp_path / "three.yaml").write_text("benchmarks: 3")
+    done = cusa("datasets", "three.yaml", cwd=tmp_path)
+    assert done.stderr.startswith("Error: Configuration key `benchmarks` is 3; expected a mapping"), done.stderr

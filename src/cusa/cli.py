@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,14 @@ def _merged(paths: list[Path]) -> dict[str, Any]:
         files.insert(0, default)
     for path in files:
         try:
-            mapping = merge(mapping, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, yaml.YAMLError) as error:
             raise ConfigurationError(f"{path} cannot be read as YAML: {error}") from None
+        if not isinstance(content, Mapping):
+            raise ConfigurationError(
+                f"{path} holds a {type(content).__name__}; expected a mapping of keys, as config/README.md explains."
+            )
+        mapping = merge(mapping, content)
     return mapping
 
 

@@ -44,6 +44,7 @@ class Plan:
     def check(self) -> None:
         """Raise ConfigurationError when a benchmark in `benchmarks.more` is unknown or has wrong settings."""
         assert self.settings is not None
+        assert self.left_out is not None
 
     @cached_property
     def folder(self) -> DatasetFolder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cusa.benchmarks import outcomes_file
+from cusa.benchmarks import outcomes, outcomes_file
 from cusa.benchmarks.outcomes import Combination, Mean, Pearson, Spearman, Units, both_ways, recall_statistics
 
 
@@ -50,3 +50,14 @@ def test_queries_and_units_that_do_not_fit_are_refused():
         Units("images", 2, np.array([0, 2]))
     with pytest.raises(ValueError, match=r"\(3,\) values of queries, but \(2,\) queries have a unit"):
         Mean(Units.of_each_query("images", 2), np.zeros(3))
+
+
+@pytest.mark.parametrize("answered", [0, 1, 5])
+def test_medians_leave_out_queries_without_a_right_answer(answered):
+    """Also where nearly all queries have none."""
+    ranks = np.full(40, np.nan)
+    ranks[:answered] = np.arange(1, answered + 1)
+    median = outcomes.Median(Units.of_each_query("images", 40), ranks)
+    counts = np.ones((1, 40), dtype=np.int32)
+    value = median.resampled(counts @ median.sums(), outcomes.Draws(counts))
+    assert np.array_equal(value, [np.median(ranks[:answered]) if answered else np.nan], equal_nan=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cusa.annotations.sources.registry import open_source
-from cusa.common.registry import Registry, file_path, loaded_versions, python_files
+from cusa.common.registry import Registry, call_part, file_path, loaded_versions, python_files
 from cusa.config.dataset import FORMATS, SECTIONS, load_dataset
 from cusa.config.models import ImageModel, StudentSettings
 from cusa.errors import ConfigurationError
@@ -237,3 +237,13 @@ def test_what_a_plug_in_raises_while_it_loads_is_a_sentence(tmp_path):
         load_backbone(StudentSettings(name=str(path)))
     with pytest.raises(ConfigurationError, match=r"mine.py has no `text_encoder`"):
         load_text_encoder(ImageModel(name=str(path)))
+
+
+def test_a_function_of_a_plug_in_that_fails_is_a_sentence_with_its_line(tmp_path):
+    """Errors that callers put into words of their own are passed on; so is every error of cusa's own parts."""
+    (tmp_path / "broken.py").write_text("def build(size):\n    return {}[size]\n\ndef read(path):\n    open(path)\n")
+    module = Registry("thing", "cusa.things", {}, ("build", "read")).load(str(tmp_path / "broken.py"))
+    with pytest.raises(ConfigurationError, match=r"`build` of .* failed in .*broken.py, line 2 \(KeyError: 3\)"):
+        call_part(module.build, 3)
+    with pytest.raises(FileNotFoundError):
+        call_part(module.read, tmp_path / "no")

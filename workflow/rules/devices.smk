@@ -3,7 +3,7 @@ import shutil
 
 from cusa.devices import available
 
-# On one machine, Snakemake has to be told how many GPUs there are. A cluster counts its GPUs itself.
+# On one machine, Snakemake does not know how many GPUs there are. A cluster counts its GPUs itself.
 COUNTS_GPUS = (
     PLAN.gpus_of_largest_job and workflow.is_main_process and workflow.local_exec
 )

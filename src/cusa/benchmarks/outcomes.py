@@ -130,7 +130,7 @@ class Median(Statistic):
         The number of queries below the median varies between resamples by at most half the root of the number of units
         times the queries of a unit. Six times that are on each side.
         """
-        queries = len(self.values)
+        queries = len(self._sorted[0])
         margin = int(3 * queries / np.sqrt(self.units.count)) + 1
         return slice(max(0, queries // 2 - margin), queries // 2 + margin)
 
@@ -144,6 +144,8 @@ class Median(Statistic):
 
     def resampled(self, totals: np.ndarray, draws: Draws) -> np.ndarray:
         """The mean of the two middle ranks, where each rank is repeated as often as its unit was drawn."""
+        if not len(self._sorted[0]):
+            return np.full(len(totals), np.nan)
         before, size = totals.T.astype(np.int64)
         middle = np.stack([(size - 1) // 2, size // 2], axis=1)
         counts = draws.counts

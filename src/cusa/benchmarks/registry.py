@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cusa.common.registry import Registry
+from cusa.common.registry import Registry, call_part
 from cusa.config.benchmarks import OWN_BENCHMARKS, BenchmarkSection
 from cusa.errors import ConfigurationError
 from cusa.layout import DatasetFolder
@@ -54,7 +54,7 @@ def data_of(module: str, provides: frozenset[str], settings: BenchmarkSection) -
 
     `provides` is what the data set's format offers besides splits.
     """
-    data: tuple[str, ...] = benchmark_module(module).data(provides, settings)
+    data: tuple[str, ...] = call_part(benchmark_module(module).data, provides, settings)
     return data
 
 

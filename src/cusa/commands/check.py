@@ -88,7 +88,9 @@ def _data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
 
 
 class _Sizes:
-    """The sizes in bytes of what a plan stores. Each model is loaded once, which also shows that it can be loaded."""
+    """The sizes of shards, features and run folders, in bytes; tables, logs and texts without images are small.
+
+    The sizes in bytes of what a plan stores. Each model is loaded once, which also shows that it can be loaded."""
 
     def __init__(self, plan: Plan, inspection: Inspection, image_bytes: float) -> None:
         self.plan, self.inspection = plan, inspection

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
@@ -24,6 +24,7 @@ from typing import Any
 from cusa.errors import ConfigurationError, CusaError, reason_of
 
 FILE_ENDING = ".py"
+OURS = "cusa"
 MODULE_PREFIX = "cusa_file_"
 _loaded: dict[str, str] = {}
 
@@ -144,6 +145,26 @@ class _SourceLoader(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
         code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
         return code
+
+
+def call_part(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of a part. If it is of a package or a file and fails, that is one sentence with file and line.
+
+    Raises ConfigurationError then. CusaError, OSError, ImportError and ValueError, which callers put into words of
+    their own, are passed on, and so is every error of a part of cusa.
+    """
+    try:
+        return function(*arguments)
+    except (CusaError, OSError, ImportError, ValueError):
+        raise
+    except Exception as error:
+        if function.__module__.startswith(f"{OURS}."):
+            raise
+        frame = extract_tb(error.__traceback__)[-1]
+        raise ConfigurationError(
+            f"`{function.__name__}` of {function.__module__} failed in {frame.filename}, line {frame.lineno} "
+            f"({type(error).__name__}: {reason_of(error)}). Correct it, or ask the makers of the package."
+        ) from error
 
 
 def _load_file(name: str, problem: str) -> Any:

@@ -207,7 +207,7 @@ class StudentSettings(Section):
 
 
 class Extraction(Section):
-    """How image features are computed; it changes nothing about what they are."""
+    """How image features are computed; it does not change their values."""
 
     parts: Count = Field(
         default=1,

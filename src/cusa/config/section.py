@@ -55,6 +55,8 @@ def validate(model: type[SectionType], mapping: Mapping[str, Any], at: str = "")
 
     Raises ConfigurationError with one line per problem, which names its key.
     """
+    if not isinstance(mapping, Mapping):
+        raise ConfigurationError(f"Configuration key `{at}` is {mapping!r}; expected a mapping of keys.")
     try:
         return model.model_validate(dict(mapping))
     except ValidationError as error:
@@ -76,6 +78,8 @@ def _sentences(details: Any, mapping: Mapping[str, Any], at: str) -> list[str]:
             if isinstance(problem, ProblemsError):
                 return problem.sentences
             return [f"Configuration {f'key `{key}`: ' if key else ''}{problem}."]
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return [f"Configuration key `{key}` is {value!r} ({type(value).__name__}); expected a mapping of keys."]
         case _:
             message = details["msg"][0].lower() + details["msg"][1:]
             return [f"Configuration key `{key}` is {value!r} ({type(value).__name__}): {message}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tarfile
@@ -9,17 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from cusa.config.shards import Stream
 from cusa.errors import DataError
-
-if TYPE_CHECKING:
-    pass
-
 
 INDEX = "index.parquet"
 STATISTICS = "shards.json"
@@ -59,9 +55,9 @@ class ShardReader:
 
     def encoded(self, position: int) -> bytes:
         """The bytes of an image file. Raises DataError when the tar file is shorter than the index says."""
-        descriptor = _open_shard(self.folder / f"shard-{self.shard[position]:06d}.tar")
+        shard = _open_shard(self.folder / f"shard-{self.shard[position]:06d}.tar")
         size = int(self.size[position])
-        content = os.pread(descriptor, size, int(self.offset[position]))
+        content = os.pread(shard.fileno(), size, int(self.offset[position]))
         if len(content) != size:
             raise DataError(
                 f"{self.folder}/shard-{self.shard[position]:06d}.tar is shorter than its index says; delete the "
@@ -116,15 +112,6 @@ def read_shards(stream: Stream, reader: ShardReader, shards: Sequence[int]) -> I
 
 
 @lru_cache(maxsize=OPEN_SHARDS)
-def _open_shard(path: Path) -> _Descriptor:
-    return _Descriptor(path)
-
-
-class _Descriptor(int):
-    """A read-only file descriptor that is closed when the cache drops it."""
-
-    def __new__(cls, path: Path) -> _Descriptor:
-        return super().__new__(cls, os.open(path, os.O_RDONLY))
-
-    def __del__(self) -> None:
-        os.close(self)
+def _open_shard(path: Path) -> io.FileIO:
+    """A shard that is open for reading. It is closed when the cache drops it and no one reads it any more."""
+    return io.FileIO(path)

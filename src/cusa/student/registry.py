@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cusa.common.registry import Registry
+from cusa.common.registry import Registry, call_part
 from cusa.config.models import StudentSettings
 from cusa.errors import ConfigurationError, reason_of
 from cusa.student.backbones import Backbone
@@ -38,7 +38,7 @@ def load_backbone(settings: StudentSettings) -> Backbone:
     assert name is not None
     build = STUDENTS.load(name, "student.name").backbone
     try:
-        backbone = build(settings)
+        backbone = call_part(build, settings)
     except (OSError, ImportError, ValueError) as error:
         raise ConfigurationError(f"student.name {name} could not be loaded ({reason_of(error)}).") from error
     if not isinstance(backbone, Backbone):

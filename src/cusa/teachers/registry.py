@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cusa.common.registry import Registry
+from cusa.common.registry import Registry, call_part
 from cusa.config.models import UNICOM, ImageModel, TextModel
 from cusa.errors import ConfigurationError, reason_of
 from cusa.teachers.encoders import ImageEncoder, TextEncoder
@@ -53,7 +53,7 @@ def load_text_encoder(model: TextModel) -> TextEncoder:
 
 def _load(build: Any, model: ImageModel | TextModel, kind: Any) -> Any:
     try:
-        encoder = build(model)
+        encoder = call_part(build, model)
     except (OSError, ImportError, ValueError) as error:  # transformers raises any of them where it finds no model
         raise ConfigurationError(
             f"the model {model.name} could not be loaded ({reason_of(error)}). Give the path of a folder that holds "

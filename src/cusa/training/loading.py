@@ -11,10 +11,9 @@ from torch.utils.data import DataLoader
 from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, split_rows
 from cusa.common.files import read_json, sha256_of_file
 from cusa.config.experiments import RunConfiguration
-from cusa.config.models import StudentSettings, Teachers
 from cusa.config.training import Train
 from cusa.errors import DataError
-from cusa.layout import META, DatasetFolder, Modality
+from cusa.layout import META, DatasetFolder, RunInputs
 from cusa.shards.reading import STATISTICS, ShardReader
 from cusa.student.inputs import open_features, open_split
 from cusa.student.student import Student
@@ -25,30 +24,20 @@ from cusa.training.state import Progress
 from cusa.training.streaming import StreamedPairs
 
 
-def data_digests(
-    student: StudentSettings, teachers: Teachers | None, folder: DatasetFolder, selection_split: str
-) -> dict[str, str]:
-    """SHA-256 of everything that training reads, by what it is: tables, shards, features.
+def data_digests(configuration: RunConfiguration, folder: DatasetFolder) -> dict[str, str]:
+    """SHA-256 of the tables, shards and features that training reads, by their name within the data set's folder.
 
     An interrupted run continues only on the same data, and run.json records which data that was. Tars and feature
     arrays were hashed when they were written, so nothing large is read here.
     """
+    inputs = RunInputs.of_training(configuration)
     digests = {f"annotations/{name}": sha256_of_file(folder.annotations / name) for name in (IMAGES, CAPTIONS)}
-    features: list[tuple[Modality, str, str]] = []
-    for split in ("train", selection_split):
-        if student.towers is None or student.towers.image.trainable:
-            digests[f"shards/{split}"] = sha256_of_file(folder.shards(split) / STATISTICS)
-        else:
-            features.append(("image", student.towers.image.folder, split))
-        if student.towers is not None and not student.towers.text.trainable:
-            features.append(("text", student.towers.text.folder, split))
-    if teachers is not None:
-        features += [("image", teachers.image.folder, "train"), ("text", teachers.text.folder, "train")]
-    for modality, model, split in features:
-        path = folder.features(modality, model, split) / META
+    digests |= {f"shards/{split}": sha256_of_file(folder.shards(split) / STATISTICS) for split in inputs.shards}
+    for features in inputs.features:
+        path = folder.features(*features) / META
         if (digest := read_json(path).get("features_sha256")) is None:
             raise DataError(f"{path} has no `features_sha256`; delete its folder and run `snakemake features` again.")
-        digests[f"teachers/{modality}/{model}/{split}"] = digest
+        digests["/".join(("teachers", *features))] = digest
     return digests
 
 

@@ -89,7 +89,7 @@ class Trainer:
 
         self.data = TrainingData(student, configuration, folder, group)
         self.optimiser = build_optimiser(self.task, settings)
-        digests = data_digests(configuration.student, configuration.teachers, folder, settings.selection_split)
+        digests = data_digests(configuration, folder)
         self.state = State(run, configuration, digests, group)
         self.progress = Progress()
         self.history = History(
