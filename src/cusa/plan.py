@@ -43,8 +43,8 @@ class Plan:
 
     def check(self) -> None:
         """Raise ConfigurationError when a benchmark in `benchmarks.more` is unknown or has wrong settings."""
-        assert self.settings is not None
-        assert self.left_out is not None
+        for run in self.runs:
+            self.benchmarks_of(run)
 
     @cached_property
     def folder(self) -> DatasetFolder:
@@ -200,13 +200,13 @@ class Plan:
         """The benchmarks that check the annotations before anything is trained."""
         return [name for name in self.benchmarks if registry.checks(self.module_of(name))]
 
-    @property
+    @cached_property
     def labelled_images(self) -> dict[str, str]:
         """The folder or file of all labelled images that are named and exist, by name."""
         section = self.settings.get("image_retrieval")
         return section.available() if isinstance(section, ImageRetrieval) else {}
 
-    @property
+    @cached_property
     def sentence_pairs(self) -> dict[str, str]:
         """The folder or file of all sentence pairs that are named and exist, by name."""
         section = self.settings.get("sts")
