@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 from cusa.config.configuration import Configuration, check_files, command_line_values, load
 from cusa.config.dataset import SECTIONS, DatasetSection
 from cusa.config.models import folder_name
-from cusa.config.section import Section
+from cusa.config.section import Section, added_key
 from cusa.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -281,3 +282,15 @@ def test_machines_are_the_same_for_all_experiments(tiny_configuration):
     experiments = {"contrastive": {"contrastive": {}, "train": {"nodes": 2}}}
     with pytest.raises(ConfigurationError, match=r"experiments.contrastive.train.nodes` is 2, but train.nodes is 1"):
         load({**tiny_configuration, "experiments": experiments}).recipe("contrastive")
+
+
+def test_a_key_that_a_release_adds_changes_no_json_until_it_is_used():
+    class Old(Section):
+        quality: int = 95
+
+    class New(Section):
+        quality: int = 95
+        lossless: bool = added_key(False, "Store the pixels without a loss.")
+
+    assert New().as_json() == Old().as_json()
+    assert json.loads(New(lossless=True).as_json()) == {"quality": 95, "lossless": True}

@@ -26,6 +26,14 @@ Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 
 
+def added_key(default: Any, description: str, **constraints: Any) -> Any:
+    """A field that a release added: with its default value it is left out of the section's JSON.
+
+    So a release that adds a key gives no reason to make existing results again. See `Section.as_json`.
+    """
+    return Field(default=default, description=description, exclude_if=lambda value: value == default, **constraints)
+
+
 class Section(BaseModel):
     """A mapping in the YAML file. Unknown keys and wrong types are refused; values cannot be changed later."""
 
