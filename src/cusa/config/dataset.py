@@ -8,49 +8,41 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from cusa.common.registry import Registry, python_files
-from cusa.config.section import Count, Name, ProblemsError, Section, validate
+from cusa.common.registry import Registry
+from cusa.config.dataset_section import (
+    SPLITS,
+    DatasetSection,
+    ImageFolderDataset,
+    SkippableProblem,
+    Split,
+    SplitFilesDataset,
+)
+from cusa.config.dataset_tables import TABLE_ENDINGS, Columns, TableDataset
+from cusa.config.section import Count, ProblemsError, validate
 from cusa.errors import ConfigurationError
 
-SkippableProblem = Literal["missing_image", "unreadable_image", "empty_caption", "malformed_row"]
-
-
-class DatasetSection(Section):
-    """Keys that every input format has.
-
-    A format sets two class variables where they apply. `provides` names what it offers besides captioned images:
-    `extended_positives`, `sentence_pairs` (see Source) and `variants`, a split of labelled images. `makes_images` says
-    that its source writes images into the image folder.
-    """
-
-    provides: ClassVar[frozenset[str]] = frozenset()
-    makes_images: ClassVar[bool] = False
-    format: str
-    name: Name = Field(description="Names the folder under results/.")
-    check_images: Literal["decode", "header"] = Field(
-        default="decode",
-        description="`decode` decodes every image once before anything else, which finds truncated files; "
-        "`header` reads only the first bytes.",
-    )
-    skip: list[SkippableProblem] = Field(
-        default=[],
-        description="Kinds of bad input to leave out, and count in the summary, instead of stopping.",
-    )
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Every annotation file that the section names, by its key."""
-        return {}
-
-    @property
-    def folders(self) -> dict[str, str]:
-        """Every folder of images that the section names, by its key."""
-        return {}
-
-    @property
-    def python_files(self) -> list[str]:
-        """The path of the format's own Python file, where `format` names one."""
-        return python_files(self.format)
+# What other modules, and formats of other packages, import from here.
+__all__ = [
+    "FORMATS",
+    "SECTIONS",
+    "SPLITS",
+    "TABLE_ENDINGS",
+    "AlbefDataset",
+    "CocoDataset",
+    "Columns",
+    "Dataset",
+    "DatasetSection",
+    "Flickr30kDataset",
+    "ImageFolderDataset",
+    "KarpathyDataset",
+    "OpenMojiDataset",
+    "PublishedDataset",
+    "SkippableProblem",
+    "Split",
+    "SplitFilesDataset",
+    "TableDataset",
+    "load_dataset",
+]
 
 
 class OpenMojiDataset(DatasetSection):
@@ -67,45 +59,6 @@ class OpenMojiDataset(DatasetSection):
         default=None,
         description="Unicode groups to use, for instance [food_drink, animals_nature]; null takes all ten.",
     )
-
-
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-
-class ImageFolderDataset(DatasetSection):
-    """Keys of the formats whose files name images by path."""
-
-    image_root: str | None = Field(
-        default=None,
-        description="Folder that relative image paths start from; null means the folder of the file that names them.",
-    )
-    expected_images: dict[Split, Annotated[int, Field(ge=0)]] | None = Field(
-        default=None, description="How many images each split has to have; another count stops. null checks nothing."
-    )
-
-    @property
-    def folders(self) -> dict[str, str]:
-        """The folder of images, where it is named."""
-        return {} if self.image_root is None else {"image_root": self.image_root}
-
-
-class SplitFilesDataset(ImageFolderDataset):
-    """Keys of the formats with one file a split."""
-
-    annotations: dict[Split, str] = Field(description="One file a split: train, val and test.")
-
-    @model_validator(mode="after")
-    def _all_three_splits(self) -> Self:
-        named = SPLITS if isinstance(self.annotations, str) else self.annotations
-        if missing := [split for split in SPLITS if split not in named]:
-            raise ValueError(f"annotations lacks {', '.join(missing)}; name one file for each split")
-        return self
-
-    @property
-    def files(self) -> dict[str, str]:
-        """The annotation files."""
-        return {f"annotations.{split}": path for split, path in self.annotations.items()}
 
 
 class PublishedDataset(SplitFilesDataset):
@@ -182,52 +135,6 @@ class Flickr30kDataset(ImageFolderDataset):
         return {"file": self.file} | {f"splits.{split}": path for split, path in self.splits.items()}
 
 
-class Columns(Section):
-    """Which column of a table holds what."""
-
-    image: str = Field(default="image", description="Path of the image.")
-    caption: str = Field(default="caption", description="A caption, or a list of captions.")
-    image_id: str | None = Field(default=None, description="Identity of the image; null takes its path.")
-    label: str | None = Field(default=None, description="Class of the image; null where there is none.")
-    split: str | None = Field(default=None, description="`train`, `val` or `test`, where one `file` holds all of them.")
-
-
-class TableDataset(ImageFolderDataset):
-    """CSV, TSV, JSONL or Parquet; one file a split, or one file with a column that says the split."""
-
-    format: Literal["table"] = "table"
-    annotations: dict[Split, str] | None = Field(default=None, description="One file a split: train, val and test.")
-    file: str | None = Field(default=None, description="One file, with `columns.split` or `held_out`.")
-    columns: Columns = Columns()
-    held_out: dict[Literal["val", "test"], Annotated[float, Field(gt=0, lt=1)]] | None = Field(
-        default=None, description="Shares of the images that are drawn for val and test, where nothing says the split."
-    )
-    split_seed: int = Field(default=0, description="Seed of that draw.")
-
-    @model_validator(mode="after")
-    def _one_way_to_split(self) -> Self:
-        if (self.annotations is None) == (self.file is None):
-            raise ValueError("give either `annotations` (one file a split) or `file` (one file with columns.split)")
-        if self.annotations is not None and len(self.annotations) < len(SPLITS):
-            raise ValueError("annotations has to name train, val and test")
-        ways = int(self.columns.split is not None) + int(self.held_out is not None)
-        if ways != int(self.file is not None):
-            raise ValueError("`file` needs either columns.split or `held_out`, and one file a split needs neither")
-        if self.held_out is not None and (len(self.held_out) < 2 or sum(self.held_out.values()) >= 1):
-            raise ValueError("held_out has to give shares for val and test that leave some for train")
-        if unknown := [path for path in self.files.values() if not path.lower().endswith(TABLE_ENDINGS)]:
-            raise ValueError(f"{unknown[0]} does not end in one of {', '.join(TABLE_ENDINGS)}")
-        return self
-
-    @property
-    def files(self) -> dict[str, str]:
-        """The tables."""
-        if self.annotations is None:
-            return {"file": self.file or ""}
-        return {f"annotations.{split}": path for split, path in self.annotations.items()}
-
-
-TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 SECTIONS: dict[str, type[DatasetSection]] = {
     "openmoji": OpenMojiDataset,
     "published": PublishedDataset,

@@ -1,0 +1,87 @@
+"""What the sections `dataset` of all input formats have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cusa.common.registry import python_files
+from cusa.config.section import Name, Section
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SkippableProblem = Literal["missing_image", "unreadable_image", "empty_caption", "malformed_row"]
+
+
+class DatasetSection(Section):
+    """Keys that every input format has.
+
+    A format sets two class variables where they apply. `provides` names what it offers besides captioned images:
+    `extended_positives`, `sentence_pairs` (see Source) and `variants`, a split of labelled images. `makes_images` says
+    that its source writes images into the image folder.
+    """
+
+    provides: ClassVar[frozenset[str]] = frozenset()
+    makes_images: ClassVar[bool] = False
+    format: str
+    name: Name = Field(description="Names the folder under results/.")
+    check_images: Literal["decode", "header"] = Field(
+        default="decode",
+        description="`decode` decodes every image once before anything else, which finds truncated files; "
+        "`header` reads only the first bytes.",
+    )
+    skip: list[SkippableProblem] = Field(
+        default=[],
+        description="Kinds of bad input to leave out, and count in the summary, instead of stopping.",
+    )
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Every annotation file that the section names, by its key."""
+        return {}
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Every folder of images that the section names, by its key."""
+        return {}
+
+    @property
+    def python_files(self) -> list[str]:
+        """The path of the format's own Python file, where `format` names one."""
+        return python_files(self.format)
+
+
+class ImageFolderDataset(DatasetSection):
+    """Keys of the formats whose files name images by path."""
+
+    image_root: str | None = Field(
+        default=None,
+        description="Folder that relative image paths start from; null means the folder of the file that names them.",
+    )
+    expected_images: dict[Split, Annotated[int, Field(ge=0)]] | None = Field(
+        default=None, description="How many images each split has to have; another count stops. null checks nothing."
+    )
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """The folder of images, where it is named."""
+        return {} if self.image_root is None else {"image_root": self.image_root}
+
+
+class SplitFilesDataset(ImageFolderDataset):
+    """Keys of the formats with one file a split."""
+
+    annotations: dict[Split, str] = Field(description="One file a split: train, val and test.")
+
+    @model_validator(mode="after")
+    def _all_three_splits(self) -> Self:
+        named = SPLITS if isinstance(self.annotations, str) else self.annotations
+        if missing := [split for split in SPLITS if split not in named]:
+            raise ValueError(f"annotations lacks {', '.join(missing)}; name one file for each split")
+        return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The annotation files."""
+        return {f"annotations.{split}": path for split, path in self.annotations.items()}
