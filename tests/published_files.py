@@ -96,7 +96,10 @@ def save_checkpoint(path: Path, state: dict, **more) -> Path:
 
 
 def checkpoint_of(student_folder: Path, path: Path) -> Path:
-    """A checkpoint with the sizes of a Hugging Face folder; its key names are translated to OpenAI's by hand."""
+    """A checkpoint with the sizes of a Hugging Face folder; its key names are translated to OpenAI's by hand.
+
+    It has no `logit_scale`, as those of the authors have none.
+    """
     import torch
     from transformers import CLIPModel
 
@@ -116,9 +119,10 @@ def checkpoint_of(student_folder: Path, path: Path) -> Path:
         "text_model.embeddings.position_embedding.weight": "positional_embedding",
         "text_model.final_layer_norm.weight": "ln_final.weight",
         "text_model.final_layer_norm.bias": "ln_final.bias",
-        "logit_scale": "logit_scale",
     }
     for name, tensor in state.items():
+        if name == "logit_scale":
+            continue
         if name in special:
             clip[special[name]] = tensor.T if "projection" in name else tensor
         elif "q_proj" in name:

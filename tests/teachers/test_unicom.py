@@ -91,6 +91,21 @@ def test_sizes_are_read_off_the_state_dict(weights):
 
 
 @pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {name: tensor.double() if "norm" in name else tensor for name, tensor in state.items()},
+    ],
+)
+def test_wrapped_state_dicts_and_mixed_types_are_the_same_network(network, tmp_path, wrap):
+    torch.save(wrap(network.state_dict()), tmp_path / "wrapped.pt")
+    pixels = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(unicom.load(tmp_path / "wrapped.pt").embedding(pixels), network.embedding(pixels))
+
+
+@pytest.mark.parametrize(
     ("model", "sizes", "numbers"),
     [
         ("ViT-B/32", unicom.Sizes(768, 12, 32, 49, 3072, 512), 37_632),
@@ -153,16 +168,29 @@ def test_a_hostile_file_runs_nothing(tmp_path, monkeypatch):
     assert not Path("was-here").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*looks like a TorchScript archive")
 def test_files_that_are_something_else(tmp_path, network):
     torch.save([1, 2], tmp_path / "list.pt")
     state = network.state_dict()
     torch.save({name: tensor for name, tensor in state.items() if name != "norm.weight"}, tmp_path / "lacks.pt")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    torch.save({**state, "pos_embed": torch.zeros(5)}, tmp_path / "flat.pt")
+    torch.save({**state, "pos_embed": torch.zeros(1, 15, 128)}, tmp_path / "oblong.pt")
+    torch.save({**state, "blocks.one.norm1.weight": torch.zeros(1)}, tmp_path / "named.pt")
+    torch.save({**state, "norm.bias": torch.full((128,), torch.nan)}, tmp_path / "nan.pt")
+    torch.save(network, tmp_path / "network.pt")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "script.pt")
     (tmp_path / "text.pt").write_text("hello")
     for name, says in (
         ("list", "something else than a mapping"),
         ("lacks", "norm.weight"),
-        ("other", "is not a Unicom state dict: 'pos_embed'"),
+        ("other", r"is not a Unicom state dict \(KeyError: 'pos_embed'\)"),
+        ("flat", "is not a Unicom state dict"),
+        ("oblong", r"pos_embed is \[1, 15, 128\], but a network has a square number of patches"),
+        ("named", "is not a Unicom state dict"),
+        ("nan", r"1 of \d+ weights \(norm.bias\) hold NaN or infinite numbers"),
+        ("network", "something else than tensors"),
+        ("script", "something else than tensors"),
         ("text", "is damaged"),
         ("none", "does not exist"),
     ):

@@ -22,7 +22,10 @@ WIDTH, TEXT_WIDTH, DIMENSION, PATCH, SIDE, WORDS, CONTEXT = 128, 64, 24, 8, 32, 
 
 
 def openai_state(seed: int = 0, heads=("cross", "uni")) -> dict[str, torch.Tensor]:
-    """A random CLIP with OpenAI's key names, two blocks per modality, and the heads of the published code."""
+    """A random CLIP with OpenAI's key names, two blocks per modality, and the heads of the published code.
+
+    Like the CLIP of the published code, it has no `logit_scale`.
+    """
     torch.manual_seed(seed)
     state = {
         "visual.class_embedding": torch.randn(WIDTH),
@@ -32,7 +35,6 @@ def openai_state(seed: int = 0, heads=("cross", "uni")) -> dict[str, torch.Tenso
         "token_embedding.weight": torch.randn(WORDS, TEXT_WIDTH),
         "positional_embedding": torch.randn(CONTEXT, TEXT_WIDTH),
         "text_projection": torch.randn(TEXT_WIDTH, DIMENSION),
-        "logit_scale": torch.tensor(2.0),
     }
     norms = {"visual.ln_pre": WIDTH, "visual.ln_post": WIDTH, "ln_final": TEXT_WIDTH}
     for prefix, width in (("visual.transformer.resblocks", WIDTH), ("transformer.resblocks", TEXT_WIDTH)):
@@ -133,6 +135,54 @@ def test_half_precision_and_wrapped_checkpoints(tmp_path):
     assert not student.training
 
 
+def all_outputs(student):
+    torch.manual_seed(0)
+    pixels = torch.randn(2, 3, SIDE, SIDE)
+    with torch.inference_mode():
+        images = [student.encode_image(pixels, head) for head in ("cross", "uni")]
+        return images + [student.encode_text(TOKENS, head) for head in ("cross", "uni")]
+
+
+def equal_outputs(one: Path, other: Path) -> bool:
+    pairs = zip(all_outputs(load_checkpoint(one)), all_outputs(load_checkpoint(other)), strict=True)
+    return all(torch.equal(first, second) for first, second in pairs)
+
+
+def test_a_logit_scale_changes_no_output(tmp_path):
+    """The authors' CLIP has none, OpenAI's has one."""
+    state = openai_state()
+    assert "clip_model.logit_scale" not in state
+    theirs = save_checkpoint(tmp_path / "theirs.pth", state)
+    with_scale = save_checkpoint(tmp_path / "with.pth", state | {"clip_model.logit_scale": torch.tensor(2.0)})
+    assert equal_outputs(theirs, with_scale)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"model": state, "epoch": 3},
+        lambda state: {"model": state, "epoch": None, "config": None, "optimizer": {"lr": 0.1}},
+        lambda state: {"state_dict": state},
+        lambda state: state,
+        lambda state: {"model": {f"module.{name}": tensor for name, tensor in state.items()}},
+        lambda state: {"model": {f"_orig_mod.module.{name}": tensor for name, tensor in state.items()}},
+        lambda state: {"model": {name: tensor.double() for name, tensor in state.items()}},
+    ],
+)
+def test_state_dicts_as_training_programs_wrap_them(tmp_path, wrap):
+    state = openai_state()
+    torch.save(wrap(state), tmp_path / "wrapped.pth")
+    assert equal_outputs(tmp_path / "wrapped.pth", save_checkpoint(tmp_path / "plain.pth", state))
+
+
+def test_weights_that_are_not_finite_are_listed(tmp_path):
+    state = openai_state()
+    state["clip_model.visual.proj"][0, 0] = torch.nan
+    state["tau"] = torch.tensor(torch.inf)
+    with pytest.raises(DataError, match=r"2 of \d+ weights \(clip_model.visual.proj, tau\) hold NaN or infinite"):
+        load_checkpoint(save_checkpoint(tmp_path / "nan.pth", state))
+
+
 def test_a_head_that_is_not_there_is_the_features_before(tmp_path):
     state = openai_state(heads=("cross",))
     student = load_checkpoint(save_checkpoint(tmp_path / "c.pth", state))
@@ -146,11 +196,16 @@ def test_checkpoints_that_are_none(tmp_path, monkeypatch):
     lacking = {name: tensor for name, tensor in state.items() if "ln_final" not in name}
     save_checkpoint(tmp_path / "lacks.pth", lacking)
     save_checkpoint(tmp_path / "hostile.pth", state, config=Hostile())
-    torch.save(state, tmp_path / "bare.pth")
+    narrow = {name: tensor[:32] if "visual.conv1" in name else tensor for name, tensor in state.items()}
+    save_checkpoint(tmp_path / "narrow.pth", narrow)
+    save_checkpoint(tmp_path / "flat.pth", {name: tensor.flatten() for name, tensor in state.items()})
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
     for name, says in (
         ("lacks", "is not a checkpoint of the published code.*final_layer_norm"),
         ("hostile", "something else than tensors and plain values"),
-        ("bare", "no state dict under the key `model`"),
+        ("narrow", "is not a checkpoint of the published code"),
+        ("flat", "is not a checkpoint of the published code"),
+        ("other", "has no state dict with tensors named `clip_model....`"),
         ("none", "does not exist"),
     ):
         with pytest.raises(DataError, match=says):

@@ -27,6 +27,7 @@ DAMAGED = (
     TypeError,
     AttributeError,
     ImportError,
+    ArithmeticError,
 )
 
 

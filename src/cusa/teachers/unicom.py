@@ -21,6 +21,7 @@ from cusa.common.files import read_tensors, sha256_of_file
 from cusa.config.models import ImageModel, UnicomSettings
 from cusa.errors import ConfigurationError, DataError
 from cusa.teachers.encoders import ImageEncoder
+from cusa.teachers.state_dicts import require_finite, state_dict_of
 from cusa.teachers.transform import CLIP_MEAN, CLIP_STD, ImageTransform
 
 log = logging.getLogger(__name__)
@@ -170,23 +171,35 @@ class Unicom(nn.Module):
 def load(path: str | Path) -> Unicom:
     """A Unicom network in eval mode from a released state dict (or one of the same layout), float32, on the CPU.
 
-    The sizes are those of the tensors. No code in the file is executed. Raises DataError when the file is not there, is
-    no state dict, or has tensors that are missing or do not fit.
+    The tensors may be of any floating-point type; the sizes are theirs. No code in the file is executed. Raises
+    DataError when the file is not there, is no state dict, or has tensors that are missing, unexpected, not finite or of
+    another shape.
     """
-    state = _read_state(Path(path).expanduser())
+    state = state_dict_of(read_tensors(Path(path).expanduser()))
+    if state is None:
+        raise DataError(f"{path} holds something else than a mapping of names to tensors; expected a state dict.")
+    require_finite(state, str(path))
     try:
         network = Unicom(read_sizes(state))
         network.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
+    except (LookupError, RuntimeError, ValueError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:400]
-        raise DataError(f"{path} is not a Unicom state dict: {reason}") from None
+        raise DataError(
+            f"{path} is not a Unicom state dict ({type(error).__name__}: {reason}); expected the file of a release of "
+            "github.com/deepglint/unicom, or one with the same names."
+        ) from None
     return network.float().eval()
 
 
 def read_sizes(state: Mapping[str, Tensor]) -> Sizes:
-    """The sizes of a network by its state dict."""
+    """The sizes of a network by its state dict. Raises KeyError or ValueError where it is of another network."""
     blocks = {int(name.split(".")[1]) for name in state if name.startswith("blocks.")}
     _, tokens, dimension = state["pos_embed"].shape
+    if dimension % HEAD_DIMENSION or math.isqrt(tokens) ** 2 != tokens:
+        raise ValueError(
+            f"pos_embed is [1, {tokens}, {dimension}], but a network has a square number of patches and heads of "
+            f"{HEAD_DIMENSION} dimensions"
+        )
     return Sizes(
         dimension=dimension,
         depth=len(blocks),
@@ -244,10 +257,3 @@ class UnicomTeacher(ImageEncoder):
 def image_encoder(model: ImageModel) -> UnicomTeacher:
     """The configured Unicom teacher."""
     return UnicomTeacher(model.unicom_settings)
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    state = read_tensors(path)
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"{path} holds something else than a mapping of names to tensors; expected a state dict.")
-    return dict(state)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cusa.common.files import read_tensors, sha256_of_file
+from cusa.common.files import DAMAGED, read_tensors, sha256_of_file
 from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import Contrastive, LossConfiguration, UniSoftLabel
@@ -23,11 +23,13 @@ from cusa.runs.record import HISTORY, WEIGHTS, ImportedFile, RunRecord, write_hi
 from cusa.runs.weights import STUDENT_PREFIX, save_weights
 from cusa.student.dual_encoder import DualEncoder
 from cusa.student.student import Student, build_student
+from cusa.teachers.state_dicts import require_finite, state_dict_of
 from cusa.teachers.transform import CLIP_MEAN, CLIP_STD, ImageTransform
 from cusa.upstream.configurations import loss_config
 from cusa.upstream.openai_clip import CLIP, clip_configuration, hugging_face_names
 
 PUBLISHED_EPOCHS = 30
+LOGIT_SCALE = "logit_scale"
 LONGEST_REASON = 400  # characters of PyTorch's message that are shown
 
 
@@ -42,18 +44,24 @@ class PublishedCheckpoint:
 
     @classmethod
     def read(cls, path: str | Path) -> PublishedCheckpoint:
-        """Read a checkpoint. Raises DataError when it holds other things than tensors and plain values, or no model."""
+        """Read a checkpoint: its state dict under `model` or `state_dict`, or the state dict alone.
+
+        Raises DataError when the file holds other things than tensors and plain values, or no CLIP.
+        """
         content = read_tensors(path)
-        state = content.get("model") if isinstance(content, Mapping) else None
-        if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        state = state_dict_of(content)
+        if state is None or not any(name.startswith(CLIP) for name in state):
             raise DataError(
-                f"{path} has no state dict under the key `model`; expected the published checkpoint_best.pth."
+                f"{path} has no state dict with tensors named `{CLIP}...`, under `model`, `state_dict` or alone; "
+                "expected the published checkpoint_best.pth."
             )
+        require_finite(state, str(path))
+        configuration, epoch = content.get("config"), content.get("best_epoch", content.get("epoch"))
         return cls(
             path=Path(path),
-            state={name.removeprefix("module."): tensor for name, tensor in state.items()},
-            configuration=content.get("config") or {},
-            epoch=int(content.get("best_epoch", content.get("epoch", 0))),
+            state=state,
+            configuration=configuration if isinstance(configuration, Mapping) else {},
+            epoch=int(epoch) if isinstance(epoch, int | float | Tensor) else 0,
         )
 
     @property
@@ -88,13 +96,15 @@ class PublishedCheckpoint:
         clip = {name.removeprefix(CLIP): tensor for name, tensor in self.state.items() if name.startswith(CLIP)}
         try:
             model: Any = CLIPModel(clip_configuration(clip))
-            model.load_state_dict(hugging_face_names(clip))
+            # The authors' CLIP has no logit_scale. The losses have temperatures of their own, so it is never used.
+            unused = {LOGIT_SCALE: model.state_dict()[LOGIT_SCALE]}
+            model.load_state_dict(unused | hugging_face_names(clip))
             side = model.config.vision_config.image_size
             transform = ImageTransform(side, side, CLIP_MEAN, CLIP_STD)
             backbone = DualEncoder(model, None, transform, model.config.text_config.max_position_embeddings)
             student = Student(backbone, self.losses_of_heads)
             student.heads.load_state_dict(self._heads(student.heads))
-        except (KeyError, RuntimeError) as error:
+        except DAMAGED as error:
             raise DataError(
                 f"{self.path} is not a checkpoint of the published code ({_reason(error)}); expected the published "
                 "checkpoint_best.pth."

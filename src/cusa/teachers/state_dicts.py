@@ -1,0 +1,56 @@
+"""State dicts of PyTorch as people store them: wrapped, with prefixes of wrappers, in any floating-point type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cusa.errors import DataError
+
+# The keys under which training programs save a model, beside its epoch and its optimiser.
+WRAPPED_UNDER = ("model", "state_dict")
+# What DataParallel, DistributedDataParallel and torch.compile put before each name.
+PREFIXES = ("module.", "_orig_mod.")
+EXAMPLES = 5
+
+
+def state_dict_of(content: Any) -> dict[str, Tensor] | None:
+    """The state dict in what a file holds: under one of WRAPPED_UNDER, or the content itself; None if there is none.
+
+    The prefixes of wrapping modules are removed from the names.
+    """
+    if not isinstance(content, Mapping):
+        return None
+    for candidate in (*(content.get(key) for key in WRAPPED_UNDER), content):
+        if (
+            isinstance(candidate, Mapping)
+            and candidate
+            and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in candidate.items())
+        ):
+            return {_without_prefixes(name): tensor for name, tensor in candidate.items()}
+    return None
+
+
+def _without_prefixes(name: str) -> str:
+    while name.startswith(PREFIXES):
+        name = name.split(".", 1)[1]
+    return name
+
+
+def require_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise DataError, which lists examples, when tensors hold NaN or infinite numbers."""
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all()]
+    if bad:
+        raise DataError(
+            f"{source}: {examples(bad, len(state))} hold NaN or infinite numbers, and then the features do too. The "
+            "training that made them diverged, or half precision overflowed; give other weights."
+        )
+
+
+def examples(names: list[str], of: int) -> str:
+    """`3 of 20 weights (a, b, c)`, with at most five names."""
+    shown = ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
+    return f"{len(names)} of {of} weights ({shown})"
