@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from cusa.annotations.tables import CAPTIONS, captions_schema, read_table, write_table
+from cusa.common.files import read_json
+from cusa.config.captions import CaptionCleaning
 from cusa.config.configuration import load
 from cusa.embeddings import embed
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
+from cusa.runs.record import RunRecord
 from cusa.runs.weights import load_student
 from cusa.student.inputs import open_split
 from cusa.training.loop import train
@@ -45,6 +49,24 @@ def test_rows_are_in_order_and_heads_differ(run, shapes_data, tmp_path):
             text = student.encode_text(inputs.texts[np.array([position])], "cross")[0].numpy()
             assert np.allclose(found["text_cross"][position], text, atol=1e-5)
     assert not np.allclose(found["image_uni"], found["image_cross"])
+
+
+def test_a_run_records_how_its_captions_were_cleaned_and_other_data_are_told(
+    run, shapes_data, tiny_configuration, tmp_path, caplog
+):
+    """run.json says it of the tables that were read; a run without the key learned from published cleaning."""
+    data = DatasetFolder(Path(shutil.copytree(shapes_data, tmp_path / "data")))
+    none = CaptionCleaning(clean="none", max_words=None)
+    captions = read_table(data.annotations, CAPTIONS)
+    write_table(data.annotations / CAPTIONS, captions.cast(captions_schema(none)))
+    train(load(tiny_configuration).run("contrastive", 23), data, tmp_path / "run")
+    assert RunRecord.read(tmp_path / "run").configuration.captions == none
+    assert "captions" not in read_json(run / "run.json")["configuration"]
+
+    embed(tmp_path / "run", data, "test", tmp_path / "test")
+    assert "learned from captions" not in caplog.text
+    embed(run, data, "test", tmp_path / "other")
+    assert f"{run} learned from captions with caption clean-up as published; those in " in caplog.text
 
 
 def test_a_run_that_has_not_finished(tmp_path, shapes_data):

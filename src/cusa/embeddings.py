@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from cusa.annotations.tables import TEXT_TABLES, distinct_texts
+from cusa.annotations.tables import TEXT_TABLES, cleaning_of, distinct_texts
 from cusa.common.compute import choose_device
 from cusa.common.files import whole_folder
+from cusa.config.captions import CaptionCleaning
 from cusa.config.models import StudentSettings
 from cusa.layout import DatasetFolder
 from cusa.runs.record import drop_finished
@@ -19,6 +21,8 @@ from cusa.student.inputs import FeatureInputs, TokenInputs, open_split
 from cusa.student.student import Student
 from cusa.teachers.extraction import encode_texts
 from cusa.teachers.registry import load_text_encoder
+
+log = logging.getLogger(__name__)
 
 
 def embed(run: str | Path, folder: DatasetFolder, data: str, output: str | Path, threads: int = 1) -> None:
@@ -34,14 +38,25 @@ def embed(run: str | Path, folder: DatasetFolder, data: str, output: str | Path,
     settings, device = configuration.train, choose_device(configuration.train.gpus > 0)
     encoder = Encoder(student.to(device), device, settings.eval_batch_size, settings.precision)
     if data in TEXT_TABLES:
+        if data == "extended_positives":
+            _tell_other_cleaning(run, configuration.captions, folder)
         texts = _open_distinct_texts(student, configuration.student, distinct_texts(folder, data), device)
         embeddings = encoder.encode_texts(texts)
     else:
-        embeddings = encoder.encode(open_split(student.backbone, configuration.student, folder, data))
+        inputs = open_split(student.backbone, configuration.student, folder, data)
+        if inputs.texts is not None:
+            _tell_other_cleaning(run, configuration.captions, folder)
+        embeddings = encoder.encode(inputs)
     with whole_folder(output) as temporary:
         for name, array in embeddings.items():
             np.save(temporary / f"{name}.npy", array)
     drop_finished(run)
+
+
+def _tell_other_cleaning(run: str | Path, trained: CaptionCleaning, folder: DatasetFolder) -> None:
+    """Log a warning where a run learned captions that were cleaned otherwise than those of the data."""
+    if (found := cleaning_of(folder.annotations)) != trained:
+        log.warning("%s learned from captions with %s; those in %s have %s.", run, trained, folder.annotations, found)
 
 
 def _open_distinct_texts(

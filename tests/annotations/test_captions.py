@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cusa.annotations.captions import clean_caption
+from cusa.config.captions import CaptionCleaning
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,28 @@ from cusa.annotations.captions import clean_caption
 )
 def test_clean_up_as_published(caption, cleaned):
     assert clean_caption(caption) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("caption", "cleaned"),
+    [
+        ("Bolt M8, steel: AB-12/3 (zinc)", "Bolt M8, steel: AB-12/3 (zinc)"),
+        ("  many \t spaces\nhere\u3000and\u00a0there ", "many spaces here and there"),
+        ("<person> said: ?!", "<person> said: ?!"),
+        ("?!.", ""),
+        ("\u3002\u200b\u2026 -", ""),
+        ("\u2764 +", "\u2764 +"),
+        # Letters stay the code points that they are: é as one and as two.
+        ("caf\u00e9 cafe\u0301", "caf\u00e9 cafe\u0301"),
+        ("两只狗，在海滩上。", "两只狗，在海滩上。"),
+        (" ".join(map(str, range(70))), " ".join(map(str, range(70)))),
+        (" \n\u2003", ""),
+    ],
+)
+def test_without_clean_up_only_white_space_changes(caption, cleaned):
+    assert clean_caption(caption, CaptionCleaning(clean="none", max_words=None)) == cleaned
+
+
+@pytest.mark.parametrize(("clean", "cleaned"), [("published", "ab 12"), ("none", "AB-12/3, red")])
+def test_both_cut_after_max_words(clean, cleaned):
+    assert clean_caption("AB-12/3, red", CaptionCleaning(clean=clean, max_words=2)) == cleaned

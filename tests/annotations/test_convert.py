@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from cusa.annotations.convert import convert
-from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, split_rows
+from cusa.annotations.tables import CAPTIONS, IMAGES, cleaning_of, read_table, split_rows
 from cusa.common.files import read_json
+from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import PublishedDataset
 from cusa.errors import DataError
 
@@ -41,6 +42,27 @@ def test_tables_are_in_split_order_and_point_to_each_other(shapes, tmp_path):
         name = images["image_id"][caption["image"]].as_py()
         assert set(caption["cleaned"].split()) >= set(name.removesuffix(".jpg").split("_"))
     assert captions["cleaned"][0].as_py() == captions["caption"][0].as_py().lower().rstrip(".")
+
+
+def test_captions_are_cleaned_as_chosen_and_the_table_says_how(copy, tmp_path):
+    codes = {0: "Screw AB-12/3, BLUE", 1: "screw ab 12 3 blue", 2: "C++"}
+
+    def number(rows):
+        for row, caption in codes.items():
+            rows[row]["caption"] = caption
+
+    edit(copy, "train", number)
+    none = CaptionCleaning(clean="none", max_words=None)
+    convert(dataset(copy), tmp_path / "none", tmp_path / "images", cleaning=none)
+    kept = read_table(tmp_path / "none", CAPTIONS)
+    assert kept["cleaned"].to_pylist()[:3] == kept["caption"].to_pylist()[:3] == list(codes.values())
+    assert cleaning_of(tmp_path / "none") == none
+
+    convert(dataset(copy), tmp_path / "published", tmp_path / "images")
+    cleaned = read_table(tmp_path / "published", CAPTIONS)
+    assert cleaned["cleaned"].to_pylist()[:3] == ["screw ab 12 3 blue"] * 2 + ["c++"]
+    assert len(cleaned) == len(kept)  # captions that become equal stay two
+    assert cleaning_of(tmp_path / "published") == PUBLISHED
 
 
 def test_the_json_is_the_published_format_and_goes_in_again_unchanged(shapes, tmp_path):

@@ -77,6 +77,10 @@ def test_the_default_is_valid_and_has_the_four_experiments(mapping):
         ("benchmarks.more", {"mine": {"file": 3}}, "more.mine.file is 3, expected the path"),
         ("dataset.format", "./no.py", "key `dataset.format`: ./no.py does not exist \\(relative paths start at "),
         ("dataset.restval", "val", "key `dataset.restval` is unknown"),
+        ("captions", None, "key `captions` is None.*expected a mapping"),
+        ("captions.clean", False, "key `captions.clean` is False.*'published' or 'none'"),
+        ("captions.max_words", 0, "key `captions.max_words` is 0"),
+        ("captions.lower", True, "key `captions.lower` is unknown"),
         ("shards.quality", 101, "key `shards.quality` is 101"),
     ],
 )

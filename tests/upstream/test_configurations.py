@@ -9,6 +9,7 @@ import pytest
 import yaml
 from published_files import published, published_yaml
 
+from cusa.config.captions import PUBLISHED
 from cusa.config.configuration import load
 from cusa.config.losses import LossConfiguration
 from cusa.config.section import validate
@@ -64,6 +65,7 @@ def test_a_published_configuration_becomes_an_overlay(tmp_path):
     merged = {**default, **overlay, "train": {**default["train"], **overlay["train"]}}
     run = load(merged).run("cusa", 23)
     assert run.student.name == "ViT-L/14@336px"
+    assert run.captions == PUBLISHED
     assert run.losses == loss_config(published())
     train = run.train
     assert (train.epochs, train.batch_size, train.lr, train.min_lr) == (40, 16, 1e-5, 1e-6)

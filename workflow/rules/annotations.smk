@@ -22,7 +22,7 @@ rule convert:
         mem_mb=2000,
         runtime=60,
     params:
-        dataset=CONFIGURATION.dataset.as_json(),
+        dataset=conversion_json(CONFIGURATION.dataset, CONFIGURATION.cleaning),
         folder=subpath(output.problems, parent=True),
         images=lambda wildcards: str(PLAN.folder.images),
     shell:

@@ -20,6 +20,7 @@ environ.update(
 
 from cusa.common.files import require_writable
 from cusa.config import check_files, command_line_values, load
+from cusa.config.captions import conversion_json
 from cusa.config.training import OPERATIONAL
 from cusa.errors import CusaError
 from cusa.layout import DatasetFolder

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from cusa.annotations.convert import convert
 from cusa.common.program import run
-from cusa.config.dataset import load_dataset
+from cusa.config.captions import read_conversion
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="the section `dataset` of the configuration, as JSON")
+    parser.add_argument("--dataset", required=True, help="the section `dataset`, or `captions` and `dataset`, as JSON")
     parser.add_argument("--images", required=True, type=Path, help="folder for images that the format makes itself")
     parser.add_argument("--output", required=True, type=Path, help="folder for the annotations")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
     arguments = parser.parse_args()
-    dataset = load_dataset(json.loads(arguments.dataset))
-    convert(dataset, arguments.output, arguments.images, arguments.threads)
+    dataset, cleaning = read_conversion(json.loads(arguments.dataset))
+    convert(dataset, arguments.output, arguments.images, arguments.threads, cleaning)
 
 
 if __name__ == "__main__":

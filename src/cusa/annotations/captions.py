@@ -1,18 +1,26 @@
-"""Caption clean-up as published: the same words for the tokeniser, the text teacher and the benchmarks."""
+"""Caption clean-up: the same words for the tokeniser, the text teacher and the benchmarks."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
-MAX_WORDS = 64
+from cusa.config.captions import PUBLISHED, CaptionCleaning
+
 _TO_SPACE = re.compile(r"[,.'!?\"()*#:;~\-/]")
+_OF_WORDS = "LMNS"  # Unicode's letters, marks, numbers and symbols, emoji among them
 
 
-def clean_caption(caption: str) -> str:
-    """Lower-case, punctuation to spaces, `<person>` to `person`, runs of white space to one, at most 64 words.
+def clean_caption(caption: str, cleaning: CaptionCleaning = PUBLISHED) -> str:
+    """A caption as the tokeniser reads it. The result may be "", which the caller has to treat as bad input.
 
-    This is the published clean-up for training, ITR and ECCV Caption; STS sentences have none. The result may be "",
-    which the caller has to treat as bad input.
+    `published` is the clean-up of the paper for training, ITR and ECCV Caption; STS sentences have none: lower case,
+    punctuation to spaces, `<person>` to `person`. `none` keeps every character but white space; a caption of nothing
+    but punctuation has no word and becomes "". With both, runs of white space become one blank, and only the first
+    `cleaning.max_words` words are kept.
     """
-    words = _TO_SPACE.sub(" ", caption.lower()).replace("<person>", "person").split()
-    return " ".join(words[:MAX_WORDS])
+    if cleaning.clean == "published":
+        caption = _TO_SPACE.sub(" ", caption.lower()).replace("<person>", "person")
+    elif not any(unicodedata.category(character)[0] in _OF_WORDS for character in caption):
+        return ""
+    return " ".join(caption.split()[: cleaning.max_words])

@@ -25,18 +25,25 @@ from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.source import Source
 from cusa.annotations.tables import (
     CAPTIONS,
-    CAPTIONS_SCHEMA,
     EXTENDED_POSITIVES,
     IMAGES,
     PROBLEMS,
     SENTENCE_PAIRS,
+    captions_schema,
     write_table,
 )
 from cusa.common.files import whole_file, write_json
+from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import SPLITS, DatasetSection
 
 
-def convert(dataset: DatasetSection, folder: str | Path, image_folder: str | Path, threads: int = 1) -> None:
+def convert(
+    dataset: DatasetSection,
+    folder: str | Path,
+    image_folder: str | Path,
+    threads: int = 1,
+    cleaning: CaptionCleaning = PUBLISHED,
+) -> None:
     """Read a data set and write {split}.json, images.parquet, captions.parquet and problems.json into `folder`.
 
     Rows are grouped by split (train, val, test, then others); row numbers are positions in the two tables. A format
@@ -49,15 +56,16 @@ def convert(dataset: DatasetSection, folder: str | Path, image_folder: str | Pat
     problems = Problems()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent) as name:
-        images = DistinctImages(spool_records(source.records(), Path(name) / "records.arrow", problems), problems)
+        records = spool_records(source.records(), Path(name) / "records.arrow", problems, cleaning)
+        images = DistinctImages(records, problems)
         images.check_files(dataset, problems, threads)
         images.check_splits(dataset, problems)
         problems.refuse_unless_skipped(dataset.skip)
 
         folder.mkdir(parents=True, exist_ok=True)
         _write_images(images, folder / IMAGES)
-        _write_captions(images, folder)
-        _write_benchmark_data(source, dataset, images, folder)
+        _write_captions(images, folder, cleaning)
+        _write_benchmark_data(source, dataset, images, folder, cleaning)
     write_json(folder / PROBLEMS, {"skipped": problems.counts, "examples": problems.examples})
 
 
@@ -71,7 +79,13 @@ class Inspection:
     paths: list[str]
 
 
-def inspect(dataset: DatasetSection, scratch: str | Path, threads: int = 1, sample: int | None = None) -> Inspection:
+def inspect(
+    dataset: DatasetSection,
+    scratch: str | Path,
+    threads: int = 1,
+    sample: int | None = None,
+    cleaning: CaptionCleaning = PUBLISHED,
+) -> Inspection:
     """Read a data set as `convert` does, and count its images, captions and problems.
 
     `scratch` is a folder for temporary files. `sample` images are decoded, all where it is None; the others are taken
@@ -79,7 +93,8 @@ def inspect(dataset: DatasetSection, scratch: str | Path, threads: int = 1, samp
     """
     problems = Problems()
     source = open_source(dataset, Path(scratch) / "images")
-    images = DistinctImages(spool_records(source.records(), Path(scratch) / "records.arrow", problems), problems)
+    records = spool_records(source.records(), Path(scratch) / "records.arrow", problems, cleaning)
+    images = DistinctImages(records, problems)
     inspected = images.check_files(dataset, problems, threads, sample)
     images.check_splits(dataset, problems)
     paths = [path for _, table in images.blocks(inspected, ["image_path"]) for path in table["image_path"].to_pylist()]
@@ -100,14 +115,15 @@ def _write_images(images: DistinctImages, path: Path) -> None:
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def _write_captions(images: DistinctImages, folder: Path) -> None:
+def _write_captions(images: DistinctImages, folder: Path, cleaning: CaptionCleaning) -> None:
     """captions.parquet and the published JSON of each split, in one pass over the captions in row order."""
     rows = images.row[images.of_record]
     records = np.flatnonzero(images.records.captioned & (rows >= 0))
     records = records[np.argsort(rows[records], kind="stable")]
+    schema = captions_schema(cleaning)
     with ExitStack() as stack:
         temporary = stack.enter_context(whole_file(folder / CAPTIONS))
-        writer = stack.enter_context(pq.ParquetWriter(temporary, CAPTIONS_SCHEMA))
+        writer = stack.enter_context(pq.ParquetWriter(temporary, schema))
         lists = {split: stack.enter_context(_json_list(folder / f"{split}.json")) for split in SPLITS}
         for start in range(0, len(records), BLOCK_ROWS):
             block = records[start : start + BLOCK_ROWS]
@@ -115,7 +131,7 @@ def _write_captions(images: DistinctImages, folder: Path) -> None:
             table = images.records.take(block, ["image_id", "caption", "cleaned", "caption_id"])
             splits = images.split_name(owners)
             columns = [table["caption"], table["cleaned"], pa.array(rows[block]), splits, table["caption_id"]]
-            writer.write_table(pa.table(columns, schema=CAPTIONS_SCHEMA))
+            writer.write_table(pa.table(columns, schema=schema))
             # An image's path is that of its first record.
             paths = images.records.take(images.first[owners], ["image_path"])["image_path"]
             texts = (column.to_pylist() for column in (splits, paths, table["caption"], table["image_id"]))
@@ -142,14 +158,16 @@ def _json_list(path: Path) -> Iterator[Callable[[dict[str, str]], None]]:
         file.write("\n]\n")
 
 
-def _write_benchmark_data(source: Source, dataset: DatasetSection, images: DistinctImages, folder: Path) -> None:
+def _write_benchmark_data(
+    source: Source, dataset: DatasetSection, images: DistinctImages, folder: Path, cleaning: CaptionCleaning
+) -> None:
     if "extended_positives" in dataset.provides:
         row_of = images.rows_by_id("test")
         positives = [(caption, row_of[key]) for caption, key in source.extended_positives() if key in row_of]
         table = pa.table(
             {
                 "caption": pa.array([caption for caption, _ in positives], pa.string()),
-                "cleaned": pa.array([clean_caption(caption) for caption, _ in positives], pa.string()),
+                "cleaned": pa.array([clean_caption(caption, cleaning) for caption, _ in positives], pa.string()),
                 "image": pa.array([row for _, row in positives], pa.int64()),
             }
         )

@@ -13,6 +13,7 @@ import pyarrow as pa
 from cusa.annotations.captions import clean_caption
 from cusa.annotations.problems import Problems
 from cusa.annotations.sources.source import MalformedRow, Record
+from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import SPLITS
 
 
@@ -76,7 +77,9 @@ SPOOLED = pa.schema(
 BLOCK_ROWS = 65_536
 
 
-def spool_records(records: Iterable[Record | MalformedRow], path: Path, problems: Problems) -> RecordSpool:
+def spool_records(
+    records: Iterable[Record | MalformedRow], path: Path, problems: Problems, cleaning: CaptionCleaning = PUBLISHED
+) -> RecordSpool:
     """Write records with cleaned captions to an Arrow file.
 
     A caption that is empty after the clean-up is a problem, and only its image is written.
@@ -100,7 +103,7 @@ def spool_records(records: Iterable[Record | MalformedRow], path: Path, problems
                 problems.add("malformed_row", f"{record.place} {record.reason}")
                 continue
             caption, cleaned = record.caption, None
-            if caption is not None and not (cleaned := clean_caption(caption)):
+            if caption is not None and not (cleaned := clean_caption(caption, cleaning)):
                 problems.add("empty_caption", f"{record.image_id}: {caption!r}")
                 caption = cleaned = None
             row = (record.image_id, record.image_path, record.label, caption, cleaned, record.caption_id)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cusa.common.files import whole_file
+from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
 
@@ -30,10 +31,19 @@ def split_rows(table: pa.Table, split: str) -> np.ndarray:
 
 def read_table(folder: str | Path, name: str, columns: list[str] | None = None) -> pa.Table:
     """Read one of the Parquet tables. Raises DataError when it is not there."""
+    return pq.read_table(_existing(folder, name), columns=columns)
+
+
+def read_schema(folder: str | Path, name: str) -> pa.Schema:
+    """Read the schema of one of the Parquet tables. Raises DataError when it is not there."""
+    return pq.read_schema(_existing(folder, name))
+
+
+def _existing(folder: str | Path, name: str) -> Path:
     path = Path(folder) / name
     if not path.is_file():
         raise DataError(f"{path} does not exist; run `snakemake annotations` first.")
-    return pq.read_table(path, columns=columns)
+    return path
 
 
 CAPTIONS_SCHEMA = pa.schema(
@@ -45,6 +55,20 @@ CAPTIONS_SCHEMA = pa.schema(
         ("caption_id", pa.int64()),
     ]
 )
+CLEANING = b"captions"  # the metadata of captions.parquet that says how captions were cleaned
+
+
+def captions_schema(cleaning: CaptionCleaning) -> pa.Schema:
+    """The schema of captions.parquet. Where captions are not cleaned as published, its metadata say how."""
+    if cleaning == PUBLISHED:
+        return CAPTIONS_SCHEMA
+    return CAPTIONS_SCHEMA.with_metadata({CLEANING: cleaning.as_json().encode()})
+
+
+def cleaning_of(folder: str | Path) -> CaptionCleaning:
+    """How the captions of a folder of annotations were cleaned. Raises DataError when captions.parquet is missing."""
+    metadata = read_schema(folder, CAPTIONS).metadata or {}
+    return CaptionCleaning.model_validate_json(metadata[CLEANING]) if CLEANING in metadata else PUBLISHED
 
 
 @dataclass(frozen=True)

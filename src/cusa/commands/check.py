@@ -51,7 +51,7 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     yield Finding("configuration", f"{', '.join(counts)}, seeds {', '.join(map(str, configuration.seeds))}")
     with tempfile.TemporaryDirectory() as scratch:
         sample = None if every_image else SAMPLED_IMAGES
-        inspection = inspect(configuration.dataset, scratch, os.cpu_count() or 1, sample)
+        inspection = inspect(configuration.dataset, scratch, os.cpu_count() or 1, sample, configuration.cleaning)
         yield from _data(plan, inspection)
         sizes = _Sizes(plan, inspection, bytes_per_image(inspection.paths[:SAMPLED_FOR_SIZE], configuration.shards))
     yield sizes.shards()

@@ -18,6 +18,10 @@ from cusa.errors import ConfigurationError
 IMAGE_NAME = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
 SAMPLED_ROWS = 200
 HELD_OUT = {"val": 0.1, "test": 0.1}
+CAPTIONS = """
+# Captions stay as they are. This line cleans them as the paper does: lower case, no punctuation, at most 64 words.
+# captions: {clean: published}
+"""
 
 
 def starting_configuration(path: str | Path, images: str | Path | None = None, name: str | None = None) -> str:
@@ -36,7 +40,7 @@ def starting_configuration(path: str | Path, images: str | Path | None = None, n
     load_dataset(dataset)
     overlay = {"dataset": dataset, "benchmarks": {"eccv_caption": None, "image_retrieval": None, "sts": None}}
     text = f"# Written by `cusa init {path}`; every key is explained in config/README.md.\n"
-    return text + yaml.safe_dump(overlay, sort_keys=False, allow_unicode=True)
+    return text + yaml.safe_dump(overlay, sort_keys=False, allow_unicode=True) + CAPTIONS
 
 
 def _is_table(path: Path) -> bool:

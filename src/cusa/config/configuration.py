@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from cusa.common.registry import is_file
 from cusa.config.benchmarks import NEEDED_OF_DATASET, WITHOUT_DATASET, Benchmarks
+from cusa.config.captions import CaptionCleaning, Captions
 from cusa.config.dataset import Dataset
 from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration
 from cusa.config.models import Extraction, StudentSettings, Teachers, is_path
@@ -25,6 +26,7 @@ class Configuration(Section):
     """All sections of the configuration: the content of config/config.yaml merged with the overlays."""
 
     dataset: Dataset
+    captions: Captions = Captions()
     shards: Shards = Shards()
     teachers: Teachers
     extraction: Extraction = Extraction()
@@ -88,6 +90,11 @@ class Configuration(Section):
                 yield from str(error).splitlines()
 
     @property
+    def cleaning(self) -> CaptionCleaning:
+        """How captions are cleaned: what `captions` says, or the default of the format."""
+        return self.captions.cleaning(self.dataset)
+
+    @property
     def active_checkpoints(self) -> dict[str, Checkpoint]:
         """The checkpoints that are not null."""
         return {name: checkpoint for name, checkpoint in self.checkpoints.items() if checkpoint is not None}
@@ -145,6 +152,7 @@ class Configuration(Section):
             teachers=self.teachers if chosen.needs_teachers else None,
             train=self.recipe(experiment),
             stream=self.stream,
+            captions=self.cleaning,
         )
 
 

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from cusa.common.registry import Registry
 from cusa.config.dataset_section import (
     SPLITS,
+    Cleaning,
     DatasetSection,
     ImageFolderDataset,
     SkippableProblem,
@@ -50,6 +51,7 @@ class OpenMojiDataset(DatasetSection):
 
     provides: ClassVar[frozenset[str]] = frozenset({"extended_positives", "variants", "sentence_pairs"})
     makes_images: ClassVar[bool] = True
+    cleaning: ClassVar[Cleaning] = "published"
     format: Literal["openmoji"] = "openmoji"
     picture_size: Count = Field(default=224, description="Side in pixels of the rasterised pictures.")
     val_images: Count = Field(default=150, description="Emoji held out for validation, at least.")

@@ -11,19 +11,22 @@ from cusa.config.section import Name, Section
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Cleaning = Literal["published", "none"]
 SkippableProblem = Literal["missing_image", "unreadable_image", "empty_caption", "malformed_row"]
 
 
 class DatasetSection(Section):
     """Keys that every input format has.
 
-    A format sets two class variables where they apply. `provides` names what it offers besides captioned images:
+    A format sets class variables where they apply. `provides` names what it offers besides captioned images:
     `extended_positives`, `sentence_pairs` (see Source) and `variants`, a split of labelled images. `makes_images` says
-    that its source writes images into the image folder.
+    that its source writes images into the image folder. `cleaning` is how captions are cleaned where the section
+    `captions` does not say it.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset()
     makes_images: ClassVar[bool] = False
+    cleaning: ClassVar[Cleaning] = "none"
     format: str
     name: Name = Field(description="Names the folder under results/.")
     check_images: Literal["decode", "header"] = Field(

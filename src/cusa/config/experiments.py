@@ -6,9 +6,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.losses import LossConfiguration
 from cusa.config.models import StudentSettings, Teachers
-from cusa.config.section import Section
+from cusa.config.section import Section, added_key
 from cusa.config.shards import Stream
 from cusa.config.training import Train
 
@@ -69,3 +70,6 @@ class RunConfiguration(Section):
     teachers: Teachers | None
     train: Train
     stream: Stream | None = None
+    captions: CaptionCleaning = added_key(
+        PUBLISHED, "How the captions were cleaned. Not written where they were cleaned as published."
+    )

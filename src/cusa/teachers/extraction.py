@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 
 from cusa import __version__
-from cusa.annotations.tables import CAPTIONS, read_table, split_rows
+from cusa.annotations.tables import CAPTIONS, cleaning_of, read_table, split_rows
 from cusa.common.compute import Precision, autocast, choose_device
 from cusa.common.progress import progress
 from cusa.common.registry import loaded_versions
@@ -93,7 +93,7 @@ def extract_text_features(
     encoder = load_text_encoder(settings).to(device)
     distinct, positions = np.unique(np.array(cleaned, dtype=object), return_inverse=True)
     features = encode_texts(encoder, distinct.tolist(), settings.batch_size, device)
-    meta = _meta(encoder) | {"transform": "caption clean-up as published", "distinct_captions": len(distinct)}
+    meta = _meta(encoder) | {"transform": str(cleaning_of(annotations)), "distinct_captions": len(distinct)}
     # Rows are gathered in blocks, so that a million captions need no second array.
     blocks = (features[positions[start : start + 8192]] for start in range(0, len(positions), 8192))
     write_features(folder, len(rows), encoder.dimension, settings.dtype, blocks, meta)

@@ -42,7 +42,11 @@ def _without_prefixes(name: str) -> str:
 
 def require_finite(state: Mapping[str, Tensor], source: str) -> None:
     """Raise DataError, which lists examples, when tensors hold NaN or infinite numbers."""
-    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all()]
+    bad = [
+        name
+        for name, tensor in state.items()
+        if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all()
+    ]
     if bad:
         raise DataError(
             f"{source}: {examples(bad, len(state))} hold NaN or infinite numbers, and then the features do too. The "

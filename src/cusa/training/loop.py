@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cusa.annotations.tables import cleaning_of
 from cusa.common.compute import choose_device
 from cusa.common.files import sha256_of_file, whole_file
 from cusa.common.versions import versions
@@ -53,6 +54,8 @@ def train(configuration: RunConfiguration, folder: DatasetFolder, run: str | Pat
     TrainingError if a loss is not finite, DataError if shards or features do not fit.
     """
     settings, run = configuration.train, Path(run)
+    # run.json says how the captions were cleaned that the run has learned: the tables know.
+    configuration = configuration.model_copy(update={"captions": cleaning_of(folder.annotations)})
     die_with_launcher()
     choose_device(settings.gpus > 0)
     with Stop() as stop:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from cusa.annotations.captions import MAX_WORDS
 from cusa.config.experiments import RunConfiguration
 from cusa.losses import CUSALoss
 from cusa.student.student import build_student
@@ -25,7 +24,8 @@ def trial_step(configuration: RunConfiguration, device: torch.device) -> None:
     task = TrainingTask(student, CUSALoss(configuration.losses), settings, Group(device=device)).to(device).train()
     transform, size = student.backbone.image_transform, settings.batch_size
     assert transform is not None
-    tokens, pad = student.backbone.tokenise(["word " * MAX_WORDS] * size)
+    words = configuration.captions.max_words or configuration.student.max_tokens
+    tokens, pad = student.backbone.tokenise(["word " * words] * size)
     teacher = torch.rand(size, 8) if configuration.losses.needs_teachers else None
     images = torch.randint(0, 255, (size, 3, transform.crop, transform.crop), dtype=torch.uint8)
     batch = TrainingBatch(images, pad_tokens(tokens, pad), teacher, teacher, torch.arange(size)).to(device)

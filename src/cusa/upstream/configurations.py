@@ -126,6 +126,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         problems = [f"{key} is {value!r}, only {supported!r} is supported" for key, value, supported in differing]
         raise ConfigurationError(f"{path}: {'; '.join(problems)}.")
     return {
+        "captions": {"clean": "published", "max_words": 64},
         "student": {"name": student, "towers": None},
         "train": train,
         "experiments": {re.sub(r"[^A-Za-z0-9_.\-]", "-", name): losses.model_dump(mode="json")},
