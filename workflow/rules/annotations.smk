@@ -1,3 +1,4 @@
+# What the user wrote is a parameter given by a function, in all rules: in a text, Snakemake takes braces for wildcards.
 rule convert:
     input:
         PLAN.dataset_files,
@@ -22,7 +23,9 @@ rule convert:
         mem_mb=2000,
         runtime=60,
     params:
-        dataset=conversion_json(CONFIGURATION.dataset, CONFIGURATION.cleaning),
+        dataset=lambda wildcards: conversion_json(
+            CONFIGURATION.dataset, CONFIGURATION.cleaning
+        ),
         folder=subpath(output.problems, parent=True),
         images=lambda wildcards: str(PLAN.folder.images),
     shell:

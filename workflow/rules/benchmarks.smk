@@ -48,7 +48,7 @@ rule evaluate_itr:
         runtime=60,
     params:
         benchmark="itr",
-        settings=PLAN.settings_json("itr"),
+        settings=lambda wildcards: PLAN.settings_json("itr"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
     shell:
@@ -71,7 +71,7 @@ use rule evaluate_itr as evaluate_eccv_caption with:
         timing_of("evaluate_eccv_caption", "{experiment}/seed{seed}")
     params:
         benchmark="eccv_caption",
-        settings=PLAN.settings_json("eccv_caption"),
+        settings=lambda wildcards: PLAN.settings_json("eccv_caption"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
 
@@ -91,7 +91,7 @@ use rule evaluate_itr as evaluate_image_retrieval with:
         timing_of("evaluate_image_retrieval", "{experiment}/seed{seed}")
     params:
         benchmark="image_retrieval",
-        settings=PLAN.settings_json("image_retrieval"),
+        settings=lambda wildcards: PLAN.settings_json("image_retrieval"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
 
@@ -111,7 +111,7 @@ use rule evaluate_itr as evaluate_sts with:
         timing_of("evaluate_sts", "{experiment}/seed{seed}")
     params:
         benchmark="sts",
-        settings=PLAN.settings_json("sts"),
+        settings=lambda wildcards: PLAN.settings_json("sts"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
 

@@ -18,13 +18,20 @@ environ.update(
     ),
 )
 
-from cusa.common.files import require_writable
+from cusa.common.files import quoted_path, require_writable
 from cusa.config import check_files, command_line_values, load
 from cusa.config.captions import conversion_json
 from cusa.config.training import OPERATIONAL
 from cusa.errors import CusaError
 from cusa.layout import DatasetFolder
 from cusa.plan import RESULTS, Plan
+
+# Snakemake takes braces in the path of a rule's environment for wildcards, and PYTHONPATH separates folders by colons.
+if unusable := sorted(set("{}" + os.pathsep) & set(workflow.basedir)):
+    raise WorkflowError(
+        f"the workflow lies in {workflow.basedir}, whose name has {' and '.join(unusable)}, which Snakemake or Python "
+        "takes for something else; rename the folder, or move the workflow to another."
+    )
 
 update_config(config, command_line_values(workflow.config_settings.config))
 try:
@@ -34,6 +41,17 @@ try:
     PLAN.check()
 except CusaError as error:
     raise WorkflowError(str(error)) from None
+
+# Snakemake takes a word in braces for a wildcard, also in the name of a file that exists.
+USER_FILES = [
+    *PLAN.dataset_files,
+    *(each.file for each in CONFIGURATION.active_checkpoints.values()),
+    *(file for name in PLAN.benchmarks for file in PLAN.benchmark_files(name)),
+]
+if in_braces := [name for name in USER_FILES if "{" in name and "}" in name]:
+    raise WorkflowError(
+        f"{in_braces[0]} has braces in its path, which Snakemake takes for a wildcard; rename the file or its folder."
+    )
 
 DATA = str(PLAN.folder.root)
 RUN = str(PLAN.folder.run("{experiment}", "{seed}"))
@@ -47,8 +65,9 @@ BENCHMARK_DATA = str(BENCHMARK_FOLDER.root)
 BENCHMARK_LOGS = str(BENCHMARK_FOLDER.root.parent)
 # The path is relative, so that printed commands can be pasted into a terminal in the working directory. Rules name
 # their script as a resource. If it were a parameter, Snakemake would run all jobs again when the results are used from
-# a working directory with another relative path to the scripts.
-SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
+# a working directory with another relative path to the scripts. The value is quoted, not the place in the command: the
+# text of a command must stay the same, or Snakemake would run all jobs again.
+SCRIPTS = quoted_path(os.path.relpath(f"{workflow.basedir}/workflow/scripts"))
 ON_GPU = CONFIGURATION.train.gpus > 0
 # The environment of the jobs that run models, for --sdm conda. That for GPUs also has what reads a GPU's load.
 TORCH_ENVIRONMENT = f"../../envs/torch{'-gpu' if PLAN.gpus_of_largest_job else ''}.yaml"

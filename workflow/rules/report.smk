@@ -26,7 +26,7 @@ rule summarise:
     params:
         annotations=subpath(input.problems, parent=True),
         reference=f"--reference {PLAN.reference}" if PLAN.reference else "",
-        left_out=json.dumps(PLAN.left_out, sort_keys=True),
+        left_out=lambda wildcards: json.dumps(PLAN.left_out, sort_keys=True),
     shell:
         "python {resources.script} --annotations {params.annotations} --parquet {output.parquet}"
         " --markdown {output.markdown} --latex {output.latex} {params.reference} --left-out {params.left_out:q}"
@@ -73,7 +73,7 @@ rule render_report:
         mem_mb=2000,
         runtime=10,
     params:
-        gallery=CONFIGURATION.report.gallery.as_json(),
+        gallery=lambda wildcards: CONFIGURATION.report.gallery.as_json(),
         data=data_folder,
         figures=lambda wildcards, output: os.path.dirname(output.figures[0]),
         runs=lambda wildcards: PLAN.run_files(),

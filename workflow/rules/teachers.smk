@@ -66,7 +66,7 @@ if PARTS > 1:
             gpu="--gpu" if ON_GPU else "",
             lease=lease(ON_GPU),
             part=lambda wildcards: f"--part {wildcards.part} --parts {PARTS}",
-            stream=stream_of("train"),
+            stream=lambda wildcards: stream_of("train"),
 
     rule join_image_features:
         input:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -123,6 +124,11 @@ def require_space(folder: str | Path, needed: int, what: str) -> None:
 
 def _nearest_existing(folder: Path) -> Path:
     return next(candidate for candidate in (folder, *folder.parents) if candidate.exists())
+
+
+def quoted_path(path: str) -> str:
+    """A path as one word of a shell command. Ordinary paths stay as they are; none is taken for an option."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 def expand_home(name: str) -> str:
