@@ -64,6 +64,11 @@ def test_equals_the_package(kind, ids, ground_truth, tmp_path):
     generator = np.random.default_rng(1)
     plausible_i2t = {int(i): generator.choice(captions, 60, replace=False).tolist() for i in images[:40]}
     plausible_t2i = {int(c): generator.choice(images, 30, replace=False).tolist() for c in captions[:70]}
+    # Also answers that the data do not have: the package counts them as never found.
+    unknown = [*(np.setdiff1d(captions[:5] + 1, captions)).tolist(), 10**8, 10**8, 10**8 + 1, 0]
+    plausible_i2t[int(images[0])] += unknown
+    plausible_i2t[int(images[1])] = unknown
+    plausible_t2i[int(captions[0])] += [10**8, 0, int(np.setdiff1d(images + 1, images)[0])]
     (tmp_path / "pm_image_to_caption.json").write_text(json.dumps(plausible_i2t))
     (tmp_path / "pm_caption_to_image.json").write_text(json.dumps(plausible_t2i))
     with_plausible = eccv.Metrics(extra_file_dir=str(tmp_path))
@@ -95,6 +100,46 @@ def test_equals_the_package(kind, ids, ground_truth, tmp_path):
     place[order[0]] = np.arange(5000)
     for name in ("t2i_rprecision", "cxc/t2i_r1", "coco_5k/t2i_r10", "t2i_pmrp"):
         np.testing.assert_array_equal(statistics[name].units.of_query, place[image_of_caption[order[1]]])
+
+
+@pytest.mark.parametrize(("image_id", "missing"), [(575916, 144675), (421999, 467259)])
+def test_a_caption_that_the_package_does_not_have_is_never_found(image_id, missing, ids, ground_truth):
+    """Two image queries of the package name a caption outside its 25,000. The next id is a caption of another image."""
+    images, captions, owners = ids
+    assert missing in ground_truth.eccv_gts["i2t"][image_id]
+    assert missing not in captions
+    image, text = embeddings("good", owners)
+    query = int(np.flatnonzero(images == image_id)[0])
+    text[np.argsort(captions)[np.searchsorted(np.sort(captions), missing)]] = 3 * image[query]
+    outcomes = eccv_caption.eccv_outcomes(image, text, images, captions, ground_truth)
+    assert outcomes["i2t_r1"][query] == 0
+
+
+def plausible_files(folder: Path, i2t: object, t2i: object) -> str:
+    folder.mkdir()
+    for name, content in (("image_to_caption", i2t), ("caption_to_image", t2i)):
+        (folder / f"pm_{name}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(folder)
+
+
+def test_pmrp_files_of_other_data_are_told_before_training(ids, tmp_path):
+    images, captions, owners = ids
+    folder = DatasetFolder(annotations(tmp_path / "data", names(images), owners, captions))
+    known = {int(images[0]): [int(captions[0])]}, {int(captions[0]): [int(images[0])]}
+    cases = {
+        "has 2 image queries that are not in the test split, for instance the image 7, of 3": (
+            {7: [1], 10**9: [1]} | known[0], known[1],
+        ),
+        "has 1 caption queries that are not in the test split": (known[0], {10**9: [1]}),
+        "pm_caption_to_image.json cannot be read .*expected JSON with a list of COCO's ids by each id": ("{", "{}"),
+        "cannot be read": ([1, 2], {}),
+    }  # fmt: skip
+    for number, (sentence, files) in enumerate(cases.items()):
+        place = plausible_files(tmp_path / str(number), *files)
+        with pytest.raises(DataError, match=sentence):
+            eccv_caption.check(folder, validate(eccv_caption.SETTINGS, {"ground_truth": "coco", "pmrp_files": place}))
+    place = plausible_files(tmp_path / "right", *known)
+    assert eccv_caption.check(folder, validate(eccv_caption.SETTINGS, {"ground_truth": "coco", "pmrp_files": place}))
 
 
 def our_name(name: str, way: str) -> str:

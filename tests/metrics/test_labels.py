@@ -64,4 +64,17 @@ def test_a_query_without_a_right_answer_is_a_miss_and_has_no_precision():
     outcomes = label_metrics.label_found(np.eye(3, dtype=np.float32), ["a", "b", "a"])
     assert outcomes["r1"][1] == 0
     assert np.isnan(outcomes["rprecision"]).tolist() == np.isnan(outcomes["map_at_r"]).tolist() == [False, True, False]
-    assert "rprecision" not in label_metrics.label_found(np.eye(2, dtype=np.float32), ["a", "b"])
+    none_right = label_metrics.nearest_label_recall(np.eye(2, dtype=np.float32), ["a", "b"])
+    assert none_right["r8"] == 0
+    assert np.isnan(none_right["rprecision"])
+    assert np.isnan(none_right["map_at_r"])
+
+
+def test_one_image_alone_has_nothing_to_search():
+    assert np.isnan(list(label_metrics.nearest_label_recall(np.ones((1, 3)), ["a"]).values())).all()
+
+
+def test_one_class_is_found_always():
+    """It says nothing about the model, but it is defined."""
+    rows = np.random.default_rng(0).standard_normal((9, 4))
+    assert set(label_metrics.nearest_label_recall(rows, ["a"] * 9).values()) == {100.0}

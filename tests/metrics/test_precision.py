@@ -42,3 +42,11 @@ def test_a_large_gallery_is_not_sorted_whole(seed):
         at_hits = np.where(hits, np.cumsum(hits) / np.arange(1, len(hits) + 1), 0)
         expected += hits[0], hits.mean(), at_hits.mean()
     assert list(found.values()) == pytest.approx(100 * expected / 6, abs=1e-9)
+
+
+def test_no_positive_pair_at_all_defines_nothing():
+    with pytest.raises(ValueError, match="no positive pair"):
+        precision.extended_recall(np.eye(3), np.eye(3), np.empty((0, 2), dtype=int))
+    outcomes = precision.extended_outcomes(np.eye(3), np.eye(3), np.empty((0, 2)), np.array([[0, 0]]))
+    assert np.isnan(outcomes["i2t_r1"]).all()
+    assert outcomes["t2i_r1"][0] == 1

@@ -86,6 +86,20 @@ def test_folds_are_the_mean_of_each_part():
     assert found == pytest.approx({name: np.mean([part[name] for part in parts]) for name in parts[0]}, abs=1e-9)
 
 
+@pytest.mark.parametrize("folds", [0, -2])
+def test_no_folds_are_refused(folds):
+    with pytest.raises(ValueError, match=f"{folds} folds were asked for; expected at least one"):
+        recall.fold_recall(np.eye(4), np.eye(4), np.arange(4), folds)
+
+
+def test_a_right_answer_that_is_not_in_the_gallery_is_never_found():
+    """A query that has only such ones comes after everything; it is no query without a right answer."""
+    of_image = np.array([[0, 0], [0, -1], [1, -1]])
+    found = recall.positive_ranks(np.eye(3), np.eye(3), of_image, np.array([[-1, 0], [1, 1]]))
+    assert found[0].tolist() == [1, 4, 0]
+    assert found[1].tolist() == [4, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("image", "text", "text_to_image", "says"),
     [
@@ -93,7 +107,10 @@ def test_folds_are_the_mean_of_each_part():
         (np.ones((2, 3)), np.ones((2, 3)), [0, 2], "outside the 2 images"),
         (np.ones((2, 3)), np.ones((2, 4)), [0, 1], "3 dimensions, text embeddings 4"),
         (np.ones((2, 3)), np.ones((3, 3)), [0, 1], "expected \\(3,\\)"),
-        (np.full((2, 3), np.nan), np.ones((2, 3)), [0, 1], "not finite"),
+        (np.full((2, 3), np.nan), np.ones((2, 3)), [0, 1], "not finite, in 2 of 2 rows"),
+        (np.array([[1, 2], [1, np.inf]]), np.ones((2, 2)), [0, 1], r"in 1 of 2 rows \(the first is row 1\)"),
+        (np.ones((2, 0)), np.ones((2, 0)), [0, 1], "at least one of each"),
+        (np.ones((0, 3)), np.ones((0, 3)), [], "at least one of each"),
         (np.ones(3), np.ones((2, 3)), [0, 1], "expected \\[rows, dimensions\\]"),
     ],
 )

@@ -20,7 +20,7 @@ from cusa.annotations.tables import EXTENDED_POSITIVES, SplitTables, read_table
 from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.outcomes import Statistics, both_ways, fold_statistics
 from cusa.config.benchmarks import ExtendedPositives
-from cusa.errors import DataError
+from cusa.errors import DataError, reason_of
 from cusa.layout import DatasetFolder
 from cusa.metrics.precision import extended_outcomes
 from cusa.metrics.recall import RECALL_AT, fold_ranks, mean_of_folds, positive_ranks, recalled
@@ -51,14 +51,15 @@ def data(provides: frozenset[str], settings: ExtendedPositives) -> tuple[str, ..
 def check(folder: DatasetFolder, settings: ExtendedPositives) -> str | None:
     """A sentence on how the ids of the test captions are found; None if the ground truth is the data set's own.
 
-    Runs before any training. Raises DataError if the test split is not Karpathy's COCO test.
+    Runs before any training. Raises DataError if the test split is not Karpathy's COCO test, or the files of
+    `pmrp_files` are of other images or captions.
     """
     if settings.ground_truth == "dataset":
         return None
-    from eccv_caption import Metrics
-
-    ground_truth = Metrics()
-    return coco_ids(folder, ground_truth.coco_ids, ground_truth.coco_gts["t2i"])[3]
+    ground_truth = _ground_truth(settings)
+    image_ids, _, caption_ids, how = coco_ids(folder, ground_truth.coco_ids, ground_truth.coco_gts["t2i"])
+    _PairsOf(image_ids, caption_ids)(ground_truth.pm_gts or {"i2t": {}, "t2i": {}})
+    return how
 
 
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) -> Result:
@@ -91,18 +92,11 @@ def _listed_positives(folder: DatasetFolder, run: RunFolder) -> Result:
 
 def _coco(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) -> Result:
     """Scores on the ground truth of the package."""
-    from eccv_caption import Metrics
-
-    ground_truth = Metrics()
+    ground_truth = _ground_truth(settings)
     image_ids, kept, caption_ids, how = coco_ids(folder, ground_truth.coco_ids, ground_truth.coco_gts["t2i"])
     captions = len(SplitTables.open(folder, "test").caption_rows)
     image = run.embeddings("test", "image_cross", len(image_ids))
     text = run.embeddings("test", "text_cross", captions)[kept]
-    if (place := settings.available().get("pmrp")) is not None:
-        names = [Path(place).expanduser() / f"pm_{name}.json" for name in PMRP_FILES]
-        if missing := [str(path) for path in names if not path.is_file()]:
-            raise DataError(f"benchmarks.eccv_caption.pmrp_files names {place}, which lacks {' and '.join(missing)}.")
-        ground_truth.set_pm_gts(*map(str, names))
     metrics, statistics = coco_metrics(image, text, image_ids, caption_ids, ground_truth)
     return Result(
         metrics=metrics,
@@ -112,6 +106,26 @@ def _coco(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) ->
         statistics=statistics,
         published_as={name: ("eccv_caption", name) for name in metrics},
     )
+
+
+def _ground_truth(settings: ExtendedPositives) -> Any:
+    """An eccv_caption.Metrics, with the plausible matches of `pmrp_files` if they are there."""
+    from eccv_caption import Metrics
+
+    ground_truth = Metrics()
+    if (place := settings.available().get("pmrp")) is None:
+        return ground_truth
+    names = [Path(place).expanduser() / f"pm_{name}.json" for name in PMRP_FILES]
+    if missing := [str(path) for path in names if not path.is_file()]:
+        raise DataError(f"benchmarks.eccv_caption.pmrp_files names {place}, which lacks {' and '.join(missing)}.")
+    try:
+        ground_truth.set_pm_gts(*map(str, names))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{' or '.join(map(str, names))} cannot be read ({reason_of(error)}); expected JSON with a list of COCO's "
+            "ids by each id, as the repository of eccv_caption has them."
+        ) from None
+    return ground_truth
 
 
 def coco_metrics(
@@ -213,30 +227,42 @@ def coco_ids(
 class _PairsOf:
     """Turns ground truth by COCO's ids into (image, caption) pairs of row numbers.
 
-    Returns int64 [p, 2] for image queries and int64 [q, 2] for caption queries.
+    Returns int64 [p, 2] for image queries and int64 [q, 2] for caption queries. As in the package, a right answer that
+    the data do not have counts as never found: its row number is negative. Raises DataError for a query that they do
+    not have.
     """
 
     def __init__(self, image_ids: np.ndarray, caption_ids: np.ndarray) -> None:
         self.images, self.captions = _Places(image_ids), _Places(caption_ids)
 
     def __call__(self, ground: Mapping[str, Mapping[int, Sequence[int]]]) -> tuple[np.ndarray, np.ndarray]:
-        of_image = self._pairs(ground["i2t"], self.images, self.captions)
-        return of_image, self._pairs(ground["t2i"], self.captions, self.images)[:, ::-1]
+        of_image = self._pairs(ground["i2t"], self.images, self.captions, "image")
+        return of_image, self._pairs(ground["t2i"], self.captions, self.images, "caption")[:, ::-1]
 
-    def _pairs(self, ground: Mapping[int, Sequence[int]], queries: _Places, answers: _Places) -> np.ndarray:
+    def _pairs(self, ground: Mapping[int, Sequence[int]], queries: _Places, answers: _Places, kind: str) -> np.ndarray:
         counts = np.fromiter(map(len, ground.values()), np.int64, len(ground))
         right = np.fromiter(chain.from_iterable(ground.values()), np.int64, counts.sum())
-        asked = np.repeat(np.fromiter(ground, np.int64, len(ground)), counts)
-        return np.stack([queries(asked), answers(right)], axis=1)
+        asked = np.fromiter(ground, np.int64, len(ground))
+        rows = queries(asked)
+        if (unknown := rows < 0).any():
+            raise DataError(
+                f"the ground truth has {int(unknown.sum()):,} {kind} queries that are not in the test split, for "
+                f"instance the {kind} {asked[unknown][0]}, of {len(asked):,}. If benchmarks.eccv_caption.pmrp_files is "
+                "set, take the files for Karpathy's COCO test."
+            )
+        return np.stack([np.repeat(rows, counts), answers(right)], axis=1)
 
 
 class _Places:
-    """The positions of ids in an array of distinct ids."""
+    """The positions of ids in an array of distinct ids; unknown ids have negative numbers, each its own."""
 
     def __init__(self, ids: np.ndarray) -> None:
         self.order = np.argsort(ids)
         self.sorted = ids[self.order]
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
-        places: np.ndarray = self.order[np.searchsorted(self.sorted, ids)]
+        at = np.minimum(np.searchsorted(self.sorted, ids), len(self.sorted) - 1)
+        places: np.ndarray = self.order[at]
+        unknown = self.sorted[at] != ids
+        places[unknown] = -1 - np.unique(ids[unknown], return_inverse=True)[1]
         return places

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from cusa.metrics.scores import BLOCK_BYTES, checked_embeddings, percent, unit_float32
+from cusa.metrics.ranks import Candidates, RightRanks, best_candidates, exact_right_ranks, right_ranks
+from cusa.metrics.scores import (
+    BLOCK_BYTES,
+    COUNTED_BYTES,
+    ExactScores,
+    check_same_dimension,
+    checked_embeddings,
+    percent,
+    unit_float32,
+)
+
+MANY = 4  # if every fourth row of the gallery is a candidate, the whole gallery is searched in float64
 
 
 def extended_recall(image: np.ndarray, text: np.ndarray, positives: np.ndarray) -> dict[str, float]:
@@ -17,6 +28,8 @@ def extended_recall(image: np.ndarray, text: np.ndarray, positives: np.ndarray) 
     answers, and map_at_r the mean average precision at R (Musgrave et al., ECCV 2020). Ties count against the model.
     Raises ValueError if there is no positive pair.
     """
+    if not np.size(positives):
+        raise ValueError("there is no positive pair, so there is nothing to score")
     return percent(extended_outcomes(image, text, positives))
 
 
@@ -26,7 +39,8 @@ def extended_outcomes(
     """The values that `extended_recall` averages: float64 [n] for image queries, [m] for text queries, from 0 to 1.
 
     `of_image` int [p, 2] lists the right (image, text) pairs for image queries, `of_text` those for text queries;
-    without `of_text`, both have the same. NaN stands for a query that has no right answer.
+    without `of_text`, both have the same. An answer with a negative number is right but not in the gallery: it counts
+    and is never found. NaN stands for a query that has no right answer.
     """
     of_image = np.asarray(of_image).reshape(-1, 2)
     of_text = of_image if of_text is None else np.asarray(of_text).reshape(-1, 2)
@@ -41,71 +55,50 @@ def extended_outcomes(
 def precision_of_queries(query: np.ndarray, gallery: np.ndarray, positives: np.ndarray) -> dict[str, np.ndarray]:
     """r1, rprecision and map_at_r (see `extended_recall`) of each query, float64 [n] from 0 to 1.
 
-    `positives` int [p, 2] lists the right (query, gallery) pairs. NaN stands for a query that has none. Raises
-    ValueError if there is no pair at all.
+    `positives` int [p, 2] lists the right (query, gallery) pairs; see `extended_outcomes` for negative numbers. NaN
+    stands for a query that has none. Raises ValueError if a pair points outside.
     """
     query, gallery = checked_embeddings("query", query), checked_embeddings("gallery", gallery)
+    check_same_dimension(query=query, gallery=gallery)
     pairs = np.unique(np.asarray(positives, dtype=np.int64).reshape(-1, 2), axis=0)
-    if not len(pairs):
-        raise ValueError("there is no positive pair, so there is nothing to score")
+    if len(pairs) and (pairs[0, 0] < 0 or pairs[-1, 0] >= len(query) or pairs[:, 1].max() >= len(gallery)):
+        raise ValueError(f"positives point outside the {len(query)} queries and {len(gallery)} rows of the gallery")
     queries, first, count = np.unique(pairs[:, 0], return_index=True, return_counts=True)
-    unit_query, unit_gallery = unit_float32(query), unit_float32(gallery)
+    unit_query, unit_gallery, exact = unit_float32(query), unit_float32(gallery), ExactScores(query, gallery)
     outcomes = np.full((3, len(query)), np.nan)
-    step = max(1, BLOCK_BYTES // (4 * len(gallery)))
+    step, part = (max(1, size // (4 * len(gallery))) for size in (BLOCK_BYTES, COUNTED_BYTES))
     for start in range(0, len(queries), step):
-        block = slice(start, start + step)
-        relevant = count[block]
-        scores = unit_query[queries[block]] @ unit_gallery.T
-        members = pairs[first[block][0] : first[block][-1] + relevant[-1], 1]
-        outcomes[:, queries[block]] = _precision(scores, members, relevant)
+        scores = unit_query[queries[start : start + step]] @ unit_gallery.T
+        for at in range(0, len(scores), part):
+            block = slice(start + at, min(start + at + part, start + len(scores)))
+            relevant = count[block]
+            members = pairs[first[block][0] : first[block][-1] + relevant[-1], 1]
+            # Sorted, as numbers of cells of the block.
+            cells = (np.repeat(np.arange(len(relevant)), relevant) * len(gallery) + members)[members >= 0]
+            ranks = _ranks(scores[at : at + part], exact, queries[block], cells, relevant)
+            outcomes[:, queries[block]] = [ranks.found(1, len(relevant)), *ranks.precision(relevant)]
     return dict(zip(("r1", "rprecision", "map_at_r"), outcomes, strict=True))
 
 
-GROUPS_FOR_EACH = 4
+def _ranks(
+    scores: np.ndarray, exact: ExactScores, queries: np.ndarray, cells: np.ndarray, relevant: np.ndarray
+) -> RightRanks:
+    """The ranks of the right answers of `queries` int64 [b], which have float32 `scores` [b, m].
 
-
-def _precision(scores: np.ndarray, members: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """r1, R-Precision and AP@R [3, rows] of scores [rows, m].
-
-    `relevant` [rows] is the number of right answers of each row; `members` [sum of relevant] are their columns, row by
-    row.
+    `cells` int64 are the sorted places of right answers in `scores.ravel()`; `relevant` int64 [b] is their number.
     """
-    rows = np.repeat(np.arange(len(scores)), relevant)
-    # Each row's right answers, best first, at places 1, 2, ... of the row.
-    own = scores[rows, members]
-    own = own[np.lexsort((-own, rows))]
-    starts = np.cumsum(relevant) - relevant
-    place = np.arange(len(own)) - np.repeat(starts, relevant) + 1
-    # The number of right answers that score at least as high as each: the place of the last of a run of equal scores.
-    last = np.r_[(own[1:] != own[:-1]) | (rows[1:] != rows[:-1]), True]
-    ends = np.flatnonzero(last)
-    own_as_high = place[ends[np.searchsorted(ends, np.arange(len(own)))]]
-    # An answer below the best 2R + 1 has a rank above R, so only the best 2R + 1 are sorted. Each row is shifted above
-    # the row before it, so that one sort serves all rows.
-    found = np.flatnonzero(scores >= _floors(scores, 2 * int(relevant.max()) + 1)[:, None])
-    row_of_found = found // scores.shape[1]
-    best = scores.ravel()[found].astype(np.float64) + 4.0 * row_of_found
-    best.sort()
-    bounds = np.searchsorted(row_of_found, np.arange(len(scores) + 1))
-    lower = np.searchsorted(best, own.astype(np.float64) + 4.0 * rows)
-    as_high = bounds[rows + 1] - np.maximum(lower, bounds[rows])
-    ranks = as_high - own_as_high + place
-    hit = ranks <= relevant[rows]
-    hits = np.add.reduceat(hit.astype(np.float64), starts)
-    precision = np.add.reduceat(np.where(hit, place / ranks, 0.0), starts)
-    return np.stack([ranks[starts] == 1, hits / relevant, precision / relevant])
+    rows, columns, values = best_candidates(scores, int(relevant.max()), exact.left.shape[1])
+    if MANY * len(rows) > scores.size:
+        right = np.zeros(scores.shape, dtype=bool)
+        right.ravel()[cells] = True
+        return exact_right_ranks(exact, queries, right, int(relevant.max()))
+    right = _among(rows * scores.shape[1] + columns, cells)
+    return right_ranks(Candidates(rows, columns, values, right), exact, queries, relevant)
 
 
-def _floors(scores: np.ndarray, count: int) -> np.ndarray:
-    """A value for each row that at least `count` of its scores reach, and not many more; -infinity in short rows.
-
-    It is the `count`-th highest of the maxima of GROUPS_FOR_EACH x `count` groups of columns. Maxima are several times
-    faster than a partition of the row.
-    """
-    groups = GROUPS_FOR_EACH * count
-    size = scores.shape[1] // groups
-    if size < 2:
-        return np.full(len(scores), -np.inf)
-    maxima = scores[:, : groups * size].reshape(len(scores), size, groups).max(axis=1)
-    floors: np.ndarray = np.partition(maxima, groups - count, axis=1)[:, groups - count]
-    return floors
+def _among(values: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Whether each of `values` int64 [n] is one of `members` int64 [p], which are sorted."""
+    if not len(members):
+        return np.zeros(len(values), dtype=bool)
+    found: np.ndarray = members[np.minimum(np.searchsorted(members, values), len(members) - 1)] == values
+    return found

@@ -17,7 +17,9 @@ import numpy as np
 from cusa.metrics.scores import (
     BLOCK_BYTES,
     COUNTED_BYTES,
+    TIE,
     ExactScores,
+    check_same_dimension,
     checked_embeddings,
     percent,
     rounding_bounds,
@@ -25,7 +27,6 @@ from cusa.metrics.scores import (
 )
 
 RECALL_AT = (1, 5, 10)
-TIE = 1e-12  # cosines that differ by less are equal; the difference is float64 rounding
 
 
 def image_text_recall(image: np.ndarray, text: np.ndarray, text_to_image: np.ndarray) -> dict[str, float]:
@@ -76,11 +77,11 @@ def positive_ranks(
     """The rank of each query's best right answer, int64 from 1: [n] for images, [m] for texts.
 
     `of_image` int [p, 2] lists the right (image, text) pairs for image queries, `of_text` those for text queries;
-    without `of_text`, both have the same. A query without a right answer has the rank 0.
+    without `of_text`, both have the same. An answer with a negative number is right but not in the gallery, so it is
+    never found. A query without a right answer has the rank 0; one that has only such answers comes after everything.
     """
     image, text = checked_embeddings("image", image), checked_embeddings("text", text)
-    if image.shape[1] != text.shape[1]:
-        raise ValueError(f"image embeddings have {image.shape[1]} dimensions, text embeddings {text.shape[1]}")
+    check_same_dimension(image=image, text=text)
     exact = ExactScores(image, text)
     for_images = _Positives(of_image, exact)
     for_texts = for_images if of_text is None else _Positives(of_text, exact)
@@ -109,6 +110,7 @@ def positive_ranks(
             for block, above_images, above_texts in pool.map(count, (start + first for first in parts), pieces):
                 i2t[block] += above_images
                 t2i += above_texts
+    i2t[for_images.nowhere(0)], t2i[for_texts.nowhere(1)] = len(text) + 1, len(image) + 1
     return i2t, t2i
 
 
@@ -116,7 +118,8 @@ class _Positives:
     """Right (image, text) pairs and their exact scores."""
 
     def __init__(self, pairs: np.ndarray, exact: ExactScores) -> None:
-        self.pairs, self.exact = np.asarray(pairs, dtype=np.int64).reshape(-1, 2), exact
+        self.listed, self.exact = np.asarray(pairs, dtype=np.int64).reshape(-1, 2), exact
+        self.pairs = self.listed[(self.listed >= 0).all(axis=1)]
         self.scores = exact(self.pairs[:, 0], self.pairs[:, 1])
         self.keys = np.sort(self._key(self.pairs[:, 0], self.pairs[:, 1]))
 
@@ -134,6 +137,10 @@ class _Positives:
         best[queries] = -np.inf
         np.maximum.at(best, queries, self.scores)
         return best, *rounding_bounds(best, self.exact.left.shape[1])
+
+    def nowhere(self, side: int) -> np.ndarray:
+        """The queries of a side none of whose right answers is in the gallery, int64."""
+        return np.setdiff1d(self.listed[:, side], self.pairs[:, side])
 
     def ahead(self, images: np.ndarray, texts: np.ndarray, best: np.ndarray) -> np.ndarray:
         """Whether pairs are wrong and score at least as high as the best right answer of their queries, bool [p].
@@ -183,6 +190,8 @@ def fold_ranks(image: np.ndarray, text: np.ndarray, text_to_image: np.ndarray, f
 
     Raises ValueError if the images cannot be divided evenly.
     """
+    if folds < 1:
+        raise ValueError(f"{folds} folds were asked for; expected at least one")
     if len(image) % folds:
         raise ValueError(f"{len(image)} test images cannot be divided into {folds} folds of one size")
     size, text_to_image = len(image) // folds, np.asarray(text_to_image)
