@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from cusa.annotations.sources.rows import malformed
 from cusa.annotations.sources.table import table_rows
+from cusa.common.text import text_lines
 from cusa.errors import DataError
 
 
@@ -183,7 +184,7 @@ def _existing(folder: Path, name: str) -> Path:
 def _cells(folder: Path, name: str, count: int, heading: int = 0) -> Iterator[list[str]]:
     """The cells of each line of a text file, separated by blanks, without the first `heading` lines."""
     path = _existing(folder, name)
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         if number > heading and line.strip():
             cells = line.split() if count > 1 else [line.strip()]
             if len(cells) != count:

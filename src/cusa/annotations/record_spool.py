@@ -13,6 +13,7 @@ import pyarrow as pa
 from cusa.annotations.captions import clean_caption
 from cusa.annotations.problems import Problems
 from cusa.annotations.sources.source import MalformedRow, Record
+from cusa.common.text import unstorable
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import SPLITS
 
@@ -77,6 +78,14 @@ SPOOLED = pa.schema(
 BLOCK_ROWS = 65_536
 
 
+def _unstorable(record: Record) -> str | None:
+    """What in a record no table can store, as a sentence; formats of other packages may not look for it."""
+    for key, value in zip(record._fields, record, strict=True):
+        if isinstance(value, str) and (what := unstorable(value)):
+            return f"{record.image_id!r} has {what} in its {key}"
+    return None
+
+
 def spool_records(
     records: Iterable[Record | MalformedRow], path: Path, problems: Problems, cleaning: CaptionCleaning = PUBLISHED
 ) -> RecordSpool:
@@ -101,6 +110,9 @@ def spool_records(
         for record in records:
             if isinstance(record, MalformedRow):
                 problems.add("malformed_row", f"{record.place} {record.reason}")
+                continue
+            if what := _unstorable(record):
+                problems.add("malformed_row", what)
                 continue
             caption, cleaned = record.caption, None
             if caption is not None and not (cleaned := clean_caption(caption, cleaning)):

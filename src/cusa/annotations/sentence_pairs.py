@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from cusa.common.text import text_lines
 from cusa.errors import DataError
 
 YEARS = {
@@ -130,13 +131,7 @@ def _columns(path: Path, task: str, columns: tuple[int, int, int], header: bool)
 
 def _lines(path: Path) -> list[str]:
     """The lines between line feeds: str.splitlines would also split at other characters, which sentences contain."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            text = file.read()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
-    lines = text.replace("\r\n", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+    return list(text_lines(path, newline="\n"))
 
 
 def _number(path: Path, line: int, text: str) -> float:

@@ -17,6 +17,7 @@ from cusa.config.dataset_section import (
     SkippableProblem,
     Split,
     SplitFilesDataset,
+    split_named,
 )
 from cusa.config.dataset_tables import TABLE_ENDINGS, Columns, TableDataset
 from cusa.config.section import Count, ProblemsError, validate
@@ -43,6 +44,7 @@ __all__ = [
     "SplitFilesDataset",
     "TableDataset",
     "load_dataset",
+    "split_named",
 ]
 
 

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cusa.common.registry import python_files
-from cusa.config.section import Name, Section
+from cusa.common.text import is_text_encoding
+from cusa.config.section import Name, Section, added_key
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+# What people call the three splits, in lower case. docs/your-data.md has this table for them.
+SPLIT_NAMES: Mapping[Split, tuple[str, ...]] = {
+    "train": ("train", "training", "trn", "tr", "trainset", "restval"),
+    "val": ("val", "valid", "validation", "validate", "vali", "dev", "devel", "development", "eval", "evaluation"),
+    "test": ("test", "testing", "tst", "te", "testset"),
+}
+# These also name the test split at times, so that they cannot stand beside another name of val.
+AMBIGUOUS_SPLIT_NAMES = ("eval", "evaluation")
+_SPLIT_OF: Mapping[str, Split] = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+_YEAR = re.compile(r"[_\- ]?20[0-9][0-9]$")
+
+
+def split_named(name: str) -> Split | None:
+    """The split that a name in SPLIT_NAMES means, in upper or lower case, also with a year such as val2017."""
+    plain = name.strip().casefold()
+    return (
+        _SPLIT_OF.get(plain)
+        or _SPLIT_OF.get(_YEAR.sub("", plain))
+        or _SPLIT_OF.get(re.sub(r"[_\- ](set|split)$", "", plain))
+    )
+
+
 Cleaning = Literal["published", "none"]
 SkippableProblem = Literal["missing_image", "unreadable_image", "empty_caption", "malformed_row"]
 
@@ -62,9 +87,19 @@ class ImageFolderDataset(DatasetSection):
         default=None,
         description="Folder that relative image paths start from; null means the folder of the file that names them.",
     )
+    encoding: str | None = added_key(
+        None, "Encoding of text files that are neither UTF-8 nor marked as UTF-16 or UTF-32, for instance cp1252."
+    )
     expected_images: dict[Split, Annotated[int, Field(ge=0)]] | None = Field(
         default=None, description="How many images each split has to have; another count stops. null checks nothing."
     )
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str | None) -> str | None:
+        if name is not None and not is_text_encoding(name):
+            raise ValueError(f"`{name}` is no encoding that Python knows; write for instance cp1252, utf-16 or gb18030")
+        return name
 
     @property
     def folders(self) -> dict[str, str]:

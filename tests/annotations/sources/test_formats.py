@@ -96,7 +96,7 @@ def test_restval_goes_where_it_is_told(rows, tmp_path, where, counts):
 
 def test_malformed_karpathy_images(rows, tmp_path):
     images = karpathy_images(rows)
-    images[0]["split"] = "dev"
+    images[0]["split"] = "holdout"
     del images[1]["filename"]
     images[2]["sentences"] = []
     images[3]["sentences"][0] = {"tokens": []}
@@ -105,7 +105,7 @@ def test_malformed_karpathy_images(rows, tmp_path):
     message = refused(section({"format": "karpathy", "file": str(tmp_path / "k.json"), "image_root": "/"}), tmp_path)
     for says in (
         "5 rows that are not records",
-        "has the split `dev`, expected train, val, test, restval",
+        "has the split `holdout`, expected train, val, test, restval",
         "has no `filename`",
         "has no list `sentences`",
         "has a sentence that has no `raw`",
@@ -196,3 +196,70 @@ def test_damaged_jsonl_and_parquet(rows, tmp_path):
 def test_contradictions_are_sentences(content, says):
     with pytest.raises(ConfigurationError, match=says):
         section(content)
+
+
+ODD_CAPTIONS = {
+    "NaN": "has a NaN for `caption`",
+    "null": "has a null for `caption`",
+    "7": "has a int for `caption`",
+    "true": "has a bool for `caption`",
+    '{"en": "a"}': "has a dict for `caption`",
+    '"half \\ud83d of it"': "has half of a character (the lone surrogate \\ud83d) in `caption`",
+    '"nul\\u0000"': "has a NUL character in `caption`",
+}
+
+
+@pytest.mark.parametrize(("odd", "says"), ODD_CAPTIONS.items(), ids=list(ODD_CAPTIONS))
+@pytest.mark.parametrize("name", ["published", "albef", "coco"])
+def test_odd_values_in_place_of_a_caption_are_malformed_rows_that_can_be_skipped(rows, tmp_path, name, odd, says):
+    content = WRITERS[name](tmp_path, rows)
+    path = next(path for path in tmp_path.iterdir() if "train" in path.name)
+    caption = json.dumps(rows["train"][3]["caption"])
+    path.write_text(path.read_text().replace(caption, odd, 1))
+    message = refused(section(content), tmp_path)
+    assert "1 rows that are not records" in message
+    assert says in message
+    convert(section(content, skip=["malformed_row"]), tmp_path / "out", tmp_path / "images")
+    assert len(json.loads((tmp_path / "out/train.json").read_text())) == 63
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "table_parquet"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "gzip"])
+def test_marks_of_encodings_and_gzip_change_nothing_in_any_format(rows, tmp_path, name, encoding):
+    import gzip
+
+    content = WRITERS[name](tmp_path, rows)
+    for path in tmp_path.iterdir():
+        data = path.read_bytes()
+        path.write_bytes(gzip.compress(data) if encoding == "gzip" else data.decode().encode(encoding))
+    convert(section(content), tmp_path / "out", tmp_path / "images")
+    for split in SPLITS:
+        found = json.loads((tmp_path / "out" / f"{split}.json").read_text())
+        assert [row["caption"] for row in found] == [row["caption"].strip() for row in rows[split]]
+
+
+def test_ids_are_the_same_as_numbers_and_as_texts(rows, tmp_path):
+    content = write_coco(tmp_path, rows)
+    path = Path(content["annotations"]["train"])
+    whole = json.loads(path.read_text())
+    kinds = (str, float, int)
+    for number, annotation in enumerate(whole["annotations"]):
+        annotation["image_id"] = kinds[number % 3](annotation["image_id"])
+    dump(path, whole)
+    convert(section(content), tmp_path / "out", tmp_path / "images")
+    assert len(json.loads((tmp_path / "out/train.json").read_text())) == 64
+
+
+def test_json_lines_in_a_json_file_and_one_object_where_a_list_belongs(rows, tmp_path):
+    content = write_albef(tmp_path, rows)
+    path = Path(content["annotations"]["train"])
+    path.write_text("\n".join(map(json.dumps, json.loads(path.read_text()))))
+    convert(section(content), tmp_path / "out", tmp_path / "images")
+    dump(path, {"a.jpg": ["a dog"]})
+    assert f"{path} holds a JSON object; expected a list" in refused_again(section(content), tmp_path)
+
+
+def refused_again(dataset: DatasetSection, tmp_path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        convert(dataset, tmp_path / "other", tmp_path / "images")
+    return str(caught.value)

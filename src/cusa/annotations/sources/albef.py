@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cusa.annotations.sources.rows import image_path, json_items, malformed
+from cusa.annotations.sources.rows import captions_in, image_path, json_rows, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.config.dataset import SPLITS, AlbefDataset
 
 SETTINGS = AlbefDataset
-KEYS = {"image": (str,), "caption": (str, list)}
+KEYS = {"image": (str,)}
 
 
 class AlbefSource(Source):
@@ -26,13 +26,16 @@ class AlbefSource(Source):
         """Every caption of train, val and test, in file order."""
         for split in SPLITS:
             path = Path(self.dataset.annotations[split]).expanduser()
-            for number, row in enumerate(json_items(path)):
-                if reason := malformed(row, KEYS):
-                    yield MalformedRow(f"{path}, row {number}", reason)
+            for place, row in json_rows(path, self.dataset.encoding):
+                if isinstance(row, MalformedRow):
+                    yield row
+                    continue
+                captions, reason = ([], wrong) if (wrong := malformed(row, KEYS)) else captions_in(row, "caption")
+                if reason:
+                    yield MalformedRow(place, reason)
                     continue
                 location = image_path(self.dataset.image_root, path, row["image"])
-                captions = row["caption"] if isinstance(row["caption"], list) else [row["caption"]]
-                for caption in captions or [""]:
+                for caption in captions:
                     yield Record(split, Path(row["image"]).name, location, caption)
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cusa.annotations.sources.rows import image_path, json_items, malformed
+from cusa.annotations.sources.rows import caption_number, identity, image_path, json_items, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.config.dataset import SPLITS, CocoDataset
 
 SETTINGS = CocoDataset
-IMAGE = {"id": (int,), "file_name": (str,)}
-ANNOTATION = {"image_id": (int,), "caption": (str,)}
+IMAGE = {"id": (int, str, float), "file_name": (str,)}
+ANNOTATION = {"image_id": (int, str, float), "caption": (str,)}
 
 
 class CocoSource(Source):
@@ -28,26 +28,25 @@ class CocoSource(Source):
         for split in SPLITS:
             path = Path(self.dataset.annotations[split]).expanduser()
             root = (self.dataset.image_roots or {}).get(split, self.dataset.image_root)
-            names: dict[int, str] = {}
-            for number, image in enumerate(json_items(path, "images")):
+            names: dict[str, str] = {}
+            for number, image in enumerate(json_items(path, "images", self.dataset.encoding)):
                 if reason := malformed(image, IMAGE):
                     yield MalformedRow(f"{path}, image {number}", reason)
                 else:
-                    names[image["id"]] = image["file_name"]
-            captioned: set[int] = set()
-            for number, annotation in enumerate(json_items(path, "annotations")):
+                    names[identity(image["id"])] = image["file_name"]
+            captioned: set[str] = set()
+            for number, annotation in enumerate(json_items(path, "annotations", self.dataset.encoding)):
                 place = f"{path}, annotation {number}"
                 if reason := malformed(annotation, ANNOTATION):
                     yield MalformedRow(place, reason)
-                elif (name := names.get(annotation["image_id"])) is None:
+                elif (name := names.get(identity(annotation["image_id"]))) is None:
                     yield MalformedRow(place, f"is of the image {annotation['image_id']}, which the file does not list")
                 else:
-                    captioned.add(annotation["image_id"])
-                    location, number_in_coco = image_path(root, path, name), annotation.get("id")
-                    caption_id = number_in_coco if isinstance(number_in_coco, int) else None
+                    captioned.add(identity(annotation["image_id"]))
+                    location, caption_id = image_path(root, path, name), caption_number(annotation.get("id"))
                     yield Record(split, Path(name).name, location, annotation["caption"], caption_id=caption_id)
-            for number, name in names.items():
-                if number not in captioned:
+            for key, name in names.items():
+                if key not in captioned:
                     yield Record(split, Path(name).name, image_path(root, path, name), "")
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from cusa.annotations.sources.rows import image_path
 from cusa.annotations.sources.source import MalformedRow, Record, Source
+from cusa.common.text import text_lines, unstorable
 from cusa.config.dataset import SPLITS, Flickr30kDataset
-from cusa.errors import DataError
 
 SETTINGS = Flickr30kDataset
 LINE = re.compile(r"(?P<name>[^#|\t]+?)\s*(?:#\d+\t|\|\s*\d+\s*\|)(?P<caption>.*)")
@@ -32,7 +32,7 @@ class Flickr30kSource(Source):
         splits_of = self._splits_of()
         path = Path(self.dataset.file).expanduser()
         seen = set()
-        for number, line in enumerate(_lines(path), start=1):
+        for number, line in enumerate(text_lines(path, self.dataset.encoding), start=1):
             if not line.strip() or (number == 1 and line.replace(" ", "").startswith(HEADING)):
                 continue
             match = LINE.fullmatch(line)
@@ -40,6 +40,9 @@ class Flickr30kSource(Source):
                 yield MalformedRow(
                     f"{path}, line {number}", f"is neither NAME#N<tab>CAPTION nor NAME|N|CAPTION: {line!r}"
                 )
+                continue
+            if what := unstorable(line):
+                yield MalformedRow(f"{path}, line {number}", f"has {what} in it")
                 continue
             name = match["name"]
             seen.add(name)
@@ -52,7 +55,7 @@ class Flickr30kSource(Source):
         """The splits that list each image; more than one is reported as a leak, as in every format."""
         splits_of: dict[str, list[str]] = {}
         for split in SPLITS:
-            for line in _lines(Path(self.dataset.splits[split]).expanduser()):
+            for line in text_lines(Path(self.dataset.splits[split]).expanduser(), self.dataset.encoding):
                 if name := line.strip():
                     splits_of.setdefault(name if name.endswith(".jpg") else f"{name}.jpg", []).append(split)
         return splits_of
@@ -61,14 +64,3 @@ class Flickr30kSource(Source):
 def open_source(dataset: Flickr30kDataset, image_folder: Path) -> Flickr30kSource:
     """The source of Flickr30K's captions; it makes no images of its own."""
     return Flickr30kSource(dataset)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield line.rstrip("\r\n")
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None

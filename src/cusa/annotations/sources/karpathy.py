@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cusa.annotations.sources.rows import image_path, json_items, malformed
+from cusa.annotations.sources.rows import caption_number, image_path, json_items, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
-from cusa.config.dataset import SPLITS, KarpathyDataset
+from cusa.config.dataset import SPLITS, KarpathyDataset, split_named
 
 SETTINGS = KarpathyDataset
 KEYS = {"filename": (str,), "split": (str,)}
+FOLDER = {"filepath": (str,)}
 SENTENCE = {"raw": (str,)}
 
 
@@ -22,31 +23,32 @@ class KarpathySource(Source):
 
     def __init__(self, dataset: KarpathyDataset) -> None:
         self.dataset = dataset
-        self.split_of: dict[str, str] = {split: split for split in SPLITS}
-        self.split_of["restval"] = dataset.restval
 
     def records(self) -> Iterator[Record | MalformedRow]:
         """Every sentence, in file order."""
         path = Path(self.dataset.file).expanduser()
-        for number, image in enumerate(json_items(path, "images")):
+        for number, image in enumerate(json_items(path, "images", self.dataset.encoding)):
             place = f"{path}, image {number}"
             sentences = image.get("sentences") if isinstance(image, dict) else None
-            if reason := malformed(image, KEYS):
+            if reason := malformed(image, KEYS | FOLDER if isinstance(image, dict) and image.get("filepath") else KEYS):
                 yield MalformedRow(place, reason)
-            elif (split := self.split_of.get(image["split"])) is None:
-                yield MalformedRow(place, f"has the split `{image['split']}`, expected {', '.join(self.split_of)}")
+            elif (split := self._split(image["split"])) is None:
+                known = ", ".join((*SPLITS, "restval"))
+                yield MalformedRow(place, f"has the split `{image['split']}`, expected {known}")
             elif not isinstance(sentences, list) or not sentences:
                 yield MalformedRow(place, "has no list `sentences` with a sentence in it")
             elif split != "skip":
-                name = f"{image.get('filepath', '')}/{image['filename']}".lstrip("/")
+                name = f"{image.get('filepath') or ''}/{image['filename']}".lstrip("/")
                 for sentence in sentences:
                     if reason := malformed(sentence, SENTENCE):
                         yield MalformedRow(place, f"has a sentence that {reason}")
                     else:
                         location = image_path(self.dataset.image_root, path, name)
-                        number_in_coco = sentence.get("sentid") if "cocoid" in image else None
-                        caption_id = number_in_coco if isinstance(number_in_coco, int) else None
+                        caption_id = caption_number(sentence.get("sentid")) if "cocoid" in image else None
                         yield Record(split, image["filename"], location, sentence["raw"], caption_id=caption_id)
+
+    def _split(self, name: str) -> str | None:
+        return self.dataset.restval if name == "restval" else split_named(name)
 
 
 def open_source(dataset: KarpathyDataset, image_folder: Path) -> KarpathySource:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cusa.annotations.sources.rows import image_path, json_items, malformed
+from cusa.annotations.sources.rows import identity, image_path, json_rows, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.config.dataset import SPLITS, PublishedDataset
 
 SETTINGS = PublishedDataset
-KEYS = {"image_path": (str,), "caption": (str,), "image_id": (str,)}
+KEYS = {"image_path": (str,), "caption": (str,), "image_id": (str, int, float)}
 
 
 class PublishedSource(Source):
@@ -23,12 +23,14 @@ class PublishedSource(Source):
         """Every row of train, val and test, in file order."""
         for split in SPLITS:
             path = Path(self.dataset.files[f"annotations.{split}"]).expanduser()
-            for number, row in enumerate(json_items(path)):
-                if reason := malformed(row, KEYS):
-                    yield MalformedRow(f"{path}, row {number}", reason)
+            for place, row in json_rows(path, self.dataset.encoding):
+                if isinstance(row, MalformedRow):
+                    yield row
+                elif reason := malformed(row, KEYS):
+                    yield MalformedRow(place, reason)
                 else:
                     location = image_path(self.dataset.image_root, path, row["image_path"])
-                    yield Record(split, row["image_id"], location, row["caption"])
+                    yield Record(split, identity(row["image_id"]), location, row["caption"])
 
 
 def open_source(dataset: PublishedDataset, image_folder: Path) -> PublishedSource:

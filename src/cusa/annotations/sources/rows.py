@@ -1,49 +1,95 @@
-"""Code that the formats share: JSON read one item at a time, image paths, and checks of rows."""
+"""Code that the formats share: rows of JSON files, image paths, ids, and checks of rows."""
 
 from __future__ import annotations
 
+import ast
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cusa.annotations.sources.source import MalformedRow
+from cusa.common.json_stream import open_json
+from cusa.common.text import open_text, text_lines, unstorable
 from cusa.errors import DataError
 
+# Under these keys, the objects of a list of captions have their texts: Karpathy's, COCO's and others'.
+CAPTION_KEYS = ("raw", "caption", "text", "sentence")
+LONGEST_FIRST_LINE = 1 << 20  # characters
 
-def json_items(path: Path, prefix: str = "") -> Iterator[Any]:
+
+def json_items(path: Path, prefix: str = "", encoding: str | None = None) -> Iterator[Any]:
     """The members of a JSON list, or of the list under the key `prefix` of a JSON object, one at a time.
 
     One member is in memory at a time. Raises DataError when the file is not there, is no JSON, or has no such list.
     """
-    import ijson
+    with open_json(path, encoding) as stream:
+        kind = stream.kind
+        if kind != ("object" if prefix else "list"):
+            expected = f"an object with a list `{prefix}`" if prefix else "a list"
+            raise DataError(f"{path} holds a JSON {kind}; expected {expected}.")
+        if not prefix:
+            yield from stream.members()
+        else:
+            keys = []
+            for key in stream.entries():
+                keys.append(key)
+                if key != prefix:
+                    stream.skip()
+                elif (kind := stream.kind) == "list":
+                    yield from stream.members()
+                else:
+                    raise DataError(f"{path} has a JSON {kind} under `{prefix}`; expected a list.")
+            if prefix not in keys:
+                raise DataError(f"{path} has no list `{prefix}` (its keys: {', '.join(keys[:8]) or 'none'}).")
+        stream.end()
 
-    try:
-        with path.open("rb") as file:
-            start = file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-            if start in (b"[", b"{") and start != (b"{" if prefix else b"["):
-                expected = f"an object with a list `{prefix}`" if prefix else "a list"
-                raise DataError(f"{path} holds a JSON {_KINDS[start]}; expected {expected}.")
-            file.seek(0)
-            yield from ijson.items(file, f"{prefix}.item" if prefix else "item", use_float=True)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist.") from None
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} is not valid JSON ({reason}); it may have been cut off while copying.") from None
 
-
-_KINDS = {b"[": "list", b"{": "object"}
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def json_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, Any]]:
     """(line number from 1, object) of a JSONL file; None for a line that is no JSON."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except json.JSONDecodeError:
-                    yield number, None
+    for number, line in enumerate(text_lines(path, encoding), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError):
+                yield number, None
+
+
+def json_rows(path: Path, encoding: str | None = None) -> Iterator[tuple[str, Any]]:
+    """The place of every row and the row, of a JSON list or of JSON Lines, whatever the file's ending.
+
+    A line that is no JSON gives a MalformedRow. Raises DataError for anything else.
+    """
+    if is_json_lines(path, encoding):
+        for number, row in json_lines(path, encoding):
+            place = f"{path}, line {number}"
+            yield place, MalformedRow(place, "is no valid JSON") if row is None else row
+    else:
+        for number, row in enumerate(json_items(path, encoding=encoding)):
+            yield f"{path}, row {number}", row
+
+
+def is_json_lines(path: Path, encoding: str | None = None) -> bool:
+    """Whether the file has an object a line, and is not one list or one object."""
+    with open_text(path, encoding, newline=None) as file:
+        pieces = iter(lambda: file.readline(LONGEST_FIRST_LINE), "")
+        lines = list(islice((line.strip() for line in pieces if line.strip()), 2))
+    if not lines or not lines[0].startswith("{"):
+        return False
+    if len(lines) == 1:
+        return path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+    return any(line.startswith("{") and _is_json(line) for line in lines)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def image_path(root: str | None, beside: Path, name: str) -> str:
@@ -52,28 +98,108 @@ def image_path(root: str | None, beside: Path, name: str) -> str:
     return (folder.absolute() / name).as_posix()
 
 
+def identity(value: str | float) -> str:
+    """An id as text: 1, "1" and 1.0 are the same id; integers keep all their digits."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def caption_number(value: object) -> int | None:
+    """COCO's own id of a caption, as a number or as digits; None for anything else, and beyond 64 bits."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
+        return None
+    return value
+
+
 def malformed(row: object, keys: Mapping[str, tuple[type, ...]]) -> str | None:
     """The reason why `row` is no object with `keys` of these types; None where it is one.
 
-    Texts other than captions must not be empty.
+    Texts other than captions must not be empty. No text may have what UTF-8 cannot store, and no number may be NaN.
     """
     if not isinstance(row, dict):
         return f"is a {_name(row)}, expected an object with {', '.join(keys)}"
     for key, types in keys.items():
         if key not in row:
             return f"has no `{key}` (its keys: {', '.join(map(str, row)) or 'none'})"
-        if not isinstance(row[key], types):
-            expected = " or ".join(_NAMES.get(kind, kind.__name__) for kind in types)
-            return f"has a {_name(row[key])} for `{key}`, expected {expected}"
-        if row[key] == "" and "caption" not in key:
+        value = row[key]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types) or _not_a_number(value):
+            expected = " or ".join(dict.fromkeys(_NAMES.get(kind, kind.__name__) for kind in types))
+            return f"has a {_name(value)} for `{key}`, expected {expected}"
+        if value == "" and "caption" not in key:
             return f"has an empty `{key}`"
-        if isinstance(row[key], list) and not all(isinstance(member, str) for member in row[key]):
-            return f"has a list of something else than texts for `{key}`"
+        if isinstance(value, str) and (what := unstorable(value)):
+            return f"has {what} in `{key}`"
     return None
 
 
-_NAMES = {str: "text", int: "a number", list: "a list"}
+def captions_in(row: Mapping[Any, Any], key: str) -> tuple[list[str], str | None]:
+    """The captions under a key, and None; or no caption, and the reason why there is none.
+
+    They are a text, a list of texts, or a list of objects with a text under one of CAPTION_KEYS. An empty list is one
+    empty caption, which the checks of captions report.
+    """
+    if key not in row:
+        return [], f"has no `{key}` (its keys: {', '.join(map(str, row)) or 'none'})"
+    value = row[key]
+    if isinstance(value, str):
+        captions = [value]
+    elif isinstance(value, list):
+        captions = [text for member in value if (text := _caption(member)) is not None]
+        if len(captions) < len(value):
+            odd = next(member for member in value if _caption(member) is None)
+            return [], f"has a list of something else than texts for `{key}` (a {_name(odd)})"
+    else:
+        return [], f"has a {_name(value)} for `{key}`, expected text or a list"
+    for caption in captions:
+        if what := unstorable(caption):
+            return [], f"has {what} in `{key}`"
+    return captions or [""], None
+
+
+def _caption(member: object) -> str | None:
+    if isinstance(member, dict):
+        member = next((member[key] for key in CAPTION_KEYS if key in member), None)
+    return member if isinstance(member, str) else None
+
+
+def unpacked_cell(text: str) -> Any:
+    """What a cell of a table holds: mostly its text, but a list where it is one written as text.
+
+    Lists are read as JSON, Python and NumPy write them. A text that starts like a list of texts, but is none, gives
+    None.
+    """
+    if not text.startswith(("[", "{")):
+        return text
+    stripped = text.rstrip()
+    try:
+        found = json.loads(stripped)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, list | dict):
+        return [found] if isinstance(found, dict) else found
+    if not _STARTS_LIKE_A_LIST.match(stripped) or not stripped.endswith("]"):
+        return text
+    if not _LIST_OF_LITERALS.fullmatch(stripped):
+        return None
+    try:
+        return [ast.literal_eval(literal) for literal in re.findall(_LITERAL, stripped)]
+    except (ValueError, SyntaxError):
+        return None
+
+
+_STARTS_LIKE_A_LIST = re.compile(r"\[\s*['\"]")
+_LITERAL = r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\""""
+# NumPy puts blanks between the members, where Python would join neighbours to one text.
+_LIST_OF_LITERALS = re.compile(rf"\[\s*(?:{_LITERAL})(?:(?:\s*,\s*|\s+)(?:{_LITERAL}))*\s*,?\s*\]")
+_NAMES = {str: "text", int: "a number", float: "a number", list: "a list", bool: "true or false"}
+
+
+def _not_a_number(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _name(value: object) -> str:
-    return type(value).__name__
+    if value is None:
+        return "null"
+    return "NaN" if _not_a_number(value) else type(value).__name__

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from cusa.annotations.sources.rows import image_path, json_lines, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
+from cusa.common.text import open_text
 from cusa.config.dataset import SPLITS, Columns, TableDataset
 from cusa.errors import DataError
 
@@ -89,7 +90,7 @@ def table_rows(path: Path, columns: Columns | None = None) -> Iterator[tuple[str
 
 
 def _csv_rows(path: Path, columns: Columns | None, delimiter: str) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with open_text(path) as file:
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
             _require_columns(path, columns, reader.fieldnames or ())

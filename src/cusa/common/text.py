@@ -1,0 +1,201 @@
+"""Text files as people have them: byte order marks, gzip, and encodings other than UTF-8. Files are read in blocks."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from cusa.errors import DataError
+
+# UTF-32 stands before UTF-16: its mark of little-endian files starts with that of UTF-16.
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+GZIP = b"\x1f\x8b"
+NO_TEXT = {
+    b"PK\x03\x04": "a ZIP archive (a spreadsheet of Excel is one); save the table as CSV, or unpack it",
+    b"\xd0\xcf\x11\xe0": "an old Office document; save the table as CSV",
+    b"\xfd7zXZ\x00": "compressed with xz; unpack it, or compress it with gzip",
+    b"BZh": "compressed with bzip2; unpack it, or compress it with gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it, or compress it with gzip",
+    b"SQLite format 3": "an SQLite database; export the table as CSV",
+    b"ARROW1": "an Arrow file; write it as Parquet",
+    b"\x89HDF": "an HDF5 file; write the table as CSV or Parquet",
+    b"PAR1": "a Parquet file; only the formats `table` and `parquet` read those",
+}
+# What files of people that are not UTF-8 usually are. Fewer choices make a better guess.
+ENCODINGS = [
+    "cp1250",
+    "cp1251",
+    "cp1252",
+    "cp1253",
+    "cp1254",
+    "cp1255",
+    "cp1256",
+    "cp932",
+    "big5",
+    "euc_jp",
+    "euc_kr",
+    "gb18030",
+    "koi8_r",
+    "mac_roman",
+]
+BLOCK = 1 << 16
+GUESSED_ON = 8192
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked where it is gzip, whatever its ending.
+
+    Raises DataError where the file does not exist, cannot be read, or is cut off, also while the block reads it.
+    """
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == GZIP
+        opening: Callable[[], Any] = partial(gzip.open, path, "rb") if packed else partial(path.open, "rb")
+        with opening() as file:
+            yield file
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist.") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is not a complete gzip file ({error}); it may have been cut off.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from None
+
+
+@contextmanager
+def open_text(path: Path, encoding: str | None = None, newline: str | None = "") -> Iterator[TextIO]:
+    """The text of a file: UTF-8, or what its byte order mark or else `encoding` says; unpacked where it is gzip.
+
+    `newline` is that of `open`; by default ends of lines stay as they are. Raises DataError as `open_bytes` does, and
+    where the bytes are no such text: with the line from 1, the byte from 0, and the encoding that it may be instead.
+    """
+    with open_bytes(path) as binary:
+        start = binary.read(BLOCK)
+        binary.seek(0)
+        name = _encoding(path, start, encoding)
+        # A file object of gzip is no BufferedReader, and small reads of it are slow.
+        reader = io.TextIOWrapper(io.BufferedReader(binary, BLOCK), encoding=name, newline=newline)  # type: ignore[type-var]
+        try:
+            yield reader
+        except UnicodeDecodeError:
+            raise DataError(_where_it_fails(path, name)) from None
+        finally:
+            reader.detach()
+
+
+def text_lines(path: Path, encoding: str | None = None, newline: str | None = None) -> Iterator[str]:
+    """The lines of a text file without their ends. Raises DataError as `open_text` does."""
+    with open_text(path, encoding, newline) as file:
+        for line in file:
+            yield line.removesuffix("\n").removesuffix("\r")
+
+
+def text_of(data: bytes, place: str) -> str:
+    """The text of a small member of an archive, with or without a byte order mark; `place` names it in errors.
+
+    Raises DataError where the bytes are neither UTF-8 nor marked as another encoding.
+    """
+    name = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(name)
+    except UnicodeDecodeError as error:
+        may_be = _may_be(_guesses(data))
+        raise DataError(f"{place}, byte {error.start}: is not {_shown(name)} text{may_be}.") from None
+
+
+def unstorable(text: str) -> str | None:
+    """What keeps a text out of Parquet, JSON or file names: half of a surrogate pair, or a NUL; None for sound text."""
+    if text.isascii() and "\0" not in text:
+        return None
+    if (match := UNSTORABLE.search(text)) is None:
+        return None
+    return "a NUL character" if match[0] == "\0" else f"half of a character (the lone surrogate \\u{ord(match[0]):04x})"
+
+
+def is_text_encoding(name: str) -> bool:
+    """Whether Python can read text in an encoding of this name."""
+    try:
+        return isinstance(b"".decode(name), str)
+    except (LookupError, UnicodeError):
+        return False
+
+
+def _encoding(path: Path, start: bytes, wanted: str | None) -> str:
+    for mark, name in BYTE_ORDER_MARKS:
+        if start.startswith(mark):
+            return name
+    if wanted is not None:
+        return wanted
+    for magic, what in NO_TEXT.items():
+        if start.startswith(magic):
+            raise DataError(f"{path} is no text, but {what}.")
+    if start[:GUESSED_ON].count(0) * 4 > len(start[:GUESSED_ON]):
+        name = "UTF-16BE" if start[0] == 0 else "UTF-16LE"
+        raise DataError(
+            f"{path} has a NUL in every second byte, so it may be {name} without a byte order mark; "
+            + _convert(path, name)
+        )
+    return "utf-8"
+
+
+def _where_it_fails(path: Path, name: str) -> str:
+    """Read a file again up to the first byte that is no text, which a reader of blocks cannot tell."""
+    with open_bytes(path) as binary:
+        decoder, offset, line, pending = codecs.getincrementaldecoder(name)(), 0, 1, 0
+        while True:
+            block = binary.read(BLOCK)
+            try:
+                line += decoder.decode(block, final=not block).count("\n")
+            except UnicodeDecodeError as error:
+                # The decoder had kept the bytes of a character that the last block had cut.
+                at = offset - pending + error.start
+                line += error.object[: error.start].decode(name, "ignore").count("\n")
+                words = f"{path}, line {line}, byte {at:,}: is not {_shown(name)} text ({error.reason})"
+                if not name.startswith("utf-8"):
+                    return f"{words}; the file is damaged, or dataset.encoding names another encoding than it has."
+                guesses = _guesses(error.object[error.start :] + binary.read(BLOCK))
+                return f"{words}{_may_be(guesses)}; {_convert(path, (*guesses, 'ENCODING')[0])}"
+            offset += len(block)
+            pending = len(decoder.getstate()[0])
+
+
+def _shown(name: str) -> str:
+    return name.removesuffix("-sig").upper() if name.startswith("utf") else name
+
+
+def _convert(path: Path, encoding: str) -> str:
+    return (
+        f"convert it (iconv -f {encoding} -t UTF-8 {path.name} > new-{path.name}), or, for a file of the data set, say "
+        f"dataset.encoding: {encoding}."
+    )
+
+
+def _guesses(data: bytes) -> list[str]:
+    """The one or two encodings that the bytes look most like; none where they look like no text."""
+    from charset_normalizer import from_bytes
+
+    matches = from_bytes(data[:GUESSED_ON], cp_isolation=ENCODINGS)
+    if (best := matches.best()) is None:
+        return []
+    # A few accents look alike in several encodings; that of Windows in Western Europe is the most common one.
+    western = [match for match in matches if match.encoding == "cp1252" and match.chaos <= best.chaos]
+    return list(dict.fromkeys(str(match.encoding) for match in [best, *western]))
+
+
+def _may_be(guesses: list[str]) -> str:
+    return f", it may be {' or '.join(guesses)}" if guesses else ""
