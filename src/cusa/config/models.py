@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cusa.common.registry import is_file, python_files
-from cusa.config.section import Count, Section
+from cusa.config.section import Count, Section, added_key
 
 
 def is_path(model_name: str) -> bool:
@@ -114,11 +114,16 @@ class TextModel(Section):
     )
     batch_size: Count = Field(default=128, description="Captions a forward pass during extraction.")
     dtype: Literal["float16", "float32"] = Field(default="float16", description="Type of the stored features.")
+    prompt: str | None = added_key(
+        None,
+        "What is put before every caption: a text, or the name of a prompt that the model ships. null takes the "
+        'model\'s default prompt, where it ships one; "" takes none.',
+    )
 
     @property
     def identity(self) -> str:
         """What meta.json calls the model whose features these are."""
-        return self.name
+        return self.name if self.prompt is None else f"{self.name} with the prompt {self.prompt!r}"
 
     @property
     def python_files(self) -> list[str]:
@@ -127,8 +132,10 @@ class TextModel(Section):
 
     @property
     def folder(self) -> str:
-        """Folder of its features."""
-        return folder_name(self.name)
+        """Folder of its features; another prompt has another folder."""
+        if self.prompt is None:
+            return folder_name(self.name)
+        return f"{folder_name(self.name)}-prompt-{hashlib.sha256(self.prompt.encode()).hexdigest()[:8]}"
 
 
 class Teachers(Section):

@@ -44,11 +44,15 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """A sentence model with its tokeniser. For its attributes see ImageEncoder."""
+    """A sentence model with its tokeniser. For its attributes see ImageEncoder.
+
+    `prompt` is the text that `tokenise` puts before every caption, "" for none; None where the encoder has no prompts.
+    """
 
     name: str
     dimension: int
     weights_file: Path | None = None
+    prompt: str | None = None
 
     @abstractmethod
     def tokenise(self, captions: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:

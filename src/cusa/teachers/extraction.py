@@ -94,6 +94,8 @@ def extract_text_features(
     distinct, positions = np.unique(np.array(cleaned, dtype=object), return_inverse=True)
     features = encode_texts(encoder, distinct.tolist(), settings.batch_size, device)
     meta = _meta(encoder) | {"transform": str(cleaning_of(annotations)), "distinct_captions": len(distinct)}
+    if encoder.prompt:
+        meta["prompt"] = encoder.prompt
     # Rows are gathered in blocks, so that a million captions need no second array.
     blocks = (features[positions[start : start + 8192]] for start in range(0, len(positions), 8192))
     write_features(folder, len(rows), encoder.dimension, settings.dtype, blocks, meta)

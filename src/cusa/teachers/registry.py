@@ -48,6 +48,11 @@ def load_text_encoder(model: TextModel) -> TextEncoder:
     Raises ConfigurationError where it cannot be loaded.
     """
     encoder: TextEncoder = _load(TEXT_ENCODERS.load(model.name).text_encoder, model, TextEncoder)
+    if model.prompt is not None and encoder.prompt is None:
+        raise ConfigurationError(
+            f"The text model {model.name} has the prompt {model.prompt!r}, but its encoder {type(encoder).__name__} "
+            "takes none; leave out `prompt`."
+        )
     return encoder
 
 

