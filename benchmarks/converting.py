@@ -69,10 +69,11 @@ def child(section: str, output: str) -> None:
     """Convert a data set, and print the seconds and the peak memory in GiB. The image files do not exist."""
     from cusa.annotations import distinct_images
     from cusa.annotations.convert import convert
+    from cusa.common.images import ImageCheck
     from cusa.config.dataset import load_dataset
 
     # Image files are not checked: the time for that depends on the disk, not on the conversion.
-    distinct_images.image_problem = lambda path, how: None
+    distinct_images.check_image = lambda path, how, max_pixels: ImageCheck()
     dataset = load_dataset(json.loads(section))
     started = time.perf_counter()
     convert(dataset, Path(output) / "annotations", Path(output) / "images", threads=2)

@@ -6,7 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cusa.annotations.convert import convert
 from cusa.annotations.tables import CAPTIONS, IMAGES, cleaning_of, read_table, split_rows
@@ -103,12 +105,38 @@ def test_every_problem_is_reported_at_once_with_examples(copy, tmp_path):
         "1 image ids that name two different files",
         "images in more than one split, which lets the test set leak",
         "1 image files that do not exist",
-        "2 image files that cannot be decoded",
+        "2 image files that cannot be decoded, or are too large: replace them (or add unreadable_image to dataset",
         "the file has zero bytes",
         "truncated",
     ):
         assert sentence in message
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_worth_telling_is_counted(copy, tmp_path, caplog):
+    names = [row["image_id"] for row in json.loads((copy / "train.json").read_text())]
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    frames[0].save(copy / "pics" / names[0], "GIF", save_all=True, append_images=frames[1:])
+    Image.fromarray(np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)).save(copy / "pics" / names[4], "TIFF")
+    with caplog.at_level("INFO"):
+        convert(dataset(copy), tmp_path / "out", tmp_path / "images")
+    found = read_json(tmp_path / "out/problems.json")
+    assert (found["skipped"], found["notes"]) == ({}, {"several_pictures": 1, "grey_range": 1})
+    assert found["note_examples"]["several_pictures"] == [f"{names[0]}: {copy / 'pics' / names[0]}"]
+    assert "1 image files have several pictures (animations, pages): the first one is read" in caplog.text
+
+
+def test_a_picture_of_too_many_pixels_can_be_skipped_or_allowed(copy, tmp_path):
+    name = json.loads((copy / "train.json").read_text())[0]["image_id"]
+    Image.new("1", (500, 400)).save(copy / "pics" / name, "PNG")
+    for check in ("decode", "header"):
+        limited = {"max_pixels": 199_999, "check_images": check}
+        with pytest.raises(DataError, match="has 500 x 400 pixels, but dataset.max_pixels is 199,999; shrink it"):
+            convert(dataset(copy, **limited), tmp_path / "out", tmp_path / "images")
+        convert(dataset(copy, **limited, skip=["unreadable_image"]), tmp_path / check, tmp_path / "images")
+        assert read_json(tmp_path / check / "problems.json")["skipped"] == {"unreadable_image": 1}
+    convert(dataset(copy, max_pixels=200_000), tmp_path / "allowed", tmp_path / "images")
+    assert read_json(tmp_path / "allowed/problems.json")["skipped"] == {}
 
 
 def test_what_may_be_skipped_is_skipped_and_counted(copy, tmp_path):

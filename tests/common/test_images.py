@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import io
+import os
+import struct
+import sys
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cusa.common.images import image_problem, open_rgb, resize_shorter_side, to_rgb
+from cusa.common.images import ImageCheck, _PixelBudget, check_image, decoded_rgb, open_rgb, resize_shorter_side
 from cusa.errors import DataError
 from cusa.teachers.transform import ImageTransform
-
-
-def test_grey_palette_and_cmyk_become_rgb():
-    red = Image.new("RGB", (4, 4), (200, 30, 30))
-    for mode, tolerance in (("L", 255), ("P", 40), ("CMYK", 3), ("1", 255)):
-        image = to_rgb(red.convert(mode))
-        assert image.mode == "RGB"
-        assert np.abs(np.asarray(image, dtype=int)[0, 0] - (200, 30, 30)).max() <= tolerance
-    assert np.asarray(to_rgb(Image.new("L", (2, 2), 77))).tolist() == [[[77] * 3] * 2] * 2
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_is_laid_on_white(mode):
-    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    assert np.asarray(to_rgb(clear.convert(mode))).min() == 255
-
-
-def test_palette_transparency_of_a_png(tmp_path):
-    image = Image.new("P", (4, 4), 0)
-    image.putpalette([0, 0, 0, 255, 0, 0])
-    image.save(tmp_path / "p.png", transparency=0)
-    assert np.asarray(open_rgb(tmp_path / "p.png")).min() == 255
-
-
-def test_sixteen_bit_is_scaled_not_clipped(tmp_path):
-    Image.fromarray(np.array([[0, 0x8000, 0xFFFF]], dtype=np.uint16)).save(tmp_path / "deep.png")
-    assert np.asarray(open_rgb(tmp_path / "deep.png"))[0, :, 0].tolist() == [0, 128, 255]
 
 
 def test_exif_rotation_is_applied(tmp_path):
@@ -51,53 +30,149 @@ def test_exif_rotation_is_applied(tmp_path):
 def test_problems_of_files(tmp_path, shapes):
     good = next((shapes / "pics").glob("*.jpg"))
     (tmp_path / "empty.jpg").touch()
-    (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "cut.jpg").write_bytes(good.read_bytes()[:-200])
+    (tmp_path / "more.jpg").write_bytes(good.read_bytes() + b"appended by a camera" * 50)
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
     for how in ("decode", "header"):
-        assert image_problem(good, how) is None
-        assert image_problem(tmp_path / "none.jpg", how) == "the file does not exist"
-        assert image_problem(tmp_path / "empty.jpg", how) == "the file has zero bytes"
-        assert "cannot be read" in image_problem(tmp_path / "text.jpg", how)
-    assert "truncated" in image_problem(tmp_path / "cut.jpg", "decode")
-    assert image_problem(tmp_path / "cut.jpg", "header") is None
-    with pytest.raises(DataError, match="cut.jpg cannot be read as an image .*truncated"):
+        assert check_image(good, how) == check_image(tmp_path / "more.jpg", how) == ImageCheck()
+        assert check_image(tmp_path / "none.jpg", how) == ImageCheck("the file does not exist", missing=True)
+        assert check_image(tmp_path / "empty.jpg", how) == ImageCheck("the file has zero bytes")
+        assert check_image(tmp_path / "folder.jpg", how) == ImageCheck("is a folder, not a file")
+        assert check_image(tmp_path / "pipe.jpg", how) == ImageCheck("is a device or a pipe, not a file")
+    assert "truncated" in check_image(tmp_path / "cut.jpg", "decode").problem
+    assert check_image(tmp_path / "cut.jpg", "header").problem is None
+    with pytest.raises(DataError, match="cut.jpg cannot be read as an image .*truncated.*; replace or remove it"):
         open_rgb(tmp_path / "cut.jpg")
+
+
+@pytest.mark.parametrize("name", ["a very long caption " * 40, "nul\0.jpg", "half \ud83d.jpg", "x.jpg/y.jpg"])
+def test_whatever_the_file_system_says_of_a_name_is_a_missing_image(tmp_path, name):
+    (tmp_path / "x.jpg").touch()
+    assert check_image(f"{tmp_path}/{name}", "decode").missing
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"not an image", "it is text"),
+        ("Übergröße, ein Text".encode() * 90, "it is text"),
+        (b"\n<!DOCTYPE html><title>404", "it is an HTML page, perhaps of a download that failed"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "it is an SVG drawing"),
+        (b"%PDF-1.7\n%\xe2\xe3", "it is a PDF document"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "drawing"),
+        (b"PK\x03\x04\x14\0\0\0", "it is a ZIP archive"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "run `git lfs pull`"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "it is a video"),
+        (b"\0\1\2\3" * 9, "its format is unknown, or its header is damaged"),
+        (b"\x89PNG\r\n\x1a\n", "its format is unknown, or its header is damaged"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(tmp_path, content, kind):
+    (tmp_path / "x.jpg").write_bytes(content)
+    for how in ("decode", "header"):
+        problem = check_image(tmp_path / "x.jpg", how).problem
+        assert problem.startswith("cannot be read as an image (")
+        assert kind in problem
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 1), (1, 7), (7, 9), (3, 3000)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_pictures_of_a_few_pixels(tmp_path, kind, size):
+    Image.new("RGB", size, "red").save(tmp_path / "x.jpg", kind)
+    assert check_image(tmp_path / "x.jpg", "decode") == check_image(tmp_path / "x.jpg", "header") == ImageCheck()
+    assert open_rgb(tmp_path / "x.jpg").size == size
+    pixels = ImageTransform(32, 32, (0.5,) * 3, (0.5,) * 3).pixels((tmp_path / "x.jpg").read_bytes(), False)
+    assert pixels.shape == (3, 32, 32)
+    assert pixels[0].min() > 240
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG of one bit a pixel, as a bomb is: all black, some bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress((b"\0" + bytes(-(-width // 8))) * height, 9)
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_a_picture_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
+    (tmp_path / "bomb.png").write_bytes(png_of(4000, 3000))
+    for how in ("decode", "header"):
+        assert check_image(tmp_path / "bomb.png", how, 12_000_000).problem is None
+        with monkeypatch.context() as patch:
+            patch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("it was decoded"))
+            assert check_image(tmp_path / "bomb.png", how, 11_999_999).problem == (
+                "has 4,000 x 3,000 pixels, but dataset.max_pixels is 11,999,999; shrink it, or raise that key"
+            )
+    sentence = "bomb.png has 4,000 x 3,000 pixels, but dataset.max_pixels is 9; shrink it, or raise that key.$"
+    with pytest.raises(DataError, match=sentence), decoded_rgb(tmp_path / "bomb.png", 9):
+        pass
+
+
+def test_threads_together_decode_no_more_pixels_than_the_budget(tmp_path, monkeypatch):
+    """Eight threads, pictures of 12,000 pixels, a budget of 30,000: two at a time, and larger ones alone."""
+    monkeypatch.setattr("cusa.common.images._BUDGET", _PixelBudget(30_000))
+    (tmp_path / "small.png").write_bytes(png_of(120, 100))
+    (tmp_path / "large.png").write_bytes(png_of(240, 200))
+    now, most, lock = [0], [0], Lock()
+
+    def decode(name: str) -> None:
+        with decoded_rgb(tmp_path / name) as image:
+            pixels = image.width * image.height
+            with lock:
+                now[0] += pixels
+                most[0] = max(most[0], now[0])
+                assert now[0] <= 30_000 or now[0] == pixels == 48_000
+            time.sleep(0.002)
+            with lock:
+                now[0] -= pixels
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, ["small.png"] * 20 + ["large.png"] * 3 + ["small.png"] * 20))
+    assert most == [48_000]
+
+
+def test_the_budget_is_given_back_when_a_picture_is_broken(tmp_path):
+    (tmp_path / "cut.png").write_bytes(png_of(4000, 3000)[:-60])
+    for _ in range(30):  # together more than PIXELS_AT_ONCE
+        assert "truncated" in check_image(tmp_path / "cut.png", "decode").problem
+
+
+@pytest.mark.parametrize(("kind", "more"), [("GIF", {}), ("WEBP", {}), ("PNG", {}), ("TIFF", {}), ("MPO", {})])
+def test_the_first_of_several_pictures_is_read_and_counted(tmp_path, kind, more):
+    first, second = Image.new("RGB", (20, 10), "red"), Image.new("RGB", (20, 10), "blue")
+    first.save(tmp_path / "x", kind, save_all=True, append_images=[second], **more)
+    for how in ("decode", "header"):
+        assert check_image(tmp_path / "x", how) == ImageCheck(notes=("several_pictures",))
+    assert np.abs(np.asarray(open_rgb(tmp_path / "x"), dtype=int) - (255, 0, 0)).max() < 5
+
+
+def test_greys_that_are_scaled_by_their_range_are_counted(tmp_path):
+    Image.fromarray(np.full((4, 4), 0xFFFF, dtype=np.uint16)).save(tmp_path / "full.png")
+    Image.fromarray(np.arange(16, dtype=np.float32).reshape(4, 4)).save(tmp_path / "float.tif")
+    assert check_image(tmp_path / "full.png", "decode") == ImageCheck()
+    assert check_image(tmp_path / "float.tif", "decode") == ImageCheck(notes=("grey_range",))
+
+
+def test_heic_is_read_where_pillow_heif_is_installed(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    red = Image.new("RGB", (20, 10), (200, 20, 20))
+    pillow_heif.from_pillow(red).save(tmp_path / "x.jpg", quality=90)
+    assert check_image(tmp_path / "x.jpg", "decode") == check_image(tmp_path / "x.jpg", "header") == ImageCheck()
+    assert np.abs(np.asarray(open_rgb(tmp_path / "x.jpg"), dtype=int) - (200, 20, 20)).max() < 8
+
+
+def test_heic_without_pillow_heif_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr("PIL.Image.ID", [name for name in Image.ID if name != "HEIF"])
+    (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
+    problem = check_image(tmp_path / "x.jpg", "decode").problem
+    assert problem == "cannot be read as an image (it is HEIC; `pip install 'cusa[heic]'` installs what reads it)"
 
 
 def test_resizing_never_enlarges():
     assert resize_shorter_side(Image.new("RGB", (640, 480)), 224).size == (299, 224)
     assert resize_shorter_side(Image.new("RGB", (100, 90)), 224).size == (100, 90)
-
-
-def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
-
-
-def test_the_transform_equals_the_clip_processor():
-    """Pillow's bicubic resize and centre crop, as OpenAI's preprocessing does; one grey level of slack."""
-    from transformers import CLIPImageProcessorPil
-
-    noise = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
-    image = Image.fromarray(noise).resize((180, 120), Image.Resampling.BICUBIC)
-    processor = CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
-    expected = processor(image, return_tensors="np")["pixel_values"][0]
-    transform = ImageTransform(64, 64, tuple(processor.image_mean), tuple(processor.image_std))
-    for plain in (True, False):
-        pixels = transform.pixels(encoded(image), plain)
-        found = transform.normalise(pixels[None])[0].numpy()
-        assert np.abs(found - expected).max() < 1.5 / 255 / min(processor.image_std)
-
-
-def test_a_square_transform_ignores_the_aspect():
-    transform = ImageTransform(32, 32, (0.5,) * 3, (0.5,) * 3, square=True)
-    assert transform.pixels(encoded(Image.new("RGB", (90, 40))), True).shape == (3, 32, 32)
-
-
-def test_normalise_maps_the_mean_to_zero():
-    import torch
-
-    transform = ImageTransform(1, 1, (0.2, 0.4, 0.6), (0.5, 0.5, 0.5))
-    pixels = torch.tensor([51, 102, 153], dtype=torch.uint8).view(1, 3, 1, 1)
-    assert transform.normalise(pixels).abs().max() < 1e-6

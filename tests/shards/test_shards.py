@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -16,10 +18,12 @@ from cusa.annotations.tables import CAPTIONS, IMAGES, read_table
 from cusa.common.files import read_json, sha256_of_file
 from cusa.common.images import open_rgb
 from cusa.config.dataset import PublishedDataset
+from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.shards import Shards
 from cusa.errors import DataError
 from cusa.shards.reading import ShardReader
 from cusa.shards.writing import write_split
+from cusa.teachers.transform import ImageTransform
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +111,54 @@ def test_images_of_any_kind_become_rgb(tmp_path):
         write_split(tmp_path / "a", split, tmp_path / "shards" / split, Shards(shorter_side=20))
         reader = ShardReader(tmp_path / "shards" / split)
         for position in range(len(reader)):
-            with Image.open(__import__("io").BytesIO(reader.encoded(position))) as image:
+            with Image.open(BytesIO(reader.encoded(position))) as image:
                 assert image.mode == "RGB"
                 assert min(image.size) == 20
     index = pq.read_table(tmp_path / "shards/val/index.parquet").to_pylist()
     assert (index[1]["width"], index[1]["height"]) == (20, 27)  # upright now
+
+
+def shards_of(folder: Path, images: dict[str, Image.Image], settings: Shards, max_pixels: int = MAX_PIXELS) -> Path:
+    """Write images as PNGs, their table, and the shards of the split `train`."""
+    folder.mkdir()
+    for name, image in images.items():
+        image.save(folder / name, "PNG")
+    rows = [{"image_id": name, "image_path": str(folder / name), "split": "train", "label": None} for name in images]
+    pq.write_table(pa.Table.from_pylist(rows), folder / IMAGES)
+    captions = {name: [] for name in ("caption", "cleaned", "split", "caption_id")} | {
+        "image": pa.array([], pa.int64())
+    }
+    pq.write_table(pa.table(captions), folder / CAPTIONS)
+    write_split(folder, "train", folder / "train", settings, threads=2, max_pixels=max_pixels)
+    return folder / "train"
+
+
+@pytest.mark.parametrize("image_format", ["jpg", "png", "webp"])
+def test_a_picture_that_is_too_long_for_the_format_becomes_a_png(tmp_path, image_format):
+    sides = {"jpg": 65_500, "webp": 16_383, "png": 10**6}
+    widths = [1, sides[image_format] - 1, sides[image_format], sides[image_format] + 1, 200_000]
+    images = {f"{width}.png": Image.new("RGB", (width, 1), "red") for width in widths}
+    images["shrunk.png"] = Image.new("RGB", (90_000, 40), "red")  # to 45,000 x 20
+    folder = shards_of(tmp_path / "data", images, Shards(shorter_side=20, image_format=image_format))
+    reader, index = ShardReader(folder), pq.read_table(folder / "index.parquet").to_pylist()
+    for position, (width, entry) in enumerate(zip([*widths, 45_000], index, strict=True)):
+        image = Image.open(BytesIO(reader.encoded(position)))
+        assert image.width == entry["width"] == width
+        assert np.abs(np.asarray(image.convert("RGB"), dtype=int) - (255, 0, 0)).max() < 4
+        assert entry["extension"] == (image_format if width <= sides[image_format] else "png")
+        assert entry["written"] == (width <= sides[image_format])
+        pixels = ImageTransform(32, 32, (0.5,) * 3, (0.5,) * 3).pixels(reader.encoded(position), reader.plain(position))
+        assert pixels.shape == (3, 32, 32)
+
+
+def test_a_picture_of_too_many_pixels_stops_the_split(tmp_path):
+    images = {"fits.png": Image.new("1", (100, 90)), "large.png": Image.new("1", (100, 91))}
+    sentence = (
+        r"1 images of train could not be decoded(.|\n)*large.png has 100 x 91 pixels, but dataset.max_pixels is 9,000"
+    )
+    for number, settings in enumerate([Shards(), Shards(shorter_side=None)]):
+        with pytest.raises(DataError, match=sentence):
+            shards_of(tmp_path / str(number), images, settings, max_pixels=9000)
 
 
 def test_an_image_that_broke_since_the_check_stops_the_split(shapes, tmp_path):

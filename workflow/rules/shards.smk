@@ -15,7 +15,7 @@ rule write_shards:
         mem_mb=2000,
         runtime=240,
     params:
-        settings=CONFIGURATION.shards.as_json(),
+        settings=CONFIGURATION.shard_writing.as_json(),
         annotations=subpath(input[0], parent=True),
     shell:
         "python {resources.script} --annotations {params.annotations} --split {wildcards.split}"

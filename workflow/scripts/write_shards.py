@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cusa.common.program import run
 from cusa.config.section import validate
-from cusa.config.shards import Shards
+from cusa.config.shards import ShardWriting
 from cusa.shards.writing import write_split
 
 
@@ -18,12 +18,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotations", required=True, type=Path, help="folder that convert.py wrote")
     parser.add_argument("--split", required=True)
-    parser.add_argument("--settings", required=True, help="the section `shards` of the configuration, as JSON")
+    parser.add_argument("--settings", required=True, help="the section `shards` of the configuration, as JSON, and dataset.max_pixels")
     parser.add_argument("--output", required=True, type=Path, help="folder for the tar files and index.parquet")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
     arguments = parser.parse_args()
-    settings = validate(Shards, json.loads(arguments.settings))
-    write_split(arguments.annotations, arguments.split, arguments.output, settings, arguments.threads)
+    settings = validate(ShardWriting, json.loads(arguments.settings))
+    write_split(
+        arguments.annotations, arguments.split, arguments.output, settings, arguments.threads, settings.max_pixels
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ All problems of a data set are collected and reported together, before anything 
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,6 +36,8 @@ from cusa.annotations.tables import (
 from cusa.common.files import whole_file, write_json
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import SPLITS, DatasetSection
+
+log = logging.getLogger(__name__)
 
 
 def convert(
@@ -66,7 +69,10 @@ def convert(
         _write_images(images, folder / IMAGES)
         _write_captions(images, folder, cleaning)
         _write_benchmark_data(source, dataset, images, folder, cleaning)
-    write_json(folder / PROBLEMS, {"skipped": problems.counts, "examples": problems.examples})
+    for _, sentence in problems.told():
+        log.info("%s", sentence)
+    found = {"skipped": problems.counts, "examples": problems.examples}
+    write_json(folder / PROBLEMS, found | {"notes": problems.notes, "note_examples": problems.note_examples})
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from cusa.annotations.problems import Problems
 from cusa.annotations.record_spool import BLOCK_ROWS, RecordSpool
-from cusa.common.images import image_problem
+from cusa.common.images import ImageCheck, check_image
 from cusa.common.progress import progress
 from cusa.config.dataset import SPLITS, DatasetSection
 
@@ -80,17 +80,19 @@ class DistinctImages:
         if sample is not None and sample < len(chosen):
             chosen = np.sort(np.random.default_rng(0).choice(chosen, sample, replace=False))
 
-        def checked() -> Iterator[tuple[int, str, str, str | None]]:
+        def checked() -> Iterator[tuple[int, str, str, ImageCheck]]:
             with ThreadPoolExecutor(max_workers=threads) as pool:
                 for block, table in self.blocks(chosen, ["image_id", "image_path"]):
                     paths = table["image_path"].to_pylist()
-                    reasons = pool.map(lambda path: image_problem(path, dataset.check_images), paths)
-                    yield from zip(block.tolist(), table["image_id"].to_pylist(), paths, reasons, strict=True)
+                    checks = pool.map(lambda path: check_image(path, dataset.check_images, dataset.max_pixels), paths)
+                    yield from zip(block.tolist(), table["image_id"].to_pylist(), paths, checks, strict=True)
 
-        for image, key, path, reason in progress(checked(), len(chosen), "images", "checking images"):
-            if reason is not None:
-                kind = "missing_image" if reason == "the file does not exist" else "unreadable_image"
-                problems.add(kind, f"{key}: {path}: {reason}")
+        for image, key, path, check in progress(checked(), len(chosen), "images", "checking images"):
+            for note in check.notes:
+                problems.note(note, f"{key}: {path}")
+            if check.problem is not None:
+                kind = "missing_image" if check.missing else "unreadable_image"
+                problems.add(kind, f"{key}: {path}: {check.problem}")
                 self.usable[image] = False
         return chosen
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from cusa.annotations.sources.rows import malformed
 from cusa.annotations.sources.table import table_rows
+from cusa.common.image_files import IMAGE_ENDINGS
 from cusa.common.text import text_lines
 from cusa.errors import DataError
 
@@ -69,7 +70,6 @@ ARCHIVES: Mapping[str, Archive] = {
 }
 
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FIRST_TEST_CLASS = {"cub": 101, "cars": 99}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -14,7 +14,7 @@ from cusa.errors import DataError
 EXAMPLES = 5
 WHAT_TO_DO = {
     "missing_image": "image files that do not exist: correct the paths or dataset.image_root",
-    "unreadable_image": "image files that cannot be decoded: replace them",
+    "unreadable_image": "image files that cannot be decoded, or are too large: replace them",
     "empty_caption": "captions without a word after clean-up: correct them",
     "malformed_row": "rows that are not records: correct them",
     "two_paths": "image ids that name two different files: give each image its own id",
@@ -22,14 +22,23 @@ WHAT_TO_DO = {
     "unexpected_count": "splits whose size is not dataset.expected_images: take the files it means, or correct it",
     "empty_split": "splits without a usable image and caption: every one of train, val and test needs some",
 }
+WORTH_TELLING = {
+    "several_pictures": "image files have several pictures (animations, pages): the first one is read",
+    "grey_range": "images have samples of 16 or 32 bits that do not fill 16 bits: they are scaled by their real range",
+}
 
 
 @dataclass
 class Problems:
-    """Everything wrong with a data set: counts and the first few examples of each kind."""
+    """Everything wrong with a data set: counts and the first few examples of each kind.
+
+    `notes` are the same for what is not wrong, but worth telling: the kinds in WORTH_TELLING.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+    note_examples: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, example: str) -> None:
         """Count one problem of a kind in WHAT_TO_DO."""
@@ -37,6 +46,18 @@ class Problems:
         shown = self.examples.setdefault(kind, [])
         if len(shown) < EXAMPLES:
             shown.append(example)
+
+    def note(self, kind: str, example: str) -> None:
+        """Count what is worth telling, of a kind in WORTH_TELLING."""
+        self.notes[kind] = self.notes.get(kind, 0) + 1
+        shown = self.note_examples.setdefault(kind, [])
+        if len(shown) < EXAMPLES:
+            shown.append(example)
+
+    def told(self) -> Iterator[tuple[str, str]]:
+        """The kinds of notes, each with a sentence that has its count and examples."""
+        for kind, count in self.notes.items():
+            yield kind, f"{count:,} {WORTH_TELLING[kind]}. For instance: {'; '.join(self.note_examples[kind])}"
 
     def add_all(self, kind: str, rows: np.ndarray, describe: Callable[[int], str]) -> None:
         """Count a problem for each of `rows`; only those that are shown as examples are described."""

@@ -53,7 +53,10 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
         sample = None if every_image else SAMPLED_IMAGES
         inspection = inspect(configuration.dataset, scratch, os.cpu_count() or 1, sample, configuration.cleaning)
         yield from _data(plan, inspection)
-        sizes = _Sizes(plan, inspection, bytes_per_image(inspection.paths[:SAMPLED_FOR_SIZE], configuration.shards))
+        image_bytes = bytes_per_image(
+            inspection.paths[:SAMPLED_FOR_SIZE], configuration.shards, configuration.dataset.max_pixels
+        )
+        sizes = _Sizes(plan, inspection, image_bytes)
     yield sizes.shards()
     yield from sizes.models()
     yield from sizes.students()
@@ -85,6 +88,8 @@ def _data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
         examples = "; ".join(problems.examples[kind])
         advice = "skipped, as dataset.skip says" if skipped else f"{WHAT_TO_DO[kind]}{option}"
         yield Finding(kind.replace("_", " "), f"{count:,} {advice}. For instance: {examples}", skipped)
+    for kind, sentence in problems.told():
+        yield Finding(kind.replace("_", " "), sentence)
 
 
 class _Sizes:

@@ -1,71 +1,98 @@
-"""Reading images of any file format and mode as upright RGB, checking image files, and shrinking images."""
+"""Reading images of any file format and mode as upright RGB, checking image files, and shrinking images.
+
+The check decodes with the same code as every later stage, so what it passes, every later stage reads.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from threading import Condition, Lock
+from typing import Literal, TypeVar
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from cusa.errors import DataError
+from cusa.common import colours
+from cusa.common.image_files import HEAD, file_problem, is_heif, kind_of, register_heif, without_metadata
+from cusa.errors import DataError, reason_of
 
-Image.MAX_IMAGE_PIXELS = None  # no limit: large scans are valid images, and images that cannot be decoded are reported
+Image.MAX_IMAGE_PIXELS = None  # dataset.max_pixels is the limit, which the header of a file is compared with
+
+# Pixels that are decoded at the same time in one process. A pixel takes 4 bytes, and 4 more while it is converted, so
+# all threads together need about 1.5 GB. A larger image waits until it is the only one.
+PIXELS_AT_ONCE = 178_956_970
+UNKNOWN = "its format is unknown, or its header is damaged"
+DRAWINGS = ("EPS", "WMF")
+TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Source = str | Path | bytes
+Found = TypeVar("Found")
+Note = Literal["several_pictures", "grey_range"]
 
 
-SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+@dataclass(frozen=True)
+class ImageCheck:
+    """What a check found: the problem of an image file, None where there is none, and what else is worth telling.
 
-
-def image_problem(path: str | Path, how: Literal["decode", "header"]) -> str | None:
-    """Check an image file. Returns a description of the problem, or None if there is none.
-
-    `header` reads only the first bytes. `decode` also decodes the image, so truncated files are found. JPEGs are
-    decoded at an eighth of their size: this is several times faster and still reads every byte.
+    `missing` says that the problem is that there is no such file.
     """
-    path = Path(path)
-    if not path.is_file():
-        return "the file does not exist"
-    if path.stat().st_size == 0:
-        return "the file has zero bytes"
+
+    problem: str | None = None
+    missing: bool = False
+    notes: tuple[Note, ...] = ()
+
+
+def check_image(path: str | Path, how: Literal["decode", "header"], max_pixels: int | None = None) -> ImageCheck:
+    """Check an image file: the file, its number of pixels, and with `decode` all that later stages do with it.
+
+    `header` reads only the first bytes. `decode` also finds truncated files. JPEGs are decoded at an eighth of their
+    size: this is several times faster and still reads every byte.
+    """
+    if (found := file_problem(path)) is not None:
+        return ImageCheck(*found)
     try:
-        with Image.open(path) as image:
-            if how == "decode":
-                image.draft("RGB", (image.width // 8, image.height // 8))
-                image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        return f"cannot be read as an image ({error})"
-    return None
+        if how == "header":
+            return ImageCheck(notes=_retrying(path, lambda source: _read_header(source, max_pixels)))
+        with ExitStack() as held:
+            picture = _retrying(path, lambda source: _decode(source, max_pixels, held, at_an_eighth=True))
+            return ImageCheck(notes=picture.notes)
+    except DataError as error:
+        return ImageCheck(str(error))
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Rotate a Pillow image of any mode upright, as its EXIF data say, and convert it to 8-bit RGB.
+@contextmanager
+def decoded_rgb(source: Source, max_pixels: int | None = None) -> Iterator[Image.Image]:
+    """Decode an image file, given by its path or as bytes, to upright 8-bit RGB without metadata.
 
-    Transparent pixels are blended with white. 16-bit grey values are scaled to 8 bits.
+    The image's `format` is that of the file. Until the block ends, other threads decode no more than PIXELS_AT_ONCE
+    allows, so shrink the image within it. Raises DataError if the image cannot be decoded, or if its header says that
+    it has more than `max_pixels` pixels.
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
+    with ExitStack() as held:
+        try:
+            image = _retrying(source, lambda content: _decode(content, max_pixels, held)).image
+        except DataError as error:
+            name = "an image in a shard" if isinstance(source, bytes) else str(source)
+            advice = "" if isinstance(error, _OversizedError) else "; replace or remove it"
+            raise DataError(f"{name} {error}{advice}.") from None
+        yield image
+
+
+def open_rgb(source: Source) -> Image.Image:
+    """Decode an image file as `decoded_rgb` does, for a place where one image at a time is decoded."""
+    with decoded_rgb(source) as image:
         return image
-    if image.mode in SIXTEEN_BIT_MODES:
-        grey = np.asarray(image).astype(np.uint32)
-        return Image.fromarray((grey >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        return Image.fromarray(np.asarray(image).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def open_rgb(source: str | Path | bytes) -> Image.Image:
-    """Decode an image file, given by its path or as bytes, to upright 8-bit RGB. Raises DataError if this fails."""
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return to_rgb(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        name = "an image in a shard" if isinstance(source, bytes) else str(source)
-        raise DataError(f"{name} cannot be read as an image ({error}); replace or remove it.") from None
 
 
 def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
@@ -75,3 +102,171 @@ def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
         return image
     width, height = (max(1, round(side * size / shorter)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+class _PixelBudget:
+    """How many pixels may be decoded at the same time, by all threads together."""
+
+    def __init__(self, pixels: int) -> None:
+        self.pixels = self.free = pixels
+        self._turn = Lock()  # who waits for many pixels is not overtaken by those who want few
+        self._changed = Condition()
+
+    @contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        """Wait until so many pixels are free. More than there are at all are taken as all."""
+        wanted = min(pixels, self.pixels)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self.free >= wanted)
+            self.free -= wanted
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.free += wanted
+                self._changed.notify_all()
+
+
+_BUDGET = _PixelBudget(PIXELS_AT_ONCE)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A decoded image, and what is worth telling of its file."""
+
+    image: Image.Image
+    notes: tuple[Note, ...]
+
+
+class _OversizedError(DataError):
+    """An image has more pixels than the limit; other attempts to read it would find the same."""
+
+
+@contextmanager
+def _decoders_errors() -> Iterator[None]:
+    """Turn whatever a decoder raises into a DataError that continues a sentence about the file."""
+    try:
+        yield
+    except _OversizedError:
+        raise
+    except MemoryError:
+        raise DataError("cannot be read as an image (it needs more memory than there is)") from None
+    # On broken files Pillow's decoders raise errors of many types: struct.error, ZeroDivisionError, OverflowError,
+    # KeyError, IndexError, TypeError, zlib.error, ... No list of them is complete, and each says the same.
+    except Exception as error:  # noqa: BLE001
+        known = isinstance(error, (DataError, OSError, SyntaxError, ValueError, EOFError))
+        reason = reason_of(error) if known else f"{type(error).__name__}: {reason_of(error)}"
+        raise DataError(f"cannot be read as an image ({reason})") from None
+
+
+def _retrying(source: Source, read: Callable[[Source], Found]) -> Found:
+    """What `read` makes of an image file; where that fails, what it makes of the file without its metadata."""
+    try:
+        with _decoders_errors():
+            return read(source)
+    except _OversizedError:
+        raise
+    except DataError as error:
+        first = str(error)
+    with _decoders_errors():
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    for stripped in without_metadata(content):
+        try:
+            with _decoders_errors():
+                return read(stripped)
+        except _OversizedError:
+            raise
+        except DataError:
+            continue
+    raise DataError(first)
+
+
+def _open(source: Source) -> Image.Image:
+    """Open an image file without decoding it. Raises DataError that says what the file is, if it is no image."""
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except UnidentifiedImageError:
+        head = _head(source)
+        if not (is_heif(head) and register_heif()):
+            raise DataError(kind_of(head) or UNKNOWN) from None
+        try:
+            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        except UnidentifiedImageError:
+            raise DataError(UNKNOWN) from None
+    if image.format in DRAWINGS:
+        image.close()
+        raise DataError(f"it is a drawing ({image.format}), which has no pixels; convert it to PNG")
+    return image
+
+
+def _head(source: Source) -> bytes:
+    if isinstance(source, bytes):
+        return source[:HEAD]
+    with Path(source).open("rb") as file:
+        return file.read(HEAD)
+
+
+def _refuse_oversized(image: Image.Image, max_pixels: int | None) -> None:
+    if min(image.size) < 1:
+        raise DataError(f"it has {image.width} x {image.height} pixels")
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        raise _OversizedError(
+            f"has {image.width:,} x {image.height:,} pixels, but dataset.max_pixels is {max_pixels:,}; shrink it, or "
+            "raise that key"
+        )
+
+
+def _read_header(source: Source, max_pixels: int | None) -> tuple[Note, ...]:
+    with _open(source) as image:
+        _refuse_oversized(image, max_pixels)
+        return _notes_of_header(image)
+
+
+def _notes_of_header(image: Image.Image) -> tuple[Note, ...]:
+    try:
+        several = bool(getattr(image, "is_animated", False))
+    except Exception:  # noqa: BLE001 (a second picture that is broken, in whatever way, is none that could be read)
+        several = False
+    return ("several_pictures",) if several else ()
+
+
+def _decode(source: Source, max_pixels: int | None, held: ExitStack, at_an_eighth: bool = False) -> _Picture:
+    """Decode an image file to upright RGB. The share of the pixel budget that this takes is kept in `held`."""
+    with ExitStack() as budget, _open(source) as image:
+        _refuse_oversized(image, max_pixels)
+        notes = _notes_of_header(image)
+        pixels = image.width * image.height
+        if at_an_eighth:
+            image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
+            if not image.info.get("progressive"):  # the decoder keeps all of a progressive JPEG
+                pixels = image.width * image.height
+        budget.enter_context(_BUDGET.take(pixels))
+        deep = colours.has_deep_colours(image)
+        image.load()
+        if deep and colours.is_dark(image):
+            with _open(source) as lower:
+                colours.read_lower_bytes(lower)
+                rgb = _upright(colours.combined_bytes(image, lower), image)
+            notes = (*notes, "grey_range")
+        else:
+            if image.mode in colours.DEEP_GREYS and colours.grey_scale(image) != colours.FULL_SIXTEEN_BITS:
+                notes = (*notes, "grey_range")
+            rgb = colours.to_rgb(_upright(image, image))
+        rgb = rgb.copy() if rgb is image else rgb
+        # Without its metadata, of which a writer would store some, and which may be broken.
+        rgb.info, rgb.format = {}, image.format
+        held.enter_context(budget.pop_all())
+        return _Picture(rgb, notes)
+
+
+def _upright(image: Image.Image, of: Image.Image) -> Image.Image:
+    """Rotate an image as the EXIF data of the image `of` say. EXIF data that cannot be read say nothing.
+
+    ImageOps.exif_transpose writes the EXIF data anew, which fails for values that can be read.
+    """
+    try:
+        # Orientation is a number, or whatever a broken file has there; what cannot be a key raises TypeError.
+        transposition = TRANSPOSITIONS.get(of.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 (broken EXIF data raise errors of any type, and never cost the picture)
+        transposition = None
+    return image if transposition is None else image.transpose(transposition)

@@ -17,7 +17,7 @@ from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration
 from cusa.config.models import Extraction, StudentSettings, Teachers, is_path
 from cusa.config.report import Report
 from cusa.config.section import Name, ProblemsError, Section, validate
-from cusa.config.shards import Shards, Stream
+from cusa.config.shards import Shards, ShardWriting, Stream
 from cusa.config.training import Train
 from cusa.errors import ConfigurationError
 
@@ -93,6 +93,11 @@ class Configuration(Section):
     def cleaning(self) -> CaptionCleaning:
         """How captions are cleaned: what `captions` says, or the default of the format."""
         return self.captions.cleaning(self.dataset)
+
+    @property
+    def shard_writing(self) -> ShardWriting:
+        """What writing shards needs to know."""
+        return ShardWriting(**self.shards.model_dump(), max_pixels=self.dataset.max_pixels)
 
     @property
     def active_checkpoints(self) -> dict[str, Checkpoint]:

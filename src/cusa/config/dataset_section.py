@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cusa.common.registry import python_files
 from cusa.common.text import is_text_encoding
-from cusa.config.section import Name, Section, added_key
+from cusa.config.section import Count, Name, Section, added_key
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -37,6 +37,9 @@ def split_named(name: str) -> Split | None:
 
 
 Cleaning = Literal["published", "none"]
+# What Pillow itself refuses to open if one does not tell it otherwise. The cameras of today, up to 151 million pixels,
+# stay below it, and one such image takes about 1.5 GB while it is converted.
+MAX_PIXELS = 178_956_970
 SkippableProblem = Literal["missing_image", "unreadable_image", "empty_caption", "malformed_row"]
 
 
@@ -58,6 +61,11 @@ class DatasetSection(Section):
         default="decode",
         description="`decode` decodes every image once before anything else, which finds truncated files; "
         "`header` reads only the first bytes.",
+    )
+    max_pixels: Count = added_key(
+        MAX_PIXELS,
+        "Largest number of pixels of an image; the header of a larger one is read, but it is not decoded. "
+        "It also holds for the labelled images of benchmarks.",
     )
     skip: list[SkippableProblem] = Field(
         default=[],

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from cusa.config.section import Count, Section
+from cusa.config.dataset_section import MAX_PIXELS
+from cusa.config.section import Count, Section, added_key
 
 
 class Shards(Section):
@@ -20,6 +21,12 @@ class Shards(Section):
     image_format: Literal["jpg", "png", "webp"] = Field(default="jpg", description="Encoding of resized images.")
     quality: Annotated[int, Field(ge=1, le=100)] = Field(default=95, description="JPEG or WebP quality.")
     samples_per_shard: Count = Field(default=1000, description="Images per tar file.")
+
+
+class ShardWriting(Shards):
+    """What the rule that writes shards is given: the section `shards`, and a key of the section `dataset`."""
+
+    max_pixels: Count = added_key(MAX_PIXELS, "dataset.max_pixels.")
 
 
 class Stream(Section):

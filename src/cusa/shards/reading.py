@@ -25,12 +25,16 @@ OPEN_SHARDS = 256
 # File extensions of the image formats whose bytes can be stored unchanged, by Pillow's name of the format.
 EXTENSION_OF = {
     "JPEG": "jpg",
+    "MPO": "jpg",  # a JPEG that further ones follow
     "PNG": "png",
     "WEBP": "webp",
     "GIF": "gif",
     "BMP": "bmp",
     "TIFF": "tif",
     "PPM": "ppm",
+    "AVIF": "avif",
+    "HEIF": "heic",
+    "JPEG2000": "jp2",
 }
 
 
@@ -66,7 +70,7 @@ class ShardReader:
         return content
 
     def plain(self, position: int) -> bool:
-        """Whether this project encoded the image, so that it is upright 8-bit RGB; else it has its original bytes."""
+        """Whether the image is upright 8-bit RGB that torchvision decodes, not original bytes or a very long PNG."""
         return bool(self.written[position])
 
 

@@ -20,21 +20,32 @@ import pyarrow.parquet as pq
 
 from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, split_rows
 from cusa.common.files import sha256_of_file, whole_folder, write_json
-from cusa.common.images import open_rgb, resize_shorter_side
+from cusa.common.images import decoded_rgb, resize_shorter_side
 from cusa.common.progress import progress
+from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.shards import Shards
 from cusa.errors import DataError
 from cusa.shards.reading import EXTENSION_OF, INDEX, STATISTICS
 
 PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+# Pixels that the encoders of JPEG and WebP can store, and that libpng decodes if one does not tell it otherwise.
+LONGEST_SIDE = {"jpg": 65_500, "webp": 16_383, "png": 1_000_000}
 
 
-def write_split(annotations: str | Path, split: str, folder: str | Path, settings: Shards, threads: int = 1) -> None:
+def write_split(
+    annotations: str | Path,
+    split: str,
+    folder: str | Path,
+    settings: Shards,
+    threads: int = 1,
+    max_pixels: int = MAX_PIXELS,
+) -> None:
     """Write the shards and index.parquet of one split into `folder`, which appears only when it is complete.
 
     Images are decoded, converted to upright RGB, shrunk to `settings.shorter_side` pixels and encoded once. If
-    `shorter_side` is None, the original bytes of each file are stored. Raises DataError when the split has no image,
-    and when images cannot be decoded: the message counts them and shows the first ten.
+    `shorter_side` is None, the original bytes of each file are stored. An image that is still longer than
+    `settings.image_format` can store becomes a PNG. Raises DataError when the split has no image, and when images
+    cannot be decoded, or have more than `max_pixels` pixels: the message counts them and shows the first ten.
     """
     images = read_table(annotations, IMAGES)
     captions = read_table(annotations, CAPTIONS)
@@ -52,7 +63,7 @@ def write_split(annotations: str | Path, split: str, folder: str | Path, setting
     index: list[dict[str, Any]] = []
     statistics: dict[str, dict[str, Any]] = {}
     with whole_folder(folder) as temporary:
-        encoded = _encode_all(paths, settings, threads)
+        encoded = _encode_all(paths, settings, threads, max_pixels)
         samples = progress(zip(rows, paths, image_ids, encoded, strict=True), len(rows), "images", f"{split} shards")
         for number in range(-(-len(rows) // settings.samples_per_shard)):
             tar = temporary / f"shard-{number:06d}.tar"
@@ -66,8 +77,9 @@ def write_split(annotations: str | Path, split: str, folder: str | Path, setting
         if failed:
             examples = "\n    ".join(failed[:10])
             raise DataError(
-                f"{len(failed)} images of {split} could not be decoded; replace them, or add unreadable_image to "
-                f"dataset.skip and set dataset.check_images: decode:\n    {examples}"
+                f"{len(failed)} images of {split} could not be decoded; replace them. Images of the data set are left "
+                "out if you add unreadable_image to dataset.skip and set dataset.check_images: decode; labelled "
+                f"images of a benchmark, if you take them out of its folder or table:\n    {examples}"
             )
         pq.write_table(_index_table(index), temporary / INDEX)
         write_json(temporary / STATISTICS, {"split": split, "samples": len(index), "shards": statistics})
@@ -84,14 +96,17 @@ def _captions_by_image(captions: pa.Table) -> dict[int, tuple[list[int], list[st
     return grouped
 
 
-def _encode_all(paths: list[str], settings: Shards, threads: int) -> Iterator[_Encoded | DataError]:
-    """Encode images in order, in blocks of 64 per thread. Threads are enough: Pillow releases the interpreter lock."""
+def _encode_all(paths: list[str], settings: Shards, threads: int, max_pixels: int) -> Iterator[_Encoded | str]:
+    """Encode images in order, in blocks of 64 per thread. Threads are enough: Pillow releases the interpreter lock.
 
-    def encode(path: str) -> _Encoded | DataError:
+    An image that cannot be decoded gives the reason. It is a text, because an exception keeps the image in memory.
+    """
+
+    def encode(path: str) -> _Encoded | str:
         try:
-            return _Encoded(path, settings)
+            return _Encoded(path, settings, max_pixels)
         except DataError as error:
-            return error
+            return str(error)
 
     with ThreadPoolExecutor(max_workers=threads) as pool:
         for start in range(0, len(paths), 64 * threads):
@@ -99,48 +114,48 @@ def _encode_all(paths: list[str], settings: Shards, threads: int) -> Iterator[_E
 
 
 class _Encoded:
-    """An image as it is stored: its bytes, file extension, width and height in pixels."""
+    """An image as it is stored: its bytes, file extension, width and height in pixels.
 
-    def __init__(self, path: str, settings: Shards) -> None:
+    `written` says that it is upright 8-bit RGB which torchvision decodes, as images are that are written here.
+    """
+
+    def __init__(self, path: str, settings: Shards, max_pixels: int) -> None:
         self.written = settings.shorter_side is not None
-        image = open_rgb(path)
-        if settings.shorter_side is None:
-            self.content = Path(path).read_bytes()
-            self.extension = _extension(self.content)
-        else:
-            image = resize_shorter_side(image, settings.shorter_side)
-            buffer = io.BytesIO()
-            image.save(buffer, PILLOW_FORMAT[settings.image_format], quality=settings.quality)
-            self.content = buffer.getvalue()
-            self.extension = settings.image_format
-        self.width, self.height = image.size
+        with decoded_rgb(path, max_pixels) as image:
+            if settings.shorter_side is None:
+                self.content = Path(path).read_bytes()
+                self.extension = EXTENSION_OF.get(image.format or "", "img")
+                self.width, self.height = image.size
+            else:
+                shrunk = resize_shorter_side(image, settings.shorter_side)
+                self.extension = settings.image_format
+                if max(shrunk.size) > LONGEST_SIDE[settings.image_format]:
+                    self.extension, self.written = "png", False  # Pillow decodes any PNG, torchvision does not
+                buffer = io.BytesIO()
+                shrunk.save(buffer, PILLOW_FORMAT[self.extension], quality=settings.quality)
+                self.content = buffer.getvalue()
+                self.width, self.height = shrunk.size
 
 
-def bytes_per_image(paths: Sequence[str], settings: Shards) -> float:
+def bytes_per_image(paths: Sequence[str], settings: Shards, max_pixels: int = MAX_PIXELS) -> float:
     """The mean size in bytes of some images as they are stored in shards, without those that cannot be decoded."""
-    encoded = [image for image in _encode_all(list(paths), settings, threads=2) if isinstance(image, _Encoded)]
+    everything = _encode_all(list(paths), settings, threads=2, max_pixels=max_pixels)
+    encoded = [image for image in everything if isinstance(image, _Encoded)]
     return sum(len(image.content) for image in encoded) / max(1, len(encoded))
-
-
-def _extension(content: bytes) -> str:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content)) as image:
-        return EXTENSION_OF.get(image.format or "", "img")
 
 
 def _write_shard(
     tar: Path,
-    samples: Iterator[tuple[int, str, str, _Encoded | DataError]],
+    samples: Iterator[tuple[int, str, str, _Encoded | str]],
     captions_of: dict[int, tuple[list[int], list[str]]],
     failed: list[str],
 ) -> list[dict[str, Any]]:
     """Write one tar file and return the index entries of its images; descriptions of failed images go to `failed`."""
     entries: list[dict[str, Any]] = []
     with tarfile.open(tar, "w", format=tarfile.USTAR_FORMAT) as writer:
-        for row, path, image_id, encoded in samples:
-            if isinstance(encoded, DataError):
-                failed.append(f"{image_id}: {path}: {encoded}")
+        for row, _, image_id, encoded in samples:
+            if isinstance(encoded, str):
+                failed.append(f"{image_id}: {encoded}")
                 continue
             key = f"{row:09d}"
             caption_rows, texts = captions_of.get(int(row), ([], []))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cusa.common.images import open_rgb
+from cusa.common.images import decoded_rgb
+from cusa.errors import DataError, reason_of
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# Longer side through shorter side. Of a longer strip, only the middle is resized: the rest is cropped away anyway, and
+# a strip of 6000 x 2 pixels would be 672,000 pixels long at a shorter side of 224.
+LONGEST_ASPECT = 16
+FILTER_SUPPORT = 3  # source pixels on either side that Lanczos, the widest filter, looks at; more where it shrinks
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 
 
@@ -37,23 +43,49 @@ class ImageTransform:
     def pixels(self, encoded: bytes, plain: bool) -> torch.Tensor:
         """Decode, resize and crop to uint8 [3, crop, crop].
 
-        `plain` marks upright 8-bit RGB, as cusa's shards store it, which torchvision decodes fast.
+        `plain` marks upright 8-bit RGB, as cusa's shards store it, which torchvision decodes fast. Raises DataError
+        if the image cannot be decoded.
         """
         import torch
         from torchvision.io import ImageReadMode, decode_image
+
+        if not plain:
+            with decoded_rgb(encoded) as picture:
+                return self._resized_and_cropped(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+        try:
+            image = decode_image(torch.frombuffer(bytearray(encoded), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        except (RuntimeError, ValueError) as error:
+            raise DataError(
+                f"an image in a shard cannot be decoded ({reason_of(error)}); the shard is damaged: write it again."
+            ) from None
+        return self._resized_and_cropped(image)
+
+    def _resized_and_cropped(self, image: torch.Tensor) -> torch.Tensor:
         from torchvision.transforms.v2 import functional as transforms
 
-        if plain:
-            buffer = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-            image = decode_image(buffer, mode=ImageReadMode.RGB)
-        else:
-            image = torch.from_numpy(np.array(open_rgb(encoded))).permute(2, 0, 1)
+        image = image if self.square else self._middle_of_strip(image)
         size = [self.resize, self.resize] if self.square else [self.resize]
         if min(image.shape[1:]) != self.resize or (self.square and image.shape[1] != image.shape[2]):
             mode = transforms.InterpolationMode(self.interpolation)
             image = transforms.resize(image, size, interpolation=mode, antialias=True)
         cropped: torch.Tensor = transforms.center_crop(image, [self.crop, self.crop])
         return cropped
+
+    def _middle_of_strip(self, image: torch.Tensor) -> torch.Tensor:
+        """The part of a long strip [3, H, W] that its central crop is made of; other images as they are.
+
+        The part has the strip's centre, so its central crop is that of the strip, but for the rounding of its length.
+        """
+        shorter, longer = sorted(image.shape[1:])
+        if longer <= LONGEST_ASPECT * shorter:
+            return image
+        scale = shorter / self.resize  # source pixels a resized one
+        margin = math.ceil(FILTER_SUPPORT * max(1, scale))
+        length = max(shorter, math.ceil(self.crop * scale)) + 2 * margin  # it stays the longer side
+        length += (longer - length) % 2  # the same number of pixels is left out on both sides
+        start = max(0, (longer - length) // 2)
+        axis = 1 if image.shape[1] == longer else 2
+        return image.narrow(axis, start, min(length, longer))
 
     def batch(self, images: Sequence[tuple[bytes, bool]]) -> torch.Tensor:
         """`pixels` of several images, each (encoded, plain): uint8 [B, 3, crop, crop], channels last."""

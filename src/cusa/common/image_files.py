@@ -1,0 +1,197 @@
+"""What an image file is: its kind by its first bytes, and the same file without the parts that hold no pixels.
+
+Metadata never cost the picture. Where a decoder fails, it tries again on the file without texts, colour profiles and
+EXIF, which `without_metadata` builds for the formats whose metadata can make Pillow fail.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Lock
+
+from PIL import features
+
+IMAGE_ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".pbm"),
+)
+HEAD = 1024  # bytes that tell what a file is
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+NOT_AN_IMAGE = (
+    (b"version https://git-lfs", "it is a pointer of Git LFS; run `git lfs pull`"),
+    (b"<!doctype html", "it is an HTML page, perhaps of a download that failed"),
+    (b"<html", "it is an HTML page, perhaps of a download that failed"),
+    (b"%pdf", "it is a PDF document"),
+    (b"%!ps", "it is a drawing in PostScript, which has no pixels; convert it to PNG"),
+    (b"pk\x03\x04", "it is a ZIP archive"),
+)
+
+_heif_lock = Lock()
+
+
+def file_problem(path: str | Path) -> tuple[str, bool] | None:
+    """Why a path is no readable file, and whether that is because there is no such file. None if it is one.
+
+    Whatever the file system says of a name, also of one that it cannot store, is an answer.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116 (a path that cannot be encoded fails here, and nowhere before)
+    except ValueError:  # a NUL or half a surrogate pair
+        return "the file does not exist", True
+    except OSError as error:
+        if error.errno in NO_FILE:
+            return "the file does not exist", True
+        return f"cannot be opened ({error.strerror})", False
+    if stat.S_ISDIR(status.st_mode):
+        return "is a folder, not a file", False
+    if not stat.S_ISREG(status.st_mode):
+        return "is a device or a pipe, not a file", False
+    return ("the file has zero bytes", False) if status.st_size == 0 else None
+
+
+def kind_of(head: bytes) -> str | None:
+    """What a file that no decoder knows is, by its first bytes, and what to do; None if they do not tell."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for start, kind in NOT_AN_IMAGE:
+        if text.startswith(start):
+            return kind
+    if b"<svg" in text and text.startswith(b"<"):
+        return "it is an SVG drawing, which has no pixels; convert it to PNG"
+    if is_avif(head):
+        return None if features.check("avif") else "it is AVIF, which Pillow reads from version 11.3 on"
+    if is_heif(head):
+        return None if register_heif() else "it is HEIC; `pip install 'cusa[heic]'` installs what reads it"
+    if head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        return "it is a video"
+    if b"\0" not in head:
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(head)  # the end may cut a character in two
+        except UnicodeDecodeError:
+            return None
+        return "it is text"
+    return None
+
+
+def is_avif(head: bytes) -> bool:
+    """Whether the first bytes of a file name a brand of AVIF."""
+    return any(brand in _brands(head) for brand in (b"avif", b"avis"))
+
+
+def is_heif(head: bytes) -> bool:
+    """Whether the first bytes of a file name a brand of HEIF, and none of AVIF."""
+    return not is_avif(head) and any(brand[:3] in (b"hei", b"hev", b"mif", b"msf") for brand in _brands(head))
+
+
+def _brands(head: bytes) -> list[bytes]:
+    if head[4:8] != b"ftyp":
+        return []
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    return [head[place : place + 4] for place in (8, *range(16, end - 3, 4))]
+
+
+def register_heif() -> bool:
+    """Teach Pillow to read HEIC, where the package pillow-heif is installed. Returns whether it is."""
+    with _heif_lock:
+        try:
+            import pillow_heif
+        except ImportError:
+            return False
+        pillow_heif.register_heif_opener()
+        return True
+
+
+def without_metadata(content: bytes) -> Iterator[bytes]:
+    """The file with its pixels and the EXIF that says which side is up, then with its pixels alone.
+
+    Yields nothing for formats whose metadata cannot make a decoder fail, and nothing that was yielded before.
+    """
+    yielded = {content}
+    for strip in _strippers(content):
+        for keep_exif in (True, False):
+            try:
+                stripped = strip(content, keep_exif)
+            except (struct.error, IndexError, ValueError):
+                return  # not even the outline of the file can be read
+            if stripped not in yielded:
+                yielded.add(stripped)
+                yield stripped
+
+
+def _strippers(content: bytes) -> list[Callable[[bytes, bool], bytes]]:
+    if content.startswith(PNG_SIGNATURE):
+        return [_png]
+    if content.startswith(b"\xff\xd8"):
+        return [_jpeg]
+    if content[:4] in (b"II*\0", b"MM\0*"):
+        return [_tiff]
+    return [_exif_emptied] if is_avif(content[:HEAD]) or is_heif(content[:HEAD]) else []
+
+
+def _png(content: bytes, keep_exif: bool) -> bytes:
+    """A PNG with its critical chunks, and the sound ones that say which side is up and what is transparent."""
+    parts, place = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while place + 8 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, place)
+        chunk = content[place : place + 12 + length]
+        critical = not name[0] & 0x20  # a capital letter
+        sound = zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]
+        if critical or (keep_exif and sound and name in (b"eXIf", b"tRNS")):
+            parts.append(chunk)
+        place += 12 + length
+        if name == b"IEND":
+            break
+    return b"".join(parts)
+
+
+def _jpeg(content: bytes, keep_exif: bool) -> bytes:
+    """A JPEG without comments and application segments, but those that say how its colours are stored."""
+    parts, place = [content[:2]], 2
+    while content[place] == 0xFF and content[place + 1] != 0xDA:  # the pixels begin at 0xDA
+        if content[place + 1] == 0xFF:  # padding
+            place += 1
+            continue
+        marker, length = struct.unpack_from(">xBH", content, place)
+        segment = content[place : place + 2 + length]
+        is_metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
+        is_exif = marker == 0xE1 and segment[4:8] == b"Exif"
+        if not is_metadata or marker in (0xE0, 0xEE) or (keep_exif and is_exif):
+            parts.append(segment)
+        place += 2 + length
+    return b"".join([*parts, content[place:]])
+
+
+# The tags of a TIFF that say how its pixels are stored: sizes, samples, strips, tiles, colours; not the other ones.
+TIFF_TAGS = frozenset(
+    {*range(254, 260), 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, *range(322, 326), 332, 336}
+    | {338, 339, 347, *range(512, 522), *range(529, 533)}
+)
+TIFF_ORIENTATION = 274
+
+
+def _tiff(content: bytes, keep_exif: bool) -> bytes:
+    """A TIFF whose first directory has the tags of its pixels alone. The new directory is put at the end."""
+    order = "<" if content[:2] == b"II" else ">"
+    (start,) = struct.unpack_from(f"{order}I", content, 4)
+    (count,) = struct.unpack_from(f"{order}H", content, start)
+    entries = [content[place : place + 12] for place in range(start + 2, start + 2 + 12 * count, 12)]
+    tags = TIFF_TAGS | ({TIFF_ORIENTATION} if keep_exif else set())
+    kept = [entry for entry in entries if struct.unpack_from(f"{order}H", entry)[0] in tags]
+    directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)
+    body = content + bytes(len(content) % 2)  # a directory begins at an even place
+    return body[:4] + struct.pack(f"{order}I", len(body)) + body[8:] + directory
+
+
+def _exif_emptied(content: bytes, keep_exif: bool) -> bytes:
+    """An AVIF or HEIC whose EXIF directory has no entry; which side is up stands elsewhere in these formats."""
+    for magic, empty in ((b"II*\0", struct.pack("<IHI", 8, 0, 0)), (b"MM\0*", struct.pack(">IHI", 8, 0, 0))):
+        parts = content.split(magic)
+        content = magic.join([parts[0], *(empty + part[len(empty) :] for part in parts[1:] if len(part) >= len(empty))])
+    return content
