@@ -18,6 +18,7 @@ from cusa.errors import DataError
 from cusa.layout import DatasetFolder
 from cusa.runs.record import RunRecord
 from cusa.runs.weights import load_student
+from cusa.student.encoding import Encoder
 from cusa.student.inputs import open_split
 from cusa.training.loop import train
 
@@ -72,6 +73,21 @@ def test_a_run_records_how_its_captions_were_cleaned_and_other_data_are_told(
 def test_a_run_that_has_not_finished(tmp_path, shapes_data):
     with pytest.raises(DataError, match="run `snakemake models` first"):
         embed(tmp_path, DatasetFolder(shapes_data), "test", tmp_path / "out")
+
+
+def test_embeddings_that_are_not_finite_are_refused_by_row(run, shapes_data, tmp_path, monkeypatch):
+    """Nothing is written: scores would be undefined, and the rows say where to look."""
+    original = Encoder.encode
+
+    def diverged(self, *arguments):
+        embeddings = original(self, *arguments)
+        embeddings["text_cross"][[3, 7], 0] = np.nan, np.inf
+        return embeddings
+
+    monkeypatch.setattr(Encoder, "encode", diverged)
+    with pytest.raises(DataError, match=r"text_cross of 2 of the 16 rows of test is not finite \(rows 3, 7, counted"):
+        embed(run, DatasetFolder(shapes_data), "test", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_damaged_weights_are_a_sentence(run, shapes_data, tmp_path):

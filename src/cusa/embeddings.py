@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from cusa.common.compute import choose_device
 from cusa.common.files import whole_folder
 from cusa.config.captions import CaptionCleaning
 from cusa.config.models import StudentSettings
+from cusa.errors import DataError
 from cusa.layout import DatasetFolder
 from cusa.runs.record import drop_finished
 from cusa.runs.weights import load_student
@@ -31,7 +33,7 @@ def embed(run: str | Path, folder: DatasetFolder, data: str, output: str | Path,
     Writes {image,text}_{cross,uni}.npy into the folder `output`: float32 [rows, D], in row order, not normalised.
     `data` is a split, whose images and captions (if it has any) are embedded, or one of TEXT_TABLES, whose distinct
     texts are embedded in the order of `distinct_texts`. For a split, frozen towers use their cached features. Raises
-    DataError when the run, the data or the features are missing or do not fit.
+    DataError when the run, the data or the features are missing or do not fit, and where embeddings are not finite.
     """
     torch.set_num_threads(threads)
     student, configuration = load_student(run)
@@ -40,13 +42,16 @@ def embed(run: str | Path, folder: DatasetFolder, data: str, output: str | Path,
     if data in TEXT_TABLES:
         if data == "extended_positives":
             _tell_other_cleaning(run, configuration.captions, folder)
-        texts = _open_distinct_texts(student, configuration.student, distinct_texts(folder, data), device)
-        embeddings = encoder.encode_texts(texts)
+        distinct = distinct_texts(folder, data)
+        if not distinct:
+            raise DataError(f"{folder.annotations / TEXT_TABLES[data]} has no texts, so there is nothing to embed.")
+        embeddings = encoder.encode_texts(_open_distinct_texts(student, configuration.student, distinct, device))
     else:
         inputs = open_split(student.backbone, configuration.student, folder, data)
         if inputs.texts is not None:
             _tell_other_cleaning(run, configuration.captions, folder)
         embeddings = encoder.encode(inputs)
+    _require_finite(embeddings, Path(run), data)
     with whole_folder(output) as temporary:
         for name, array in embeddings.items():
             np.save(temporary / f"{name}.npy", array)
@@ -57,6 +62,19 @@ def _tell_other_cleaning(run: str | Path, trained: CaptionCleaning, folder: Data
     """Log a warning where a run learned captions that were cleaned otherwise than those of the data."""
     if (found := cleaning_of(folder.annotations)) != trained:
         log.warning("%s learned from captions with %s; those in %s have %s.", run, trained, folder.annotations, found)
+
+
+def _require_finite(embeddings: Mapping[str, np.ndarray], run: Path, data: str) -> None:
+    """Raise DataError, with rows, if some of the embeddings of `data` are not finite: no metric could use them."""
+    for name, array in embeddings.items():
+        if not (finite := np.isfinite(array).all(axis=1)).all():
+            rows = np.flatnonzero(~finite)
+            shown = ", ".join(map(str, rows[:5].tolist())) + (", ..." if len(rows) > 5 else "")
+            raise DataError(
+                f"{run}: {name} of {len(rows):,} of the {len(array):,} rows of {data} is not finite (rows {shown}, "
+                "counted from 0). If it is all of them, the model has diverged: train it again with a lower train.lr. "
+                "If it is a few, set train.precision: fp32, or look at these rows' cached features."
+            )
 
 
 def _open_distinct_texts(

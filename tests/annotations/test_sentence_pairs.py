@@ -62,3 +62,12 @@ def test_one_s_own_pairs(tmp_path):
     path.write_text("first\tsecond\tscore\na\tb\t1\n")
     with pytest.raises(DataError, match="has 1 pairs with a score; a correlation needs at least two"):
         own_pairs(path, "mine")
+
+
+@pytest.mark.parametrize("score", ["nan", "NaN", "inf", "-Infinity", "1e999", "4,5"])
+def test_scores_that_are_not_finite_are_told_by_line(tmp_path, score):
+    """A correlation with them would be undefined, and training takes hours."""
+    path = tmp_path / "mine.tsv"
+    path.write_text(f"first\tsecond\tscore\na dog\ta hound\t1\na car\ta bus\t{score}\na cat\ta kitten\t5\n")
+    with pytest.raises(DataError, match=f"mine.tsv, line 3: the score is '{score}', expected a number that is finite"):
+        own_pairs(path, "mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +69,13 @@ def score(name, data, run, tmp_path, **settings):
     statistics = outcomes_file.load(queries)
     assert set(result["metrics"]) <= set(statistics)
     for metric, value in result["metrics"].items():
+        if value is None:
+            assert metric in result["undefined"]
+            continue
         assert value_on_the_data(statistics, metric) == pytest.approx(value, abs=1e-9), metric
     with np.load(queries, allow_pickle=False) as arrays:
         for metric, statistic in statistics.items():
-            if isinstance(statistic, outcomes.Mean) and metric in result["metrics"]:
+            if isinstance(statistic, outcomes.Mean) and result["metrics"].get(metric) is not None:
                 assert result["metrics"][metric] == pytest.approx(100 * np.nanmean(arrays[metric]), abs=1e-9)
     return result
 
@@ -125,6 +129,102 @@ def test_sts(data, tmp_path):
     run = run_folder(tmp_path, {"sentence_pairs/text_uni": text})
     metrics = score("sts", data, run, tmp_path)["metrics"]
     assert metrics["spearman"] == pytest.approx(100)
+
+
+def test_a_collapsed_text_head_has_no_correlation_and_everything_else(data, tmp_path):
+    """All pairs have one cosine: null with its reason, in JSON that others can read."""
+    run = run_folder(tmp_path, {"sentence_pairs/text_uni": np.ones((4, 3))})
+    output, queries = tmp_path / "sts.json", tmp_path / "sts.queries.npz"
+    evaluate("sts", data, run, output, queries, validate(settings_of("sts"), {}))
+    result = json.loads(output.read_text(), parse_constant=pytest.fail)
+    assert result["metrics"] == {"spearman": None, "pearson": None}
+    assert result["undefined"] == dict.fromkeys(("spearman", "pearson"), "the model gives all 3 pairs the cosine 1")
+    assert result["n_queries"] == 3
+    assert set(outcomes_file.load(queries)) == {"spearman", "pearson"}
+
+
+def test_gold_scores_that_are_all_equal_leave_the_other_data(data, tmp_path):
+    """A set of pairs of one's own with one score for all; the other set and the mean over subsets say what they can."""
+    own = tmp_path / "benchmark-data/same/annotations"
+    own.mkdir(parents=True)
+    columns = {"first": list("pqr"), "second": list("qrs"), "score": [3.0] * 3}
+    pq.write_table(pa.table(columns | {"task": ["same"] * 3, "subset": [""] * 3}), own / "sentence_pairs.parquet")
+    (tmp_path / "same.tsv").write_text("")
+    texts = np.random.default_rng(0).standard_normal((4, 3))
+    run = run_folder(tmp_path, {"sentence_pairs/text_uni": texts, "same/text_uni": texts})
+    result = score("sts", data, run, tmp_path, sentence_pairs={"same": str(tmp_path / "same.tsv")})
+    assert result["metrics"]["same/spearman"] is None
+    assert result["undefined"]["same/spearman"] == "all 3 gold scores are 3"
+    assert isinstance(result["metrics"]["spearman"], float)
+
+
+def test_means_over_subsets_name_the_subset_that_has_no_correlation(data, tmp_path):
+    columns = {
+        "first": list("pqrpq"), "second": list("qrsrs"), "score": [1.0, 2.0, 3.0, 4.0, 4.0],
+        "task": ["t"] * 5, "subset": list("aaabb"),
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), data.annotations / "sentence_pairs.parquet")
+    run = run_folder(tmp_path, {"sentence_pairs/text_uni": np.random.default_rng(0).standard_normal((4, 3))})
+    result = score("sts", data, run, tmp_path)
+    assert isinstance(result["metrics"]["spearman"], float)
+    assert result["metrics"]["spearman_mean"] is None
+    assert result["undefined"]["pearson_weighted_mean"] == "it needs subset 2/pearson, and all 2 gold scores are 4"
+
+
+def test_labels_that_are_all_different_leave_recall(data, tmp_path):
+    images = pq.read_table(data.annotations / "images.parquet")
+    labels = pa.array([None] * 5 + list("abcdef"))
+    pq.write_table(images.set_column(3, "label", labels), data.annotations / "images.parquet")
+    run = run_folder(tmp_path, {"variants/image_uni": np.random.default_rng(0).standard_normal((6, 3))})
+    result = score("image_retrieval", data, run, tmp_path)
+    assert result["metrics"]["r1"] == 0
+    assert result["metrics"]["map_at_r"] is None
+    assert result["undefined"] == dict.fromkeys(("rprecision", "map_at_r"), "no query has a right answer")
+
+
+def test_an_ordinary_result_has_no_such_key(data, tmp_path):
+    """So that files of earlier releases and of this one are the same."""
+    run = run_folder(tmp_path, {"variants/image_uni": np.random.default_rng(0).standard_normal((6, 3))})
+    assert "undefined" not in score("image_retrieval", data, run, tmp_path)
+
+
+def test_a_benchmark_of_ones_own_may_compute_nothing(data, tmp_path):
+    """NaN without a reason becomes null too; a reason of the benchmark's own is kept."""
+    file = tmp_path / "nothing.py"
+    file.write_text(
+        "from cusa.benchmarks.benchmark import Result\n"
+        "from cusa.config.benchmarks import BenchmarkSection as SETTINGS\n"
+        "ACROSS_MODALITIES = False\n"
+        "def data(provides, settings): return ()\n"
+        "def evaluate(folder, run, settings):\n"
+        "    metrics = {'a': float('nan'), 'b': float('inf'), 'c': 1.0}\n"
+        "    return Result(metrics=metrics, protocol='p', n_queries=0, n_gallery=0, undefined={'b': 'no data'})\n"
+    )
+    run, output = run_folder(tmp_path, {}), tmp_path / "nothing.json"
+    settings = validate(settings_of(str(file)), {})
+    evaluate("nothing", data, run, output, tmp_path / "nothing.queries.npz", settings, str(file))
+    result = read_json(output)
+    assert result["metrics"] == {"a": None, "b": None, "c": 1.0}
+    assert result["undefined"] == {"a": "the benchmark computed nan", "b": "no data"}
+
+
+def test_embeddings_that_are_not_finite_are_named_by_row(data, tmp_path):
+    rows = np.ones((6, 3))
+    rows[[2, 5], 0] = np.nan, np.inf
+    run = run_folder(tmp_path, {"variants/image_uni": rows})
+    with pytest.raises(
+        DataError, match="image_uni.npy has values that are not finite in 2 of 6 rows, the first in row 2"
+    ):
+        score("image_retrieval", data, run, tmp_path)
+
+
+def test_stored_gold_scores_that_are_not_numbers_are_named(data, tmp_path):
+    """A table that an earlier release converted."""
+    pairs = {"first": ["p", "q"], "second": ["q", "r"], "score": [0.9, float("nan")]}
+    pq.write_table(pa.table(pairs), data.annotations / "sentence_pairs.parquet")
+    run = run_folder(tmp_path, {"sentence_pairs/text_uni": np.eye(3)})
+    with pytest.raises(DataError, match="the score of 1 of 2 pairs is not a finite number, for instance in row 1"):
+        score("sts", data, run, tmp_path)
 
 
 def test_a_missing_head_is_said(data, tmp_path):

@@ -54,6 +54,22 @@ def test_problems_of_the_data_are_findings(tiny_configuration, shapes, tmp_path)
     assert findings["missing image"][1]
 
 
+def test_sentence_pairs_are_read_before_anything_is_trained(tiny_configuration, tmp_path):
+    places = {name: tmp_path / f"{name}.tsv" for name in ("nan", "same", "sound")}
+    for path, scores in zip(places.values(), (("1", "nan"), ("2", "2"), ("1", "2")), strict=True):
+        path.write_text("first\tsecond\tscore\n" + "".join(f"a dog\ta hound\t{score}\n" for score in scores))
+    benchmarks = {
+        **tiny_configuration.get("benchmarks", {}),
+        "sts": {"sentence_pairs": {k: str(v) for k, v in places.items()}},
+    }
+    findings = found({**tiny_configuration, "benchmarks": benchmarks})
+    text, sound = findings["sentence pairs nan"]
+    assert not sound
+    assert "nan.tsv, line 3: the score is 'nan'" in text
+    assert findings["sentence pairs same"] == ("2 pairs, all of one score, so no correlation is defined", True)
+    assert findings["sentence pairs sound"] == ("2 pairs", True)
+
+
 def test_images_are_sampled_unless_all_are_asked_for(tiny_configuration, monkeypatch):
     monkeypatch.setattr("cusa.commands.check.SAMPLED_IMAGES", 10)
     assert found(tiny_configuration)["images looked at"][0] == "10 of 48"

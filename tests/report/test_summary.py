@@ -8,7 +8,7 @@ import pytest
 from benchmark_results import RESULTS, result
 
 from cusa.benchmarks import outcomes_file
-from cusa.benchmarks.outcomes import Mean, Units
+from cusa.benchmarks.outcomes import Mean, Spearman, Units
 from cusa.common.files import write_json
 from cusa.report.summary import SCHEMA, summarise, summary_rows
 
@@ -79,9 +79,51 @@ def test_outcomes_of_an_earlier_release_give_no_interval(tmp_path):
     assert "an earlier release wrote that file" in (tmp_path / "s.md").read_text()
 
 
+def pairs(seed: int, constant: bool) -> Spearman:
+    """Cosines of thirty pairs by one seed's model, which may give all pairs the same, with gold scores."""
+    gold = np.random.default_rng(0).random(30)
+    cosine = np.ones(30) if constant else gold + np.random.default_rng(seed).random(30)
+    return Spearman(Units.of_each_query("sentence pairs", 30), cosine, gold)
+
+
+def test_an_undefined_figure_is_null_with_its_reason(tmp_path):
+    """One seed of cusa collapsed: its mean and interval are of the others. All of csa collapsed: it has neither."""
+    collapsed, paths = {("cusa", 2), ("csa", 1), ("csa", 2)}, []
+    for experiment, seed in [(name, seed) for name in ("contrastive", "cusa", "csa") for seed in (1, 2)]:
+        undefined = (experiment, seed) in collapsed
+        statistic = pairs(seed, undefined)
+        content = result(experiment, seed, benchmark="sts", spearman=None if undefined else 50.0 + seed, pearson=1.0)
+        if undefined:
+            content["undefined"] = {"spearman": statistic.undefined()}
+        paths.append(tmp_path / experiment / str(seed) / "sts.json")
+        write_json(paths[-1], content)
+        outcomes_file.save(paths[-1].with_suffix(".queries.npz"), {"spearman": statistic})
+    write_json(tmp_path / "problems.json", {"skipped": {}})
+    summarise(paths, tmp_path, tmp_path / "s.parquet", tmp_path / "s.md", tmp_path / "s.tex", "contrastive")
+    rows = {(row["experiment"], row["metric"]): row for row in pq.read_table(tmp_path / "s.parquet").to_pylist()}
+    cusa, csa = rows["cusa", "spearman"], rows["csa", "spearman"]
+    assert (cusa["mean"], cusa["std"], cusa["values"]) == (51, 0, [51, None])
+    assert cusa["undefined"] == "the model gives all 30 pairs the cosine 1 (seed 2)"
+    assert cusa["difference_low"] <= cusa["difference_high"]
+    assert (csa["mean"], csa["std"], csa["values"], csa["difference"]) == (None, None, [None, None], None)
+    assert csa["undefined"] == "the model gives all 30 pairs the cosine 1 (seed 1, 2)"
+    assert rows["csa", "pearson"]["mean"] == 1
+    assert rows["contrastive", "spearman"]["undefined"] is None
+    text = (tmp_path / "s.md").read_text()
+    assert "| cusa | 51.0† | **1.0 ± 0.0** |" in text
+    assert "| csa | – | **1.0 ± 0.0** |" in text
+    assert "| csa - contrastive | – | +0.0 |" in text
+    assert "cusa, Spearman: † mean of seed 1 only: the model gives all 30 pairs the cosine 1 (seed 2)." in text
+    assert "csa, Spearman: – not defined: the model gives all 30 pairs the cosine 1 (seed 1, 2)." in text
+    latex = (tmp_path / "s.tex").read_text()
+    assert "csa & -- & \\textbf{1.0 $\\pm$ 0.0}" in latex
+    assert "footnotesize csa, Spearman: -- not defined" in latex
+
+
 def test_the_columns_of_the_summary_stay():
     """Others read summary.parquet."""
     assert SCHEMA.names == [
         "dataset", "benchmark", "data", "metric", "experiment", "mean", "std", "seeds", "values", "reference",
         "difference", "difference_low", "difference_high", "published", "n_queries", "n_gallery", "protocol",
+        "undefined",
     ]  # fmt: skip

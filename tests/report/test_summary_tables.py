@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from benchmark_results import RESULTS, result
 
-from cusa.report.summary import summary_rows
+from cusa.report.summary import add_differences, summary_rows
 from cusa.report.tables import benchmark_tables, metric_title, to_markdown
 
 
@@ -35,6 +35,24 @@ def test_what_could_not_be_scored_is_said():
     tables = benchmark_tables(rows, {"teachers, itr": "The two teachers share no space."})
     assert tables[0].notes == ["teachers: not computed. The two teachers share no space."]
     assert "- sop: gone." in to_markdown(tables, {}, {"sop": "gone."})
+
+
+def test_an_experiment_with_other_seeds_than_its_reference_is_said():
+    rows = summary_rows([*RESULTS[:2], *(result("cusa", seed, t2i_r1=20.0) for seed in (2, 3, 4))])
+    add_differences(rows, {}, "contrastive")
+    (table,) = benchmark_tables(rows)
+    assert table.notes == ["cusa - contrastive: the mean of seed 2, 3, 4 is compared with that of seed 1, 2."]
+    same = summary_rows(RESULTS[:4])
+    add_differences(same, {}, "contrastive")
+    assert benchmark_tables(same)[0].notes == []
+
+
+def test_figures_that_no_experiment_defines_have_no_best():
+    content = result("cusa", 1, benchmark="sts", spearman=None, pearson=None)
+    content["undefined"] = dict.fromkeys(("spearman", "pearson"), "all 3 gold scores are 1")
+    (table,) = benchmark_tables(summary_rows([content]))
+    assert table.rows == [("cusa", [("–", False), ("–", False)])]
+    assert table.notes == ["cusa, Spearman, Pearson: – not defined: all 3 gold scores are 1 (seed 1)."]
 
 
 def test_one_table_for_many_data_sets():

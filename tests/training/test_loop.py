@@ -17,6 +17,7 @@ from cusa.common.files import read_json
 from cusa.errors import TrainingError
 from cusa.layout import DatasetFolder
 from cusa.losses import CUSALoss
+from cusa.student.encoding import Encoder
 from cusa.training.loop import train
 from cusa.training.state import State
 
@@ -95,6 +96,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tiny_configuration, sha
     ):
         train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
     assert len(taken) == 10
+
+
+def test_a_model_that_diverged_in_its_last_step_is_told_at_validation(
+    tiny_configuration, shapes_data, tmp_path, monkeypatch
+):
+    original = Encoder.encode
+    monkeypatch.setattr(Encoder, "encode", lambda *arguments: {k: v * np.nan for k, v in original(*arguments).items()})
+    with pytest.raises(TrainingError, match="after epoch 1, embeddings of val are not finite: the model has diverged"):
+        train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
 
 
 def test_training_stops_early_after_epochs_without_a_better_one(tiny_configuration, shapes_data, tmp_path):

@@ -34,7 +34,7 @@ rule convert:
 
 
 # The benchmarks' own data. The folders of the archives are parameters, not inputs, because their modification times say
-# nothing about their content.
+# nothing about their content. Data that cannot be read stop the workflow before anything is trained: hence the priority.
 rule convert_labelled_images:
     output:
         images=str(BENCHMARK_FOLDER.table("images")),
@@ -43,6 +43,7 @@ rule convert_labelled_images:
         f"{BENCHMARK_LOGS}/logs/convert_labelled_images/{{data}}.log",
     benchmark:
         f"{BENCHMARK_LOGS}/timings/convert_labelled_images/{{data}}.tsv"
+    priority: 100
     wildcard_constraints:
         data=one_of(PLAN.labelled_images),
     conda:
@@ -67,6 +68,7 @@ rule convert_sentence_pairs:
         f"{BENCHMARK_LOGS}/logs/convert_sentence_pairs/{{data}}.log",
     benchmark:
         f"{BENCHMARK_LOGS}/timings/convert_sentence_pairs/{{data}}.tsv"
+    priority: 100
     wildcard_constraints:
         data=one_of(PLAN.sentence_pairs),
     conda:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -136,6 +137,12 @@ def _lines(path: Path) -> list[str]:
 
 def _number(path: Path, line: int, text: str) -> float:
     try:
-        return float(text)
+        score = float(text)
     except ValueError:
-        raise DataError(f"{path}, line {line}: the score is {text!r}, expected a number.") from None
+        score = math.nan
+    if not math.isfinite(score):
+        raise DataError(
+            f"{path}, line {line}: the score is {text!r}, expected a number that is finite. A pair whose score is "
+            "empty is left out."
+        )
+    return score

@@ -37,8 +37,9 @@ def evaluate(
 ) -> None:
     """Score a run on one benchmark; write its JSON to `output` and its statistics (npz) to `queries`.
 
-    `benchmark` is its name, and `file` its Python file where it has one. Raises ConfigurationError if there is no such
-    benchmark, and DataError if the embeddings or the annotations are missing or do not fit.
+    `benchmark` is its name, and `file` its Python file where it has one. A metric that the data do not define is null
+    in the JSON, and the key `undefined`, which only such a file has, gives its reason. Raises ConfigurationError if
+    there is no such benchmark, and DataError if the embeddings or the annotations are missing or do not fit.
     """
     module = benchmark_module(file or benchmark)
     run = RunFolder(Path(run_folder))
@@ -51,6 +52,10 @@ def evaluate(
     written = {each.name: getattr(result, each.name) for each in fields(result)}
     # `queries` has the statistics; `published` has the figures that `published_as` names.
     del written["statistics"], written["published_as"]
+    written["undefined"] = result.reasons()
+    written["metrics"] = dict(result.metrics) | dict.fromkeys(written["undefined"])
+    if not written["undefined"]:
+        del written["undefined"]
     write_json(
         output,
         {

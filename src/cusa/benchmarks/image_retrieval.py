@@ -82,5 +82,10 @@ def _score(
     if "role" not in images.column_names or images["role"].null_count:
         return label_found(image, labels), (len(rows), len(rows) - 1)
     is_query = images["role"].to_numpy(zero_copy_only=False)[rows] == "query"
+    if is_query.all() or not is_query.any():
+        raise DataError(
+            f"{folder.annotations}/{IMAGES} has {int(is_query.sum()):,} query images and {int((~is_query).sum()):,} of "
+            "the gallery; expected some of each."
+        )
     outcomes = label_found(image[is_query], labels[is_query], image[~is_query], labels[~is_query])
     return outcomes, (int(is_query.sum()), int((~is_query).sum()))

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from cusa.metrics.correlation import undefined_correlation
 from cusa.metrics.recall import FoldRanks, recalled
 
 T = TypeVar("T")
@@ -95,6 +96,10 @@ class Statistic(ABC):
         `totals` float64 [b, k] are the sums over the drawn units: `draws.counts @ self.sums()`.
         """
 
+    def undefined(self) -> str | None:
+        """Why the metric is not defined on the data; None if it is."""
+        return "no query has a right answer" if np.isnan(self.values).all() else None
+
     def per_unit(self, values: np.ndarray) -> np.ndarray:
         """The sum of `values` [n] over the queries of each unit, float64 [units]."""
         return np.bincount(self.units.of_query, values, minlength=self.units.count)
@@ -173,6 +178,10 @@ class Correlation(Statistic):
     """A correlation x 100 of `values`, which are cosines of pairs, with `gold`, float64 [n]."""
 
     gold: np.ndarray
+
+    def undefined(self) -> str | None:
+        """Why the metric is not defined on the data; None if it is."""
+        return undefined_correlation(self.values, self.gold)
 
 
 class Pearson(Correlation):
@@ -268,6 +277,15 @@ class Combination:
 
 
 Statistics = Mapping[str, Statistic | Combination]
+
+
+def undefined_reason(statistics: Statistics, name: str) -> str | None:
+    """Why a metric is not defined on the data, as its statistic shows; None if it is, or has no statistic."""
+    statistic = statistics.get(name)
+    if isinstance(statistic, Combination):
+        reasons = {part: undefined_reason(statistics, part) for part in statistic.weights}
+        return next((f"it needs {part}, and {reason}" for part, reason in reasons.items() if reason), None)
+    return None if statistic is None else statistic.undefined()
 
 
 def means(per_query: Mapping[str, np.ndarray], units: Units) -> dict[str, Statistic | Combination]:

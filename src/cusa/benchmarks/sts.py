@@ -53,6 +53,12 @@ def evaluate(folder: DatasetFolder, run: RunFolder, settings: SentenceSimilarity
             rows = np.concatenate(list(subsets.values()))
             sizes[prefix.rstrip("/")] = (len(rows), len(np.unique(where[np.r_[rows, rows + len(first)]])))
             gold = pairs["score"].to_numpy()
+            if not (finite := np.isfinite(gold)).all():
+                raise DataError(
+                    f"{place.annotations / SENTENCE_PAIRS}: the score of {int((~finite).sum()):,} of {len(gold):,} "
+                    f"pairs is not a finite number, for instance in row {int(finite.argmin())}. Mend the file that it "
+                    "was made of, then delete this one."
+                )
             cosine = pair_cosines(text[where[rows]], text[where[rows + len(first)]])
             scores.add(prefix, cosine, gold[rows], list(map(len, subsets.values())))
     if not sizes:

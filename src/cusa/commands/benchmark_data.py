@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cusa.annotations.labelled_images import ARCHIVES, labelled_images
@@ -59,6 +59,15 @@ def look(benchmarks: Benchmarks) -> Iterator[Finding]:
     return (collection.look() for collection in _collections(benchmarks))
 
 
+def pairs_of(places: Mapping[str, str]) -> Iterator[Finding]:
+    """A finding about the sentence pairs at each place, by name; it is not sound if they cannot be scored."""
+    for name, place in places.items():
+        try:
+            yield Finding(f"sentence pairs {name}", _count_pairs(name, place))
+        except CusaError as error:
+            yield Finding(f"sentence pairs {name}", str(error), sound=False)
+
+
 def _collections(benchmarks: Benchmarks) -> Iterator[_Collection]:
     images = benchmarks.image_retrieval or ImageRetrieval()
     for name, archive in ARCHIVES.items():
@@ -84,6 +93,8 @@ def _count_images(name: str, place: str) -> str:
 
 def _count_pairs(name: str, place: str) -> str:
     if name != "senteval":
-        return f"{len(own_pairs(place, name)):,} pairs"
+        pairs = own_pairs(place, name)
+        constant = "" if len({pair.score for pair in pairs}) > 1 else ", all of one score, so no correlation is defined"
+        return f"{len(pairs):,} pairs{constant}"
     count = Counter(pair.task for pair in senteval_pairs(place))
     return ", ".join(f"{task} {pairs:,}" for task, pairs in count.items())

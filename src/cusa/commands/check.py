@@ -14,6 +14,7 @@ import numpy as np
 from cusa.annotations.convert import Inspection, inspect
 from cusa.annotations.labelled_images import labelled_images
 from cusa.annotations.problems import WHAT_TO_DO, can_be_skipped
+from cusa.commands.benchmark_data import pairs_of
 from cusa.commands.finding import Finding
 from cusa.config.configuration import check_files, load
 from cusa.config.experiments import RunConfiguration
@@ -57,6 +58,7 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
             inspection.paths[:SAMPLED_FOR_SIZE], configuration.shards, configuration.dataset.max_pixels
         )
         sizes = _Sizes(plan, inspection, image_bytes)
+    yield from pairs_of(plan.sentence_pairs)
     yield sizes.shards()
     yield from sizes.models()
     yield from sizes.students()

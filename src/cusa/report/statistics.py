@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from cusa.benchmarks.outcomes import Combination, Draws, Mean, Statistic, Statistics
+from cusa.benchmarks.outcomes import Combination, Draws, Mean, Statistic, Statistics, undefined_reason
 
 RESAMPLES = 2000  # the ends of an interval vary by about 3 % of its half-width with the seed
 COVERAGE = 0.95
@@ -15,8 +15,10 @@ SMALLEST_BLOCK = 16  # resamples
 Key = tuple[str, str]  # an experiment and a statistic
 
 
-def mean_and_spread(values: Sequence[float]) -> Mapping[str, float]:
-    """Mean and sample standard deviation (0 for a single value)."""
+def mean_and_spread(values: Sequence[float]) -> Mapping[str, float | None]:
+    """Mean and sample standard deviation (0 for a single value, None for no value)."""
+    if not values:
+        return {"mean": None, "std": None}
     array = np.asarray(values, dtype=np.float64)
     return {"mean": float(array.mean()), "std": float(array.std(ddof=1)) if len(array) > 1 else 0.0}
 
@@ -28,8 +30,8 @@ def difference_intervals(
 
     `runs` gives, for each experiment, the statistics of one benchmark, one mapping a seed. All runs are computed on the
     same draws of units with replacement (a paired bootstrap, Efron's percentile method). On each resample, a metric is
-    the mean over the seeds of an experiment. Resamples that do not define the metric are left out. A metric has no
-    interval if one of the runs does not have its statistic, or has it of other units.
+    the mean over the seeds of an experiment whose data define it. Resamples that do not define the metric are left out.
+    A metric has no interval if one of the runs does not have its statistic, or has it of other units.
     """
     comparable = {name: _comparable(seeds, runs.get(reference, [])) for name, seeds in runs.items()}
     leaves: dict[tuple[str, int], dict[Key, Sequence[Statistic]]] = {}
@@ -67,12 +69,18 @@ def draws(units: str, count: int, resamples: int) -> Iterator[np.ndarray]:
 def _comparable(
     seeds: Sequence[Statistics], reference: Sequence[Statistics]
 ) -> dict[str, list[Statistic | Combination]]:
-    """The statistics of an experiment, by name and seed, that are of the same units as the reference's."""
+    """The statistics of an experiment, by name and seed, that are of the same units as the reference's.
+
+    A seed that does not define a metric is left out of it, as in the mean; a combination needs all seeds.
+    """
     statistics = {}
     for name, wanted in (reference[0] if reference else {}).items():
         of_seeds = [each[name] for each in seeds if name in each and _same_kind(each[name], wanted)]
-        if len(of_seeds) == len(seeds):
-            statistics[name] = _merged(of_seeds)
+        if len(of_seeds) < len(seeds):
+            continue
+        defined = [one for one, each in zip(of_seeds, seeds, strict=True) if undefined_reason(each, name) is None]
+        if len(defined) == len(seeds) or (defined and isinstance(wanted, Statistic)):
+            statistics[name] = _merged(defined)
     return statistics
 
 

@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         ("n_queries", pa.int64()),
         ("n_gallery", pa.int64()),
         ("protocol", pa.string()),
+        ("undefined", pa.string()),
     ]
 )
 
@@ -73,6 +74,7 @@ def summary_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each benchmark, data set, metric and experiment, in the order of the results.
 
     Each of `results` is the content of a benchmark's JSON file. A row has the columns of SCHEMA except the differences.
+    Mean and spread are over the seeds that define the metric, and None if none does. `undefined` gives the reasons.
     """
     grouped: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for result in results:
@@ -81,6 +83,7 @@ def summary_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for (benchmark, metric, experiment), members in grouped.items():
         data, _, name = metric.rpartition("/")
+        values = [member["metrics"][metric] for member in members]
         queries, gallery = members[0].get("sizes", {}).get(data, (members[0]["n_queries"], members[0]["n_gallery"]))
         rows.append(
             {
@@ -89,16 +92,27 @@ def summary_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "data": data,
                 "metric": name,
                 "experiment": experiment,
-                **mean_and_spread([member["metrics"][metric] for member in members]),
+                **mean_and_spread([value for value in values if value is not None]),
                 "seeds": [member["seed"] for member in members],
-                "values": [member["metrics"][metric] for member in members],
+                "values": values,
                 "published": members[0].get("published", {}).get(metric),
                 "n_queries": queries,
                 "n_gallery": gallery,
                 "protocol": members[0]["protocol"],
+                "undefined": _undefined(members, metric),
             }
         )
     return rows
+
+
+def _undefined(members: Sequence[Mapping[str, Any]], metric: str) -> str | None:
+    """Why the data do not define a metric, for each seed of an experiment where they do not; None if they do."""
+    seeds: dict[str, list[str]] = {}
+    for member in members:
+        if member["metrics"][metric] is None:
+            reason = member.get("undefined", {}).get(metric, "no reason was given")
+            seeds.setdefault(reason, []).append(str(member["seed"]))
+    return "; ".join(f"{reason} (seed {', '.join(of_seeds)})" for reason, of_seeds in seeds.items()) or None
 
 
 Intervals = Mapping[tuple[str, str, str], tuple[float, float]]
@@ -125,14 +139,18 @@ def _intervals(results: Mapping[Path, Mapping[str, Any]], reference: str) -> Int
 def add_differences(rows: Sequence[dict[str, Any]], intervals: Intervals, reference: str) -> None:
     """Add to `rows` the difference of each mean to that of the experiment `reference`, and its interval, if any.
 
-    The difference is in the unit of the metric. `intervals` has (low, high) by benchmark, experiment and metric.
+    The difference is in the unit of the metric, and missing if one of the means is. `intervals` has (low, high) by
+    benchmark, experiment and metric.
     """
     means = {(row["benchmark"], row["data"], row["metric"]): row for row in rows if row["experiment"] == reference}
     for row in rows:
         other = means.get((row["benchmark"], row["data"], row["metric"]))
         if other is None or row["experiment"] == reference:
             continue
-        row |= {"reference": reference, "difference": row["mean"] - other["mean"]}
+        row["reference"] = reference
+        if row["mean"] is None or other["mean"] is None:
+            continue
+        row["difference"] = row["mean"] - other["mean"]
         metric = f"{row['data']}/{row['metric']}".lstrip("/")
         if interval := intervals.get((row["benchmark"], row["experiment"], metric)):
             row["difference_low"], row["difference_high"] = interval

@@ -36,15 +36,17 @@ METRIC_TITLES = {
     "median_rank": "median rank",
 }
 NOT_COMPUTED = "not computed"
+UNDEFINED = "–"
+FOOTNOTE = "†"  # marks a mean over fewer seeds than the others
 DIFFERENCES = (
     "Differences have 95 % intervals in brackets, by a paired bootstrap that draws images with all their captions, "
     "labelled query images or pairs of sentences."
 )
 NO_INTERVAL = (
-    "Differences without brackets have no interval: {benchmark}.queries.npz does not describe the metric, or an "
-    "earlier release wrote that file. Delete the file and run `snakemake` to have it written again."
+    "Differences without brackets have no interval: {benchmark}.queries.npz does not describe the metric, a seed does "
+    "not define it, or an earlier release wrote that file. Then delete the file and run `snakemake` to write it again."
 )
-LATEX = {"&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "±": "$\\pm$"}
+LATEX = {"&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "±": "$\\pm$", "–": "--", "†": "$^\\dagger$"}
 Cells = list[tuple[str, bool]]
 
 
@@ -99,7 +101,8 @@ def _table(
     row_of_cell = {(row["experiment"], column_of(row)): row for row in rows}
     best = {
         column: (min if column.endswith("median_rank") else max)(
-            round(row["mean"], 1) for row in rows if column_of(row) == column
+            (round(row["mean"], 1) for row in rows if column_of(row) == column and row["mean"] is not None),
+            default=None,
         )
         for column in columns
     }
@@ -107,7 +110,7 @@ def _table(
     def cells(experiment: str, text: Callable[[Mapping[str, Any]], str], mark: bool = False) -> Cells:
         shown = [(row_of_cell.get((experiment, column)), column) for column in columns]
         return [
-            (text(row), mark and round(row["mean"], 1) == best[column]) if row else (NOT_COMPUTED, False)
+            (text(row), mark and _rounded(row) == best[column] is not None) if row else (NOT_COMPUTED, False)
             for row, column in shown
         ]
 
@@ -116,6 +119,9 @@ def _table(
         with_value = {row["experiment"] for row in rows if row.get(key) is not None}
         return [name for name in experiments if name in with_value]
 
+    def title_of(column: str) -> str:
+        return data_title(column) if data == "*" else metric_title(column)
+
     present = having("experiment")
     reasons = {name: left_out.get(f"{name}, {benchmark}") for name in experiments if name not in present}
     reference = next((row["reference"] for row in rows if row.get("reference")), None)
@@ -123,11 +129,15 @@ def _table(
         title=_title(benchmark, data),
         protocols=list(dict.fromkeys(f"{row['experiment']}: {row['protocol']}" for row in rows)),
         size=_size(data, rows),
-        columns=[data_title(column) if data == "*" else metric_title(column) for column in columns],
+        columns=[title_of(column) for column in columns],
         rows=[(name, cells(name, _cell, mark=True)) for name in present],
         differences=[(f"{name} - {reference}", cells(name, _difference)) for name in having("reference")],
         published=[(f"{name}, published", cells(name, _published)) for name in having("published")],
-        notes=[f"{name}: {NOT_COMPUTED}. {reason}" for name, reason in reasons.items() if reason],
+        notes=[
+            *(f"{name}: {NOT_COMPUTED}. {reason}" for name, reason in reasons.items() if reason),
+            *_undefined_notes(rows, lambda row: title_of(column_of(row))),
+            *_seed_notes(rows, reference),
+        ],
         has_all_intervals=all(row.get("difference") is None or row.get("difference_low") is not None for row in rows),
     )
 
@@ -180,7 +190,9 @@ def to_latex(tables: Sequence[BenchmarkTable]) -> str:
             for name, cells in group:
                 shown = [f"\\textbf{{{_latex(text)}}}" if best else _latex(text) for text, best in cells]
                 lines.append(" & ".join([_latex(name), *shown]) + " \\\\")
-        lines += ["\\bottomrule", "\\end{tabular}", "\\end{table}", ""]
+        lines += ["\\bottomrule", "\\end{tabular}"]
+        lines += [f"\\par\\footnotesize {_latex(note)}" for note in table.notes]
+        lines += ["\\end{table}", ""]
     return "\n".join(lines)
 
 
@@ -223,15 +235,51 @@ def data_title(data: str) -> str:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    """Mean and, for several seeds, standard deviation."""
-    spread = f" ± {row['std']:.1f}" if len(row["seeds"]) > 1 else ""
-    return f"{row['mean']:.1f}{spread}"
+    """Mean and, for several seeds, standard deviation, marked where some seeds do not define it."""
+    if row["mean"] is None:
+        return UNDEFINED
+    spread = f" ± {row['std']:.1f}" if len(_defined_seeds(row)) > 1 else ""
+    return f"{row['mean']:.1f}{spread}{FOOTNOTE if row.get('undefined') else ''}"
+
+
+def _rounded(row: Mapping[str, Any]) -> float | None:
+    return None if row["mean"] is None else round(row["mean"], 1)
+
+
+def _defined_seeds(row: Mapping[str, Any]) -> list[int]:
+    """The seeds of an experiment that define a metric."""
+    return [seed for seed, value in zip(row["seeds"], row["values"], strict=True) if value is not None]
+
+
+def _undefined_notes(rows: Sequence[Mapping[str, Any]], title: Callable[[Mapping[str, Any]], str]) -> list[str]:
+    """A footnote about each figure that is not defined, or not for all seeds; figures of one reason share one."""
+    columns: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        if row.get("undefined"):
+            seeds = ", ".join(map(str, _defined_seeds(row)))
+            shown = f"{FOOTNOTE} mean of seed {seeds} only" if seeds else f"{UNDEFINED} not defined"
+            columns.setdefault((row["experiment"], shown, row["undefined"]), []).append(title(row))
+    return [
+        f"{experiment}, {', '.join(titles)}: {shown}: {reason}."
+        for (experiment, shown, reason), titles in columns.items()
+    ]
+
+
+def _seed_notes(rows: Sequence[Mapping[str, Any]], reference: str | None) -> list[str]:
+    """A footnote about each experiment that is compared with a reference of other seeds."""
+    seeds = {row["experiment"]: row["seeds"] for row in rows}
+    return [
+        f"{name} - {reference}: the mean of seed {', '.join(map(str, seeds[name]))} is compared with that of seed "
+        f"{', '.join(map(str, seeds[reference]))}."
+        for name in seeds
+        if reference in seeds and set(seeds[name]) != set(seeds[reference])
+    ]
 
 
 def _difference(row: Mapping[str, Any]) -> str:
     """The difference to the reference and, if it has one, its interval."""
     if row.get("difference") is None:
-        return ""
+        return UNDEFINED if row.get("reference") else ""
     if row.get("difference_low") is None:
         return _signed(row["difference"])
     return f"{_signed(row['difference'])} [{_signed(row['difference_low'])}, {_signed(row['difference_high'])}]"

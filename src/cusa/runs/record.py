@@ -115,7 +115,7 @@ class RunFolder:
     def embeddings(self, data: str, name: str, rows: int) -> np.ndarray:
         """The memory-mapped array embeddings/{data}/{name}.npy, float32 [rows, D].
 
-        Raises DataError when it is missing or has another number of rows.
+        Raises DataError when it is missing, has another number of rows, or values that are not finite.
         """
         path = self.folder / "embeddings" / data / f"{name}.npy"
         if not path.is_file():
@@ -125,6 +125,13 @@ class RunFolder:
             raise DataError(
                 f"{path} has {len(array)} rows, but the data has {rows}; delete {path.parent} and run "
                 "`snakemake scores` again."
+            )
+        if not (finite := np.isfinite(array).all(axis=1)).all():
+            raise DataError(
+                f"{path} has values that are not finite in {int((~finite).sum()):,} of {rows:,} rows, the first in row "
+                f"{int(finite.argmin())} (counted from 0): the model has diverged, or its precision is too low for "
+                f"these data. Train it again with a lower train.lr or train.precision: fp32; delete {path.parent} if "
+                "the weights are sound."
             )
         return array
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,6 +27,7 @@ from cusa.common.compute import choose_device
 from cusa.common.files import sha256_of_file, whole_file
 from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
+from cusa.errors import TrainingError
 from cusa.layout import DatasetFolder
 from cusa.losses import CUSALoss
 from cusa.metrics.recall import image_text_recall
@@ -199,6 +201,11 @@ class Trainer:
         student = self.task.student.eval()
         encoder = Encoder(student, self.group.device, settings.eval_batch_size, settings.precision)
         embeddings = encoder.encode(inputs, ("cross",))
+        if not all(np.isfinite(array).all() for array in embeddings.values()):
+            raise TrainingError(
+                f"after epoch {self.progress.epoch + 1}, embeddings of {settings.selection_split} are not finite: the "
+                "model has diverged. Lower train.lr, set train.gradient_clip, or use train.precision: fp32."
+            )
         return image_text_recall(embeddings["image_cross"], embeddings["text_cross"], inputs.image_of_caption)
 
     def is_early_stop(self) -> bool:
