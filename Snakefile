@@ -22,7 +22,17 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/devices.smk"
+include: "workflow/rules/moved.smk"
 include: "workflow/rules/annotations.smk"
+
+
+# Where results cannot be given their times, nothing can be made either, so that nothing is out of date there.
+if not TIMES_ARE_RIGHT:
+
+    inputflags:
+        ancient,
+
+
 include: "workflow/rules/shards.smk"
 include: "workflow/rules/teachers.smk"
 include: "workflow/rules/training.smk"

@@ -1,7 +1,7 @@
 # What the user wrote is a parameter given by a function, in all rules: in a text, Snakemake takes braces for wildcards.
 rule convert:
     input:
-        PLAN.dataset_files,
+        [users_file(path) for path in PLAN.dataset_files],
     output:
         expand(f"{ANNOTATIONS}/{{split}}.json", split=["train", "val", "test"]),
         PLAN.tables(*PLAN.extra_tables),

@@ -58,10 +58,10 @@ rule evaluate_itr:
 
 use rule evaluate_itr as evaluate_eccv_caption with:
     input:
-        PLAN.tables("extended_positives"),
-        PLAN.embeddings("eccv_caption"),
-        checks_of("eccv_caption"),
-        run=f"{RUN}/run.json",
+        timeless(PLAN.tables("extended_positives")),
+        timeless(PLAN.embeddings("eccv_caption")),
+        timeless(checks_of("eccv_caption")),
+        run=timeless(f"{RUN}/run.json"),
     output:
         scores=f"{RUN}/benchmarks/eccv_caption.json",
         queries=f"{RUN}/benchmarks/eccv_caption.queries.npz",
@@ -78,10 +78,12 @@ use rule evaluate_itr as evaluate_eccv_caption with:
 
 use rule evaluate_itr as evaluate_image_retrieval with:
     input:
-        PLAN.tables(),
-        PLAN.embeddings("image_retrieval"),
-        expand(str(BENCHMARK_FOLDER.table("images")), data=PLAN.labelled_images),
-        run=f"{RUN}/run.json",
+        timeless(PLAN.tables()),
+        timeless(PLAN.embeddings("image_retrieval")),
+        timeless(
+            expand(str(BENCHMARK_FOLDER.table("images")), data=PLAN.labelled_images)
+        ),
+        run=timeless(f"{RUN}/run.json"),
     output:
         scores=f"{RUN}/benchmarks/image_retrieval.json",
         queries=f"{RUN}/benchmarks/image_retrieval.queries.npz",
@@ -98,10 +100,14 @@ use rule evaluate_itr as evaluate_image_retrieval with:
 
 use rule evaluate_itr as evaluate_sts with:
     input:
-        PLAN.tables("sentence_pairs"),
-        PLAN.embeddings("sts"),
-        expand(str(BENCHMARK_FOLDER.table("sentence_pairs")), data=PLAN.sentence_pairs),
-        run=f"{RUN}/run.json",
+        timeless(PLAN.tables("sentence_pairs")),
+        timeless(PLAN.embeddings("sts")),
+        timeless(
+            expand(
+                str(BENCHMARK_FOLDER.table("sentence_pairs")), data=PLAN.sentence_pairs
+            )
+        ),
+        run=timeless(f"{RUN}/run.json"),
     output:
         scores=f"{RUN}/benchmarks/sts.json",
         queries=f"{RUN}/benchmarks/sts.queries.npz",
@@ -119,11 +125,11 @@ use rule evaluate_itr as evaluate_sts with:
 # The benchmarks of `benchmarks.more`: those of installed packages and of Python files.
 use rule evaluate_itr as evaluate_added with:
     input:
-        PLAN.tables(),
-        lambda wildcards: PLAN.embeddings(wildcards.benchmark),
-        lambda wildcards: checks_of(wildcards.benchmark),
-        lambda wildcards: PLAN.benchmark_files(wildcards.benchmark),
-        run=f"{RUN}/run.json",
+        timeless(PLAN.tables()),
+        timeless(lambda wildcards: PLAN.embeddings(wildcards.benchmark)),
+        timeless(lambda wildcards: checks_of(wildcards.benchmark)),
+        timeless(lambda wildcards: PLAN.benchmark_files(wildcards.benchmark)),
+        run=timeless(f"{RUN}/run.json"),
     output:
         scores=f"{RUN}/benchmarks/{{benchmark}}.json",
         queries=f"{RUN}/benchmarks/{{benchmark}}.queries.npz",

@@ -32,9 +32,13 @@ rule embed:
 # The benchmarks' own data, which all data sets share.
 use rule embed as embed_benchmark_data with:
     input:
-        lambda wildcards: PLAN.embedding_inputs(wildcards.experiment, wildcards.data),
-        weights=f"{RUN}/best.safetensors",
-        run=f"{RUN}/run.json",
+        timeless(
+            lambda wildcards: PLAN.embedding_inputs(
+                wildcards.experiment, wildcards.data
+            )
+        ),
+        weights=timeless(f"{RUN}/best.safetensors"),
+        run=timeless(f"{RUN}/run.json"),
     output:
         directory(f"{RUN}/embeddings/{{data}}"),
     log:

@@ -24,8 +24,8 @@ rule write_shards:
 
 use rule write_shards as write_benchmark_shards with:
     input:
-        str(BENCHMARK_FOLDER.table("images")),
-        str(BENCHMARK_FOLDER.table("captions")),
+        timeless(str(BENCHMARK_FOLDER.table("images"))),
+        timeless(str(BENCHMARK_FOLDER.table("captions"))),
     output:
         directory(str(BENCHMARK_FOLDER.shards("{split}"))),
     log:

@@ -105,7 +105,7 @@ BENCHMARK_FEATURES = str(BENCHMARK_FOLDER.features("image", "{model}", "{split}"
 
 use rule extract_image_features as extract_benchmark_features with:
     input:
-        str(BENCHMARK_FOLDER.shards("{split}")),
+        timeless(str(BENCHMARK_FOLDER.shards("{split}"))),
     output:
         features=f"{BENCHMARK_FEATURES}/features.npy",
         meta=f"{BENCHMARK_FEATURES}/meta.json",

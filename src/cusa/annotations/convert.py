@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,7 @@ from cusa.annotations.tables import (
     write_table,
 )
 from cusa.common.files import whole_file, write_json
+from cusa.common.times import description
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import SPLITS, DatasetSection
 
@@ -72,7 +74,10 @@ def convert(
     for _, sentence in problems.told():
         log.info("%s", sentence)
     found = {"skipped": problems.counts, "examples": problems.examples}
-    write_json(folder / PROBLEMS, found | {"notes": problems.notes, "note_examples": problems.note_examples})
+    found |= {"notes": problems.notes, "note_examples": problems.note_examples}
+    # A newer time of one of these files is no reason to convert again if they are still the same.
+    files = {path: description(path) for path in map(os.path.expanduser, dataset.files.values())}
+    write_json(folder / PROBLEMS, found | {"files": files})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+# Results that were copied without times, for instance by `cp -r`. Snakemake compares the times of inputs and outputs, and
+# would make nearly everything again.
+import json
+from base64 import urlsafe_b64decode
+
+from snakemake.io import ancient
+from snakemake.logging import logger
+
+from cusa.common.files import read_json
+from cusa.common.times import is_same, lost_times, newest_time, set_times
+
+RECORDS = Path(".snakemake/metadata")
+# The folders that belong together: they were copied together or not at all.
+RESULTS_HERE = [folder for folder in (DATA, BENCHMARK_LOGS) if os.path.isdir(folder)]
+
+
+def recorded_times():
+    """The time of each output under RESULTS_HERE when Snakemake made it."""
+    times = {}
+    for record in RECORDS.rglob("*"):
+        # A long name is in parts: the folders of the record begin with @.
+        name = "".join(
+            part.removeprefix("@") for part in record.relative_to(RECORDS).parts
+        )
+        if not (name and record.is_file()):
+            continue
+        output = urlsafe_b64decode(name).decode()
+        if output.startswith(tuple(f"{folder}/" for folder in RESULTS_HERE)):
+            times[output] = json.loads(record.read_text()).get("endtime")
+    return {output: time for output, time in times.items() if time is not None}
+
+
+def restore_times():
+    """Give results that have lost their times the recorded ones, or one time for all where there is no record.
+
+    False if that is not possible, for instance because they are read-only.
+    """
+    if any(Path(".snakemake/locks").glob("*")):
+        return True  # another Snakemake is making them
+    recorded = recorded_times()
+    if lost_times(recorded):
+        return set_times(recorded)
+    if recorded or (time := newest_time(RESULTS_HERE)) is None:
+        return True
+    logger.info(
+        f"{' and '.join(RESULTS_HERE)} came without Snakemake's records (.snakemake), so all that is there is taken to "
+        "be up to date; --forcerun RULE makes again what a rule made."
+    )
+    paths = [path for folder in RESULTS_HERE for path in Path(folder).rglob("*")]
+    return set_times({str(path): time for path in paths})
+
+
+def users_file(path):
+    """A file that the annotations are made from: its time says nothing if it is still the file that was converted."""
+    problems = PLAN.folder.annotations / "problems.json"
+    if not (problems.is_file() and os.path.isfile(path)):
+        return path
+    if os.stat(path).st_mtime <= problems.stat().st_mtime:
+        return path
+    known = read_json(problems).get("files", {}).get(path, {})
+    return ancient(path) if is_same(path, known) else path
+
+
+if os.path.isdir(".snakemake") and not os.access(".snakemake", os.W_OK):
+    raise WorkflowError(
+        f"{os.getcwd()}/.snakemake cannot be written, and Snakemake writes there even in a dry run; make a folder of your "
+        f"own with a link to the results (ln -s {shlex.quote(os.path.abspath('results'))}), and run there."
+    )
+TIMES_ARE_RIGHT = not workflow.is_main_process or restore_times()
+
+
+def timeless(files):
+    """The inputs of a rule that `use rule` makes: the Snakefile's `inputflags` does not reach these."""
+    return files if TIMES_ARE_RIGHT else ancient(files)
