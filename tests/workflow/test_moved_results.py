@@ -127,7 +127,10 @@ def test_a_working_directory_that_cannot_be_written_is_a_sentence(finished, tmp_
     with read_only(finished, tmp_path / "mounted") as mounted:
         words = [snakemake, "--snakefile", ROOT / "Snakefile", "--cores", "1", "--dry-run"]
         done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=mounted)
-    assert "/.snakemake cannot be written, and Snakemake writes there even in a dry run; make a folder" in done.stdout + done.stderr
+    assert (
+        "/.snakemake cannot be written, and Snakemake writes there even in a dry run; make a folder"
+        in done.stdout + done.stderr
+    )
 
 
 def test_a_file_that_was_made_again_still_makes_again_what_depends_on_it(finished):
