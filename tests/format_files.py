@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -163,5 +165,81 @@ def write_table_tsv(folder: Path, rows) -> dict:
     return write_table_jsonl(folder, rows) | {"file": str(folder / "all.tsv")}
 
 
+def write_parquet_struct(folder: Path, rows) -> dict:
+    """As Hugging Face's datasets saves a column of images, in two files: lists of captions, a column of splits."""
+    table = [
+        {
+            "image": {"bytes": Path(row["image"]).read_bytes(), "path": row["id"]},
+            "caption": row["caption"],
+            "split": row["split"],
+            "kind": row["kind"],
+        }
+        for row in one_table(rows)
+    ]
+    (folder / "data").mkdir()
+    half = len(table) // 2
+    for number, part in enumerate((table[:half], table[half:])):
+        pq.write_table(
+            pa.Table.from_pylist(part), folder / f"data/part-{number:05d}-of-00002.parquet", row_group_size=5
+        )
+    columns = {"split": "split", "label": "kind"}
+    return {"format": "parquet", "file": str(folder / "data/part-*.parquet"), "columns": columns}
+
+
+def write_parquet_bytes(folder: Path, rows) -> dict:
+    """A folder of files for each split, and a row with the picture's bytes for each caption."""
+    files = {}
+    for split in SPLITS:
+        table = {
+            "jpg": [Path(row["image_path"]).read_bytes() for row in rows[split]],
+            "text": [row["caption"] for row in rows[split]],
+            "who": [row["image_id"] for row in rows[split]],
+        }
+        files[split] = str(folder / split)
+        (folder / split).mkdir()
+        pq.write_table(pa.table(table), folder / split / "0000.parquet")
+    columns = {"image": "jpg", "caption": "text", "image_id": "who"}
+    return {"format": "parquet", "annotations": files, "columns": columns}
+
+
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def write_samples(path: Path, samples: list[dict], mode: str = "w") -> None:
+    """A tar as img2dataset writes it: KEY.jpg, KEY.txt with the first caption, and KEY.json."""
+    with tarfile.open(path, mode) as tar:
+        for number, row in enumerate(samples):
+            key = f"{number:09d}"
+            add_member(tar, f"{key}.jpg", Path(row["image"]).read_bytes())
+            metadata = {"key": key, "status": "success", "width": 64, **row}
+            add_member(tar, f"{key}.txt", row["caption"][0].encode())
+            add_member(tar, f"{key}.json", json.dumps(metadata).encode())
+
+
+def write_webdataset_shards(folder: Path, rows) -> dict:
+    """Plain tars of ten samples, named by braces."""
+    places = {}
+    for split in SPLITS:
+        samples = [row for row in one_table(rows) if row["split"] == split]
+        count = -(-len(samples) // 10)
+        for number in range(count):
+            write_samples(folder / f"{split}-{number:05d}.tar", samples[10 * number : 10 * number + 10])
+        places[split] = str(folder / f"{split}-{{00000..{count - 1:05d}}}.tar")
+    return {"format": "webdataset", "annotations": places, "keys": {"caption": "caption", "image_id": "id"}}
+
+
+def write_webdataset_gz(folder: Path, rows) -> dict:
+    """One compressed tar, whose JSON files say the split."""
+    write_samples(folder / "all.tar.gz", one_table(rows), "w:gz")
+    keys = {"caption": "caption", "image_id": "id", "split": "split", "label": "kind"}
+    return {"format": "webdataset", "file": str(folder / "all.tar.gz"), "keys": keys}
+
+
 WRITERS = {name.removeprefix("write_"): call for name, call in list(globals().items()) if name.startswith("write_")}
 WRITERS.pop("shapes", None)
+WRITERS.pop("samples")
+# Those whose files hold the pictures.
+PACKED = [name for name in WRITERS if name.startswith(("parquet_", "webdataset_"))]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from format_files import write_parquet_struct
 
 from cusa.commands.check import check
 from cusa.commands.finding import require_sound
@@ -74,6 +76,21 @@ def test_images_are_sampled_unless_all_are_asked_for(tiny_configuration, monkeyp
     monkeypatch.setattr("cusa.commands.check.SAMPLED_IMAGES", 10)
     assert found(tiny_configuration)["images looked at"][0] == "10 of 48"
     assert found(tiny_configuration, every_image=True)["images looked at"][0] == "48 of 48"
+
+
+def test_pictures_that_the_format_writes_are_sized_and_only_sampled(tiny_configuration, shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr("cusa.commands.check.SAMPLED_IMAGES", 10)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    rows = {split: json.loads((shapes / f"{split}.json").read_text()) for split in ("train", "val", "test")}
+    for row in (row for members in rows.values() for row in members):
+        row["image_path"] = str(shapes / row["image_path"])
+    dataset = {"name": "packed", **write_parquet_struct(tmp_path, rows)}
+    findings = found({**tiny_configuration, "dataset": dataset})
+    assert all(sound for _, sound in findings.values())
+    assert findings["images looked at"][0] == "10 of 48"
+    assert findings["pictures"][0] == "0.00 GB for 48 images, in results/packed/images"
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_models_that_cannot_be_had_are_findings(tiny_configuration, tmp_path):

@@ -18,7 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotations", required=True, type=Path, help="folder that convert.py wrote")
     parser.add_argument("--split", required=True)
-    parser.add_argument("--settings", required=True, help="the section `shards` of the configuration, as JSON, and dataset.max_pixels")
+    parser.add_argument(
+        "--settings", required=True, help="the section `shards` of the configuration, as JSON, and dataset.max_pixels"
+    )
     parser.add_argument("--output", required=True, type=Path, help="folder for the tar files and index.parquet")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
     arguments = parser.parse_args()

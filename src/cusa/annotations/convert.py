@@ -82,12 +82,16 @@ def convert(
 
 @dataclass(frozen=True)
 class Inspection:
-    """The counts and the problems of a data set, by split where they are counts. `paths` are the images inspected."""
+    """The counts and the problems of a data set, by split where they are counts. `paths` are the images inspected.
+
+    `made_bytes` is the mean size in bytes of those images that the source makes; 0 where it makes none.
+    """
 
     problems: Problems
     images: dict[str, int]
     captions: dict[str, int]
     paths: list[str]
+    made_bytes: float = 0.0
 
 
 def inspect(
@@ -103,18 +107,25 @@ def inspect(
     to be sound.
     """
     problems = Problems()
-    source = open_source(dataset, Path(scratch) / "images")
+    made_images = Path(scratch).absolute() / "images"
+    source = open_source(dataset, made_images)
+    if sample is not None:
+        source.sample_images(sample)
     records = spool_records(source.records(), Path(scratch) / "records.arrow", problems, cleaning)
     images = DistinctImages(records, problems)
-    inspected = images.check_files(dataset, problems, threads, sample)
+    inspected = images.check_files(dataset, problems, threads, sample, source.has_image)
     images.check_splits(dataset, problems)
     paths = [path for _, table in images.blocks(inspected, ["image_path"]) for path in table["image_path"].to_pylist()]
+    made = [
+        Path(path).stat().st_size for path in paths if Path(path).is_relative_to(made_images) and Path(path).is_file()
+    ]
     of_split = {name: images.split == code for code, name in enumerate(images.records.split_names)}
     return Inspection(
         problems=problems,
         images={name: int(mine.sum()) for name, mine in of_split.items()},
         captions={name: int(images.captions[mine].sum()) for name, mine in of_split.items()},
         paths=paths,
+        made_bytes=sum(made) / max(1, len(made)),
     )
 
 

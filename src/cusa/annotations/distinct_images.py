@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
@@ -70,22 +70,39 @@ class DistinctImages:
             yield block, self.records.take(self.first[block], columns)
 
     def check_files(
-        self, dataset: DatasetSection, problems: Problems, threads: int, sample: int | None = None
+        self,
+        dataset: DatasetSection,
+        problems: Problems,
+        threads: int,
+        sample: int | None = None,
+        has_image: Callable[[str], bool] | None = None,
     ) -> np.ndarray:
         """Find files that are missing or cannot be decoded, and mark their images as not usable.
 
-        Returns the images that were inspected, int64: all, or `sample` of them, drawn with a fixed seed.
+        Returns the images that were inspected, int64: all, or `sample` of them, drawn with a fixed seed. Images whose
+        path `has_image` declines are not inspected.
         """
         chosen = np.arange(len(self.first))
+        if has_image is not None:
+            here = [
+                has_image(path)
+                for _, table in self.blocks(chosen, ["image_path"])
+                for path in table["image_path"].to_pylist()
+            ]
+            chosen = chosen[np.array(here, dtype=bool)]
         if sample is not None and sample < len(chosen):
             chosen = np.sort(np.random.default_rng(0).choice(chosen, sample, replace=False))
 
         def checked() -> Iterator[tuple[int, str, str, ImageCheck]]:
             with ThreadPoolExecutor(max_workers=threads) as pool:
-                for block, table in self.blocks(chosen, ["image_id", "image_path"]):
+                for block, table in self.blocks(chosen, ["image_id", "image_path", "place"]):
                     paths = table["image_path"].to_pylist()
                     checks = pool.map(lambda path: check_image(path, dataset.check_images, dataset.max_pixels), paths)
-                    yield from zip(block.tolist(), table["image_id"].to_pylist(), paths, checks, strict=True)
+                    ids, places = table["image_id"].to_pylist(), table["place"].to_pylist()
+                    names = [
+                        key if place is None else f"{key} ({place})" for key, place in zip(ids, places, strict=True)
+                    ]
+                    yield from zip(block.tolist(), names, paths, checks, strict=True)
 
         for image, key, path, check in progress(checked(), len(chosen), "images", "checking images"):
             for note in check.notes:

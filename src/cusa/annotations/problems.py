@@ -25,6 +25,7 @@ WHAT_TO_DO = {
 WORTH_TELLING = {
     "several_pictures": "image files have several pictures (animations, pages): the first one is read",
     "grey_range": "images have samples of 16 or 32 bits that do not fill 16 bits: they are scaled by their real range",
+    "left_out": "rows are left out, because the data mark them as failed",
 }
 
 

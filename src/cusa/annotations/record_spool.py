@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cusa.annotations.captions import clean_caption
 from cusa.annotations.problems import Problems
-from cusa.annotations.sources.source import MalformedRow, Record
+from cusa.annotations.sources.source import LeftOut, MalformedRow, Record
 from cusa.common.text import unstorable
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import SPLITS
@@ -71,6 +71,7 @@ SPOOLED = pa.schema(
         ("caption", pa.string()),
         ("cleaned", pa.string()),
         ("caption_id", pa.int64()),
+        ("place", pa.string()),
     ]
 )
 
@@ -87,7 +88,10 @@ def _unstorable(record: Record) -> str | None:
 
 
 def spool_records(
-    records: Iterable[Record | MalformedRow], path: Path, problems: Problems, cleaning: CaptionCleaning = PUBLISHED
+    records: Iterable[Record | MalformedRow | LeftOut],
+    path: Path,
+    problems: Problems,
+    cleaning: CaptionCleaning = PUBLISHED,
 ) -> RecordSpool:
     """Write records with cleaned captions to an Arrow file.
 
@@ -111,6 +115,9 @@ def spool_records(
             if isinstance(record, MalformedRow):
                 problems.add("malformed_row", f"{record.place} {record.reason}")
                 continue
+            if isinstance(record, LeftOut):
+                problems.note("left_out", f"{record.place} {record.reason}")
+                continue
             if what := _unstorable(record):
                 problems.add("malformed_row", what)
                 continue
@@ -118,7 +125,8 @@ def spool_records(
             if caption is not None and not (cleaned := clean_caption(caption, cleaning)):
                 problems.add("empty_caption", f"{record.image_id}: {caption!r}")
                 caption = cleaned = None
-            row = (record.image_id, record.image_path, record.label, caption, cleaned, record.caption_id)
+            texts = (record.image_id, record.image_path, record.label, caption, cleaned)
+            row = (*texts, record.caption_id, record.place)
             for column, value in zip(columns, row, strict=True):
                 column.append(value)
             splits.append(codes.setdefault(record.split, len(codes)))

@@ -59,6 +59,8 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
         )
         sizes = _Sizes(plan, inspection, image_bytes)
     yield from pairs_of(plan.sentence_pairs)
+    if configuration.dataset.makes_images:
+        yield sizes.pictures()
     yield sizes.shards()
     yield from sizes.models()
     yield from sizes.students()
@@ -105,6 +107,13 @@ class _Sizes:
         self.labelled = {name: len(labelled_images(name, place)) for name, place in plan.labelled_images.items()}
         self.dimensions: dict[str, int] = {}
         self.needed = 0.0
+
+    def pictures(self) -> Finding:
+        """The size of the images that the data set's format writes."""
+        images = sum(self.inspection.images.values())
+        size = images * self.inspection.made_bytes
+        self.needed += size
+        return Finding("pictures", f"{size / GIGABYTE:.2f} GB for {images:,} images, in {self.plan.folder.images}")
 
     def shards(self) -> Finding:
         """The size of the shards: images of the data set, and the labelled images of benchmarks."""

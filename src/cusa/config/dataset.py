@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from cusa.common.registry import Registry
+from cusa.config.dataset_packed import PackedDataset, ParquetDataset, WebDatasetDataset
 from cusa.config.dataset_section import (
     SPLITS,
     Cleaning,
@@ -38,11 +39,14 @@ __all__ = [
     "ImageFolderDataset",
     "KarpathyDataset",
     "OpenMojiDataset",
+    "PackedDataset",
+    "ParquetDataset",
     "PublishedDataset",
     "SkippableProblem",
     "Split",
     "SplitFilesDataset",
     "TableDataset",
+    "WebDatasetDataset",
     "load_dataset",
     "split_named",
 ]
@@ -147,6 +151,8 @@ SECTIONS: dict[str, type[DatasetSection]] = {
     "coco": CocoDataset,
     "flickr30k": Flickr30kDataset,
     "table": TableDataset,
+    "parquet": ParquetDataset,
+    "webdataset": WebDatasetDataset,
 }
 
 

@@ -11,7 +11,8 @@ class Record(NamedTuple):
     """One caption of one image, or an image without a caption (`caption` is None).
 
     `split` is train, val, test or a split of labelled images; `image_path` is absolute. `label` is the class of the
-    image where the data has classes. `caption_id` is the caption's own id; only COCO has them.
+    image where the data has classes. `caption_id` is the caption's own id; only COCO has them. `place` says where the
+    picture comes from if its path does not: a file that holds many, and the row or key in it.
     """
 
     split: str
@@ -20,11 +21,20 @@ class Record(NamedTuple):
     caption: str | None
     label: str | None = None
     caption_id: int | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True)
 class MalformedRow:
     """A row that is no record. The problem report prints `place` and `reason` one after the other."""
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that the data themselves mark as failed. It is counted and left out, and is no problem."""
 
     place: str
     reason: str
@@ -41,7 +51,17 @@ class SentencePair(NamedTuple):
 class Source:
     """The base of every source. A format defines `records`, and the other methods where `provides` names their data."""
 
-    def records(self) -> Iterator[Record | MalformedRow]:
+    def sample_images(self, count: int) -> None:
+        """Write at most `count` of the images that the source makes, for a check that looks at a sample of them.
+
+        It is called before `records`. Sources that make no images, or few, ignore it.
+        """
+
+    def has_image(self, path: str) -> bool:
+        """Whether the image at `path` can be looked at: false for one that `sample_images` left out."""
+        return True
+
+    def records(self) -> Iterator[Record | MalformedRow | LeftOut]:
         """Every (image, caption) pair and every image without a caption, in the order of the files."""
         raise TypeError(f"{type(self).__name__} has to define records()")
 

@@ -1,0 +1,134 @@
+"""What the formats share whose files hold the pictures: the folder that the pictures are written to, and splits."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cusa.annotations.sources.source import LeftOut, MalformedRow, Record, Source
+from cusa.annotations.sources.table import drawn_split
+from cusa.common.files import require_space, whole_folder
+from cusa.config.dataset import PackedDataset, Split, split_named
+
+# (place of the signature, signature, ending) of the picture formats that people have. The name of a file in a tar may
+# lie about its format, and a table has no name.
+SIGNATURES = (
+    (0, b"\xff\xd8\xff", ".jpg"),
+    (0, b"\x89PNG\r\n\x1a\n", ".png"),
+    (8, b"WEBP", ".webp"),
+    (0, b"GIF8", ".gif"),
+    (0, b"BM", ".bmp"),
+    (0, b"II*\0", ".tif"),
+    (0, b"MM\0*", ".tif"),
+    (4, b"ftypavif", ".avif"),
+    (4, b"ftypheic", ".heic"),
+)
+OTHER_ENDING = ".img"
+
+
+class PictureFolder:
+    """Writes pictures as {first two digits}/{other digits of their SHA-256}{ending}, for instance 3f/9a0c....jpg.
+
+    Equal pictures are one file, so a picture that is in two splits is found by its path, and the same data always give
+    the same paths. Memory does not grow with the pictures.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.temporary = self.folder
+        self.most: int | None = None
+        self.kept: list[str] = []
+        self.names: set[str] = set()
+        self.seen = 0
+        self.random = random.Random(0)
+
+    @contextmanager
+    def open(self, sources: Sequence[str]) -> Iterator[None]:
+        """Make the folder, which appears when the block ends. Raises DataError where `sources` do not fit on its disk.
+
+        The pictures need about the size of the files that they come from.
+        """
+        if self.most is None:
+            needed = sum(Path(path).stat().st_size for path in sources if Path(path).is_file())
+            require_space(self.folder, needed, f"{self.folder}, for the pictures of {len(sources):,} files,")
+        with whole_folder(self.folder) as self.temporary:
+            yield
+
+    def add(self, content: bytes) -> tuple[str, str]:
+        """Write a picture. Returns the path that it will have and its digest, 32 hexadecimal digits."""
+        digest = hashlib.sha256(content).hexdigest()[:32]
+        name = f"{digest[:2]}/{digest[2:]}{_ending(content)}"
+        if self._is_wanted(name):
+            path = self.temporary / name
+            path.parent.mkdir(exist_ok=True)
+            if not path.exists():
+                path.write_bytes(content)
+        return f"{self.folder.as_posix()}/{name}", digest
+
+    def _is_wanted(self, name: str) -> bool:
+        """Whether to write a picture; with a largest number, a later picture replaces a random one (algorithm R)."""
+        if self.most is None:
+            return True
+        if name in self.names:
+            return False
+        self.seen += 1
+        place = len(self.kept) if len(self.kept) < self.most else self.random.randrange(self.seen)
+        if place >= self.most:
+            return False
+        if place < len(self.kept):
+            (self.temporary / self.kept[place]).unlink()
+            self.names.remove(self.kept[place])
+        self.kept[place : place + 1] = [name]
+        self.names.add(name)
+        return True
+
+    def has(self, path: str) -> bool:
+        """Whether a picture was written, or is not of this folder."""
+        prefix = f"{self.folder.as_posix()}/"
+        return self.most is None or not path.startswith(prefix) or path.removeprefix(prefix) in self.names
+
+
+def _ending(content: bytes) -> str:
+    found = (ending for start, sign, ending in SIGNATURES if content.startswith(sign, start))
+    return next(found, OTHER_ENDING)
+
+
+class PackedSource(Source):
+    """Reads files that hold pictures, one after the other. A format defines `file_records`."""
+
+    def __init__(self, dataset: PackedDataset, image_folder: Path) -> None:
+        self.dataset = dataset
+        self.pictures = PictureFolder(image_folder)
+
+    def sample_images(self, count: int) -> None:
+        """Write at most `count` pictures."""
+        self.pictures.most = count
+
+    def has_image(self, path: str) -> bool:
+        """Whether the picture at `path` was written, or is a file of the user's."""
+        return self.pictures.has(path)
+
+    def records(self) -> Iterator[Record | MalformedRow | LeftOut]:
+        """Every caption of every file. The folder of pictures is complete when the last one has been yielded."""
+        with self.pictures.open(list(self.dataset.files.values())):
+            for split in self.dataset.places:
+                for path in self.dataset.files_of(split):
+                    yield from self.file_records(Path(path), split)
+
+    def file_records(self, path: Path, split: Split | None) -> Iterator[Record | MalformedRow | LeftOut]:
+        """The records of one file, which is of `split`, or of the key `file` where it is None."""
+        raise TypeError(f"{type(self).__name__} has to define file_records()")
+
+    def split_of(self, split: Split | None, value: object, digest: str) -> str | None:
+        """The split of a picture: that of its file, the drawn one, or the column's `value`; None for another value.
+
+        The digest of the picture decides the draw, so that equal pictures are in the same split.
+        """
+        if split is not None:
+            return split
+        if self.dataset.held_out is not None:
+            return drawn_split(digest, self.dataset.held_out, self.dataset.split_seed)
+        return split_named(value) if isinstance(value, str) else None

@@ -1,0 +1,133 @@
+"""Parquet files with the bytes of the pictures, as Hugging Face's datasets has them, read in small batches.
+
+A picture is a value of bytes, or a struct {bytes, path}; where its bytes are null, the file at its path is the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cusa.annotations.sources.packed import PackedSource
+from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
+from cusa.annotations.sources.rows import captions_in, image_path, malformed
+from cusa.annotations.sources.rows import identity as identity_of
+from cusa.annotations.sources.source import MalformedRow, Record
+from cusa.config.dataset import SPLITS, ParquetDataset, Split
+from cusa.errors import DataError
+
+SETTINGS = ParquetDataset
+BATCH_ROWS = 32
+
+
+class ParquetSource(PackedSource):
+    """Reads the pictures' column and the columns that `columns` names.
+
+    An image's id is that of its column; else the path in its struct where no two rows have the same one; else the
+    digest of its bytes, so that rows with the same picture are captions of one image.
+    """
+
+    dataset: ParquetDataset
+
+    def file_records(self, path: Path, split: Split | None) -> Iterator[Record | MalformedRow]:
+        """Every caption of every row, in file order."""
+        _require_pictures(path, self.dataset)
+        wanted = list(dict.fromkeys(name for name in self.dataset.columns.model_dump().values() if name is not None))
+        for number, row in parquet_rows(path, wanted, BATCH_ROWS):
+            place = f"{path}, row {number}"
+            if isinstance(row, str):
+                yield MalformedRow(place, row)
+            else:
+                yield from self._row_records(row, place, path, split)
+
+    def _row_records(
+        self, row: dict[str, Any], place: str, path: Path, split: Split | None
+    ) -> Iterator[Record | MalformedRow]:
+        columns = self.dataset.columns
+        names = [name for name in (columns.image_id, columns.split) if name is not None]
+        content, name = _picture(row[columns.image])
+        captions, reason = captions_in(row, columns.caption)
+        if reason := malformed(row, dict.fromkeys(names, (str, int, float))) or reason:
+            yield MalformedRow(place, reason)
+            return
+        if content is not None:
+            location, identity = self.pictures.add(content)
+        elif name is not None:
+            location = identity = image_path(self.dataset.image_root, path, name)
+        else:
+            yield MalformedRow(place, f"has no picture in `{columns.image}`: neither bytes nor a path")
+            return
+        value = row.get(columns.split or "")
+        if (mine := self.split_of(split, value, identity)) is None:
+            yield MalformedRow(place, f"has `{value}` for `{columns.split}`, expected {', '.join(SPLITS)}")
+            return
+        if columns.image_id is not None:
+            identity = identity_of(row[columns.image_id])
+        elif name is not None and self.paths_are_ids:
+            identity = name
+        label = None if columns.label is None or row[columns.label] is None else identity_of(row[columns.label])
+        for caption in captions:
+            yield Record(mine, identity, location, caption, label, place=place)
+
+    @cached_property
+    def paths_are_ids(self) -> bool:
+        """Whether no two rows of all files have the same path in their struct. Only the paths are read for this."""
+        column = f"{self.dataset.columns.image}.path"
+        blocks = [np.empty(0, dtype=np.int64)]
+        for file in self.dataset.files.values():
+            if _has_path(parquet_schema(Path(file)).field(self.dataset.columns.image).type):
+                rows = parquet_rows(Path(file), [column], batch_rows=65_536)
+                names = [_picture(next(iter(row.values())))[1] for _, row in rows if isinstance(row, dict)]
+                blocks.append(np.array([hash(name) for name in names if name is not None], dtype=np.int64))
+        hashes = np.sort(np.concatenate(blocks))
+        return not bool((hashes[1:] == hashes[:-1]).any())
+
+
+def open_source(dataset: ParquetDataset, image_folder: Path) -> ParquetSource:
+    """The source of Parquet files; it writes their pictures into `image_folder`."""
+    return ParquetSource(dataset, image_folder)
+
+
+def is_picture_type(kind: Any) -> bool:
+    """Whether an Arrow type is bytes, or a struct with a field `bytes`."""
+    if pa.types.is_struct(kind):
+        names = [kind.field(number).name for number in range(kind.num_fields)]
+        return "bytes" in names and is_picture_type(kind.field(names.index("bytes")).type)
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(is_kind(kind) for is_kind in kinds)
+
+
+def _has_path(kind: Any) -> bool:
+    return bool(pa.types.is_struct(kind)) and kind.get_field_index("path") >= 0
+
+
+def _picture(value: Any) -> tuple[bytes | None, str | None]:
+    """The bytes and the path of a picture, each None where it is not there."""
+    if isinstance(value, dict):
+        path = value.get("path")
+        return value.get("bytes"), path if isinstance(path, str) and path else None
+    return value, None
+
+
+def _require_pictures(path: Path, dataset: ParquetDataset) -> None:
+    """Raise DataError unless the file has each column once, and pictures in the column of pictures."""
+    schema, columns = parquet_schema(path), dataset.columns
+    wanted = {key: name for key, name in columns.model_dump().items() if name is not None}
+    if lacking := [f"dataset.columns.{key} `{name}`" for key, name in wanted.items() if name not in schema.names]:
+        raise DataError(
+            f"{path} has the columns {', '.join(schema.names)}, but not {', '.join(lacking)}; correct the mapping."
+        )
+    if twice := [name for name in wanted.values() if schema.names.count(name) > 1]:
+        raise DataError(f"{path} has the column `{twice[0]}` more than once; rename one of them.")
+    kind = schema.field(columns.image).type
+    if not is_picture_type(kind):
+        advice = " Paths of pictures are for `format: table`." if pa.types.is_string(kind) else ""
+        raise DataError(
+            f"{path}: the column `{columns.image}` has the type {kind}, expected the bytes of pictures (binary, or a "
+            f"struct of bytes and path); name another column in dataset.columns.image.{advice}"
+        )

@@ -1,0 +1,87 @@
+"""The files in a tar, one after another, plain or compressed, and damage of the tar as a sentence."""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+from cusa.errors import DataError, reason_of
+
+LARGEST_MEMBER = 1 << 30  # bytes
+CHUNK = 1 << 20  # bytes
+EMPTY_BLOCK = bytes(tarfile.BLOCKSIZE)
+DAMAGE = (tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, ValueError, OverflowError)
+
+
+class Member(NamedTuple):
+    """A file in a tar: its sample's key, its ending in lower case, its name, and its bytes.
+
+    `content` is a text where the file cannot be read: the reason.
+    """
+
+    key: str
+    ending: str
+    name: str
+    content: bytes | str
+
+
+def tar_members(path: Path, endings: tuple[str, ...]) -> Iterator[Member]:
+    """The files whose names end in one of `endings`, in the order of the tar. Hidden files are left out.
+
+    A key is the name without its ending, folders and all, so names may have dots in them. One file is in memory at a
+    time. Raises DataError where the tar is not there, is cut off or is damaged.
+    """
+    try:
+        with tarfile.open(path, "r:*", errors="backslashreplace") as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+                name = PurePosixPath(member.name)
+                ending = name.suffix.lower()
+                if member.isdir() or ending not in endings or _is_hidden(name):
+                    continue
+                key = name.as_posix()[: -len(ending)]
+                yield Member(key, ending, name.as_posix(), _content(tar, member))
+            _require_end(tar, path)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist.") from None
+    except DAMAGE as error:
+        raise DataError(f"{path} is not a complete tar ({reason_of(error)}); it may have been cut off.") from None
+
+
+def _is_hidden(name: PurePosixPath) -> bool:
+    return any(part.startswith(".") and part != ".." for part in name.parts)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | str:
+    if not member.isreg():
+        return "is no file but a link or a device"
+    if member.size > LARGEST_MEMBER:
+        return f"has {member.size:,} bytes, more than the {LARGEST_MEMBER:,} that a picture or a text may have"
+    file = tar.extractfile(member)
+    assert file is not None
+    # In chunks, so that a size that is wrong does not reserve memory.
+    return b"".join(iter(lambda: file.read(CHUNK), b""))
+
+
+def _require_end(tar: tarfile.TarFile, path: Path) -> None:
+    """Raise DataError unless the tar ends where its last file ends.
+
+    tarfile takes a damaged header, and a tar that was cut off between two files, for the end.
+    """
+    file: IO[bytes] = tar.fileobj  # type: ignore[assignment]
+    file.seek(tar.offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise DataError(f"{path} has no end: it was cut off after {tar.offset:,} bytes.")
+    if block != EMPTY_BLOCK:
+        raise DataError(f"{path} has a damaged header at byte {tar.offset:,}; what follows cannot be read.")
+    while rest := file.read(CHUNK):
+        if rest.strip(b"\0"):
+            raise DataError(
+                f"{path} goes on after the end of a tar at byte {tar.offset:,}, as when tars are joined with cat; name "
+                "the tars one by one."
+            )

@@ -1,0 +1,173 @@
+"""WebDataset tars as img2dataset writes them: KEY.jpg with its caption in KEY.txt or KEY.json.
+
+Tars are read from the first to the last byte, compressed ones too. Nothing is unpacked but pictures and texts, and no
+name in a tar becomes a path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cusa.annotations.sources.packed import PackedSource
+from cusa.annotations.sources.rows import captions_in, malformed
+from cusa.annotations.sources.rows import identity as identity_of
+from cusa.annotations.sources.source import LeftOut, MalformedRow, Record
+from cusa.annotations.sources.tar_members import Member, tar_members
+from cusa.common.text import unstorable
+from cusa.config.dataset import SPLITS, Split, WebDatasetDataset
+
+SETTINGS = WebDatasetDataset
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+TEXT, METADATA = ".txt", ".json"
+ENDINGS = (*PICTURE_ENDINGS, TEXT, METADATA)
+CAPTION = "caption"
+SUCCESS = "success"
+UTF8 = "utf-8-sig"  # with or without a byte order mark
+
+
+@dataclass
+class Sample:
+    """The files of one key. `picture` is bytes, or the path and the digest of a picture that has been written."""
+
+    key: str
+    picture: bytes | tuple[str, str] | None = None
+    text: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    problem: str | None = None
+    apart: bool = False
+
+
+class WebDatasetSource(PackedSource):
+    """Reads tars. An image's id is its tar and its key: equal keys in two tars are two images."""
+
+    dataset: WebDatasetDataset
+
+    def file_records(self, path: Path, split: Split | None) -> Iterator[Record | MalformedRow | LeftOut]:
+        """Every caption of a tar, in the order in which its samples are complete."""
+        for sample in self._samples(path):
+            yield from self._sample_records(sample, path, split)
+
+    def _samples(self, path: Path) -> Iterator[Sample]:
+        """The samples of a tar.
+
+        The files of a key should stand one after another; then memory holds one sample. Those that stand apart, as
+        when all pictures come first, are put together at the end: memory then holds their texts, not their pictures.
+        """
+        current: Sample | None = None
+        waiting: dict[str, Sample] = {}
+        for member in tar_members(path, ENDINGS):
+            if current is not None and member.key != current.key:
+                if self._is_complete(current):
+                    yield current
+                else:
+                    self._set_aside(current, waiting)
+                current = None
+            if current is None:
+                current = waiting.pop(member.key, None) or Sample(member.key)
+            _add(current, member, self.dataset.encoding or UTF8)
+        if current is not None:
+            waiting[current.key] = current
+        yield from waiting.values()
+
+    def _is_complete(self, sample: Sample) -> bool:
+        needs_json = any(key is not None for key in self.dataset.keys.model_dump().values())
+        has_texts = sample.metadata is not None or (sample.text is not None and not needs_json)
+        return sample.problem is not None or (sample.picture is not None and has_texts and not sample.apart)
+
+    def _set_aside(self, sample: Sample, waiting: dict[str, Sample]) -> None:
+        if isinstance(sample.picture, bytes):
+            sample.picture = self.pictures.add(sample.picture)
+        sample.apart = True
+        waiting[sample.key] = sample
+
+    def _sample_records(
+        self, sample: Sample, path: Path, split: Split | None
+    ) -> Iterator[Record | MalformedRow | LeftOut]:
+        place, keys = f"{path}, key {sample.key}", self.dataset.keys
+        metadata = sample.metadata or {}
+        if (status := metadata.get("status", SUCCESS)) != SUCCESS:
+            yield LeftOut(place, f"has the status `{status}`")
+            return
+        captions, reason = self._captions(sample)
+        if reason := sample.problem or _lacking_picture(sample) or reason:
+            yield MalformedRow(place, reason)
+            return
+        needed = [key for key in (keys.image_id, keys.split) if key is not None]
+        if reason := malformed(metadata, dict.fromkeys(needed, (str, int, float))):
+            yield MalformedRow(place, f"{reason}, in its JSON")
+            return
+        picture = sample.picture
+        location, digest = self.pictures.add(picture) if isinstance(picture, bytes) else picture or ("", "")
+        value = metadata.get(keys.split or "")
+        if (mine := self.split_of(split, value, digest)) is None:
+            yield MalformedRow(place, f"has `{value}` for `{keys.split}`, expected {', '.join(SPLITS)}")
+            return
+        identity = (
+            f"{self.names[str(path)]}/{sample.key}" if keys.image_id is None else identity_of(metadata[keys.image_id])
+        )
+        label = None if keys.label is None or metadata.get(keys.label) is None else identity_of(metadata[keys.label])
+        for caption in captions:
+            yield Record(mine, identity, location, caption, label, place=place)
+
+    def _captions(self, sample: Sample) -> tuple[list[str], str | None]:
+        """The captions of a sample, and None; or no caption, and the reason why there is none."""
+        key = self.dataset.keys.caption
+        if key is None and sample.text is not None:
+            what = unstorable(sample.text)
+            return [sample.text], f"has {what} in its text" if what else None
+        if sample.metadata is None:
+            return [], "has no caption: neither a .txt nor a .json" if key is None else "has no .json"
+        captions, reason = captions_in(sample.metadata, key or CAPTION)
+        return captions, f"{reason}, in its JSON" if reason else None
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The name of each tar in the ids: its path from the folder that all tars are in, without the ending."""
+        files = list(self.dataset.files.values())
+        common = os.path.commonpath([Path(file).absolute().parent for file in files])
+        whole = [Path(file).absolute().relative_to(common).as_posix() for file in files]
+        short = [re.sub(r"\.(tar|tar\.gz|tgz)$", "", name, flags=re.IGNORECASE) for name in whole]
+        return dict(zip(files, short if len(set(short)) == len(short) else whole, strict=True))
+
+
+def open_source(dataset: WebDatasetDataset, image_folder: Path) -> WebDatasetSource:
+    """The source of tars; it writes their pictures into `image_folder`."""
+    return WebDatasetSource(dataset, image_folder)
+
+
+def _add(sample: Sample, member: Member, encoding: str) -> None:
+    """Add a file to its sample; what is wrong with it is the sample's problem."""
+    if isinstance(member.content, str):
+        sample.problem = sample.problem or f"has {member.name}, which {member.content}"
+    elif member.ending in PICTURE_ENDINGS:
+        if sample.picture is not None:
+            sample.problem = f"has two pictures; the second is {member.name}"
+        sample.picture = member.content
+    elif (sample.text if member.ending == TEXT else sample.metadata) is not None:
+        sample.problem = f"has two files {member.name}"
+    elif member.ending == TEXT:
+        try:
+            sample.text = member.content.decode(encoding)
+        except UnicodeDecodeError as error:
+            name = encoding.removesuffix("-sig").upper()
+            sample.problem = f"has {member.name}, which is not {name} ({error.reason} at byte {error.start})"
+    else:
+        try:
+            metadata = json.loads(member.content)
+        except (ValueError, RecursionError):
+            metadata = None
+        if isinstance(metadata, dict):
+            sample.metadata = metadata
+        else:
+            sample.problem = f"has {member.name}, which is no JSON object"
+
+
+def _lacking_picture(sample: Sample) -> str | None:
+    return None if sample.picture is not None else f"has no picture ({', '.join(PICTURE_ENDINGS)})"
