@@ -73,3 +73,13 @@ def test_a_file_that_holds_no_mapping_is_a_sentence(tmp_path):
     (tmp_path / "three.yaml").write_text("benchmarks: 3")
     done = cusa("datasets", "three.yaml", cwd=tmp_path)
     assert done.stderr.startswith("Error: Configuration key `benchmarks` is 3; expected a mapping"), done.stderr
+
+
+def test_check_from_a_folder_of_ones_own_adds_to_the_default(tmp_path):
+    """As `snakemake --configfile mine.yaml` does there: the default need not be copied into each folder."""
+    (tmp_path / "mine.yaml").write_text("train: {epochs: 0}")
+    done = cusa("check", "mine.yaml", cwd=tmp_path)
+    assert done.stderr == "Error: Configuration key `train.epochs` is 0 (int): input should be greater than 0.\n"
+    (tmp_path / "mine.yaml").write_text("train: {epochs: 2}\ntrain: {lr: 0.1}")
+    done = cusa("check", "mine.yaml", cwd=tmp_path)
+    assert done.stderr == "Error: mine.yaml, line 2: the key `train` is there already, in line 1; keep one of them.\n"

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cusa.common import program
+from cusa.config.files import read_files
 from cusa.config.models import UNICOM, ImageModel
+from cusa.config.paths import expand_variables
 from cusa.config.section import validate
 from cusa.errors import ConfigurationError
 
@@ -109,34 +110,13 @@ def _write_new(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _merged(paths: list[Path]) -> dict[str, Any]:
-    """Merge the given YAML files onto config/config.yaml, if the working directory has one."""
-    import yaml
-
-    from cusa.config.configuration import merge
-
-    default = Path("config/config.yaml")
-    files, mapping = list(paths), dict[str, Any]()
-    if default.is_file() and default.resolve() not in [path.resolve() for path in files]:
-        files.insert(0, default)
-    for path in files:
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigurationError(f"{path} cannot be read as YAML: {error}") from None
-        if not isinstance(content, Mapping):
-            raise ConfigurationError(
-                f"{path} holds a {type(content).__name__}; expected a mapping of keys, as config/README.md explains."
-            )
-        mapping = merge(mapping, content)
-    return mapping
-
-
 def _datasets(arguments: argparse.Namespace) -> None:
     from cusa.commands.benchmark_data import look
     from cusa.config.benchmarks import Benchmarks
 
-    benchmarks = validate(Benchmarks, _merged(arguments.files).get("benchmarks") or {}, at="benchmarks")
+    benchmarks = validate(
+        Benchmarks, expand_variables(read_files(arguments.files)).get("benchmarks") or {}, at="benchmarks"
+    )
     for finding in look(benchmarks):
         sys.stdout.writelines(f"{line}\n" for line in finding.lines())
 
@@ -146,7 +126,7 @@ def _check(arguments: argparse.Namespace) -> None:
     from cusa.commands.finding import require_sound
 
     findings = []
-    for finding in check(_merged(arguments.files), arguments.all):
+    for finding in check(read_files(arguments.files), arguments.all):
         sys.stdout.writelines(f"{line}\n" for line in finding.lines())
         sys.stdout.flush()
         findings.append(finding)

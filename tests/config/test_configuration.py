@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cusa.config.configuration import Configuration, check_files, command_line_values, load
+from cusa.config.configuration import Configuration, check_files, load
 from cusa.config.dataset import SECTIONS, DatasetSection
 from cusa.config.models import folder_name
 from cusa.config.section import Section, added_key
@@ -54,12 +54,33 @@ def test_the_default_is_valid_and_has_the_four_experiments(mapping):
         ("dataset.format", "coc", "key `dataset.format`: there is no input format 'coc'; expected one of 'openmoji', "),
         ("dataset.format", 3, "key `dataset.format` is 3; expected one of 'openmoji', "),
         ("dataset.skip", ["bad_luck"], "key `dataset.skip.0` is 'bad_luck'"),
-        ("teachers.text", None, "key `teachers.text` is None"),
+        ("teachers.text", None, "key `teachers.text` is null; expected a mapping of keys below it"),
         ("student.name", "openai/clip-vit-base-patch32", "found both of `name`.*and `towers`"),
         ("student.towers", None, "found neither of `name`.*and `towers`"),
         ("experiments.empty", {}, "key `experiments.empty`: every loss is off"),
         ("experiments.bad", {"contrastive": {"tau": 1}}, "key `experiments.bad.contrastive.tau` is unknown"),
-        ("experiments.bad name", {"contrastive": {}}, "bad name"),
+        (
+            "experiments.bad name",
+            {"contrastive": {}},
+            "key `experiments.bad name`: 'bad name' \\(str\\) cannot be",
+        ),
+        (
+            "dataset.name",
+            "my data",
+            "key `dataset.name`: 'my data' \\(str\\) cannot be a name; expected letters",
+        ),
+        ("dataset.name", "x" * 300, "key `dataset.name` is 'x{119}\\.\\.\\. \\(str\\): string should have at most 150"),
+        (
+            "dataset.name",
+            False,
+            "key `dataset.name` is False \\(bool\\): .*; YAML reads no, off, yes and on as",
+        ),
+        ("dataset.name", 7, "key `dataset.name` is 7 \\(int\\): .* so write text in quotation marks"),
+        ("experiments", {1: {"contrastive": {}}}, "key `experiments.1` is 1 \\(int\\): input should be a valid string"),
+        ("train", None, "key `train` is null; expected a mapping of keys below it, or leave it out"),
+        ("train", [{"epochs": 3}], "key `train` is \\[{'epochs': 3}\\] \\(list\\); expected a mapping of keys"),
+        ("dataset", "openmoji", "key `dataset` is 'openmoji' \\(str\\); expected a mapping of keys"),
+        ("experiments", None, "key `experiments` is null; expected a mapping of keys"),
         ("experiments.b", {"uni_softlabel": {"temperature": "cross"}}, "cross_softlabel is off, so there is nothing"),
         (
             "experiments.b",
@@ -77,7 +98,7 @@ def test_the_default_is_valid_and_has_the_four_experiments(mapping):
         ("benchmarks.more", {"mine": {"file": 3}}, "more.mine.file is 3, expected the path"),
         ("dataset.format", "./no.py", "key `dataset.format`: ./no.py does not exist \\(relative paths start at "),
         ("dataset.restval", "val", "key `dataset.restval` is unknown"),
-        ("captions", None, "key `captions` is None.*expected a mapping"),
+        ("captions", None, "key `captions` is null.*expected a mapping"),
         ("captions.clean", False, "key `captions.clean` is False.*'published' or 'none'"),
         ("captions.max_words", 0, "key `captions.max_words` is 0"),
         ("captions.lower", True, "key `captions.lower` is unknown"),
@@ -127,16 +148,6 @@ def test_a_missing_section_is_named(mapping):
 def test_exponents_without_a_dot_are_numbers(mapping):
     """YAML 1.1 reads 1e-5 as a string."""
     assert load(changed(mapping, "train.lr", yaml.safe_load("1e-3"))).train.lr == 0.001
-
-
-def test_command_line_values_are_read_as_yaml():
-    """Snakemake hands over --config train='{epochs: 3}' with every leaf as text."""
-    given = {"train": {"epochs": "3", "lr": "0.01", "precision": "bf16"}, "seeds": ["1", "2"], "report": "null"}
-    assert command_line_values(given) == {
-        "train": {"epochs": 3, "lr": 0.01, "precision": "bf16"},
-        "seeds": [1, 2],
-        "report": None,
-    }
 
 
 def test_null_drops_an_experiment_but_not_all(mapping):

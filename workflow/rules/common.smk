@@ -19,7 +19,7 @@ environ.update(
 )
 
 from cusa.common.files import quoted_path, require_writable
-from cusa.config import check_files, command_line_values, load
+from cusa.config import check_files, load, read_arguments, read_file
 from cusa.config.captions import conversion_json
 from cusa.config.training import OPERATIONAL
 from cusa.errors import CusaError
@@ -33,8 +33,10 @@ if unusable := sorted(set("{}" + os.pathsep) & set(workflow.basedir)):
         "takes for something else; rename the folder, or move the workflow to another."
     )
 
-update_config(config, command_line_values(workflow.config_settings.config))
 try:
+    for file in workflow.configfiles:
+        read_file(file)
+    update_config(config, read_arguments(workflow.config_settings.config_args or []))
     CONFIGURATION = load(config)
     check_files(CONFIGURATION)
     PLAN = Plan(CONFIGURATION)
@@ -45,7 +47,7 @@ except CusaError as error:
 # Snakemake takes a word in braces for a wildcard, also in the name of a file that exists.
 USER_FILES = [
     *PLAN.dataset_files,
-    *(each.file for each in CONFIGURATION.active_checkpoints.values()),
+    *(each.path for each in CONFIGURATION.active_checkpoints.values()),
     *(file for name in PLAN.benchmarks for file in PLAN.benchmark_files(name)),
 ]
 if in_braces := [name for name in USER_FILES if "{" in name and "}" in name]:

@@ -43,7 +43,7 @@ rule train:
 # Published checkpoints become run folders like those of trained runs.
 rule import_checkpoint:
     input:
-        lambda wildcards: CONFIGURATION.active_checkpoints[wildcards.experiment].file,
+        lambda wildcards: CONFIGURATION.active_checkpoints[wildcards.experiment].path,
     output:
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",

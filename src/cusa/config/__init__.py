@@ -1,12 +1,13 @@
 """The configuration as strict pydantic models: which keys exist and what they mean.
 
-`load` turns the mapping that Snakemake merged from YAML files into a `Configuration`. If there are problems, it raises
-`ConfigurationError` with one sentence per problem, which names the key. A test checks that config/README.md documents
-exactly the keys of these models.
+`read_file` and `read_arguments` read YAML strictly, and `load` turns the merged mapping into a `Configuration`. If
+there are problems, they raise `ConfigurationError` with one sentence per problem, which names the line or the key. A
+test checks that config/README.md documents exactly the keys of these models.
 """
 
-from cusa.config.configuration import Configuration, check_files, command_line_values, load, merge
+from cusa.config.configuration import Configuration, check_files, load
 from cusa.config.experiments import RunConfiguration
+from cusa.config.files import merge, read_arguments, read_file, read_files
 from cusa.config.losses import LossConfiguration
 from cusa.config.section import validate
 
@@ -15,8 +16,10 @@ __all__ = [
     "LossConfiguration",
     "RunConfiguration",
     "check_files",
-    "command_line_values",
     "load",
     "merge",
+    "read_arguments",
+    "read_file",
+    "read_files",
     "validate",
 ]

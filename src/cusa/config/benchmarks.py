@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from cusa.common.registry import is_file
 from cusa.config.dataset import SPLITS
+from cusa.config.paths import exists
 from cusa.config.section import Name, Section
 
 
@@ -27,14 +28,14 @@ class BenchmarkSection(Section):
 
     def left_out(self) -> dict[str, str]:
         """Data that are named but are not there, each with a sentence; the rest is evaluated."""
-        missing = {name: path for name, path in self.places.items() if not Path(path).expanduser().exists()}
+        missing = {name: path for name, path in self.places.items() if not exists(path)}
         return {
             name: f"{path} does not exist (relative paths start at {Path.cwd()})." for name, path in missing.items()
         }
 
     def available(self) -> dict[str, str]:
         """Data that are named and there."""
-        return {name: path for name, path in self.places.items() if Path(path).expanduser().exists()}
+        return {name: path for name, path in self.places.items() if exists(path)}
 
 
 class ImageTextRetrieval(BenchmarkSection):

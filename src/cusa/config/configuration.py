@@ -1,12 +1,12 @@
-"""The complete configuration, its checks across sections, and merging and loading of YAML mappings."""
+"""The complete configuration, its checks across sections, and the files that it names."""
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from cusa.common.registry import is_file
@@ -15,6 +15,7 @@ from cusa.config.captions import CaptionCleaning, Captions
 from cusa.config.dataset import Dataset
 from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration
 from cusa.config.models import Extraction, StudentSettings, Teachers, is_path
+from cusa.config.paths import expand_variables
 from cusa.config.report import Report
 from cusa.config.section import Name, ProblemsError, Section, validate
 from cusa.config.shards import Shards, ShardWriting, Stream
@@ -165,29 +166,12 @@ def load(mapping: Mapping[str, Any]) -> Configuration:
     """Validate the merged YAML mapping. Raises ConfigurationError with one line per problem, which names its key.
 
     A null in `dataset` removes a key that another file set. This is needed because overlays are merged key by key, and
-    another format does not accept the keys of the first.
+    another format does not accept the keys of the first. Environment variables in paths are replaced.
     """
+    mapping = expand_variables(mapping)
     if isinstance(dataset := mapping.get("dataset"), Mapping):
         mapping = {**mapping, "dataset": {key: value for key, value in dataset.items() if value is not None}}
     return validate(Configuration, mapping)
-
-
-def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge `overlay` into a copy of `base`, as --configfile does: mappings key by key, other values replaced."""
-    merged = dict(base)
-    for key, value in overlay.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def command_line_values(value: Any) -> Any:
-    """Parse the values of `--config KEY=VALUE` as YAML; Snakemake passes them as text."""
-    if isinstance(value, Mapping):
-        return {key: command_line_values(member) for key, member in value.items()}
-    if isinstance(value, list):
-        return [command_line_values(member) for member in value]
-    return yaml.safe_load(value) if isinstance(value, str) else value
 
 
 def check_files(configuration: Configuration) -> None:
@@ -195,32 +179,43 @@ def check_files(configuration: Configuration) -> None:
 
     The name of a model or of an input format is checked if it is a path; names on a hub are not checked.
     """
-    missing = [
-        f"Configuration key `{key}` names {path}, which does not exist (relative paths start at {Path.cwd()})."
-        for key, path in [*_named_data(configuration), *_named_models(configuration)]
-        if not Path(path).expanduser().exists()
-    ]
-    if missing:
-        raise ConfigurationError("\n".join(missing))
+    named = [*_named_data(configuration), *_named_models(configuration)]
+    if problems := [f"Configuration key `{key}` names {path}, which {why}." for key, path, why in named if why]:
+        raise ConfigurationError("\n".join(problems))
 
 
-def _named_data(configuration: Configuration) -> Iterator[tuple[str, str]]:
-    """Files and folders of data, checkpoints and benchmarks, each with its key."""
+def _why_not(path: str, expected: Literal["file", "folder", "either"] = "either") -> str:
+    """Why a path is not what is expected of it, as the end of a sentence; empty if it is."""
+    try:
+        is_folder = stat.S_ISDIR(Path(path).expanduser().stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return f"does not exist (relative paths start at {Path.cwd()})"
+    except (OSError, ValueError) as error:
+        return f"cannot be looked at ({getattr(error, 'strerror', None) or error})"
+    if expected == ("file" if is_folder else "folder"):
+        return f"is {'a folder' if is_folder else 'a file'}; expected a {expected}"
+    return ""
+
+
+def _named_data(configuration: Configuration) -> Iterator[tuple[str, str, str]]:
+    """Files and folders of data, checkpoints and benchmarks: each with its key, and why it is not there."""
     dataset = configuration.dataset
-    for key, path in [*dataset.files.items(), *dataset.folders.items()]:
-        yield f"dataset.{key}", path
+    for key, path in dataset.files.items():
+        yield f"dataset.{key}", path, _why_not(path, "file")
+    for key, path in dataset.folders.items():
+        yield f"dataset.{key}", path, _why_not(path, "folder")
     for name, checkpoint in configuration.active_checkpoints.items():
-        yield f"checkpoints.{name}.file", checkpoint.file
+        yield f"checkpoints.{name}.file", checkpoint.file, _why_not(checkpoint.file, "file")
     for name, benchmark in configuration.benchmarks.added.items():
         if is_file(benchmark.module):
-            yield f"benchmarks.more.{name}.file", benchmark.module
+            yield f"benchmarks.more.{name}.file", benchmark.module, _why_not(benchmark.module, "file")
 
 
-def _named_models(configuration: Configuration) -> Iterator[tuple[str, str]]:
-    """Models whose name is a path, each with its key."""
+def _named_models(configuration: Configuration) -> Iterator[tuple[str, str, str]]:
+    """Models whose name is a path: each with its key, and why it is not there."""
     teachers = configuration.teachers
     if (unicom := teachers.image.unicom) is not None and unicom.weights is not None:
-        yield "teachers.image.unicom.weights", unicom.weights
+        yield "teachers.image.unicom.weights", unicom.weights, _why_not(unicom.weights, "file")
     named = [("teachers.image.name", teachers.image.name), ("teachers.text.name", teachers.text.name)]
     named += [(f"checkpoints.{name}.student", each.student) for name, each in configuration.active_checkpoints.items()]
     own = {f"experiments.{name}.student": each.student for name, each in configuration.experiments.items() if each}
@@ -230,4 +225,4 @@ def _named_models(configuration: Configuration) -> Iterator[tuple[str, str]]:
         if student is not None and student.towers is not None:
             named.append((f"{key}.towers.image.name", student.towers.image.name))
             named.append((f"{key}.towers.text.name", student.towers.text.name))
-    yield from ((key, name) for key, name in named if is_path(name))
+    yield from ((key, name, _why_not(name)) for key, name in named if is_path(name))

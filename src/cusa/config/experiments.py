@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cusa.common.files import expand_home
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.losses import LossConfiguration
 from cusa.config.models import StudentSettings, Teachers
@@ -57,6 +58,11 @@ class Checkpoint(Section):
     student: str = Field(
         description="Name or folder of the CLIP that it was fine-tuned from, for its tokeniser and image transform."
     )
+
+    @property
+    def path(self) -> str:
+        """The path of the file with `~` expanded, as Snakemake expects its input files."""
+        return expand_home(self.file)
 
 
 class RunConfiguration(Section):

@@ -23,7 +23,9 @@ Number = Annotated[float, BeforeValidator(_yaml_exponent), Field(allow_inf_nan=F
 Positive = Annotated[float, BeforeValidator(_yaml_exponent), Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, BeforeValidator(_yaml_exponent), Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+# Names of data sets, runs and benchmarks become names of folders and files.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=150)]
+SHOWN = 120  # characters of a wrong value that a message shows
 
 
 def added_key(default: Any, description: str, **constraints: Any) -> Any:
@@ -87,10 +89,26 @@ def _sentences(details: Any, mapping: Mapping[str, Any], at: str) -> list[str]:
                 return problem.sentences
             return [f"Configuration {f'key `{key}`: ' if key else ''}{problem}."]
         case "model_type" | "dict_type" | "model_attributes_type":
-            return [f"Configuration key `{key}` is {value!r} ({type(value).__name__}); expected a mapping of keys."]
+            advice = " below it, or leave it out" if value is None else ""
+            return [f"Configuration key `{key}` is {_shown(value)}; expected a mapping of keys{advice}."]
+        case "string_pattern_mismatch":
+            return [
+                f"Configuration key `{key}`: {_shown(value)} cannot be a name; expected letters, digits, `_`, `.` and "
+                "`-`, of which the first is a letter or a digit, because it names a folder."
+            ]
         case _:
             message = details["msg"][0].lower() + details["msg"][1:]
-            return [f"Configuration key `{key}` is {value!r} ({type(value).__name__}): {message}."]
+            if details["type"] == "string_type" and isinstance(value, bool | int | float):
+                message += "; YAML reads no, off, yes and on as false and true, so write text in quotation marks"
+            return [f"Configuration key `{key}` is {_shown(value)}: {message}."]
+
+
+def _shown(value: Any) -> str:
+    """A value and its type, to be quoted in a message."""
+    if value is None:
+        return "null"
+    text = repr(value)
+    return f"{text if len(text) <= SHOWN else text[:SHOWN] + '...'} ({type(value).__name__})"
 
 
 def _keys(details: Any, mapping: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from cusa.common.files import expand_home
 from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.section import Count, Section, added_key
 
@@ -49,4 +50,4 @@ class Stream(Section):
 
     def of_shard(self, number: int) -> str:
         """The URL of one shard."""
-        return self.url.replace("{shard}", f"{number:06d}")
+        return expand_home(self.url).replace("{shard}", f"{number:06d}")

@@ -1,0 +1,219 @@
+"""Reading configurations: YAML and JSON files, and the values of --config KEY=VALUE on the command line.
+
+YAML reads some texts as something else than they look like, and of a key that is there twice it keeps the last one.
+Both are refused here with the line, so that no value is lost or changed silently. Snakemake reads the same files by
+itself; the workflow and `cusa check` call these functions too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cusa.config.paths import is_path_key
+from cusa.errors import ConfigurationError, reason_of
+
+OWN = Path("config/config.yaml")
+DEFAULT = Path(__file__).with_name("default.yaml")
+YAML_TAG = "tag:yaml.org,2002:"
+ADVICE = (
+    (r"'\\t'|\btab", "indent with blanks, not with tabs"),
+    (r"escape character", "a Windows path needs single quotation marks, or none"),
+    (r"another document", "write one configuration a file, without a line `---` within it"),
+    (r"constructor for the tag", "write plain values, without tags (`!`)"),
+    (r"special characters", "save the file as UTF-8 text"),
+    (r"undefined alias|alphabetic", "text that begins with *, & or ! needs quotation marks"),
+    (r"", "see whether brackets and quotation marks pair up; text with a colon or a # needs quotation marks"),
+)
+
+
+class _FileLoader(yaml.SafeLoader):
+    """YAML 1.1 as Snakemake reads it, without tags that make Python objects."""
+
+
+class _ArgumentLoader(_FileLoader):
+    """Snakemake hands on the key `config` of a profile as Python writes it, where null is None."""
+
+
+_ArgumentLoader.add_implicit_resolver(f"{YAML_TAG}null", re.compile(r"^None$"), ["N"])
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge `overlay` into a copy of `base`, as --configfile does: mappings key by key, other values replaced."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file.
+
+    Raises ConfigurationError with one line a problem, which names the file and the line: when the file cannot be read,
+    is no UTF-8 text, has no mapping, has a key twice, or has a key or value that YAML reads as something else.
+    """
+    try:
+        # As Snakemake does; the mark with which some editors begin a file is left out.
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigurationError(
+            f"{path} is not UTF-8 text (byte {error.object[error.start]:#04x} in line {line}); save it as UTF-8."
+        ) from None
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path} does not exist (relative paths start at {Path.cwd()}).") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
+    content = _json(text, str(path))
+    if content is None:
+        content = _yaml(text, str(path), _FileLoader)
+    if content is None:
+        raise ConfigurationError(f"{path} is empty; expected keys, as config/README.md explains.")
+    if not isinstance(content, dict):
+        raise ConfigurationError(
+            f"{path} holds a {type(content).__name__}; expected a mapping of keys, as config/README.md explains."
+        )
+    return content
+
+
+def read_files(files: Iterable[str | Path]) -> dict[str, Any]:
+    """Files merged onto the default configuration in their order, as Snakemake does with --configfile.
+
+    The default is config/config.yaml of the working directory, or of this project where that does not exist. Raises
+    ConfigurationError, see `read_file`.
+    """
+    mapping = read_file(OWN if OWN.is_file() else DEFAULT)
+    for path in files:
+        mapping = merge(mapping, read_file(path))
+    return mapping
+
+
+def read_arguments(arguments: Iterable[str]) -> dict[str, Any]:
+    """The mapping that the KEY=VALUE of --config stand for; each value is read as YAML once.
+
+    Snakemake itself hands over all values as text. Raises ConfigurationError when a value is no YAML, or when a key is
+    given twice with different values.
+    """
+    mapping: dict[str, Any] = {}
+    for argument in arguments:
+        key, _, text = argument.partition("=")
+        value = {key: _yaml(text, f"--config {key}={text}", _ArgumentLoader, (key,))}
+        if twice := next(_differences(mapping, value), None):
+            raise ConfigurationError(f"--config gives `{twice}` two values; give each key once.")
+        mapping = merge(mapping, value)
+    return mapping
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """The keys that both mappings have, with different values."""
+    for key in one.keys() & other.keys():
+        mine, its = one[key], other[key]
+        if isinstance(mine, Mapping) and isinstance(its, Mapping):
+            yield from _differences(mine, its, f"{at}{key}.")
+        elif mine != its:
+            yield f"{at}{key}"
+
+
+def _json(text: str, name: str) -> Any:
+    """The content of a JSON file, which may be indented with tabs; None where the text is not JSON."""
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ConfigurationError(f"{name} has the key `{twice[0]}` twice in one mapping; keep one of them.")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=mapping)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _yaml(text: str, name: str, loader_type: type[_FileLoader], keys: tuple[str, ...] = ()) -> Any:
+    """The content of YAML text. Raises ConfigurationError, see `read_file`.
+
+    `name` says where the text is from, and `keys` lead to its value in the configuration.
+    """
+    try:
+        loader = loader_type(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if problems := list(dict.fromkeys(_problems(node, keys))):
+                raise ConfigurationError("\n".join(f"{name}, line {problem}" for problem in problems))
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or reason_of(error)
+        place = f"line {mark.line + 1}: " if mark is not None else ""
+        advice = next(advice for pattern, advice in ADVICE if re.search(pattern, problem))
+        raise ConfigurationError(f"{name} cannot be read as YAML ({place}{problem}); {advice}.") from None
+    except ValueError as error:  # of a tag whose value does not fit, such as !!int x, and of a number with 5,000 digits
+        raise ConfigurationError(f"{name} cannot be read as YAML: {reason_of(error)}.") from None
+    except RecursionError:
+        raise ConfigurationError(f"{name} cannot be read as YAML: its values are nested too deeply.") from None
+
+
+def _problems(node: yaml.Node, keys: tuple[str, ...], above: frozenset[int] = frozenset()) -> Iterator[str]:
+    """What YAML would lose or change silently, as the rest of a sentence that begins with the line.
+
+    `keys` lead to the node, and `above` are the nodes that it is in.
+    """
+    if id(node) in above:
+        yield f"{node.start_mark.line + 1}: the value with the anchor & has itself in it; write it out."
+        return
+    above |= {id(node)}
+    if isinstance(node, yaml.SequenceNode):
+        for member in node.value:
+            yield from _problems(member, keys, above)
+    elif isinstance(node, yaml.MappingNode):
+        yield from _problems_of_keys(node, keys)
+        for key, value in node.value:
+            yield from _problems(value, (*keys, str(key.value)), above)
+    elif isinstance(node, yaml.ScalarNode) and node.style is None:
+        yield from _problems_of_plain_text(node, keys)
+
+
+def _problems_of_keys(node: yaml.MappingNode, keys: tuple[str, ...]) -> Iterator[str]:
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            yield f"{line}: a key is a list or a mapping; expected a name."
+        elif key.tag == f"{YAML_TAG}null":
+            yield f"{line}: a key is null, or there is none before the colon; write a name, 'null' in quotation marks."
+        elif key.tag not in (f"{YAML_TAG}str", f"{YAML_TAG}merge"):
+            kind = key.tag.removeprefix(YAML_TAG)
+            read = f"YAML reads the key {key.value} as {KINDS.get(kind, kind)}"
+            yield f"{line}: {read}; write '{key.value}' in quotation marks."
+        elif key.value in lines:
+            path = ".".join((*keys, key.value))
+            yield f"{line}: the key `{path}` is there already, in line {lines[key.value]}; keep one of them."
+        else:
+            lines[key.value] = line
+
+
+KINDS = {"bool": "true or false", "int": "a number", "float": "a number", "timestamp": "a date"}
+
+
+def _problems_of_plain_text(node: yaml.ScalarNode, keys: tuple[str, ...]) -> Iterator[str]:
+    """Text without quotation marks that YAML reads as something that no key of the configuration expects."""
+    line, text, kind = node.start_mark.line + 1, node.value, node.tag.removeprefix(YAML_TAG)
+    at = f"`{'.'.join(keys)}`" if keys else "the value"
+    if kind in ("int", "float") and ":" in text:
+        yield f"{line}: YAML reads {text} of {at} in base 60; write a number in base 10, or text as '{text}'."
+    elif kind == "int" and re.fullmatch(r"[-+]?0[0-7_]+", text):
+        yield f"{line}: YAML reads {text} of {at} in base 8; write a number without leading zeros, or text as '{text}'."
+    elif kind == "timestamp":
+        yield f"{line}: YAML reads {text} of {at} as a date; write '{text}' in quotation marks."
+    elif text == "~" and is_path_key(keys):
+        yield f"{line}: YAML reads ~ of {at} as null; write '~' in quotation marks for the home folder, or null."

@@ -1,0 +1,67 @@
+"""The Snakefile reads configuration files and --config as strictly as `cusa check` does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from test_workflow import snakemake, write
+
+
+@pytest.fixture
+def config(tmp_path, tiny_configuration) -> str:
+    return write(tmp_path, tiny_configuration)
+
+
+def test_what_yaml_would_lose_is_a_sentence_before_any_job(tmp_path, config):
+    (tmp_path / "odd.yaml").write_text("train: {lr: 0.1}\ntrain: {epochs: 1:30, batch_size: 010}\n")
+    output = snakemake(tmp_path, "-n", "--configfile", config, str(tmp_path / "odd.yaml"), check=False)
+    assert f"{tmp_path}/odd.yaml, line 2: the key `train` is there already, in line 1" in output
+    assert "reads 1:30 of `train.epochs` in base 60" in output
+    assert "reads 010 of `train.batch_size` in base 8" in output
+    assert "Traceback" not in output
+
+
+def test_the_configuration_of_the_working_directory_is_read_strictly_too(tmp_path, tiny_configuration):
+    (tmp_path / "config").mkdir()
+    own = tmp_path / "config/config.yaml"
+    own.write_text(yaml.safe_dump(tiny_configuration) + "seeds: [1]\n")
+    output = snakemake(tmp_path, "-n", check=False)
+    assert "config/config.yaml, line" in output
+    assert "the key `seeds` is there already" in output
+
+
+def test_brackets_that_do_not_pair_up_on_the_command_line(tmp_path, config):
+    output = snakemake(tmp_path, "-n", "--configfile", config, "--config", "train={epochs: 3", check=False)
+    assert "--config train={epochs: 3 cannot be read as YAML" in output
+    assert "Traceback" not in output
+
+
+def test_text_in_quotation_marks_on_the_command_line_stays_text(tmp_path, tiny_configuration, shapes):
+    folder = Path(shutil.copytree(shapes, tmp_path / "set #2"))
+    config = write(tmp_path, {key: value for key, value in tiny_configuration.items() if key != "dataset"})
+    dataset = json.dumps({"name": "007", "format": "published", "annotations": str(folder)})
+    output = snakemake(tmp_path, "-n", "annotations", "--configfile", config, "--config", f"dataset={dataset}")
+    assert "results/007/annotations/images.parquet" in output
+    assert f"input: {folder}/train.json" in output
+
+
+def test_variables_and_home_folders_in_paths(tmp_path, monkeypatch, tiny_configuration, shapes):
+    monkeypatch.setenv("SHAPES", str(shapes))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "theirs.pth").write_bytes(b"")
+    student = tiny_configuration["student"]["name"]
+    mapping = {
+        **tiny_configuration,
+        "dataset": {"name": "shapes", "format": "published", "annotations": "${SHAPES}"},
+        "checkpoints": {"theirs": {"file": "~/theirs.pth", "student": student}},
+    }
+    output = snakemake(tmp_path, "-n", "models", "--configfile", write(tmp_path, mapping))
+    assert f"input: {shapes}/train.json" in output
+    assert f"input: {tmp_path}/theirs.pth" in output
+    monkeypatch.delenv("SHAPES")
+    output = snakemake(tmp_path, "-n", "models", "--configfile", write(tmp_path, mapping), check=False)
+    assert "key `dataset.annotations` is '${SHAPES}', but the environment variable SHAPES is not set" in output
