@@ -31,3 +31,11 @@ def reason_of(error: BaseException) -> str:
     """The first line of an error's message, to be quoted in a sentence; the error's kind where it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+LONGEST_CAUSE = 400  # characters
+
+
+def cause_of(error: BaseException) -> str:
+    """The kind of an error of another library, and its whole message on one line, to be quoted in a sentence."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_CAUSE].removesuffix(": ")

@@ -50,6 +50,13 @@ def test_features_of_something_else_are_refused(tmp_path, arguments, says):
         FeatureStore(tmp_path / "f", **arguments)
 
 
+@pytest.mark.parametrize("about", [{"weights_sha256": "unknown"}, {"weights_sha256_of": "tensors"}])
+def test_features_without_the_digest_of_a_file_are_not_compared_with_one(tmp_path, about):
+    """Published features do not say their weights; earlier releases took the digest of tensors for sharded files."""
+    write_features(tmp_path / "f", 10, 4, "float16", parts()[1], META | about)
+    assert len(FeatureStore(tmp_path / "f", rows=10, model="m", sha256="def")) == 10
+
+
 @pytest.mark.parametrize(
     ("rows", "says"), [(9, "10 feature rows came out.*expected 9"), (12, "10 feature rows came out.*expected 12")]
 )

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from cusa.common.files import expand_home
 from cusa.config.models import StudentSettings
-from cusa.errors import ConfigurationError, reason_of
+from cusa.errors import ConfigurationError
 from cusa.student.backbones import Backbone, TextInput
 from cusa.teachers.huggingface_vision import transform_of
+from cusa.teachers.pretrained import load_pretrained, require_weights
 from cusa.teachers.transform import ImageTransform
 
 # Published names of CLIPs, and their names at Hugging Face.
@@ -24,6 +25,7 @@ PUBLISHED_NAMES = {
 }
 # SigLIP reads the last text position and takes no mask, so captions are padded to the length it was trained with.
 FIXED_LENGTH_TEXT = ("siglip", "siglip2")
+TWO_TOKENS = torch.zeros(1, 2, dtype=torch.int64)
 
 
 class DualEncoder(Backbone):
@@ -48,33 +50,30 @@ class DualEncoder(Backbone):
     def load(cls, name: str, max_tokens: int) -> DualEncoder:
         """A pre-trained model by its published name, its Hugging Face name or its folder.
 
-        Raises ConfigurationError where it cannot be loaded, or is no dual encoder.
+        Raises ConfigurationError where it is no dual encoder, or where weights that its features depend on are missing.
         """
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils.logging import disable_progress_bar
+        from transformers import AutoTokenizer
 
-        disable_progress_bar()  # type: ignore[no-untyped-call]
         source = expand_home(PUBLISHED_NAMES.get(name, name))
-        try:
-            model: Any = AutoModel.from_pretrained(source)
-            tokeniser: Any = AutoTokenizer.from_pretrained(source)
-            image_transform = transform_of(source, None)
-        except (OSError, ValueError) as error:  # transformers raises either for a folder without a model
-            raise ConfigurationError(
-                f"student.name {name} could not be loaded ({reason_of(error)}). Give the path of a folder with the "
-                "model, its tokeniser and its preprocessor_config.json, or make sure that the hub can be reached."
-            ) from error
+        model, not_read = load_pretrained(source)
+        tokeniser: Any = AutoTokenizer.from_pretrained(source)
+        image_transform = transform_of(source, None)
         for method in ("get_image_features", "get_text_features"):
             if not hasattr(model, method):
                 raise ConfigurationError(
                     f"student.name {name} is a {type(model).__name__}, which has no {method}; choose a dual "
                     "encoder such as CLIP or SigLIP, or a pair of `towers`."
                 )
-        return cls(model, tokeniser, image_transform, max_tokens)
+        encoder = cls(model, tokeniser, image_transform, max_tokens)
+        blank = torch.zeros(1, 3, image_transform.crop, image_transform.crop, dtype=torch.uint8)
+        require_weights(
+            name, model, not_read, lambda: [encoder.image_features(blank), encoder.text_features(TWO_TOKENS)]
+        )
+        return encoder
 
     @torch.no_grad()
     def _dimension(self) -> int:
-        return _pooled(self.model.get_text_features(input_ids=torch.zeros(1, 2, dtype=torch.int64))).shape[1]
+        return self.text_features(TWO_TOKENS).shape[1]
 
     def image_features(self, images: Tensor) -> Tensor:
         """Image features [B, dimension] of uint8 pixels [B, 3, H, W], or of float pixels already normalised."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cusa.common.registry import Registry, call_part
 from cusa.config.models import StudentSettings
-from cusa.errors import ConfigurationError, reason_of
+from cusa.errors import ConfigurationError, CusaError, cause_of
 from cusa.student.backbones import Backbone
 
 DUAL_ENCODER = "cusa.student.dual_encoder"
@@ -30,7 +30,7 @@ STUDENTS = Registry(
 
 
 def load_backbone(settings: StudentSettings) -> Backbone:
-    """The pre-trained backbone of a student that has a `name`, on the CPU.
+    """The pre-trained backbone of a student that has a `name`, float32, on the CPU.
 
     Raises ConfigurationError where it cannot be loaded, or cannot read images and captions.
     """
@@ -39,8 +39,13 @@ def load_backbone(settings: StudentSettings) -> Backbone:
     build = STUDENTS.load(name, "student.name").backbone
     try:
         backbone = call_part(build, settings)
-    except (OSError, ImportError, ValueError) as error:
-        raise ConfigurationError(f"student.name {name} could not be loaded ({reason_of(error)}).") from error
+    except CusaError:
+        raise
+    except Exception as error:  # libraries raise anything at files that are not as they expect
+        raise ConfigurationError(
+            f"student.name {name} could not be loaded ({cause_of(error)}). Give the path of a folder with the "
+            "model, its tokeniser and its preprocessor_config.json, or make sure that the hub can be reached."
+        ) from error
     if not isinstance(backbone, Backbone):
         raise ConfigurationError(
             f"backbone of the student {name} returns {type(backbone).__name__}; expected a "
@@ -51,4 +56,5 @@ def load_backbone(settings: StudentSettings) -> Backbone:
             f"The backbone of the student {name} needs an image_transform, and `tokenises` has to be True; only a pair "
             "of towers reads cached features."
         )
-    return backbone
+    # A step of the optimiser is lost in 8 bits of mantissa, so weights are float32 whatever the type of their file.
+    return backbone.float()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from cusa.common.files import sha256_of_file
 from cusa.config.models import ImageModel, TextModel
+from cusa.teachers.weight_files import sha256_of_weights, weight_file_in
 
 if TYPE_CHECKING:
     from cusa.teachers.transform import ImageTransform
@@ -25,8 +25,8 @@ class ImageEncoder(nn.Module):
     """A vision model with its transform.
 
     A subclass sets `dimension`, the length of its features, and `transform`, which turns image files into pixels.
-    `weights_file` is the file that the weights came from; None where there is no single file. `name` is set when the
-    encoder is loaded.
+    `weights_file` is the file that the weights came from, or the index of several files; None where there is neither.
+    `name` is set when the encoder is loaded.
     """
 
     name: str
@@ -69,9 +69,9 @@ class TextEncoder(nn.Module):
 
 
 def weights_sha256(encoder: ImageEncoder | TextEncoder) -> str:
-    """SHA-256 of the weights' file; without a single file, of the tensors in the order of their names."""
+    """SHA-256 of the weights' file or files; without a file, of the tensors in the order of their names."""
     if encoder.weights_file is not None:
-        return sha256_of_file(encoder.weights_file)
+        return sha256_of_weights(encoder.weights_file)
     digest = hashlib.sha256()
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
@@ -80,14 +80,14 @@ def weights_sha256(encoder: ImageEncoder | TextEncoder) -> str:
 
 
 def configured_weights_sha256(model: ImageModel | TextModel) -> str | None:
-    """The `weights_sha256` of a configured model whose weights are a file, without loading the model.
+    """The `weights_sha256` of a configured model whose weights are files in its folder, without loading the model.
 
     None for the names of hubs, packages and Python files.
     """
-    weights = Path(model.name).expanduser() / "model.safetensors"
+    weights = weight_file_in(Path(model.name).expanduser())
     if isinstance(model, ImageModel) and model.unicom is not None and model.unicom.weights is not None:
         weights = Path(model.unicom.weights).expanduser()
-    return sha256_of_file(weights) if weights.is_file() else None
+    return sha256_of_weights(weights) if weights is not None and weights.is_file() else None
 
 
 def pad_tokens(tokens: Sequence[Sequence[int]], pad_token: int) -> dict[str, torch.Tensor]:

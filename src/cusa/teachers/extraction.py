@@ -27,7 +27,7 @@ from cusa.errors import ConfigurationError
 from cusa.shards.reading import ShardReader, read_shards
 from cusa.teachers.encoders import ImageEncoder, TextEncoder, pad_tokens, weights_sha256
 from cusa.teachers.registry import load_image_encoder, load_text_encoder
-from cusa.teachers.store import write_features
+from cusa.teachers.store import FILE, SHA256_OF, TENSORS, write_features
 from cusa.teachers.transform import ImageTransform
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def _meta(encoder: ImageEncoder | TextEncoder) -> dict[str, Any]:
     return {
         "model": encoder.name,
         "weights_sha256": weights_sha256(encoder),
-        "weights_sha256_of": "file" if encoder.weights_file else "tensors",
+        SHA256_OF: FILE if encoder.weights_file else TENSORS,
         "versions": {"cusa": __version__, "python": platform.python_version()}
         | {package: version(package) for package in packages}
         | loaded_versions(),

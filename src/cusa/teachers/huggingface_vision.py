@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cusa.common.files import expand_home
 from cusa.config.models import ImageModel
 from cusa.errors import ConfigurationError
 from cusa.teachers.encoders import ImageEncoder
+from cusa.teachers.pretrained import load_pretrained, require_weights
 from cusa.teachers.transform import ImageTransform, Interpolation
+from cusa.teachers.weight_files import weight_file
 
+log = logging.getLogger(__name__)
 INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 class HuggingFaceVision(ImageEncoder):
-    """The model's pooled output; without one, the mean of its last hidden state."""
+    """The model's pooled output; without one, or where its file has no weights for it, the mean of its last state.
+
+    A vision transformer that was saved with a classifier, for instance, has no pooler in its file.
+    """
 
     def __init__(self, name: str, image_size: int | None) -> None:
-        from transformers import AutoModel
-        from transformers.utils.logging import disable_progress_bar
-
         super().__init__()
         self.name = name
-        disable_progress_bar()  # type: ignore[no-untyped-call]
-        model = AutoModel.from_pretrained(name)
+        model, not_read = load_pretrained(name)
         # Of a dual encoder only the vision side is used.
         self.network = getattr(model, "vision_model", model)
         config = getattr(model.config, "vision_config", model.config)
         sizes = getattr(config, "hidden_sizes", None)
         self.dimension = sizes[-1] if sizes else config.hidden_size
         self.transform = transform_of(name, image_size)
-        self.weights_file = weights_file(name)
+        self.weights_file = weight_file(name)
+        self.pools = not any("pooler." in weight for weight in not_read)
+        if not self.pools:
+            log.warning("%s has no weights for its pooler: the mean of its last hidden state is used instead", name)
+        blank = torch.zeros(1, 3, self.transform.crop, self.transform.crop, dtype=torch.uint8)
+        require_weights(name, model, not_read, lambda: [self(blank)])
 
     def features(self, pixels: Tensor) -> Tensor:
         """Pooled features [B, dimension] of normalised pixels [B, 3, H, W]."""
         output: Any = self.network(pixel_values=pixels)
-        pooled: Tensor | None = getattr(output, "pooler_output", None)
+        pooled: Tensor | None = getattr(output, "pooler_output", None) if self.pools else None
         if pooled is None:
             hidden: Tensor = output.last_hidden_state
             return hidden.flatten(2).mean(dim=-1) if hidden.ndim == 4 else hidden.mean(dim=1)
@@ -75,11 +83,3 @@ def transform_of(name: str, image_size: int | None) -> ImageTransform:
         interpolation=INTERPOLATIONS.get(int(settings.get("resample", 3)), "bicubic"),
         square="shortest_edge" not in size,
     )
-
-
-def weights_file(name: str) -> Path | None:
-    """The model's safetensors file, in its folder or the hub's cache; None where the weights are in several files."""
-    from transformers.utils.hub import cached_file
-
-    path = cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False)
-    return Path(path) if path else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from cusa.common.registry import Registry, call_part
 from cusa.config.models import UNICOM, ImageModel, TextModel
-from cusa.errors import ConfigurationError, reason_of
+from cusa.errors import ConfigurationError, CusaError, cause_of
 from cusa.teachers.encoders import ImageEncoder, TextEncoder
 
 GROUP = "cusa.teachers"
@@ -33,7 +33,7 @@ TEXT_ENCODERS = Registry(
 
 
 def load_image_encoder(model: ImageModel) -> ImageEncoder:
-    """The image encoder of a teacher or a tower, in eval mode, on the CPU, with the model's identity as its `name`.
+    """The image encoder of a teacher or a tower, in eval mode, float32, on the CPU, with its identity as its `name`.
 
     Raises ConfigurationError where it cannot be loaded.
     """
@@ -43,7 +43,7 @@ def load_image_encoder(model: ImageModel) -> ImageEncoder:
 
 
 def load_text_encoder(model: TextModel) -> TextEncoder:
-    """The text encoder of a teacher or a tower, in eval mode, on the CPU, with the model's identity as its `name`.
+    """The text encoder of a teacher or a tower, in eval mode, float32, on the CPU, with its identity as its `name`.
 
     Raises ConfigurationError where it cannot be loaded.
     """
@@ -59,9 +59,11 @@ def load_text_encoder(model: TextModel) -> TextEncoder:
 def _load(build: Any, model: ImageModel | TextModel, kind: Any) -> Any:
     try:
         encoder = call_part(build, model)
-    except (OSError, ImportError, ValueError) as error:  # transformers raises any of them where it finds no model
+    except CusaError:
+        raise
+    except Exception as error:  # libraries raise anything at files that are not as they expect
         raise ConfigurationError(
-            f"the model {model.name} could not be loaded ({reason_of(error)}). Give the path of a folder that holds "
+            f"the model {model.name} could not be loaded ({cause_of(error)}). Give the path of a folder that holds "
             "it, or make sure that the package or the hub it comes from can be reached."
         ) from error
     if not isinstance(encoder, kind):
@@ -70,7 +72,8 @@ def _load(build: Any, model: ImageModel | TextModel, kind: Any) -> Any:
             f"{kind.__module__}.{kind.__name__}."
         )
     encoder.name = model.identity
-    return encoder.eval()
+    # A step of the optimiser is lost in 8 bits of mantissa, so weights are float32 whatever the type of their file.
+    return encoder.float().eval()
 
 
 def _is_timm_folder(name: str) -> bool:

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from cusa.common.files import expand_home, sha256_of_file
 from cusa.config.models import TextModel
 from cusa.errors import ConfigurationError
-from cusa.teachers.encoders import TextEncoder
-from cusa.teachers.huggingface_vision import weights_file
+from cusa.teachers.encoders import TextEncoder, pad_tokens
+from cusa.teachers.pretrained import recorded_loading, require_weights
+from cusa.teachers.weight_files import require_readable, weight_file
 
 A_NAME = re.compile(r"[\w.\-]*\w", re.ASCII)  # a text that is put before captions ends in a blank or a punctuation mark
 PACKAGED = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
@@ -35,13 +37,24 @@ class SentenceEncoder(TextEncoder):
         super().__init__()
         self.name = name
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        self.model = SentenceTransformer(folder, device="cpu")
+        for part in (Path(folder), *Path(folder).glob("*/")):  # older models have a folder for the transformer
+            require_readable(part)
+        with recorded_loading() as not_read:
+            self.model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": torch.float32}).float()
         if (dimension := self.model.get_embedding_dimension()) is None:
             raise ConfigurationError(f"{name} does not say how long its embeddings are; choose another sentence model.")
         self.dimension = dimension
-        self.weights_file = weights_file(folder)
+        self.weights_file = weight_file(folder)
         self.prompt = self._prompt_meant_by(prompt)
         self.prompt_tokens = self._count_prompt_tokens()
+        require_weights(name, self._transformer, not_read, lambda: [self(pad_tokens(self.tokenise([name]), 0))])
+
+    @property
+    def _transformer(self) -> nn.Module:
+        """The model of transformers, whose names of weights `recorded_loading` gives."""
+        from transformers import PreTrainedModel
+
+        return next((module for module in self.model.modules() if isinstance(module, PreTrainedModel)), self.model)
 
     def _prompt_meant_by(self, prompt: str | None) -> str:
         """The text of a prompt that is given as a text, by its name, or as None for the model's default."""

@@ -19,6 +19,9 @@ from cusa.layout import META
 
 FEATURES = "features.npy"
 
+# What meta.json says of `weights_sha256`: the digest of the model's file or of its tensors, or that it is not known.
+SHA256_OF, FILE, TENSORS = "weights_sha256_of", "file", "tensors"
+UNKNOWN = "unknown"
 PART_FOLDERS = "part_folders"
 JOIN_BYTES = 64 << 20
 
@@ -30,7 +33,7 @@ class FeatureStore:
         """Open and check a store.
 
         Raises DataError unless it has `rows` rows, all written, and was made by `model` with the weights `sha256`;
-        None for either checks nothing.
+        None for either checks nothing, and so does `sha256` where the store does not know the file of its weights.
         """
         self.folder = Path(folder)
         if not (self.folder / META).is_file():
@@ -47,7 +50,8 @@ class FeatureStore:
             )
         if model is not None and self.meta["model"] != model:
             raise DataError(f"{self.folder} was extracted by {self.meta['model']}, but {model} is configured; {_AGAIN}")
-        if sha256 is not None and self.meta["weights_sha256"] != sha256:
+        of_file = self.meta["weights_sha256"] != UNKNOWN and self.meta.get(SHA256_OF) != TENSORS
+        if sha256 is not None and of_file and self.meta["weights_sha256"] != sha256:
             raise DataError(
                 f"{self.folder} was extracted with other weights of {self.meta['model']} (sha256 "
                 f"{self.meta['weights_sha256'][:12]}...) than those configured now ({sha256[:12]}...); {_AGAIN}"

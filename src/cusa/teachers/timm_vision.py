@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from cusa.config.models import ImageModel
 from cusa.teachers.encoders import ImageEncoder
+from cusa.teachers.pretrained import recorded_state_dicts, require_weights
 from cusa.teachers.transform import ImageTransform
+from cusa.teachers.weight_files import require_readable, weight_file_in
 
 
 class TimmVision(ImageEncoder):
@@ -23,9 +26,10 @@ class TimmVision(ImageEncoder):
         self.name = name
         folder = Path(name).expanduser()
         source = f"local-dir:{folder}" if folder.is_dir() else name.removeprefix("timm/")
-        self.network = timm.create_model(source, pretrained=True, num_classes=0)
-        if (weights := folder / "model.safetensors").is_file():
-            self.weights_file = weights
+        self.weights_file = weight_file_in(folder)
+        require_readable(folder)
+        with recorded_state_dicts() as read:
+            self.network = timm.create_model(source, pretrained=True, num_classes=0).eval()
         settings = resolve_model_data_config(self.network)  # type: ignore[no-untyped-call]
         crop = image_size or settings["input_size"][1]
         self.dimension = int(self.network.num_features)  # type: ignore[arg-type]
@@ -36,6 +40,10 @@ class TimmVision(ImageEncoder):
             std=settings["std"],
             interpolation=settings["interpolation"],
         )
+        # Without its classifier timm reads a state dict that lacks weights too.
+        not_read = {weight: weight for module, missing in read if module is self.network for weight in missing}
+        blank = torch.zeros(1, 3, crop, crop, dtype=torch.uint8)
+        require_weights(name, self.network, not_read, lambda: [self(blank)])
 
     def features(self, pixels: Tensor) -> Tensor:
         """Pooled features [B, dimension] of normalised pixels [B, 3, H, W]."""

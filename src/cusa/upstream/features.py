@@ -14,7 +14,7 @@ from cusa.common.files import sha256_of_file, whole_file
 from cusa.config.models import ImageModel
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.teachers.store import FeatureStore, write_features
+from cusa.teachers.store import UNKNOWN, FeatureStore, write_features
 from cusa.upstream.unpickling import read_feature_dict
 
 
@@ -69,7 +69,7 @@ def import_features(path: str | Path, folder: DatasetFolder, split: str, model: 
         parts = (spooled[rows[start : start + step]] for start in range(0, len(rows), step))
         meta = {
             "model": model.identity,
-            "weights_sha256": "unknown",
+            "weights_sha256": UNKNOWN,
             "imported_from": {"file": Path(path).name, "sha256": sha256_of_file(path)},
             "transform": "as published",
             "versions": {"cusa": __version__, "numpy": np.__version__},

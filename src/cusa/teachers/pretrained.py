@@ -1,0 +1,132 @@
+"""Loads models of transformers and of libraries that use them: float32, and complete where features depend on it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from cusa.errors import ConfigurationError
+from cusa.teachers.state_dicts import examples, require_finite
+from cusa.teachers.weight_files import require_readable
+
+log = logging.getLogger(__name__)
+
+
+def load_pretrained(source: str) -> tuple[Any, dict[str, str]]:
+    """A model of transformers, by name or folder, in eval mode, float32 whatever the type of its file, on the CPU.
+
+    Also returns what is wrong with each weight that was not read, by its name in the model: it is missing, or its shape
+    is another. `require_weights` says whether that matters. Raises ConfigurationError for quantised weights.
+    """
+    from transformers import AutoConfig, AutoModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    require_readable(Path(source))
+    require_no_quantisation(AutoConfig.from_pretrained(source), source)
+    model, information = AutoModel.from_pretrained(
+        source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    # Parts that say their own type, for instance a vision side, are converted here.
+    return model.float(), _not_read(source, information)
+
+
+def require_no_quantisation(configuration: Any, source: str) -> None:
+    """Raise ConfigurationError where a model's config.json describes quantised weights."""
+    quantisation = getattr(configuration, "quantization_config", None)
+    if quantisation is not None:
+        method = quantisation.get("quant_method", "unknown") if isinstance(quantisation, dict) else quantisation
+        raise ConfigurationError(
+            f"the weights of {source} are quantised (`quantization_config` in its config.json: {method}), and such "
+            "weights cannot be trained. Give the model as it was before, in float32, float16 or bfloat16."
+        )
+
+
+def _not_read(source: str, information: dict[str, Any]) -> dict[str, str]:
+    if unexpected := sorted(information["unexpected_keys"]):
+        log.info("%s: its file holds %s that this model does not have", source, examples(unexpected, len(unexpected)))
+    wrong_shapes = {
+        name: f"{name}: {list(found)} in the file, {list(expected)} in the model"
+        for name, found, expected in information["mismatched_keys"]
+    }
+    return {name: name for name in sorted(information["missing_keys"])} | wrong_shapes
+
+
+@contextmanager
+def recorded_loading() -> Iterator[dict[str, str]]:
+    """What `load_pretrained` says of weights that were not read, for models that another library loads in the block.
+
+    Such a library does not pass on what transformers says, so transformers is asked here, each time it loads a model.
+    """
+    from transformers import PreTrainedModel
+
+    not_read: dict[str, str] = {}
+    load = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
+
+    def recorded(model_class: Any, *arguments: Any, **keywords: Any) -> Any:
+        keywords |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, information = load(model_class, *arguments, **keywords)
+        not_read.update(_not_read(str(arguments[0]), information))
+        return model
+
+    with patch.object(PreTrainedModel, "from_pretrained", classmethod(recorded)):
+        yield not_read
+
+
+@contextmanager
+def recorded_state_dicts() -> Iterator[list[tuple[nn.Module, list[str]]]]:
+    """Each module that reads a state dict in the block, and the names that the state dict lacks."""
+    read: list[tuple[nn.Module, list[str]]] = []
+    load = nn.Module.load_state_dict
+
+    def recorded(module: nn.Module, *arguments: Any, **keywords: Any) -> Any:
+        result = load(module, *arguments, **keywords)
+        read.append((module, list(result.missing_keys)))
+        return result
+
+    with patch.object(nn.Module, "load_state_dict", recorded):
+        yield read
+
+
+def used_weights(module: nn.Module, names: Iterable[str], outputs: Callable[[], Iterable[Tensor]]) -> list[str]:
+    """Those of the named weights on which the outputs depend; buffers of floating-point numbers count as used.
+
+    `outputs` computes the module's outputs for any input.
+    """
+    parameters, state = dict(module.named_parameters(remove_duplicate=False)), module.state_dict()
+    buffers = [name for name in names if name not in parameters and name in state]
+    wanted = {name: parameters[name] for name in names if name in parameters and parameters[name].requires_grad}
+    used = {name for name in buffers if state[name].is_floating_point()}
+    if wanted:
+        with torch.enable_grad():
+            total = torch.stack([output.float().sum() for output in outputs()]).sum()
+            gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
+        used |= {name for name, gradient in zip(wanted, gradients, strict=True) if gradient is not None}
+    return [name for name in names if name in used]
+
+
+def require_weights(
+    source: str, module: nn.Module, not_read: dict[str, str], outputs: Callable[[], Iterable[Tensor]]
+) -> None:
+    """Raise ConfigurationError, with count and examples, where weights that outputs depend on were not read.
+
+    They have random values then. Weights that no output depends on, such as those of another task's head, are only
+    logged. Raises DataError where weights are not finite.
+    """
+    require_finite(module.state_dict(), source)
+    if not not_read:
+        return
+    if used := used_weights(module, not_read, outputs):
+        found = examples([not_read[name] for name in used], len(module.state_dict()))
+        raise ConfigurationError(
+            f"{source}: {found} are missing in its file of weights or have another shape there, and would be random. "
+            "Give a folder whose weights belong to its config.json."
+        )
+    log.info("%s: %s are not in its file, and nothing uses them", source, examples(list(not_read), len(not_read)))
