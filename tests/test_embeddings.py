@@ -20,6 +20,7 @@ from cusa.runs.record import RunRecord
 from cusa.runs.weights import load_student
 from cusa.student.encoding import Encoder
 from cusa.student.inputs import open_split
+from cusa.teachers.extraction import extract_text_features
 from cusa.training.loop import train
 
 
@@ -68,6 +69,26 @@ def test_a_run_records_how_its_captions_were_cleaned_and_other_data_are_told(
     assert "learned from captions" not in caplog.text
     embed(run, data, "test", tmp_path / "other")
     assert f"{run} learned from captions with caption clean-up as published; those in " in caplog.text
+
+
+def test_a_run_notes_captions_that_its_models_do_not_know(shapes_data, tiny_configuration, tmp_path, caplog):
+    """The text teacher's extraction says it in meta.json, the student is looked at when training starts."""
+    data = DatasetFolder(Path(shutil.copytree(shapes_data, tmp_path / "data")))
+    captions = read_table(data.annotations, CAPTIONS)
+    for number, name in enumerate(captions.column_names[:2]):  # caption and cleaned
+        captions = captions.set_column(number, name, [[f"ቀይ ፖም {row}" for row in range(len(captions))]])
+    write_table(data.annotations / CAPTIONS, captions)
+    configuration = load(tiny_configuration).run("cusa", 23)
+    text = configuration.teachers.text
+    shutil.rmtree(data.features("text", text.folder, "train"))
+    extract_text_features(data.annotations, "train", text, data.features("text", text.folder, "train"))
+    assert "100% of all tokens are unknown (Ethiopic 100%)" in caplog.text
+    train(configuration, data, tmp_path / "run")
+    notes = RunRecord.read(tmp_path / "run").notes
+    assert len(notes) == 4
+    assert notes[0].startswith(f"{text.name}: 100% of all tokens are unknown")
+    assert notes[1].startswith(f"{text.name}: 64 distinct texts are 64 after clean-up and 1 rows of tokens")
+    assert notes[2].startswith("student: 100% of all tokens are unknown")
 
 
 def test_a_run_that_has_not_finished(tmp_path, shapes_data):

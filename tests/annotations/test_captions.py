@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cusa.annotations.captions import clean_caption
+from cusa.annotations.captions import clean_caption, sampled_positions
 from cusa.config.captions import CaptionCleaning
 
 
@@ -45,3 +45,11 @@ def test_without_clean_up_only_white_space_changes(caption, cleaned):
 @pytest.mark.parametrize(("clean", "cleaned"), [("published", "ab 12"), ("none", "AB-12/3, red")])
 def test_both_cut_after_max_words(clean, cleaned):
     assert clean_caption("AB-12/3, red", CaptionCleaning(clean=clean, max_words=2)) == cleaned
+
+
+def test_a_sample_is_bounded_and_evenly_spread():
+    assert sampled_positions(3).tolist() == [0, 1, 2]
+    assert sampled_positions(0).tolist() == []
+    many = sampled_positions(1_000_000)
+    assert len(many) == 5000
+    assert (many[0], many[-1]) == (0, 999_999)

@@ -72,6 +72,35 @@ def test_sentence_pairs_are_read_before_anything_is_trained(tiny_configuration, 
     assert findings["sentence pairs sound"] == ("2 pairs", True)
 
 
+def test_captions_that_the_models_have_no_words_for_are_told_but_stop_nothing(tiny_configuration, shapes, tmp_path):
+    """The tiny models know a few English words; every third caption is in Amharic here."""
+    data = Path(shutil.copytree(shapes, tmp_path / "data"))
+    for split in ("train", "val", "test"):
+        rows = json.loads((data / f"{split}.json").read_text())
+        for number, row in enumerate(rows):
+            english = row["caption"].lower().replace(",", "").rstrip(".")
+            row["caption"] = f"ቀይ ፖም {number}" if number % 3 == 0 else english
+        (data / f"{split}.json").write_text(json.dumps(rows))
+    files = {split: str(data / f"{split}.json") for split in ("train", "val", "test")}
+    mapping = {**tiny_configuration, "dataset": {**tiny_configuration["dataset"], "annotations": files}}
+    findings = {finding.subject: finding for finding in check(mapping)}
+    text, student = tiny_configuration["teachers"]["text"]["name"], "tokens of the student of contrastive"
+    for subject in (f"tokens of {text}", student):
+        finding = findings[subject]
+        assert finding.sound
+        assert finding.doubtful
+        assert finding.lines()[0].startswith(f"WARN  {subject}: ")
+        assert "distinct texts become" in finding.text
+        assert "(Ethiopic 100%)" in finding.details["unknown tokens"]
+        assert finding.details["Ethiopic"].startswith("34 captions, 100.0% unknown tokens")
+        assert "rows of tokens, so the model cannot tell captions apart" in finding.details["equal captions"]
+    assert "google/siglip2-base-patch16-224" in findings[student].details["unknown tokens"]
+    require_sound(list(findings.values()))
+
+    known = {finding.subject: finding for finding in check({**tiny_configuration, "captions": {"clean": "published"}})}
+    assert known[student].lines()[0].startswith(f"ok    {student}: 0.0% unknown tokens; ")
+
+
 def test_images_are_sampled_unless_all_are_asked_for(tiny_configuration, monkeypatch):
     monkeypatch.setattr("cusa.commands.check.SAMPLED_IMAGES", 10)
     assert found(tiny_configuration)["images looked at"][0] == "10 of 48"

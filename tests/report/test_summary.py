@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -34,6 +36,22 @@ def test_files_and_what_was_skipped(tmp_path):
     text = (tmp_path / "s.md").read_text()
     assert "| cusa | **20.0 ± 0.0** | **2.5 ± 0.7** |" in text
     assert "Left out of the data, as dataset.skip allows: 3 missing image, 1 empty caption." in text
+
+
+def test_what_runs_note_is_told_once_with_their_names(tmp_path):
+    """The notes are those of run.json; the table of an earlier release has none."""
+    paths = []
+    for number, content in enumerate(RESULTS):
+        notes = ["student: 59% are unknown."] + ["teacher: spelled."] * (content["experiment"] == "cusa")
+        paths.append(tmp_path / f"{number}.json")
+        write_json(paths[-1], content | {"notes": notes})
+    write_json(tmp_path / "problems.json", {"skipped": {}})
+    summarise(paths, tmp_path, tmp_path / "s.parquet", tmp_path / "s.md", tmp_path / "s.tex")
+    expected = {"student: 59% are unknown.": "contrastive, cusa", "teacher: spelled.": "cusa"}
+    assert json.loads(pq.read_schema(tmp_path / "s.parquet").metadata[b"notes"]) == expected
+    text = (tmp_path / "s.md").read_text()
+    assert "Results that may be worse than need be:\n\n- student: 59% are unknown. (noted by contrastive, cusa)" in text
+    assert text.count("teacher: spelled. (noted by cusa)") == 1
 
 
 def test_differences_with_intervals_and_published_figures(tmp_path):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import numpy as np
+
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 
 _TO_SPACE = re.compile(r"[,.'!?\"()*#:;~\-/]")
+SAMPLED_CAPTIONS = 5000  # that reports look at
 _OF_WORDS = "LMNS"  # Unicode's letters, marks, numbers and symbols, emoji among them
 
 
@@ -24,3 +27,8 @@ def clean_caption(caption: str, cleaning: CaptionCleaning = PUBLISHED) -> str:
     elif not any(unicodedata.category(character)[0] in _OF_WORDS for character in caption):
         return ""
     return " ".join(caption.split()[: cleaning.max_words])
+
+
+def sampled_positions(captions: int) -> np.ndarray:
+    """Positions of at most SAMPLED_CAPTIONS of so many captions, evenly spread, ascending int64."""
+    return np.unique(np.linspace(0, captions - 1, min(captions, SAMPLED_CAPTIONS)).astype(np.int64))

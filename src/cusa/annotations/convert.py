@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cusa.annotations.captions import clean_caption
+from cusa.annotations.captions import clean_caption, sampled_positions
 from cusa.annotations.distinct_images import DistinctImages
 from cusa.annotations.problems import Problems
 from cusa.annotations.record_spool import BLOCK_ROWS, spool_records
@@ -84,13 +84,15 @@ def convert(
 class Inspection:
     """The counts and the problems of a data set, by split where they are counts. `paths` are the images inspected.
 
-    `made_bytes` is the mean size in bytes of those images that the source makes; 0 where it makes none.
+    `made_bytes` is the mean size in bytes of those images that the source makes; 0 where it makes none. `texts` are
+    some of the captions, evenly spread, each as it is and as cleaned.
     """
 
     problems: Problems
     images: dict[str, int]
     captions: dict[str, int]
     paths: list[str]
+    texts: list[tuple[str, str]]
     made_bytes: float = 0.0
 
 
@@ -126,7 +128,14 @@ def inspect(
         captions={name: int(images.captions[mine].sum()) for name, mine in of_split.items()},
         paths=paths,
         made_bytes=sum(made) / max(1, len(made)),
+        texts=_some_texts(images),
     )
+
+
+def _some_texts(images: DistinctImages) -> list[tuple[str, str]]:
+    records = np.flatnonzero(images.records.captioned)
+    table = images.records.take(records[sampled_positions(len(records))], ["caption", "cleaned"])
+    return list(zip(table["caption"].to_pylist(), table["cleaned"].to_pylist(), strict=True))
 
 
 def _write_images(images: DistinctImages, path: Path) -> None:

@@ -68,6 +68,7 @@ def evaluate(
             "protocol": protocol,
             "published": published_results.figures(configuration, result.published_as),
             "weights_sha256": run.record.weights_sha256,
+            **({"notes": notes} if (notes := run.record.notes) else {}),
             "versions": {"cusa": __version__, "numpy": np.__version__},
         },
     )

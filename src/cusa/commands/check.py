@@ -16,6 +16,7 @@ from cusa.annotations.labelled_images import labelled_images
 from cusa.annotations.problems import WHAT_TO_DO, can_be_skipped
 from cusa.commands.benchmark_data import pairs_of
 from cusa.commands.finding import Finding
+from cusa.commands.token_findings import student_tokens, text_model_tokens
 from cusa.config.configuration import check_files, load
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, TextModel
@@ -125,6 +126,7 @@ class _Sizes:
 
     def models(self) -> Iterator[Finding]:
         """Each teacher and frozen tower, and the size of its cached features."""
+        from cusa.teachers.encoders import TextEncoder
         from cusa.teachers.registry import load_image_encoder, load_text_encoder
 
         models: list[tuple[str, ImageModel | TextModel]] = [
@@ -142,6 +144,8 @@ class _Sizes:
             self.needed += size
             text = f"{encoder.dimension:,} numbers a row, {size / GIGABYTE:.2f} GB in {model.dtype}"
             yield Finding(f"{kind} {model.identity}", text)
+            if isinstance(encoder, TextEncoder):
+                yield from text_model_tokens(encoder, self.inspection)
 
     def _rows_of(self, model_folder: str) -> int:
         stored = self.plan.stored_features
@@ -175,6 +179,7 @@ class _Sizes:
             if parameters.get(name) != count:
                 parameters[name] = count
                 yield Finding(f"student of {run}", f"{name}: {count / 1e6:.1f} million parameters")
+                yield from student_tokens(run, student.backbone, self.inspection)
             folders = len(plan.seeds_of(run))
             size += folders * FLOAT32 * (count + self._embedded_rows(run) * 2 * student.backbone.dimension)
             states.append(count * SAVED_PER_PARAMETER if run in plan.experiments else 0)

@@ -13,6 +13,7 @@ class Finding:
     """One thing that was checked, and a sentence about it.
 
     `sound` is true if a run can use it, false if the user has to fix it, and None if there was nothing to check.
+    `doubtful` says of a sound thing that the user should look at it, because results may be worse than need be.
     `details` are printed below the sentence, a line each.
     """
 
@@ -20,10 +21,11 @@ class Finding:
     text: str
     sound: bool | None = True
     details: Mapping[str, str] = field(default_factory=dict)
+    doubtful: bool = False
 
     def lines(self) -> list[str]:
         """The lines to print."""
-        mark = {True: "ok  ", False: "FIX ", None: "-   "}[self.sound]
+        mark = "WARN" if self.sound and self.doubtful else {True: "ok  ", False: "FIX ", None: "-   "}[self.sound]
         return [
             f"{mark}  {self.subject}: {self.text}",
             *(f"      {key + ':':8} {text}" for key, text in self.details.items()),

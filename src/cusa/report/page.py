@@ -39,6 +39,7 @@ def render(
     table = pq.read_table(summary)
     rows = table.to_pylist()
     left_out: dict[str, str] = json.loads((table.schema.metadata or {}).get(b"left_out", b"{}"))
+    notes: dict[str, str] = json.loads((table.schema.metadata or {}).get(b"notes", b"{}"))
     tables = benchmark_tables(rows, left_out)
     histories = read_histories(runs)
     drawings = draw_figures(histories)
@@ -52,6 +53,7 @@ def render(
         tables=tables,
         differences=differences_sentence(tables),
         left_out=left_out,
+        notes=notes,
         figures={name: inline_svg(drawing) for name, drawing in drawings.items()},
         text_queries=text_queries(folder, models, gallery),
         image_queries=image_queries(folder, models, gallery),

@@ -59,13 +59,14 @@ def summarise(
     rows = summary_rows(contents.values())
     if reference is not None:
         add_differences(rows, _intervals(contents, reference), reference)
+    notes = notes_of_runs(contents.values())
     with whole_file(parquet) as temporary:
-        metadata = {"left_out": json.dumps(dict(left_out or {}))}
+        metadata = {"left_out": json.dumps(dict(left_out or {})), "notes": json.dumps(notes)}
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata)), temporary)
     tables = benchmark_tables(rows, left_out or {})
     skipped = read_json(Path(annotations) / PROBLEMS)["skipped"]
     with whole_file(markdown) as temporary:
-        temporary.write_text(to_markdown(tables, skipped, left_out or {}), encoding="utf-8")
+        temporary.write_text(to_markdown(tables, skipped, left_out or {}, notes), encoding="utf-8")
     with whole_file(latex) as temporary:
         temporary.write_text(to_latex(tables), encoding="utf-8")
 
@@ -113,6 +114,16 @@ def _undefined(members: Sequence[Mapping[str, Any]], metric: str) -> str | None:
             reason = member.get("undefined", {}).get(metric, "no reason was given")
             seeds.setdefault(reason, []).append(str(member["seed"]))
     return "; ".join(f"{reason} (seed {', '.join(of_seeds)})" for reason, of_seeds in seeds.items()) or None
+
+
+def notes_of_runs(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What runs note about their captions: each sentence once, and the names of the experiments that note it."""
+    experiments: dict[str, list[str]] = {}
+    for result in results:
+        for note in result.get("notes", []):
+            if result["experiment"] not in (named := experiments.setdefault(note, [])):
+                named.append(result["experiment"])
+    return {note: ", ".join(named) for note, named in experiments.items()}
 
 
 Intervals = Mapping[tuple[str, str, str], tuple[float, float]]

@@ -158,9 +158,15 @@ def _size(data: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_markdown(
-    tables: Sequence[BenchmarkTable], skipped: dict[str, int], left_out: Mapping[str, str] | None = None
+    tables: Sequence[BenchmarkTable],
+    skipped: dict[str, int],
+    left_out: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> str:
-    """The tables as GitHub Markdown, best values bold, with notes and the counts of skipped records."""
+    """The tables as GitHub Markdown, best values bold, with notes and the counts of skipped records.
+
+    `notes` are what runs note about their captions, each with the names of the experiments.
+    """
     lines = []
     for table in tables:
         lines += [f"## {table.title}", "", f"{table.size}.", ""]
@@ -173,8 +179,13 @@ def to_markdown(
     if any(table.differences for table in tables):
         lines += [differences_sentence(tables), ""]
     lines += left_out_sentences(left_out or {})
+    if notes:
+        lines += [f"{NOTES}:", "", *(f"- {note} (noted by {experiments})" for note, experiments in notes.items()), ""]
     lines.append(skipped_sentence(skipped))
     return "\n".join(lines) + "\n"
+
+
+NOTES = "Results that may be worse than need be"
 
 
 def to_latex(tables: Sequence[BenchmarkTable]) -> str:

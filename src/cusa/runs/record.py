@@ -60,6 +60,9 @@ class RunRecord(BaseModel):
     data: dict[str, str] | None = Field(
         default=None, description="SHA-256 of the tables, shards and features that training read, by their path."
     )
+    notes: list[str] | None = Field(
+        default=None, description="What may make the results worse than need be, a sentence each; none is left out."
+    )
     processes: int
     device: str
     seconds: float

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from cusa.teachers.token_use import Vocabulary
 from cusa.teachers.transform import ImageTransform
 
 TextInput = Tensor | Mapping[str, Tensor]
@@ -41,6 +42,10 @@ class Backbone(nn.Module):
     def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
         """The token ids of each caption, special tokens included, and the padding id."""
         raise TypeError(f"{type(self).__name__} has to define tokenise()")
+
+    def vocabulary(self) -> Vocabulary | None:
+        """How texts are split, for reports; None where the backbone does not say it."""
+        return None
 
     def pretrained_parameters(self) -> set[Tensor]:
         """The parameters whose learning rate is `train.tower_lr`."""

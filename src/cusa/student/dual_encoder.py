@@ -14,6 +14,7 @@ from cusa.errors import ConfigurationError
 from cusa.student.backbones import Backbone, TextInput
 from cusa.teachers.huggingface_vision import transform_of
 from cusa.teachers.pretrained import load_pretrained, require_weights
+from cusa.teachers.token_use import Vocabulary, vocabulary_of
 from cusa.teachers.transform import ImageTransform
 
 # Published names of CLIPs, and their names at Hugging Face.
@@ -90,6 +91,10 @@ class DualEncoder(Backbone):
         padding = "max_length" if self.fixed_length else False
         encoded = self.tokeniser(list(captions), truncation=True, max_length=self.max_tokens, padding=padding)
         return encoded["input_ids"], int(self.tokeniser.pad_token_id or 0)
+
+    def vocabulary(self) -> Vocabulary:
+        """That of the model's own tokeniser."""
+        return vocabulary_of(self.tokeniser, self.max_tokens)
 
     def pretrained_parameters(self) -> set[Tensor]:
         """All parameters of the model."""

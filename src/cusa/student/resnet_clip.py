@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cusa.config.models import StudentSettings
 from cusa.errors import ConfigurationError, reason_of
 from cusa.student.backbones import Backbone, TextInput
+from cusa.teachers.token_use import Vocabulary
 from cusa.teachers.transform import ImageTransform
 
 
@@ -69,6 +70,10 @@ class OpenClip(Backbone):
         tokens = self.tokeniser(list(captions), context_length=self.max_tokens)
         # The end of the text has the largest id, and padding follows it.
         return [row[: end + 1] for row, end in zip(tokens.tolist(), tokens.argmax(dim=1).tolist(), strict=True)], 0
+
+    def vocabulary(self) -> Vocabulary:
+        """CLIP's own: it knows every byte, so no token is unknown. A start and an end are around each text."""
+        return Vocabulary(lambda texts: [self.tokeniser.encode(text) for text in texts], None, self.max_tokens - 2)
 
     def pretrained_parameters(self) -> set[Tensor]:
         """All parameters of the model."""

@@ -10,6 +10,7 @@ from cusa.config.models import Towers
 from cusa.student.backbones import Backbone, FrozenDimensions, TextInput
 from cusa.teachers.encoders import ImageEncoder, TextEncoder
 from cusa.teachers.registry import load_image_encoder, load_text_encoder
+from cusa.teachers.token_use import Vocabulary
 
 
 class TowerPair(Backbone):
@@ -53,6 +54,10 @@ class TowerPair(Backbone):
         """Token ids by the trainable text tower's tokeniser, and its padding id."""
         assert self.text_tower is not None
         return self.text_tower.tokenise(captions, self.max_tokens), self.text_tower.pad_token
+
+    def vocabulary(self) -> Vocabulary | None:
+        """That of the trainable text tower."""
+        return None if self.text_tower is None else self.text_tower.vocabulary(self.max_tokens)
 
     def pretrained_parameters(self) -> set[Tensor]:
         """The parameters of the trainable towers, without the projections."""

@@ -18,6 +18,7 @@ from cusa.config.models import ImageModel, TextModel
 from cusa.teachers.weight_files import sha256_of_weights, weight_file_in
 
 if TYPE_CHECKING:
+    from cusa.teachers.token_use import Vocabulary
     from cusa.teachers.transform import ImageTransform
 
 
@@ -57,6 +58,10 @@ class TextEncoder(nn.Module):
     @abstractmethod
     def tokenise(self, captions: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
         """Token ids of each caption, special tokens included, truncated to `max_tokens` or the model's limit."""
+
+    def vocabulary(self, max_tokens: int | None = None) -> Vocabulary | None:
+        """How texts are split, for reports, with the limits of `tokenise`; None where the encoder does not say it."""
+        return None
 
     @property
     @abstractmethod

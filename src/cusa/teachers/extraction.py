@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 
 from cusa import __version__
+from cusa.annotations.captions import sampled_positions
 from cusa.annotations.tables import CAPTIONS, cleaning_of, read_table, split_rows
 from cusa.common.compute import Precision, autocast, choose_device
 from cusa.common.progress import progress
@@ -28,6 +29,7 @@ from cusa.shards.reading import ShardReader, read_shards
 from cusa.teachers.encoders import ImageEncoder, TextEncoder, pad_tokens, weights_sha256
 from cusa.teachers.registry import load_image_encoder, load_text_encoder
 from cusa.teachers.store import FILE, SHA256_OF, TENSORS, write_features
+from cusa.teachers.token_use import MULTILINGUAL, token_use
 from cusa.teachers.transform import ImageTransform
 
 log = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ def extract_text_features(
     Raises as `extract_image_features` does.
     """
     torch.set_num_threads(threads)
-    captions = read_table(annotations, CAPTIONS, ["cleaned", "split"])
+    captions = read_table(annotations, CAPTIONS, ["caption", "cleaned", "split"])
     rows = split_rows(captions, split)
     cleaned = captions["cleaned"].take(pa.array(rows)).to_pylist()
     device = choose_device(gpu)
@@ -96,9 +98,24 @@ def extract_text_features(
     meta = _meta(encoder) | {"transform": str(cleaning_of(annotations)), "distinct_captions": len(distinct)}
     if encoder.prompt:
         meta["prompt"] = encoder.prompt
+    if warnings := tell_token_use(encoder, captions, rows):
+        meta["warnings"] = warnings
     # Rows are gathered in blocks, so that a million captions need no second array.
     blocks = (features[positions[start : start + 8192]] for start in range(0, len(positions), 8192))
     write_features(folder, len(rows), encoder.dimension, settings.dtype, blocks, meta)
+
+
+def tell_token_use(encoder: TextEncoder, captions: pa.Table, rows: np.ndarray) -> list[str]:
+    """Log what an encoder's tokeniser makes of some rows of captions.parquet, and return the warnings."""
+    if not len(rows):
+        return []
+    sample = captions.take(pa.array(rows[sampled_positions(len(rows))]))
+    pairs = list(zip(sample["caption"].to_pylist(), sample["cleaned"].to_pylist(), strict=True))
+    use = token_use(pairs, len(rows), encoder.tokenise, encoder.vocabulary())
+    log.info("%s: %s", encoder.name, use.sentence())
+    for warning in (warnings := list(use.warnings(MULTILINGUAL).values())):
+        log.warning("%s: %s", encoder.name, warning)
+    return warnings
 
 
 @torch.inference_mode()

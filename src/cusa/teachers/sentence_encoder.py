@@ -18,6 +18,7 @@ from cusa.config.models import TextModel
 from cusa.errors import ConfigurationError
 from cusa.teachers.encoders import TextEncoder, pad_tokens
 from cusa.teachers.pretrained import recorded_loading, require_weights
+from cusa.teachers.token_use import Vocabulary, vocabulary_of
 from cusa.teachers.weight_files import require_readable, weight_file
 
 A_NAME = re.compile(r"[\w.\-]*\w", re.ASCII)  # a text that is put before captions ends in a blank or a punctuation mark
@@ -82,15 +83,21 @@ class SentenceEncoder(TextEncoder):
 
     def tokenise(self, captions: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
         """Token ids of each caption after the prompt, special tokens included, truncated."""
-        limits = [limit for limit in (max_tokens, self.model.max_seq_length) if limit]
         encoded = self.model.tokenizer(
             [self.prompt + caption for caption in captions],
             truncation=True,
-            max_length=min(limits, default=512),
+            max_length=self._limit(max_tokens),
             add_special_tokens=True,
         )
         ids: list[list[int]] = encoded["input_ids"]
         return ids
+
+    def _limit(self, max_tokens: int | None) -> int:
+        return min((limit for limit in (max_tokens, self.model.max_seq_length) if limit), default=512)
+
+    def vocabulary(self, max_tokens: int | None = None) -> Vocabulary:
+        """That of the model's own tokeniser."""
+        return vocabulary_of(self.model.tokenizer, self._limit(max_tokens), self.prompt)
 
     @property
     def pad_token(self) -> int:

@@ -40,6 +40,7 @@ from cusa.training.distributed import Group, die_with_launcher, join, leave
 from cusa.training.history import History
 from cusa.training.interruption import Stop, lock_run
 from cusa.training.loading import TrainingData, data_digests
+from cusa.training.notes import notes_on_tokens
 from cusa.training.optimisation import build_optimiser, learning_rate, set_learning_rate
 from cusa.training.state import Progress, State
 from cusa.training.step import StepResult, TrainingTask, add_gradients, parallel, require_chunkable, require_finite
@@ -93,6 +94,7 @@ class Trainer:
         torch.manual_seed(configuration.seed + group.rank)
 
         self.data = TrainingData(student, configuration, folder, group)
+        self.notes = notes_on_tokens(student, configuration, folder) if group.is_main else []
         self.optimiser = build_optimiser(self.task, settings)
         digests = data_digests(configuration, folder)
         self.state = State(run, configuration, digests, group)
@@ -228,6 +230,7 @@ class Trainer:
             epochs=progress.epoch,
             training_pairs=len(self.data.pairs),
             data=self.state.data,
+            notes=self.notes or None,
             processes=self.group.world_size,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             seconds=progress.seconds,

@@ -1,0 +1,38 @@
+"""What `cusa check` says of the tokens that a text model or a student makes of the captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cusa.annotations.convert import Inspection
+from cusa.commands.finding import Finding
+
+if TYPE_CHECKING:
+    from cusa.student.backbones import Backbone
+    from cusa.teachers.encoders import TextEncoder
+    from cusa.teachers.token_use import TokenUse
+
+
+def text_model_tokens(encoder: TextEncoder, inspection: Inspection) -> Iterator[Finding]:
+    """The tokens of a text teacher or a frozen text tower. Nothing where the data set has no captions."""
+    from cusa.teachers.token_use import MULTILINGUAL, token_use
+
+    if texts := inspection.texts:
+        use = token_use(texts, sum(inspection.captions.values()), encoder.tokenise, encoder.vocabulary())
+        yield _finding(f"tokens of {encoder.name}", use, MULTILINGUAL)
+
+
+def student_tokens(run: str, backbone: Backbone, inspection: Inspection) -> Iterator[Finding]:
+    """The tokens of a student that tokenises. Nothing where the data set has no captions."""
+    from cusa.teachers.token_use import MULTILINGUAL_STUDENT, token_use
+
+    if (texts := inspection.texts) and backbone.tokenises:
+        captions = sum(inspection.captions.values())
+        use = token_use(texts, captions, lambda cleaned: backbone.tokenise(cleaned)[0], backbone.vocabulary())
+        yield _finding(f"tokens of the student of {run}", use, MULTILINGUAL_STUDENT)
+
+
+def _finding(subject: str, use: TokenUse, multilingual: str) -> Finding:
+    warnings = use.warnings(multilingual)
+    return Finding(subject, use.sentence(), details=use.by_script() | warnings, doubtful=bool(warnings))
