@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import re
 import shutil
 import subprocess
 import threading
@@ -198,6 +199,53 @@ def test_shards_that_cannot_be_read_are_reported(far, http_url, tmp_path):
     )
     with pytest.raises(DataError, match=r"(has \d images, but .* lists 4 for it|could not be read)"):
         list(read_shards(Stream(url=f"{tmp_path}/{{shard}}.tar"), reader, [0]))
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("cat {tar}; exit 3", "exit status 3 after 4 of 4 images"),
+        ("head -c 5120 {tar}; exit 3", "exit status 3 after [12] of 4 images"),
+        ("head -c 700 {tar}; sleep 0.2; exit 22", "exit status 22 after 0 of 4 images"),
+        ("exit 22", "exit status 22 after 0 of 4 images"),
+        ("no-such-program {tar}", r"exit status 127 \(no such command\) after 0 of 4 images"),
+        ("/etc/passwd {tar}", r"exit status 126 \(a file that cannot be run\) after 0 of 4 images"),
+        ("cat {tar}; kill -9 $$", r"exit status 137 \(killed by SIGKILL\) after 4 of 4 images"),
+        ("exec sh -c 'kill -15 $$'; cat {tar}", r"exit status 143 \(killed by SIGTERM\) after 0 of 4 images"),
+    ],
+)
+def test_a_command_that_fails_is_named_with_its_exit_status(local, command, status):
+    """Also after some or all of its images: a training never goes on with fewer data."""
+    url = "pipe:" + command.replace("{tar}", f"{local.shards('train')}/shard-{{shard}}.tar") + " # {shard}"
+    url = url if url.count("{shard}") == 1 else url.removesuffix(" # {shard}")
+    with pytest.raises(DataError) as caught:
+        list(read_shards(Stream(url=url), ShardReader(local.shards("train")), [3]))
+    message = str(caught.value)
+    assert re.search(rf"the command `{re.escape(url.replace('{shard}', '000003')[5:])}` ended with {status}\)", message)
+    assert "\n" not in message
+
+
+def test_curl_that_fails_is_named_with_its_exit_status(far, http_url):
+    url = http_url.replace("shard-", "nothing-")
+    with pytest.raises(DataError, match=r"the command `curl .*/nothing-000000.tar` ended with exit status 22 after 0"):
+        list(read_shards(Stream(url=url), ShardReader(far.shards("train")), [0]))
+
+
+def test_a_pipeline_whose_first_command_fails_gives_too_few_images(local):
+    """A shell tells the status of the last command only; the images are counted as well."""
+    tar = f"{local.shards('train')}/shard-{{shard}}.tar"
+    for command in (f"(head -c 5120 {tar}; exit 3) | cat", f"(cat {tar}; exit 3) | head -c 5120"):
+        with pytest.raises(DataError, match=r"(has \d images, but .* lists 4 for it|could not be read as shard 3)"):
+            list(read_shards(Stream(url=f"pipe:{command}"), ShardReader(local.shards("train")), [3]))
+
+
+def test_a_command_ends_when_nobody_reads_on(local, tmp_path):
+    tar = f"{local.shards('train')}/shard-{{shard}}.tar"
+    url = f"pipe:echo $$ > {tmp_path}/process; cat {tar}; exec sleep 60"
+    images = read_shards(Stream(url=url), ShardReader(local.shards("train")), [3])
+    next(images)
+    images.close()
+    assert not Path(f"/proc/{(tmp_path / 'process').read_text().strip()}").exists()
 
 
 def test_a_url_without_a_place_for_the_shard_is_refused():

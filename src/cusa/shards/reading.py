@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
+import signal
+import subprocess
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,6 +25,9 @@ from cusa.errors import DataError
 INDEX = "index.parquet"
 STATISTICS = "shards.json"
 OPEN_SHARDS = 256
+READ_BYTES = 1 << 20
+SIGNALLED = 128  # a shell adds this to the number of the signal that ended a command
+MEANING = {126: " (a file that cannot be run)", 127: " (no such command)"}
 
 
 # File extensions of the image formats whose bytes can be stored unchanged, by Pillow's name of the format.
@@ -86,16 +94,13 @@ class StreamedImage:
 def read_shards(stream: Stream, reader: ShardReader, shards: Sequence[int]) -> Iterator[StreamedImage]:
     """Read the images of some shards in order, from the URL of `stream`. `reader` has the index of all shards.
 
-    Raises DataError when a shard cannot be read, or does not hold the images that the index lists for it.
+    Raises DataError when a shard cannot be read, when the command that writes it fails, also after its last image, or
+    when it does not hold the images that the index lists for it.
     """
-    import webdataset
-
     for shard in shards:
-        url = stream.of_shard(shard)
-        dataset = webdataset.WebDataset([url], shardshuffle=False, nodesplitter=None, workersplitter=None)
-        count = 0
+        url, count, expected = stream.of_shard(shard), 0, int((reader.shard == shard).sum())
         try:
-            for sample in dataset:
+            for sample in _samples(url):
                 metadata = json.loads(sample["json"])
                 encoded = next(sample[name] for name in (*EXTENSION_OF.values(), "img") if name in sample)
                 position = int(np.searchsorted(reader.rows, metadata["row"]))
@@ -103,16 +108,71 @@ def read_shards(stream: Stream, reader: ShardReader, shards: Sequence[int]) -> I
                     raise KeyError(f"row {metadata['row']}")
                 yield StreamedImage(position, encoded, tuple(metadata["caption_rows"]))
                 count += 1
-        except (OSError, tarfile.TarError, ValueError, KeyError, StopIteration) as error:
-            raise DataError(
-                f"{url} could not be read as shard {shard} of {reader.folder} ({type(error).__name__}: {error}); "
-                "check stream.url, and that the shards there are the ones that index.parquet in this folder lists."
-            ) from None
-        if count != (expected := int((reader.shard == shard).sum())):
+        except ChildProcessError as error:
+            raise _unreadable(url, shard, reader, f"{error} after {count} of {expected} images") from None
+        except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, StopIteration) as error:
+            first = getattr(error, "strerror", None) or next(iter(error.args), "")
+            raise _unreadable(url, shard, reader, f"{type(error).__name__}: {first}") from None
+        if count != expected:
             raise DataError(
                 f"{url} has {count} images, but {reader.folder} lists {expected} for it; either the shards there are "
                 "different ones, or the connection broke. Copy the shards again."
             )
+
+
+def _unreadable(url: str, shard: int, reader: ShardReader, reason: str) -> DataError:
+    return DataError(
+        f"{url} could not be read as shard {shard} of {reader.folder} ({reason}); "
+        "check stream.url, and that the shards there are the ones that index.parquet in this folder lists."
+    )
+
+
+def _samples(url: str) -> Iterator[dict[str, Any]]:
+    """The samples of the tar at a URL, in its order.
+
+    For `pipe:` and most schemes a command writes the tar. Raises ChildProcessError when it fails, which says its exit
+    status; the command has then ended, and its messages are on standard error.
+    """
+    from webdataset.gopen import Pipe, gopen
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    stream = gopen(url)
+    process = stream.proc if isinstance(stream, Pipe) else None
+    if process is not None:
+        stream.ignore_errors = True  # it reports an exit status at some times only, and takes some failures for success
+    try:
+        try:
+            yield from group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
+        except GeneratorExit:
+            raise
+        except Exception:
+            _require_success(process)
+            raise
+        _require_success(process)
+    finally:
+        if process is not None:
+            process.stdout.close()
+            process.terminate()
+            process.wait()
+        else:
+            stream.close()
+
+
+def _require_success(process: subprocess.Popen[bytes] | None) -> None:
+    """Wait until a command has ended. Raises ChildProcessError when its exit status is not 0."""
+    if process is None or process.stdout is None:
+        return
+    # A command that cannot write its last bytes would be ended by SIGPIPE.
+    while process.stdout.read(READ_BYTES):
+        pass
+    if (status := process.wait()) == 0:
+        return
+    command = process.args if isinstance(process.args, str) else shlex.join(map(str, process.args))  # type: ignore[arg-type]
+    number = -status if status < 0 else status - SIGNALLED
+    killed = number in set(signal.Signals)
+    what = f" (killed by {signal.Signals(number).name})" if killed else MEANING.get(status, "")
+    status = SIGNALLED + number if killed else status
+    raise ChildProcessError(f"the command `{command}` ended with exit status {status}{what}")
 
 
 @lru_cache(maxsize=OPEN_SHARDS)
