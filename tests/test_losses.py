@@ -155,6 +155,85 @@ def test_gradients_equal_finite_differences_of_the_oracle(mode, soft_loss):
         assert parameter.grad.item() == pytest.approx(expected, rel=1e-5, abs=1e-9), name
 
 
+@pytest.mark.parametrize("tau", [0.002, 0.01, 0.019, 0.05])
+def test_low_teacher_temperatures_have_the_gradients_of_the_formula(tau):
+    """In float32, soft labels below 1e-45 are 0. Their terms and gradients vanish; autograd alone makes them NaN."""
+    bounds = {"start": tau, "min": 0.001, "max": 1.0}
+    teacher = {"image": bounds, "text": bounds, "tied": True, "learned": True}
+    configuration = validate(
+        LossConfiguration,
+        {"contrastive": None, "cross_softlabel": {"teacher_temperature": teacher}, "uni_softlabel": None},
+    )
+    arrays = batch(3)
+    arrays["teacher_image"][1] = -arrays["teacher_image"][0]  # as unlike as can be
+    loss = CUSALoss(configuration)
+    tensors = {name: torch.tensor(array, dtype=torch.float32) for name, array in arrays.items()}
+    tensors = {name: tensor.requires_grad_("cross" in name) for name, tensor in tensors.items()}
+    found = loss(**tensors, image_ids=torch.from_numpy(IDS))
+    found.total.backward()
+
+    def in_logarithms(teacher_tau: float) -> float:
+        """The same loss in float64, where logarithms keep what exponentials lose."""
+        total = 0.0
+        s = unit(arrays["cross_image"]) @ unit(arrays["cross_text"]).T
+        for logits, name in ((s, "teacher_image"), (s.T, "teacher_text")):
+            labels = unit(arrays[name]) @ unit(arrays[name]).T / teacher_tau
+            log_target = labels - np.logaddexp.reduce(labels, axis=1, keepdims=True)
+            logits = logits / loss.temperatures["cross"].item()
+            log_found = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+            total += (np.exp(log_target) * (log_target - log_found)).sum() / len(logits)
+        return configuration.cross_softlabel.rate * total / 2
+
+    start = loss.temperatures["cross_teacher"].item()
+    assert found.total.item() == pytest.approx(in_logarithms(start), rel=1e-5)
+    expected = (in_logarithms(start * 1.0001) - in_logarithms(start * 0.9999)) / (0.0002 * start)
+    assert loss.temperatures["cross_teacher"].grad.item() == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert all(tensor.grad.isfinite().all() for name, tensor in tensors.items() if "cross" in name)
+
+
+def test_labels_that_are_not_zero_keep_their_bits(monkeypatch):
+    """Old runs go on as they were: the choice between labels and 0 changes neither values nor gradients."""
+    bounds = {"start": 0.3, "min": 0.1, "max": 1.0}
+    teacher = {"image": bounds, "text": bounds, "learned": True}
+    configuration = validate(LossConfiguration, families(cross_softlabel={"teacher_temperature": teacher}))
+    outcomes = []
+    for where in (torch.where, lambda _, labels, zero: labels):
+        monkeypatch.setattr(torch, "where", where)
+        loss, tensors, found = run(configuration, batch(2))
+        found.total.backward()
+        gradients = [value.grad for value in (*loss.parameters(), *tensors.values()) if value.grad is not None]
+        outcomes.append([found.total.detach(), *gradients])
+    assert all(torch.equal(one, other) for one, other in zip(*outcomes, strict=True))
+
+
+def test_two_forward_passes_before_one_backward_pass():
+    """Both graphs hold the temperatures, which the second pass clamps again."""
+    configuration = validate(LossConfiguration, families())
+    loss, _, first = run(configuration, batch(1))
+    second = loss(**{name: torch.tensor(array) for name, array in batch(2).items()}, image_ids=torch.from_numpy(IDS))
+    (first.total + second.total).backward()
+    together = {name: value.grad.clone() for name, value in loss.temperatures.items()}
+    loss.zero_grad()
+    for number in (1, 2):
+        loss(
+            **{name: torch.tensor(array) for name, array in batch(number).items()}, image_ids=torch.from_numpy(IDS)
+        ).total.backward()
+    for name, value in loss.temperatures.items():
+        torch.testing.assert_close(value.grad, together[name], msg=name)
+
+
+def test_temperatures_are_reported_as_they_are_used():
+    """A step moves a parameter out of its bounds; the next forward pass clamps it before anything reads it."""
+    loss = CUSALoss(validate(LossConfiguration, {"contrastive": {}}))
+    with torch.no_grad():
+        loss.temperatures["contrastive"].fill_(0.101)
+    assert loss.temperature_values() == {"contrastive": 0.1}
+    assert loss.temperatures["contrastive"].item() == pytest.approx(0.101)
+    with torch.no_grad():
+        loss.temperatures["contrastive"].fill_(-1.0)
+    assert loss.temperature_values() == {"contrastive": 0.01}
+
+
 def test_published_defaults():
     loss = CUSALoss(validate(LossConfiguration, {"contrastive": {}, "cross_softlabel": {}, "uni_softlabel": {}}))
     learned = {name: parameter.requires_grad for name, parameter in loss.temperatures.items()}

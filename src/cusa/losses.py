@@ -89,11 +89,14 @@ class CUSALoss(nn.Module):
             self._add(f"{name}_image", pair.image, pair.learned)
             self._add(f"{name}_text", pair.text, pair.learned)
 
-    @torch.no_grad()
     def clamp_temperatures(self) -> None:
-        """Clamp every temperature to its bounds; each forward pass begins with this, as in the published code."""
+        """Clamp every temperature to its bounds; each forward pass begins with this, as in the published code.
+
+        The graph of an earlier forward pass, whose backward pass is still to come, keeps its values: they are within
+        the bounds, so clamping them again changes nothing. `data` keeps autograd from taking that for a change.
+        """
         for name, (low, high) in self.bounds.items():
-            self.temperatures[name].clamp_(low, high)
+            self.temperatures[name].data.clamp_(low, high)
 
     def temperature(self, name: str, modality: str | None = None) -> Tensor:
         """One temperature, a scalar: `name` is contrastive, cross, cross_teacher, uni or uni_teacher.
@@ -111,8 +114,14 @@ class CUSALoss(nn.Module):
         return value
 
     def temperature_values(self) -> dict[str, float]:
-        """The value of every temperature by its name in `temperatures`, for the history."""
-        return {name: float(value.detach()) for name, value in self.temperatures.items()}
+        """The value of every temperature by its name in `temperatures`, within its bounds, for the history.
+
+        An optimiser step may have moved a parameter out of them; the next forward pass uses the value returned here.
+        """
+        return {
+            name: min(max(float(value.detach()), self.bounds[name][0]), self.bounds[name][1])
+            for name, value in self.temperatures.items()
+        }
 
     def forward(
         self,
@@ -207,6 +216,10 @@ class CUSALoss(nn.Module):
         soft_labels = F.softmax(teacher / self.temperature(f"{name}_teacher", modality), dim=1)
         logits = logits / self.temperature(name, modality)
         if settings.loss == "kl":
+            if soft_labels.requires_grad:
+                # A low teacher temperature makes some labels 0. Their terms p log p are 0, and so are their gradients,
+                # which autograd takes for 0 times infinity. This changes no other value or gradient.
+                soft_labels = torch.where(soft_labels > 0, soft_labels, 0.0)
             return F.kl_div(F.log_softmax(logits, dim=1), soft_labels, reduction="batchmean")
         return cross_entropy(logits, soft_labels, settings.reduction)
 

@@ -98,6 +98,30 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tiny_configuration, sha
     assert len(taken) == 10
 
 
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize(("call", "where"), [(3, "epoch 0, step 2"), (8, "epoch 0, step 7")])
+def test_gradients_that_are_not_finite_stop_before_anything_is_saved(
+    tiny_configuration, shapes_data, tmp_path, monkeypatch, call, where, clip
+):
+    """The loss is finite: only its gradient is not. Also in the last step of an epoch, which is then saved."""
+    original, calls, saved = CUSALoss.forward, [], []
+
+    def poisoned(self, **features):
+        calls.append(1)
+        losses = original(self, **features)
+        if len(calls) == call:
+            losses.cross = losses.cross + torch.sqrt(losses.cross * 0)
+        return losses
+
+    monkeypatch.setattr(CUSALoss, "forward", poisoned)
+    monkeypatch.setattr(State, "save", lambda *arguments, **options: saved.append(1))
+    with pytest.raises(
+        TrainingError, match=rf"gradients are not finite at {where} \(norm nan\), but the loss is; they"
+    ):
+        train(configured(tiny_configuration, gradient_clip=clip), DatasetFolder(shapes_data), tmp_path)
+    assert not saved
+
+
 def test_a_model_that_diverged_in_its_last_step_is_told_at_validation(
     tiny_configuration, shapes_data, tmp_path, monkeypatch
 ):

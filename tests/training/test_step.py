@@ -17,7 +17,14 @@ from cusa.student.student import build_student
 from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import join, leave
 from cusa.training.optimisation import build_optimiser
-from cusa.training.step import TrainingTask, add_gradients, parallel, require_chunkable, require_finite
+from cusa.training.step import (
+    TrainingTask,
+    add_gradients,
+    clip_gradients,
+    parallel,
+    require_chunkable,
+    require_finite,
+)
 
 GLOBAL_BATCH = 8
 STEPS = 2
@@ -163,6 +170,19 @@ def test_a_student_that_normalises_over_the_batch_takes_no_chunks(tiny_configura
     student.add_module("normalisation", torch.nn.BatchNorm1d(3))
     with pytest.raises(ConfigurationError, match=r"train.chunk_size.*normalises over the batch"):
         require_chunkable(student, run.train)
+
+
+def test_a_norm_that_is_not_finite_scales_no_gradient():
+    """One spoiled gradient must not spoil the others; a finite norm scales them as torch does."""
+    parameters = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(()))]
+    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0, 4.0]), torch.tensor(12.0)
+    assert clip_gradients(parameters, None).item() == 13
+    assert parameters[1].grad == 12
+    assert clip_gradients(parameters, 6.5).item() == 13
+    torch.testing.assert_close(parameters[0].grad, torch.tensor([1.5, 0.0, 2.0]))
+    parameters[1].grad = torch.tensor(float("nan"))
+    assert torch.isnan(clip_gradients(parameters, 0.1))
+    torch.testing.assert_close(parameters[0].grad, torch.tensor([1.5, 0.0, 2.0]))
 
 
 def test_a_loss_that_is_not_finite_is_an_error_that_names_its_term(tiny_configuration):

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import TrainingError
 from cusa.layout import DatasetFolder
-from cusa.losses import CUSALoss
+from cusa.losses import CUSALoss, Losses
 from cusa.metrics.recall import image_text_recall
 from cusa.runs.record import HISTORY, WEIGHTS, RunRecord, write_history
 from cusa.student.encoding import Encoder
@@ -43,7 +43,16 @@ from cusa.training.loading import TrainingData, data_digests
 from cusa.training.notes import notes_on_tokens
 from cusa.training.optimisation import build_optimiser, learning_rate, set_learning_rate
 from cusa.training.state import Progress, State
-from cusa.training.step import StepResult, TrainingTask, add_gradients, parallel, require_chunkable, require_finite
+from cusa.training.step import (
+    StepResult,
+    TrainingTask,
+    add_gradients,
+    clip_gradients,
+    parallel,
+    require_chunkable,
+    require_finite,
+    require_finite_gradients,
+)
 
 log = logging.getLogger(__name__)
 SAVE_BEFORE_VALIDATION = 60.0  # seconds since the last save; so much may be lost if a validation is stopped
@@ -107,6 +116,8 @@ class Trainer:
             steps_per_epoch=self.data.steps_per_epoch,
         )
         self.seconds_counted_until = self.last_saved = time.monotonic()
+        # Checks the gradients of the last step, which are only waited for when the next loss is.
+        self.check_gradients: Callable[[], None] = lambda: None
 
     def train(self) -> None:
         """Take all epochs that are left, then write the files of the finished run."""
@@ -146,13 +157,17 @@ class Trainer:
         rate = learning_rate(settings, progress.epoch, step, self.data.steps_per_epoch)
         set_learning_rate(self.optimiser, rate)
         self.optimiser.zero_grad(set_to_none=True)
-        check = partial(require_finite, loss=self.task.loss, epoch=progress.epoch, step=step)
+
+        def check(losses: Losses, batch: TrainingBatch) -> None:
+            self.check_gradients()
+            require_finite(losses, batch, loss=self.task.loss, epoch=progress.epoch, step=step)
+
         losses = [
             add_gradients(self.model, self.task, batch, last=number == settings.accumulate, check=check)
             for number, batch in enumerate(batches, start=1)
         ]
-        if settings.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.task.parameters(), settings.gradient_clip)
+        norm = clip_gradients(self.task.parameters(), settings.gradient_clip)
+        self.check_gradients = partial(require_finite_gradients, norm, self.task, epoch=progress.epoch, step=step)
         self.optimiser.step()
         progress.step = step + 1
         return StepResult(rate, losses)
@@ -179,6 +194,7 @@ class Trainer:
 
     def save(self, best: bool = False) -> None:
         """Save the state; with `best`, also the weights as those of the best epoch."""
+        self.check_gradients()
         now = time.monotonic()
         self.progress.seconds += now - self.seconds_counted_until
         self.seconds_counted_until = now
@@ -187,6 +203,7 @@ class Trainer:
 
     def select(self) -> None:
         """End an epoch: validate, and save the weights as the best if r_mean is the highest so far."""
+        self.check_gradients()
         with self.stop.immediately():
             metrics = self.group.broadcast(self.validate() if self.group.is_main else None)
         progress = self.progress

@@ -203,6 +203,35 @@ def require_finite(losses: Losses, batch: TrainingBatch, *, loss: CUSALoss, epoc
     )
 
 
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
+    """The norm of all gradients together, a scalar. Gradients are scaled to the norm `largest` if theirs is greater.
+
+    A norm that is not finite scales nothing: it would spoil the gradients that are sound. Nothing waits for a GPU.
+    """
+    parameters = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if largest is not None:
+        nn.utils.clip_grads_with_norm_(parameters, largest, torch.where(norm.isfinite(), norm, 0.0))
+    return norm
+
+
+def require_finite_gradients(norm: Tensor, task: TrainingTask, *, epoch: int, step: int) -> None:
+    """Raise TrainingError if the norm of a step's gradients is not finite.
+
+    The message names parameters that the step has spoiled, and the temperatures. Call this when the GPU is waited for
+    anyway, and before weights are used or saved.
+    """
+    if math.isfinite(norm.item()):
+        return
+    spoiled = [name for name, parameter in task.named_parameters() if not parameter.isfinite().all()]
+    shown = f"; they spoiled {len(spoiled)} parameters, for instance {', '.join(spoiled[:3])}" if spoiled else ""
+    raise TrainingError(
+        f"the gradients are not finite at epoch {epoch}, step {step} (norm {norm.item():g}), but the loss is{shown}. "
+        "Nothing was saved since. Lower train.lr, raise the lower bounds of learned temperatures, or use "
+        "train.precision: fp32."
+    )
+
+
 def _synchronised(model: nn.Module, last: bool) -> Any:
     """Whether the processes average their gradients in the backward pass of this block: only in the last one."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
