@@ -73,7 +73,8 @@ def convert(
         _write_benchmark_data(source, dataset, images, folder, cleaning)
     for _, sentence in problems.told():
         log.info("%s", sentence)
-    found = {"skipped": problems.counts, "examples": problems.examples}
+    left_out = {kind: count for kind, count in problems.notes.items() if kind == "left_out_of_train"}
+    found = {"skipped": problems.counts | left_out, "examples": problems.examples}
     found |= {"notes": problems.notes, "note_examples": problems.note_examples}
     # A newer time of one of these files is no reason to convert again if they are still the same.
     files = {path: description(path) for path in map(os.path.expanduser, dataset.files.values())}

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cusa.annotations.copies import ImageFiles, near_copies
 from cusa.annotations.problems import Problems
 from cusa.annotations.record_spool import BLOCK_ROWS, RecordSpool
-from cusa.common.images import ImageCheck, check_image
+from cusa.common.images import ImageCheck, check_image, open_rgb
 from cusa.common.progress import progress
 from cusa.config.dataset import SPLITS, DatasetSection
 
@@ -35,6 +36,7 @@ class DistinctImages:
         self.split = records.split[self.first]
         self.captions = np.bincount(self.of_record[records.captioned], minlength=count)
         self.usable = np.ones(count, dtype=bool)
+        self.files = ImageFiles(count)
         self._check_consistency(problems)
 
     def _check_consistency(self, problems: Problems) -> None:
@@ -111,12 +113,14 @@ class DistinctImages:
                 kind = "missing_image" if check.missing else "unreadable_image"
                 problems.add(kind, f"{key}: {path}: {check.problem}")
                 self.usable[image] = False
+            else:
+                self.files.look(image, path, check.perceptual_hash)
         return chosen
 
     def check_splits(self, dataset: DatasetSection, problems: Problems) -> None:
         """Each file is in one split, each split has the expected number of images, and none is empty."""
+        self._check_copies(dataset, problems)
         in_splits = self.usable & (self.split < len(SPLITS))
-        self._check_shared_files(np.flatnonzero(in_splits), problems)
         expected = getattr(dataset, "expected_images", None) or {}
         for code, split in enumerate(SPLITS):
             count = int((self.split == code).sum())
@@ -125,25 +129,68 @@ class DistinctImages:
             if not (in_splits & (self.split == code) & (self.captions > 0)).any():
                 problems.add("empty_split", split)
 
-    def _check_shared_files(self, images: np.ndarray, problems: Problems) -> None:
-        """Compare the paths of images whose hashes are equal."""
-        hash_blocks = [
-            np.fromiter(map(hash, table["image_path"].to_pylist()), dtype=np.int64, count=len(block))
-            for block, table in self.blocks(images, ["image_path"])
-        ]
-        hashes = np.concatenate([*hash_blocks, np.empty(0, dtype=np.int64)])
-        order = np.argsort(hashes, kind="stable")
-        alike = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
-        for pair in zip(images[order[alike]].tolist(), images[order[alike + 1]].tolist(), strict=True):
-            members = np.array(pair)
-            if self.split[members[0]] == self.split[members[1]]:
-                continue
-            table = self.records.take(self.first[members], ["image_path", "image_id"])
-            path, other = table["image_path"].to_pylist()
-            if path == other:
-                names = [self.records.split_names[code] for code in self.split[members]]
-                places = [f"{key} in {name}" for key, name in zip(table["image_id"].to_pylist(), names, strict=True)]
-                problems.add("two_splits", f"{path}: {places[0]} and {places[1]}")
+    def _check_copies(self, dataset: DatasetSection, problems: Problems) -> None:
+        """One picture is in one split: the same file, equal bytes, and copies in another size or quality.
+
+        The images of train that `dataset.leave_out_of_train` names are marked as not usable.
+        """
+        for block, table in self.blocks(np.flatnonzero(self.files.inode < 0), ["image_path"]):
+            for image, path in zip(block.tolist(), table["image_path"].to_pylist(), strict=True):
+                self.files.look(image, path)
+        images = np.flatnonzero(self.usable & (self.split < len(SPLITS)))
+        leave_out = dataset.leave_out_of_train
+        original = np.arange(len(self.first))
+        for group in self.files.same_files(images):
+            original[group] = group[0]
+            for one, other in self._across(group, problems, "copies" in leave_out):
+                problems.add("two_splits", self._both(one, other))
+            for image in self._repeated(group):
+                problems.note("one_file", self._both(*image))
+        distinct = images[original[images] == images]
+        for group in self.files.same_bytes(distinct, self._path):
+            original[group] = group[0]
+            for one, other in self._across(group, problems, "copies" in leave_out):
+                problems.note("copies_across_splits", self._both(one, other))
+            for image in self._repeated(group):
+                problems.note("copies", self._both(*image))
+        distinct = distinct[self.usable[distinct]]
+        hashes, splits = self.files.hashes[distinct], self.split[distinct]
+        found = near_copies(hashes, splits, SPLITS.index("train"), lambda place: open_rgb(self._path(distinct[place])))
+        for pair in found:
+            group = distinct[list(pair)]
+            if original[group[0]] != original[group[1]]:
+                for one, other in self._across(group, problems, "near_copies" in leave_out):
+                    problems.note("near_copies", self._both(one, other))
+
+    def _across(self, group: np.ndarray, problems: Problems, leave_out: bool) -> Iterator[tuple[int, int]]:
+        """Each image of a group with one of another split. With `leave_out`, those of train are left out instead."""
+        train = self.split[group] == SPLITS.index("train")
+        if leave_out and train.any() and not train.all():
+            other = int(group[~train][0])
+            for image in group[train & self.usable[group]].tolist():
+                problems.note("left_out_of_train", self._both(image, other))
+                self.usable[image] = False
+            group = group[~train]
+        # One of the rarer split stands for the group, so that what is counted is what would be left out.
+        first = int(group[np.argmax(self.split[group])])
+        yield from ((image, first) for image in group[self.split[group] != self.split[first]].tolist())
+
+    def _repeated(self, group: np.ndarray) -> Iterator[tuple[int, int]]:
+        """The second and later images of each split in a group, each with the first one."""
+        for split in np.unique(self.split[group]).tolist():
+            first, *others = group[self.split[group] == split].tolist()
+            yield from ((image, first) for image in others)
+
+    def _path(self, image: int) -> str:
+        return self._text(int(self.first[image]), "image_path")
+
+    def _both(self, one: int, other: int) -> str:
+        """Two images as an example: their paths, once where they are equal, their ids and splits."""
+        table = self.records.take(self.first[[one, other]], ["image_path", "image_id"])
+        (path, second), (key, other_key) = (table[name].to_pylist() for name in ("image_path", "image_id"))
+        names = [self.records.split_names[code] for code in self.split[[one, other]]]
+        second = "" if path == second else f"{second}: "
+        return f"{path}: {key} in {names[0]} and {second}{other_key} in {names[1]}"
 
     @cached_property
     def ordered(self) -> np.ndarray:

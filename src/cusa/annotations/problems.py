@@ -24,6 +24,13 @@ WHAT_TO_DO = {
 }
 WORTH_TELLING = {
     "several_pictures": "image files have several pictures (animations, pages): the first one is read",
+    "one_file": "image ids name a file that another id of their split names too: their captions are kept apart",
+    "copies": "images are byte-identical copies of another one in their split",
+    "copies_across_splits": "images are byte-identical copies of one in another split, so that results on them are too "
+    "good; dataset.leave_out_of_train: [copies] leaves them out of train",
+    "near_copies": "images are copies of one in another split in another size or quality, so that results on them are "
+    "too good; dataset.leave_out_of_train: [near_copies] leaves them out of train",
+    "left_out_of_train": "images are left out of train, because val or test has a copy",
     "grey_range": "images have samples of 16 or 32 bits that do not fill 16 bits: they are scaled by their real range",
     "left_out": "rows are left out, because the data mark them as failed",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, Lock
 from typing import Literal, TypeVar
@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cusa.common import colours
 from cusa.common.image_files import HEAD, file_problem, is_heif, kind_of, register_heif, without_metadata
+from cusa.common.perceptual_hash import SIDE, perceptual_hash
 from cusa.errors import DataError, reason_of
 
 Image.MAX_IMAGE_PIXELS = None  # dataset.max_pixels is the limit, which the header of a file is compared with
@@ -45,12 +46,14 @@ Note = Literal["several_pictures", "grey_range"]
 class ImageCheck:
     """What a check found: the problem of an image file, None where there is none, and what else is worth telling.
 
-    `missing` says that the problem is that there is no such file.
+    `missing` says that the problem is that there is no such file. `perceptual_hash` is 0 for an image that was not
+    decoded, or is nearly flat.
     """
 
     problem: str | None = None
     missing: bool = False
     notes: tuple[Note, ...] = ()
+    perceptual_hash: int = field(default=0, compare=False)
 
 
 def check_image(path: str | Path, how: Literal["decode", "header"], max_pixels: int | None = None) -> ImageCheck:
@@ -66,7 +69,7 @@ def check_image(path: str | Path, how: Literal["decode", "header"], max_pixels: 
             return ImageCheck(notes=_retrying(path, lambda source: _read_header(source, max_pixels)))
         with ExitStack() as held:
             picture = _retrying(path, lambda source: _decode(source, max_pixels, held, at_an_eighth=True))
-            return ImageCheck(notes=picture.notes)
+            return ImageCheck(notes=picture.notes, perceptual_hash=perceptual_hash(picture.image))
     except DataError as error:
         return ImageCheck(str(error))
 
@@ -237,7 +240,7 @@ def _decode(source: Source, max_pixels: int | None, held: ExitStack, at_an_eight
         notes = _notes_of_header(image)
         pixels = image.width * image.height
         if at_an_eighth:
-            image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
+            image.draft("RGB", (max(SIDE, image.width // 8), max(SIDE, image.height // 8)))
             if not image.info.get("progressive"):  # the decoder keeps all of a progressive JPEG
                 pixels = image.width * image.height
         budget.enter_context(_BUDGET.take(pixels))

@@ -72,6 +72,12 @@ class DatasetSection(Section):
         description="Kinds of bad input to leave out, and count in the summary, instead of stopping.",
     )
 
+    leave_out_of_train: list[Literal["copies", "near_copies"]] = added_key(
+        [],
+        "Images of train to leave out because val or test has a copy: `copies` are the same file or equal bytes, "
+        "`near_copies` the same picture in another size or quality.",
+    )
+
     @property
     def files(self) -> dict[str, str]:
         """Every annotation file that the section names, by its key."""
