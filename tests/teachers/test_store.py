@@ -69,8 +69,29 @@ def test_a_model_that_gives_another_number_of_rows(tmp_path, rows, says):
 def test_features_that_overflow_are_refused(tmp_path):
     huge = np.full((2, 4), 1.0, dtype=np.float32)
     huge[1, 2] = 1e6
-    with pytest.raises(DataError, match="row 1 are not finite in float16; use dtype: float32"):
+    with pytest.raises(DataError, match=r"1 of rows 0 to 1 \(row 1\) are not finite in float16, .*use dtype: float32"):
         write_features(tmp_path / "f", 2, 4, "float16", iter([huge]), META)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_features_that_a_model_gives_as_nan_are_refused_with_their_rows(tmp_path, bad):
+    everything, _ = parts()
+    everything[[4, 5], 2] = bad
+    with pytest.raises(DataError, match=r"2 of rows 3 to 5 \(row 4, 5\) are NaN or infinite; use precision: fp32"):
+        write_features(tmp_path / "f", 10, 4, "float32", (everything[at : at + 3] for at in range(0, 10, 3)), META)
+    assert not (tmp_path / "f").exists()
+
+
+def test_features_that_cusa_did_not_write_are_looked_at_when_they_are_opened(tmp_path):
+    everything, _ = parts()
+    everything[7, 0] = np.nan
+    (tmp_path / "mine").mkdir()
+    write_json(tmp_path / "mine/meta.json", META)
+    np.save(tmp_path / "mine/features.npy", everything)
+    with pytest.raises(DataError, match=r"mine: the features of 1 of rows 0 to 9 \(row 7\) are NaN or infinite"):
+        FeatureStore(tmp_path / "mine", rows=10)
+    np.save(tmp_path / "mine/features.npy", np.nan_to_num(everything))
+    assert len(FeatureStore(tmp_path / "mine", rows=10)) == 10
 
 
 def test_a_cut_file_is_noticed(tmp_path):

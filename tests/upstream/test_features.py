@@ -64,13 +64,33 @@ def test_a_hostile_file_of_features_runs_nothing(tmp_path, monkeypatch, hide):
         ({"a": np.ones((2, 3))}, r"shape \(2, 3\); expected floats of shape \(1, d\)"),
         ({"a": np.ones((1, 3), dtype=int)}, "expected floats"),
         ({"a": 7}, "no image id with a row"),
-        ({7: np.ones((1, 3))}, "no image id with a row"),
+        ({7.5: np.ones((1, 3))}, "no image id with a row"),
+        ({True: np.ones((1, 3))}, "no image id with a row"),
+        ({(1, 2): np.ones((1, 3))}, "no image id with a row"),
+        ({"a": np.float32(1)}, "a scalar of float32; expected an integer or a text as image id"),
+        ({"a": np.ones((1, 0))}, "expected floats"),
+        ({"a": np.array(1.0)}, "expected floats"),
+        ({"a": np.array([None, 1.0], dtype=object)}, "an array of objects"),
+        ({"a": [1.0, 2.0]}, "no image id with a row"),
+        ({"a": np.ones(3), "b": np.ones(3), "c": np.ones(4)}, r"2 rows of 3 float64 \(a, b\); 1 rows of 4 .*c"),
+        ({"a": np.ones((1, 3)), "b": np.ones((1, 3), np.float32)}, "expected rows of one length and type"),
+        ({1: np.ones((1, 3)), "1": np.ones((1, 3))}, "has 1 ids twice, as a number and as text, for instance 1"),
+        ({"a": np.ones((1, 3)), "b": np.array([[0, np.nan, 1]])}, "features of 1 of 2 images are NaN or infinite: b"),
+        ({"a": np.array([[np.inf]], np.float16)}, "features of 1 of 1 images are NaN or infinite: a"),
         ({}, "holds no features"),
     ],
 )
 def test_features_of_another_shape_are_refused(tmp_path, content, says):
     with pytest.raises(DataError, match=says):
         load_features(write_published_features(tmp_path / "f.npy", content))
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_ids_may_be_numbers_and_rows_may_be_flat(tmp_path, protocol):
+    content = {1: np.ones(3), np.int64(2): np.zeros((1, 3)), np.str_("3"): np.full((3,), 2.0)}
+    ids, features = load_features(write_published_features(tmp_path / "f.npy", content, protocol))
+    assert ids == ["1", "2", "3"]
+    assert features.tolist() == [[1] * 3, [0] * 3, [2] * 3]
 
 
 def test_files_that_are_no_features(tmp_path):
@@ -112,6 +132,25 @@ def test_features_go_in_and_out(shapes_data, tmp_path):
     found, features = load_features(tmp_path / "out.npy")
     assert found == ids
     assert np.array_equal(features, expected.astype(np.float32))
+
+
+def test_only_the_rows_that_are_used_have_to_be_finite(shapes_data, tmp_path):
+    """Float64 is stored as the configuration says; rows of other splits are left out, whatever they are."""
+    import shutil
+
+    folder = DatasetFolder(Path(shutil.copytree(shapes_data, tmp_path / "data")))
+    images = read_table(folder.annotations, IMAGES)
+    ids = [images["image_id"][int(row)].as_py() for row in split_rows(images, "val")]
+    content = {image_id: np.full((1, 4), number / 3) for number, image_id in enumerate(ids)}
+    content["of another split"] = np.full((1, 4), np.nan)
+    model = ImageModel(name="unicom", dtype="float32")
+    import_features(write_published_features(tmp_path / "f.npy", content), folder, "val", model)
+    store = FeatureStore(folder.features("image", model.folder, "val"), len(ids), model.identity, "digest of a file")
+    assert store.arrays[0].dtype == np.float32
+    assert np.array_equal(store.arrays[0][:, 0], (np.arange(len(ids)) / 3).astype(np.float32))
+    content[ids[2]][0, 1] = np.nan
+    with pytest.raises(DataError, match=rf"features of 1 of {len(ids)} images are NaN or infinite: {ids[2]}"):
+        import_features(write_published_features(tmp_path / "f.npy", content), folder, "val", model)
 
 
 def test_features_that_lack_images_are_refused_with_examples(shapes_data, tmp_path):

@@ -43,6 +43,8 @@ class FeatureStore:
         folders = [self.folder / part for part in self.meta.get(PART_FOLDERS, ["."])]
         self.arrays = [_array(part / FEATURES, rows) for part in folders]
         self.starts = np.cumsum([0, *(len(array) for array in self.arrays)])
+        if "features_sha256" not in self.meta:  # cusa did not write it, so nobody has looked at its values
+            self._require_finite()
         if len(self) != rows:
             raise DataError(
                 f"{self.folder} has {len(self)} rows, but the split has {rows}; the data changed after the features "
@@ -56,6 +58,12 @@ class FeatureStore:
                 f"{self.folder} was extracted with other weights of {self.meta['model']} (sha256 "
                 f"{self.meta['weights_sha256'][:12]}...) than those configured now ({sha256[:12]}...); {_AGAIN}"
             )
+
+    def _require_finite(self) -> None:
+        first = 0
+        for block in self.blocks(max(1, JOIN_BYTES // (4 * self.dimension))):
+            _require_finite(block, block, self.folder, first)
+            first += len(block)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -134,6 +142,24 @@ def join_features(parts: Sequence[str | Path], folder: str | Path, copy: bool = 
 _AGAIN = "delete this folder and run `snakemake features` again."
 
 
+def _require_finite(part: np.ndarray, stored: np.ndarray, folder: str | Path, first: int) -> None:
+    """Raise DataError, with rows, where features of a part are not finite; its first row has the number `first`."""
+    bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
+    if not len(bad):
+        return
+    rows = f"{', '.join(str(first + int(row)) for row in bad[:5])}{', ...' if len(bad) > 5 else ''}"
+    where = f"{folder}: the features of {len(bad)} of rows {first} to {first + len(stored) - 1} (row {rows})"
+    if part.dtype != stored.dtype and np.isfinite(part[bad]).all():
+        raise DataError(
+            f"{where} are not finite in {stored.dtype}, but they are in {part.dtype}; use dtype: float32 for this "
+            "model."
+        )
+    raise DataError(
+        f"{where} are NaN or infinite; use precision: fp32 where it is another, else other weights or another "
+        "model. Rows are numbered as in the split's tables."
+    )
+
+
 def write_features(
     folder: str | Path,
     rows: int,
@@ -160,13 +186,9 @@ def write_features(
         with (temporary / FEATURES).open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for part in parts:
-                stored = np.ascontiguousarray(part, dtype=dtype)
-                finite = np.isfinite(stored).all(axis=1)
-                if not finite.all():
-                    raise DataError(
-                        f"{folder}: the features of row {done + int(finite.argmin())} are not finite in {dtype}; use "
-                        "dtype: float32 for this model."
-                    )
+                with np.errstate(over="ignore"):  # _require_finite says it in a sentence
+                    stored = np.ascontiguousarray(part, dtype=dtype)
+                _require_finite(part, stored, folder, done)
                 file.write(stored.data)
                 digest.update(stored.data)
                 done += len(part)

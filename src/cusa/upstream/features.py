@@ -22,13 +22,61 @@ def load_features(path: str | Path) -> tuple[list[str], np.ndarray]:
     """Read a published `*_unicom.npy`: the image ids in the file's order, and their features [n, d] in its own dtype.
 
     The file is a pickled dict {image id: array of shape [1, d]}. The unpickler can build nothing but such a dict. If
-    the file asks for any other function or class, DataError is raised and nothing is called.
+    the file asks for any other function or class, DataError is raised and nothing is called. Rows of shape [d] are read
+    too, and ids that are integers become text. Raises DataError for rows of different length or type, and for rows that
+    are not finite.
     """
     rows: list[np.ndarray] = []
     row_numbers = read_feature_dict(path, rows.append)
-    if not row_numbers:
-        raise DataError(f"{path} holds no features; expected a pickled dict {{image id: row}} with at least one image.")
+    checks = _RowChecks(path)
+    for row in rows:
+        checks.add(row)
+    checks.require_kind(row_numbers)
+    checks.require_finite(row_numbers)
     return list(row_numbers), np.concatenate([rows[number] for number in row_numbers.values()])
+
+
+class _RowChecks:
+    """What the rows of a file have in common, and which of them are not finite."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.kinds: dict[tuple[int, str], list[int]] = {}
+        self.not_finite: set[int] = set()
+        self.count = 0
+
+    def add(self, row: np.ndarray) -> None:
+        """The next row, float [1, d]."""
+        self.kinds.setdefault((row.shape[1], str(row.dtype)), []).append(self.count)
+        if not np.isfinite(row).all():
+            self.not_finite.add(self.count)
+        self.count += 1
+
+    def require_kind(self, row_numbers: dict[str, int]) -> None:
+        """Raise DataError, with counts and ids, unless there are rows, all of one length and type."""
+        if not row_numbers:
+            raise DataError(
+                f"{self.path} holds no features; expected a pickled dict {{image id: row}} with at least one image."
+            )
+        id_of = {number: image_id for image_id, number in row_numbers.items()}
+        if len(self.kinds) > 1:
+            found = "; ".join(
+                f"{len(numbers)} rows of {length} {dtype} ({_listed([id_of.get(number, '?') for number in numbers])})"
+                for (length, dtype), numbers in sorted(self.kinds.items(), key=lambda kind: -len(kind[1]))
+            )
+            raise DataError(f"{self.path} holds {found}; expected rows of one length and type for all images.")
+
+    def require_finite(self, row_numbers: dict[str, int]) -> None:
+        """Raise DataError, with count and ids, unless these rows are finite."""
+        if bad := [image_id for image_id, number in row_numbers.items() if number in self.not_finite]:
+            raise DataError(
+                f"{self.path}: the features of {len(bad)} of {len(row_numbers)} images are NaN or infinite: "
+                f"{_listed(bad)}. Half precision may have overflowed; extract them again in float32."
+            )
+
+
+def _listed(ids: list[str]) -> str:
+    return ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
 
 
 def import_features(path: str | Path, folder: DatasetFolder, split: str, model: ImageModel) -> None:
@@ -36,23 +84,17 @@ def import_features(path: str | Path, folder: DatasetFolder, split: str, model: 
 
     The rows of the file are first written to a temporary file, one at a time, so that memory never holds them all.
     Features of images that are not in the split are left out. Raises DataError when images of the split have no
-    features in the file, and when the rows differ in shape or dtype.
+    features in the file or features that are not finite, and when the rows differ in shape or dtype.
     """
     images = read_table(folder.annotations, IMAGES, ["image_id", "split"])
     wanted = images["image_id"].take(pa.array(split_rows(images, split))).to_pylist()
     output = folder.features("image", model.folder, split)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=output.parent) as spool:
-        first: list[np.ndarray] = []
+        checks = _RowChecks(path)
 
         def write(row: np.ndarray) -> None:
-            if not first:
-                first.append(row)
-            if row.shape != first[0].shape or row.dtype != first[0].dtype:
-                raise DataError(
-                    f"{path} holds features of {first[0].dtype} {first[0].shape} and of {row.dtype} {row.shape}; "
-                    "expected the same shape and dtype for all images."
-                )
+            checks.add(row)
             spool.write(np.ascontiguousarray(row).data)
 
         row_numbers = read_feature_dict(path, write)
@@ -62,8 +104,11 @@ def import_features(path: str | Path, folder: DatasetFolder, split: str, model: 
                 f"{path} has no features for {len(missing)} of the {len(wanted)} images of {split}, for instance "
                 f"{', '.join(missing[:5])}; it belongs to another split or data set. Give the file of this split."
             )
-        dimension = first[0].shape[1]
-        spooled = np.memmap(spool, dtype=first[0].dtype, mode="r").reshape(-1, dimension)
+        used = {image_id: row_numbers[image_id] for image_id in wanted}
+        checks.require_kind(row_numbers)
+        checks.require_finite(used)
+        ((dimension, dtype),) = checks.kinds
+        spooled = np.memmap(spool, dtype=dtype, mode="r").reshape(-1, dimension)
         rows = np.array([row_numbers[image_id] for image_id in wanted])
         step = max(1, (32 << 20) // (4 * dimension))
         parts = (spooled[rows[start : start + step]] for start in range(0, len(rows), step))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,10 +26,13 @@ class _PickledArray:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, _, content = state
+        if isinstance(content, list) and shape != ():
+            raise pickle.UnpicklingError(f"an array of objects of shape {shape}; expected floats of shape (1, d)")
         if isinstance(content, list):  # the outer array, whose only object is the dict
             self.members = content
             return
-        if not isinstance(dtype, np.dtype) or dtype.kind != "f" or shape not in ((1, shape[-1]), (shape[-1],)):
+        is_row = len(shape) in (1, 2) and shape[-1] > 0 and shape[:-1] in ((), (1,))
+        if not isinstance(dtype, np.dtype) or dtype.kind != "f" or not is_row:
             raise pickle.UnpicklingError(f"an array of {dtype} and shape {shape}; expected floats of shape (1, d)")
         if isinstance(content, str):  # old pickle protocols write bytes as text
             content = content.encode("latin1")
@@ -70,6 +74,7 @@ class _FeatureUnpickler(pickle._Unpickler):
         }
         for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
             self.allowed[module, "_reconstruct"] = lambda *_: _PickledArray(sink)
+            self.allowed[module, "scalar"] = _scalar
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the few functions and classes that an array of floats needs; refuse all others."""
@@ -87,10 +92,21 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _scalar(dtype: object, content: object) -> np.generic:
+    """An integer or a text of numpy, which some people's image ids are."""
+    if isinstance(content, str):  # old pickle protocols write bytes as text
+        content = content.encode("latin1")
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "iuU" or not isinstance(content, bytes):
+        raise pickle.UnpicklingError(f"a scalar of {dtype}; expected an integer or a text as image id")
+    found: np.generic = np.frombuffer(content, dtype)[0]
+    return found
+
+
 def read_feature_dict(path: str | Path, write: Callable[[np.ndarray], object]) -> dict[str, int]:
     """Read a published file of features: pass each row, float [1, d], to `write`, and return the row number of each id.
 
-    Raises DataError when the file does not exist, or is anything but a pickled dict {image id: row}.
+    Ids may be text or integers, of Python or numpy; they are returned as text. Raises DataError when the file does not
+    exist, is anything but a pickled dict {image id: row}, or has an id twice.
     """
     sink = _Sink(write)
     try:
@@ -102,14 +118,23 @@ def read_feature_dict(path: str | Path, write: Callable[[np.ndarray], object]) -
                 raise DataError(f"{path} holds {dtype} of shape {shape}; expected one pickled dict {{image id: row}}.")
             array = _FeatureUnpickler(file, sink).load()
             (content,) = array.members
-            return {image_id: row.number for image_id, row in content.items() if _is_pair(image_id, row)}
+            pairs = [(str(image_id), row.number) for image_id, row in content.items() if _is_pair(image_id, row)]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except DAMAGED as error:
         raise DataError(f"{path} is not a published file of features ({error}); nothing in it was executed.") from None
+    row_numbers = dict(pairs)
+    if len(row_numbers) < len(pairs):
+        twice = [image_id for image_id, count in Counter(image_id for image_id, _ in pairs).items() if count > 1]
+        raise DataError(
+            f"{path} has {len(twice)} ids twice, as a number and as text, for instance {', '.join(twice[:5])}; "
+            "keep one row of each."
+        )
+    return row_numbers
 
 
 def _is_pair(image_id: object, row: object) -> bool:
-    if not isinstance(image_id, str) or not isinstance(row, _PickledArray) or row.number < 0:
+    is_id = isinstance(image_id, str | int | np.integer) and not isinstance(image_id, bool)
+    if not is_id or not isinstance(row, _PickledArray) or row.number < 0:
         raise pickle.UnpicklingError(f"the entry {image_id!r} is no image id with a row of features")
     return True
