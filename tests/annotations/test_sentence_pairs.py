@@ -56,8 +56,8 @@ def test_one_s_own_pairs(tmp_path):
         ('a "cat', 4.0, "mine"),
         ("one", 1.5, "mine"),
     ]
-    path.write_text("first,second,score\n")
-    with pytest.raises(DataError, match="but not first, second, score; its first line has to name"):
+    path.write_text("one,two,score\n")
+    with pytest.raises(DataError, match="but not first, second; its first line has to name"):
         own_pairs(path, "mine")
     path.write_text("first\tsecond\tscore\na\tb\t1\n")
     with pytest.raises(DataError, match="has 1 pairs with a score; a correlation needs at least two"):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from cusa.annotations.sources.rows import malformed
-from cusa.annotations.sources.table import table_rows
+from cusa.annotations.sources.rows import identity, malformed
+from cusa.annotations.sources.source import MalformedRow
+from cusa.annotations.table_rows import table_rows
 from cusa.common.image_files import IMAGE_ENDINGS
 from cusa.common.text import text_lines
 from cusa.errors import DataError
@@ -156,15 +157,17 @@ def _own(place: Path) -> Iterator[LabelledImage]:
     for location, row in table_rows(place):
         if isinstance(row, dict) and (missing := [column for column in LABELLED if column not in row]):
             raise DataError(
-                f"{place} has the columns {', '.join(row)}, but not {', '.join(missing)}; a CSV of labelled images "
-                "needs image and label."
+                f"{place} has the columns {', '.join(map(str, row))}, but not {', '.join(missing)}; a CSV of labelled "
+                "images needs image and label."
             )
-        if reason := row if isinstance(row, str) else malformed(row, LABELLED):
+        if isinstance(row, MalformedRow):
+            raise DataError(f"{location} {row.reason}.")
+        if reason := malformed(row, LABELLED):
             raise DataError(f"{location} {reason}.")
-        yield LabelledImage(place.parent / row["image"], str(row["label"]))
+        yield LabelledImage(place.parent / row["image"], identity(row["label"]))
 
 
-LABELLED: Mapping[str, tuple[type, ...]] = {"image": (str,), "label": (str, int)}
+LABELLED: Mapping[str, tuple[type, ...]] = {"image": (str,), "label": (str, int, float)}
 LOADERS: Mapping[str, Callable[[Path], Iterator[LabelledImage]]] = {
     "cub": _cub,
     "cars": _cars,

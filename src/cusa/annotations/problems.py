@@ -17,10 +17,12 @@ WHAT_TO_DO = {
     "unreadable_image": "image files that cannot be decoded, or are too large: replace them",
     "empty_caption": "captions without a word after clean-up: correct them",
     "malformed_row": "rows that are not records: correct them",
+    "unknown_split": "names in a split column that mean no split for sure: say in dataset.split_names what each means",
     "two_paths": "image ids that name two different files: give each image its own id",
     "two_splits": "images in more than one split, which lets the test set leak: keep each in one",
     "unexpected_count": "splits whose size is not dataset.expected_images: take the files it means, or correct it",
-    "empty_split": "splits without a usable image and caption: every one of train, val and test needs some",
+    "empty_split": "splits without a usable image and caption: every one of train, val and test needs some; a "
+    "table can draw one from train (dataset.held_out, for instance {val: 0.1})",
 }
 WORTH_TELLING = {
     "several_pictures": "image files have several pictures (animations, pages): the first one is read",

@@ -113,7 +113,7 @@ def spool_records(
 
         for record in records:
             if isinstance(record, MalformedRow):
-                problems.add("malformed_row", f"{record.place} {record.reason}")
+                problems.add(record.kind, f"{record.place} {record.reason}")
                 continue
             if isinstance(record, LeftOut):
                 problems.note("left_out", f"{record.place} {record.reason}")

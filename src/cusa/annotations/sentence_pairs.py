@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from cusa.common.text import text_lines
+from cusa.annotations.delimited import delimited_rows, sniffed
+from cusa.common.text import text_lines, unstorable
 from cusa.errors import DataError
 
 YEARS = {
@@ -70,20 +71,27 @@ def own_pairs(path: str | Path, name: str) -> list[ScoredPair]:
     """The pairs of a TSV file with the columns first, second and score. Raises DataError for anything else."""
     path = Path(path).expanduser()
     pairs = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        wanted = ("first", "second", "score")
-        if missing := [column for column in wanted if column not in (reader.fieldnames or ())]:
-            raise DataError(
-                f"{path} has the columns {', '.join(reader.fieldnames or ()) or 'none'}, but not "
-                f"{', '.join(missing)}; its first line has to name first, second and score, with tabs between."
-            )
-        for row in reader:
-            first, second, score = (row[column] for column in wanted)
-            if not first or not second or score is None:
-                raise DataError(f"{path}, line {reader.line_num}: expected two sentences and a score.")
-            if score.strip():
-                pairs.append(ScoredPair(first, second, _number(path, reader.line_num, score), name, ""))
+    wanted = ("first", "second", "score")
+    dialect = sniffed(path, wanted, quotes=False)
+    # The marks of a TSV are text, as always; cells of a CSV may need them.
+    rows = delimited_rows(path, dialect if dialect.separator == "\t" else replace(dialect, quotes=None))
+    names = next((row.cells for row in rows), [])
+    if missing := [column for column in wanted if column not in names]:
+        raise DataError(
+            f"{path} has the columns {', '.join(names) or 'none'}, but not {', '.join(missing)}; its first line has to "
+            "name first, second and score, with tabs between."
+        )
+    for row in rows:
+        if row.reason is not None:
+            raise DataError(f"{path}, line {row.line} {row.reason}.")
+        cells = dict(zip(names, row.cells, strict=False))
+        first, second, score = (cells.get(column) for column in wanted)
+        if not first or not second or score is None:
+            raise DataError(f"{path}, line {row.line}: expected two sentences and a score.")
+        if what := unstorable(first + second):
+            raise DataError(f"{path}, line {row.line} has {what} in a sentence.")
+        if score.strip():
+            pairs.append(ScoredPair(first, second, _number(path, row.line, score), name, ""))
     if len(pairs) < 2:
         raise DataError(f"{path} has {len(pairs)} pairs with a score; a correlation needs at least two.")
     return pairs

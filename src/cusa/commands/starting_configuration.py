@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from cusa.annotations.sources.rows import json_items
-from cusa.annotations.sources.table import table_rows
-from cusa.config.dataset import SPLITS, TABLE_ENDINGS, Columns, load_dataset
+from cusa.annotations.table_rows import table_rows
+from cusa.config.dataset import SPLITS, Columns, load_dataset
 from cusa.errors import ConfigurationError
 
+TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 IMAGE_NAME = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
 SAMPLED_ROWS = 200
 HELD_OUT = {"val": 0.1, "test": 0.1}
@@ -85,7 +86,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path, images: str | Path | None) -> dict[str, Any]:
-    rows = [row for _, row in islice(table_rows(path), SAMPLED_ROWS) if isinstance(row, dict)]
+    found = [row for _, row in islice(table_rows(path), SAMPLED_ROWS) if isinstance(row, dict)]
+    rows = [{str(column): value for column, value in row.items()} for row in found]
     if not rows:
         raise ConfigurationError(f"{path} has no rows; expected at least one image with a caption.")
     texts = {column: list(_texts(rows, column)) for column in rows[0]}

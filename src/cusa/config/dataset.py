@@ -20,7 +20,7 @@ from cusa.config.dataset_section import (
     SplitFilesDataset,
     split_named,
 )
-from cusa.config.dataset_tables import TABLE_ENDINGS, Columns, TableDataset
+from cusa.config.dataset_tables import Columns, TableDataset
 from cusa.config.section import Count, ProblemsError, validate
 from cusa.errors import ConfigurationError
 
@@ -29,7 +29,6 @@ __all__ = [
     "FORMATS",
     "SECTIONS",
     "SPLITS",
-    "TABLE_ENDINGS",
     "AlbefDataset",
     "CocoDataset",
     "Columns",

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from cusa.config.dataset_section import Split
-from cusa.config.dataset_tables import Columns, OneWayToSplit
+from cusa.config.dataset_tables import NamedColumns, OneWayToSplit
 from cusa.config.section import Section
 
 PARQUET_ENDINGS = (".parquet",)
@@ -55,7 +55,7 @@ class ParquetDataset(PackedDataset):
     split_key: ClassVar[str] = "columns.split"
     endings: ClassVar[tuple[str, ...]] = PARQUET_ENDINGS
     format: Literal["parquet"] = "parquet"
-    columns: Columns = Columns()
+    columns: NamedColumns = NamedColumns()
 
     @property
     def split_column(self) -> str | None:

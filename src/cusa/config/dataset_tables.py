@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cusa.config.dataset_section import SPLITS, ImageFolderDataset, Split
-from cusa.config.section import Section
+from cusa.config.section import Section, added_key
 
-TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+# Files that people call tables, and that are neither text nor Parquet.
+NO_TABLES = (".xls", ".xlsx", ".ods", ".feather", ".arrow", ".pkl", ".pickle", ".h5", ".hdf5", ".mdb", ".db", ".sqlite")
+Column = str | int
 
 
 class Columns(Section):
-    """Which column of a table holds what."""
+    """Which column of a table holds what: names of the heading, or numbers from 0."""
 
-    image: str = Field(default="image", description="Path of the image.")
+    image: Column = Field(default="image", description="Path of the image.")
+    caption: Column | list[Column] = Field(
+        default="caption", description="A caption, or a list of captions; or several columns, each with a caption."
+    )
+    image_id: Column | None = Field(default=None, description="Identity of the image; null takes its path.")
+    label: Column | None = Field(default=None, description="Class of the image; null where there is none.")
+    split: Column | None = Field(
+        default=None, description="`train`, `val` or `test`, where one `file` holds all of them."
+    )
+
+    @property
+    def captions(self) -> list[Column]:
+        """The columns of captions."""
+        return self.caption if isinstance(self.caption, list) else [self.caption]
+
+    def named(self) -> list[tuple[str, Column]]:
+        """The key and the column of everything that is read."""
+        found = [("image", self.image), *(("caption", column) for column in self.captions)]
+        others = (("image_id", self.image_id), ("label", self.label), ("split", self.split))
+        return found + [(key, column) for key, column in others if column is not None]
+
+    @field_validator("caption")
+    @classmethod
+    def _some_captions(cls, value: Column | list[Column]) -> Column | list[Column]:
+        if value == []:
+            raise ValueError("name at least one column of captions")
+        return value
+
+
+class NamedColumns(Section):
+    """Which column of a Parquet file with pictures holds what."""
+
+    image: str = Field(default="image", description="Path of the image, or the picture.")
     caption: str = Field(default="caption", description="A caption, or a list of captions.")
     image_id: str | None = Field(default=None, description="Identity of the image; null takes its path.")
     label: str | None = Field(default=None, description="Class of the image; null where there is none.")
@@ -32,12 +67,14 @@ class OneWayToSplit(ImageFolderDataset):
     annotations: dict[Split, str] | None = Field(default=None, description="One file a split: train, val and test.")
     file: str | None = Field(default=None, description="One file, with a column of splits or `held_out`.")
     held_out: dict[Literal["val", "test"], Annotated[float, Field(gt=0, lt=1)]] | None = Field(
-        default=None, description="Shares of the images that are drawn for val and test, where nothing says the split."
+        default=None,
+        description="Shares of the images that are drawn for val and test, where nothing says the split; beside a "
+        "column of splits, of the images of train.",
     )
     split_seed: int = Field(default=0, description="Seed of that draw.")
 
     @property
-    def split_column(self) -> str | None:
+    def split_column(self) -> Column | None:
         """The column that says the split, where one file holds all of them."""
         raise TypeError(f"{type(self).__name__} has to define split_column")
 
@@ -47,11 +84,13 @@ class OneWayToSplit(ImageFolderDataset):
             raise ValueError(f"give either `annotations` (one file a split) or `file` (one file with {self.split_key})")
         if self.annotations is not None and len(self.annotations) < len(SPLITS):
             raise ValueError("annotations has to name train, val and test")
-        ways = int(self.split_column is not None) + int(self.held_out is not None)
-        if ways != int(self.file is not None):
+        says, draws = self.split_column is not None, self.held_out is not None
+        if (says or draws) != (self.file is not None):
             raise ValueError(f"`file` needs either {self.split_key} or `held_out`, and one file a split needs neither")
-        if self.held_out is not None and (len(self.held_out) < 2 or sum(self.held_out.values()) >= 1):
+        if self.held_out is not None and ((len(self.held_out) < 2 and not says) or sum(self.held_out.values()) >= 1):
             raise ValueError("held_out has to give shares for val and test that leave some for train")
+        if self.held_out == {}:
+            raise ValueError("held_out has to give a share for val or test")
         return self
 
     @property
@@ -72,19 +111,48 @@ def _key_of(split: Split | None) -> str:
 
 
 class TableDataset(OneWayToSplit):
-    """CSV, TSV, JSONL or Parquet; one file a split, or one file with a column that says the split."""
+    """CSV, TSV, JSON, JSONL or Parquet; one file a split, or one file with a column that says the split."""
 
     split_key: ClassVar[str] = "columns.split"
     format: Literal["table"] = "table"
     columns: Columns = Columns()
+    heading: bool | None = added_key(
+        None, "false where the first row of a CSV is an image already; true where it only looks like one."
+    )
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = added_key(
+        None, "The character between the cells of a CSV; null looks for comma, semicolon, tab and pipe."
+    )
+    quotes: bool | None = added_key(
+        None, "Whether quotation marks enclose cells of a CSV (true) or are text (false); null looks at each row."
+    )
+    split_names: dict[str, Split | Literal["skip"]] = added_key(
+        {}, "Which split another name in the split column means; `skip` leaves its rows out."
+    )
+    image_name: str | None = added_key(
+        None, "Name of the file of an image whose column holds a part of it, for instance `{}.jpg` or `{:0>12}.jpg`."
+    )
 
     @property
-    def split_column(self) -> str | None:
+    def split_column(self) -> Column | None:
         """The column that says the split."""
         return self.columns.split
 
+    @field_validator("image_name")
+    @classmethod
+    def _one_place_for_the_cell(cls, pattern: str | None) -> str | None:
+        # Nothing but a width may stand in the braces: a pattern must not reach into objects.
+        if pattern is not None and not re.fullmatch(r"[^{}]*\{(:[^{}]*)?\}[^{}]*", pattern):
+            raise ValueError(
+                f"`{pattern}` needs one pair of braces for the cell, for instance {{}}.jpg or {{:0>12}}.jpg"
+            )
+        try:
+            return pattern if pattern is None or pattern.format("1") else None
+        except ValueError as error:
+            raise ValueError(f"`{pattern}` is no pattern: {error}") from None
+
     @model_validator(mode="after")
-    def _known_endings(self) -> Self:
-        if unknown := [path for path in self.files.values() if not path.lower().endswith(TABLE_ENDINGS)]:
-            raise ValueError(f"{unknown[0]} does not end in one of {', '.join(TABLE_ENDINGS)}")
+    def _no_other_files(self) -> Self:
+        for path in self.files.values():
+            if path.lower().endswith(NO_TABLES):
+                raise ValueError(f"{path} is neither text nor Parquet; save the table as CSV or Parquet")
         return self

@@ -163,8 +163,11 @@ def test_malformed_flickr30k_lines(rows, tmp_path):
         ("image,caption\na.jpg\n", "line 2 has more or fewer cells than the heading"),
         ("image,caption\na.jpg,b,c\n", "line 2 has more or fewer cells"),
         ("image,text\na.jpg,b\n", "has the columns image, text, but not dataset.columns.caption `caption`"),
-        ('image,caption\na.jpg,"b\n', "is not a valid CSV file"),
-        ("", "but not dataset.columns.image"),
+        ('image,caption\na.jpg,"b\n', "line 2 has a quotation mark that opens a cell, and no line closes it"),
+        ("", "is empty; expected a heading and rows"),
+        ("a.jpg,b\nb.jpg,c\n", "has no heading, it seems: its first row is a.jpg, b. Set dataset.heading to false"),
+        ("image,caption,caption\na.jpg,b,c\n", "has 2 columns `caption`; say by its number"),
+        ("image caption\na.jpg b\n", "has one column, `image caption`, but not dataset.columns.image `image`"),
     ],
 )
 def test_damaged_csv(rows, tmp_path, text, says):
@@ -194,7 +197,15 @@ def test_damaged_jsonl_and_parquet(rows, tmp_path):
             {"format": "table", "file": "a.csv", "held_out": {"val": 0.1}},
             "held_out has to give shares for val",
         ),
-        ({"format": "table", "file": "a.xls", "columns": {"split": "s"}}, "a.xls does not end in one of .csv"),
+        (
+            {"format": "table", "file": "a.xls", "columns": {"split": "s"}},
+            "a.xls is neither text nor Parquet; save the",
+        ),
+        ({"format": "table", "file": "a.csv", "held_out": {"val": 0.1, "test": 0.1}, "image_name": "{0.x}"}, "braces"),
+        (
+            {"format": "table", "file": "a.csv", "held_out": {"val": 0.1, "test": 0.1}, "encoding": "cp-1"},
+            "no encoding",
+        ),
         ({"format": "flickr30k", "file": "a", "splits": {"train": "b"}}, "splits lacks val, test"),
         ({"format": "albef", "annotations": {"train": "b"}}, "annotations lacks val, test"),
         ({"format": "karpathy"}, "key `dataset.file` is missing"),

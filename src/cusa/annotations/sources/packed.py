@@ -129,6 +129,8 @@ class PackedSource(Source):
         """
         if split is not None:
             return split
-        if self.dataset.held_out is not None:
+        named = "train" if self.dataset.split_column is None else split_named(value) if isinstance(value, str) else None
+        # Beside a column of splits, the shares are drawn from train.
+        if named == "train" and self.dataset.held_out is not None:
             return drawn_split(digest, self.dataset.held_out, self.dataset.split_seed)
-        return split_named(value) if isinstance(value, str) else None
+        return named

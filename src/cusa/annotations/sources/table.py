@@ -1,28 +1,31 @@
-"""Tables of the user's: CSV, TSV, JSONL or Parquet, a row a caption or a row an image with a list of captions."""
+"""Tables of the user's: CSV, TSV, JSON, JSONL or Parquet, a row a caption or a row an image with several captions."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from cusa.annotations.sources.rows import image_path, json_lines, malformed
+from cusa.annotations.sources.rows import captions_in, identity, image_path, malformed, unpacked_cell
 from cusa.annotations.sources.source import MalformedRow, Record, Source
-from cusa.common.text import open_text
-from cusa.config.dataset import SPLITS, Columns, TableDataset
-from cusa.errors import DataError
+from cusa.annotations.table_rows import Reading, table_rows
+from cusa.common.text import unstorable
+from cusa.config.dataset import SPLITS, TableDataset
+from cusa.config.dataset_section import AMBIGUOUS_SPLIT_NAMES, split_named
+from cusa.config.dataset_tables import Column
 
 SETTINGS = TableDataset
-PARQUET_ROWS = 8192
+SCALAR: tuple[type, ...] = (str, int, float, bool)
 
 
 class TableSource(Source):
-    """Reads tables row by row; `columns` maps keys to the names of columns."""
+    """Reads tables row by row; `columns` maps keys to the names or numbers of columns."""
 
     def __init__(self, dataset: TableDataset) -> None:
         self.dataset = dataset
+        self.reading = Reading(dataset.encoding, dataset.separator, dataset.quotes, dataset.heading)
 
     def records(self) -> Iterator[Record | MalformedRow]:
         """Every caption of every row, in file order."""
@@ -33,26 +36,91 @@ class TableSource(Source):
             yield from self._records(Path(self.dataset.file).expanduser(), None)
 
     def _records(self, path: Path, split: str | None) -> Iterator[Record | MalformedRow]:
-        columns = self.dataset.columns
-        keys: dict[str, tuple[type, ...]] = {columns.image: (str,), columns.caption: (str, list)}
-        keys |= {name: (str, int) for name in (columns.image_id, columns.split) if name is not None}
-        held_out, seed = self.dataset.held_out, self.dataset.split_seed
-        for place, row in table_rows(path, columns):
-            if reason := row if isinstance(row, str) else malformed(row, keys):
+        columns, pattern, root = self.dataset.columns, self.dataset.image_name, self.dataset.image_root
+        keys: dict[Column, tuple[type, ...]] = {columns.image: (str,) if pattern is None else (str, int, float)}
+        keys |= {column: SCALAR for column in (columns.image_id, columns.split) if column is not None}
+        splits = _Splits(self.dataset)
+        for place, row in table_rows(path, columns, self.reading):
+            if isinstance(row, MalformedRow):
+                yield row
+                continue
+            captions, reason = ([], wrong) if (wrong := malformed(row, keys)) else _captions(row, columns.captions)
+            label = None if columns.label is None else row.get(columns.label)
+            if reason is None and label is not None:
+                reason = malformed({columns.label: label or "none"}, {columns.label: SCALAR})
+            if reason is not None:
                 yield MalformedRow(place, reason)
                 continue
-            name = row[columns.image]
-            identity = name if columns.image_id is None else str(row[columns.image_id])
-            mine = split
+            name = identity(row[columns.image])
+            own_id = name if columns.image_id is None else identity(row[columns.image_id])
+            mine = split or splits.of_row(own_id, row, place)
             if mine is None:
-                mine = drawn_split(identity, held_out, seed) if held_out else row[columns.split]
-            if mine not in SPLITS:
-                yield MalformedRow(place, f"has `{mine}` for `{columns.split}`, expected {', '.join(SPLITS)}")
                 continue
-            label = None if columns.label is None or row.get(columns.label) is None else str(row[columns.label])
-            captions = row[columns.caption] if isinstance(row[columns.caption], list) else [row[columns.caption]]
-            for caption in captions or [""]:
-                yield Record(mine, identity, image_path(self.dataset.image_root, path, name), caption, label)
+            location = image_path(root, path, name if pattern is None else pattern.format(name))
+            class_name = identity(label) if label not in (None, "") else None
+            for caption in captions:
+                yield Record(mine, own_id, location, caption, class_name, place=place)
+        yield from splits.unknown(path)
+
+
+class _Splits:
+    """The splits of the rows of one table, and the names in the split column that mean none for sure."""
+
+    def __init__(self, dataset: TableDataset) -> None:
+        self.dataset = dataset
+        self.column, self.names = dataset.columns.split, dataset.split_names
+        self.of_name: dict[Any, str | None] = {}
+        self.seen: Counter[str] = Counter()
+        self.first: dict[str, str] = {}
+
+    def of_row(self, image_id: str, row: Mapping[Any, Any], place: str) -> str | None:
+        """The split of a row; None where it is left out."""
+        held_out, seed = self.dataset.held_out, self.dataset.split_seed
+        if self.column is None:
+            return drawn_split(image_id, held_out or {}, seed)
+        name = identity(row[self.column]).strip()
+        if name not in self.of_name:
+            self.of_name[name] = self.names.get(name) or split_named(name)
+            self.first[name] = place
+        self.seen[name] += 1
+        split = self.of_name[name]
+        if split == "train" and held_out:
+            return drawn_split(image_id, held_out, seed)
+        return None if split == "skip" else split
+
+    def unknown(self, path: Path) -> Iterator[MalformedRow]:
+        """A finding for each name that nobody has explained."""
+        vals = [name for name in self.seen if self.of_name[name] == "val" and name not in self.names]
+        for name, count in self.seen.items():
+            what = f"{count:,} rows with `{name}` in `{self.column}` (the first: {self.first[name]})"
+            if self.of_name[name] is None:
+                yield MalformedRow(f"{path} has", f"{what}, which is no name of a split", "unknown_split")
+            elif name.casefold() in AMBIGUOUS_SPLIT_NAMES and name in vals and len(vals) > 1:
+                other = next(each for each in vals if each != name)
+                yield MalformedRow(f"{path} has", f"{what} beside `{other}`, so it may mean test", "unknown_split")
+
+
+def _captions(row: Mapping[Any, Any], columns: list[Column]) -> tuple[list[str], str | None]:
+    """The captions of a row, from one column or from several, some of which may be empty; or the reason for none."""
+    found: list[str] = []
+    for column in columns:
+        value = row.get(column)
+        if len(columns) > 1 and (value is None or value == "" or value != value):  # NaN is not equal to itself
+            continue
+        if isinstance(value, str):
+            if not value.startswith(("[", "{")):
+                if what := unstorable(value):
+                    return [], f"has {what} in `{column}`"
+                found.append(value)
+                continue
+            value = unpacked_cell(value)
+            if value is None:
+                return [], f"has a list in `{column}` that cannot be read, expected one as JSON or Python writes it"
+        captions, reason = captions_in({column: value} if column in row else row, column)
+        if reason is not None:
+            return [], reason
+        found += captions
+    return found or [""], None
 
 
 def open_source(dataset: TableDataset, image_folder: Path) -> TableSource:
@@ -64,63 +132,7 @@ def drawn_split(image_id: str, held_out: Mapping[Literal["val", "test"], float],
     """The split of an image by a hash of its id and the seed: images keep their splits when others are added."""
     digest = hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
-    if place < held_out["test"]:
+    test = held_out.get("test", 0.0)
+    if place < test:
         return "test"
-    return "val" if place < held_out["test"] + held_out["val"] else "train"
-
-
-def table_rows(path: Path, columns: Columns | None = None) -> Iterator[tuple[str, Any]]:
-    """The place of every row and the row: a dict, or the reason why it is none as a text.
-
-    Only `columns` are read, all where they are None. Raises DataError where one is missing or the file is damaged.
-    """
-    ending = path.suffix.lower()
-    try:
-        if ending == ".parquet":
-            yield from _parquet_rows(path, columns)
-        elif ending == ".jsonl":
-            for number, row in json_lines(path):
-                yield f"{path}, line {number}", "is no valid JSON" if row is None else row
-        else:
-            yield from _csv_rows(path, columns, "\t" if ending == ".tsv" else ",")
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
-
-
-def _csv_rows(path: Path, columns: Columns | None, delimiter: str) -> Iterator[tuple[str, Any]]:
-    with open_text(path) as file:
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-        try:
-            _require_columns(path, columns, reader.fieldnames or ())
-            for row in reader:
-                # DictReader puts surplus cells under None, and None into missing ones.
-                complete = None not in row and None not in row.values()
-                yield f"{path}, line {reader.line_num}", row if complete else "has more or fewer cells than the heading"
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}; it is not a valid CSV file.") from None
-
-
-def _parquet_rows(path: Path, columns: Columns | None) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(path)
-        _require_columns(path, columns, table.schema_arrow.names)
-        wanted = None if columns is None else [name for name in columns.model_dump().values() if name is not None]
-        number = 0
-        for batch in table.iter_batches(PARQUET_ROWS, columns=wanted):
-            for row in batch.to_pylist():
-                yield f"{path}, row {number}", row
-                number += 1
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path} is not a complete Parquet file ({error}).") from None
-
-
-def _require_columns(path: Path, columns: Columns | None, existing: Any) -> None:
-    wanted = {} if columns is None else columns.model_dump()
-    if missing := {key: name for key, name in wanted.items() if name is not None and name not in existing}:
-        lacking = ", ".join(f"dataset.columns.{key} `{name}`" for key, name in missing.items())
-        raise DataError(f"{path} has the columns {', '.join(existing)}, but not {lacking}; correct the mapping.")
+    return "val" if place < test + held_out.get("val", 0.0) else "train"

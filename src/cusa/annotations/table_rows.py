@@ -1,0 +1,198 @@
+"""The rows of a table file: delimited text, JSON or Parquet, told apart by what is in the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
+from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
+from cusa.annotations.sources.rows import captions_in, is_json_lines, json_rows
+from cusa.annotations.sources.source import MalformedRow
+from cusa.common.json_stream import open_json
+from cusa.common.text import open_bytes, open_text
+from cusa.config.dataset_tables import Column, Columns
+from cusa.errors import DataError
+
+PARQUET_ROWS = 8192
+JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
+# A CSV may start with a bracket too, but hardly with two.
+_JSON_START = re.compile(r"\s*(\[\s*[\[{]|\[\s*\]|\{\s*\")")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a table is read where it does not say it itself: the keys of that name of TableDataset."""
+
+    encoding: str | None = None
+    separator: str | None = None
+    quotes: bool | None = None
+    heading: bool | None = None
+
+
+def table_kind(path: Path, encoding: str | None = None) -> str:
+    """What a table file is: `parquet`, `json` (a list, JSON Lines or an object) or `delimited`."""
+    with open_bytes(path) as file:
+        if file.read(4) == b"PAR1":
+            return "parquet"
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith(".parquet"):
+        raise DataError(f"{path} is not a complete Parquet file (it does not start like one).")
+    with open_text(path, encoding) as text:
+        start = text.read(4096)
+    return "json" if name.endswith(JSON_ENDINGS) or _JSON_START.match(start) else "delimited"
+
+
+def table_rows(
+    path: Path, columns: Columns | None = None, reading: Reading | None = None
+) -> Iterator[tuple[str, dict[Column, Any] | MalformedRow]]:
+    """The place of every row, and the row by its columns, or why it is none.
+
+    Only `columns` are read, all where they are None: by the names of the heading, or by their numbers where there is
+    none. Raises DataError where a column is missing or the file is damaged.
+    """
+    reading = reading or Reading()
+    kind = table_kind(path, reading.encoding)
+    if kind == "parquet":
+        yield from _parquet_rows(path, columns)
+    elif kind == "json":
+        yield from _json_rows(path, columns or Columns(), reading.encoding)
+    else:
+        yield from _delimited_rows(path, columns, reading)
+
+
+def _delimited_rows(
+    path: Path, columns: Columns | None, reading: Reading
+) -> Iterator[tuple[str, dict[Column, Any] | MalformedRow]]:
+    names = [column for _, column in columns.named() if isinstance(column, str)] if columns else []
+    wanted = names if reading.heading is not False else []
+    rows = delimited_rows(
+        path, sniffed(path, wanted, reading.separator, reading.quotes, reading.encoding), reading.encoding
+    )
+    first = next(rows, None)
+    if first is None:
+        raise DataError(f"{path} is empty; expected a heading and rows.")
+    if first.reason is not None:
+        raise DataError(f"{path}, line {first.line} {first.reason}.")
+    cells = [cell.strip() for cell in first.cells]
+    if reading.heading is False:
+        positions = _positions(path, columns, list[Column](range(len(cells))))
+        yield f"{path}, line {first.line}", {key: first.cells[place] for key, place in positions}
+    else:
+        if reading.heading is None:
+            _require_heading(path, columns, cells)
+        positions = _positions(path, columns, cells)
+    for row in rows:
+        place = f"{path}, line {row.line}"
+        if row.reason is not None:
+            yield place, MalformedRow(place, row.reason)
+        elif len(row.cells) != len(cells):
+            counts = f"({len(row.cells)}, not {len(cells)})"
+            yield place, MalformedRow(place, f"has more or fewer cells than the heading {counts}")
+        else:
+            found = row.cells
+            yield place, {key: found[position] for key, position in positions}
+
+
+def _require_heading(path: Path, columns: Columns | None, cells: list[str]) -> None:
+    """Refuse a first row that holds an image, which would be lost as a heading."""
+    if columns is not None and isinstance(columns.image, str) and columns.image in cells:
+        return
+    if any(IMAGE_NAME.search(cell) for cell in cells):
+        raise DataError(
+            f"{path} has no heading, it seems: its first row is {', '.join(cells)}. Set dataset.heading to false and "
+            "number the columns from 0, for instance columns: {image: 0, caption: 1}; or to true if it is a heading."
+        )
+
+
+def _positions(path: Path, columns: Columns | None, names: Sequence[Column]) -> list[tuple[Column, int]]:
+    """The key of each column that is read, and its place in a row."""
+    if columns is None:
+        # Of equal names, the first has the name and the others have their numbers.
+        return [(name if names.index(name) == place else place, place) for place, name in enumerate(names)]
+    found: list[tuple[Column, int]] = []
+    for key, column in columns.named():
+        if isinstance(column, int) and 0 <= column < len(names):
+            found.append((column, column))
+        elif names.count(column) > 1:
+            places = ", ".join(str(place) for place, name in enumerate(names) if name == column)
+            raise DataError(
+                f"{path} has {names.count(column)} columns `{column}`; say by its number which one is "
+                f"dataset.columns.{key}: {places}."
+            )
+        elif column in names:
+            found.append((column, names.index(column)))
+        else:
+            shown = ", ".join(map(str, names)) if len(names) > 1 else f"one column, `{names[0]}`"
+            shown = f"the columns {shown}" if len(names) > 1 else shown
+            raise DataError(
+                f"{path} has {shown}, but not {_lacking(columns, names)}; correct the mapping"
+                + ("." if len(names) > 1 else ", or name the character between the cells in dataset.separator.")
+            )
+    return found
+
+
+def _lacking(columns: Columns, names: Sequence[Column]) -> str:
+    missing = [(key, column) for key, column in columns.named() if column not in names]
+    missing = [(key, column) for key, column in missing if not isinstance(column, int) or column >= len(names)]
+    return ", ".join(f"dataset.columns.{key} `{column}`" for key, column in missing)
+
+
+def _parquet_rows(path: Path, columns: Columns | None) -> Iterator[tuple[str, dict[Column, Any] | MalformedRow]]:
+    names = parquet_schema(path).names
+    positions = _positions(path, columns, names)
+    wanted = list(dict.fromkeys(names[place] for _, place in positions))
+    for number, row in parquet_rows(path, wanted, PARQUET_ROWS):
+        place = f"{path}, row {number}"
+        if isinstance(row, str):
+            yield place, MalformedRow(place, row)
+        else:
+            yield place, {key: row[names[position]] for key, position in positions}
+
+
+def _json_rows(
+    path: Path, columns: Columns, encoding: str | None
+) -> Iterator[tuple[str, dict[Column, Any] | MalformedRow]]:
+    with open_json(path, encoding) as stream:
+        kind = stream.kind
+    if kind == "object" and not is_json_lines(path, encoding):
+        yield from _keyed_rows(path, columns, encoding)
+        return
+    for place, row in json_rows(path, encoding):
+        if isinstance(row, MalformedRow | dict):
+            yield place, row
+        else:
+            yield place, MalformedRow(place, f"is a {type(row).__name__}, expected an object with the columns")
+
+
+def _keyed_rows(
+    path: Path, columns: Columns, encoding: str | None
+) -> Iterator[tuple[str, dict[Column, Any] | MalformedRow]]:
+    """The rows of one object that has the images as keys, and captions or objects with captions as values."""
+    with open_json(path, encoding) as stream:
+        for number, key in enumerate(stream.entries()):
+            place, value = f"{path}, entry {number} (`{key}`)", stream.value()
+            if number == 0 and not _is_keyed_by_image(key, value, columns):
+                raise DataError(
+                    f"{path} is one JSON object that starts with the key `{key}`. Expected a list of rows, an object a "
+                    "line, or an object with the images as keys and their captions as values; the formats `coco` and "
+                    "`karpathy` read the objects of those projects."
+                )
+            if isinstance(value, dict):
+                yield place, {**value, columns.image: key}
+            else:
+                yield place, {columns.image: key, columns.captions[0]: value}
+        stream.end()
+
+
+def _is_keyed_by_image(key: str, value: Any, columns: Columns) -> bool:
+    if key in [column for _, column in columns.named()]:
+        return False
+    if isinstance(value, dict):
+        return any(column in value for column in columns.captions)
+    if captions_in({"": value}, "")[1] is not None:
+        return False
+    return bool(IMAGE_NAME.search(key)) or isinstance(value, list)

@@ -1,0 +1,188 @@
+"""Tables as people have them: captions in cells and columns, headings, names of splits, JSON of several shapes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cusa.annotations.sources.rows import unpacked_cell
+from cusa.annotations.sources.source import MalformedRow, Record
+from cusa.annotations.sources.table import open_source
+from cusa.config.dataset import load_dataset
+from cusa.errors import DataError
+
+SHARES = {"val": 0.1, "test": 0.1}
+
+
+def records(path: Path, **more) -> list[Record | MalformedRow]:
+    if "split" not in more.get("columns", {}):
+        more.setdefault("held_out", SHARES)
+    dataset = load_dataset({"name": "d", "format": "table", "file": str(path), **more})
+    return list(open_source(dataset, path.parent).records())
+
+
+def pairs(path: Path, **more) -> list[tuple[str, str]]:
+    found = records(path, **more)
+    assert not [row for row in found if isinstance(row, MalformedRow)]
+    return [(Path(row.image_path).name, row.caption) for row in found]
+
+
+def written(folder: Path, text: str, name: str = "t.csv") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20), min_size=1)
+
+
+@settings(max_examples=80, deadline=None)
+@given(texts=TEXTS, write=st.sampled_from([json.dumps, repr, lambda texts: json.dumps([{"raw": t} for t in texts])]))
+def test_lists_in_cells_are_read_as_they_were_written(texts, write):
+    value = unpacked_cell(write(texts))
+    assert [member["raw"] if isinstance(member, dict) else member for member in value] == texts
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("['a dog' 'a cat']", ["a dog", "a cat"]),
+        ("['a dog'\n 'it\\'s a cat']", ["a dog", "it's a cat"]),
+        ("['a dog' ... 'a cat']", None),
+        ("['a dog, 'a cat']", None),
+        ("[a dog]", "[a dog]"),
+        ("a [b]", "a [b]"),
+        ("[]", []),
+    ],
+)
+def test_lists_of_numpy_and_what_only_looks_like_a_list(cell, value):
+    assert unpacked_cell(cell) == value
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_five_captions_in_one_cell(tmp_path, ending):
+    rows = [{"image": f"{n}.jpg", "caption": json.dumps([f"caption {k} of {n}" for k in range(5)])} for n in range(3)]
+    path = tmp_path / f"t.{ending}"
+    if ending == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif ending in ("csv", "tsv"):
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], delimiter="\t" if ending == "tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text(json.dumps(rows) if ending == "json" else "\n".join(map(json.dumps, rows)))
+    assert pairs(path) == [(f"{n}.jpg", f"caption {k} of {n}") for n in range(3) for k in range(5)]
+
+
+def test_captions_in_several_columns_some_of_them_empty(tmp_path):
+    path = written(tmp_path, "image,c0,c1\na.jpg,a dog,a hound\nb.jpg,,a cat\nc.jpg,,\n")
+    found = pairs(path, columns={"caption": ["c0", "c1"]})
+    assert found == [("a.jpg", "a dog"), ("a.jpg", "a hound"), ("b.jpg", "a cat"), ("c.jpg", "")]
+    path = written(tmp_path, '{"image": "a.jpg", "c0": "a dog", "c1": null}\n{"image": "b.jpg", "c0": "x"}', "t.jsonl")
+    assert pairs(path, columns={"caption": ["c0", "c1"]}) == [("a.jpg", "a dog"), ("b.jpg", "x")]
+
+
+def test_columns_by_number_with_and_without_a_heading(tmp_path):
+    bare = written(tmp_path, "a.jpg,a dog\nb.jpg,a cat\n")
+    columns = {"image": 0, "caption": 1}
+    assert pairs(bare, heading=False, columns=columns) == [("a.jpg", "a dog"), ("b.jpg", "a cat")]
+    with pytest.raises(DataError, match="has no heading, it seems: its first row is a.jpg, a dog"):
+        records(bare, columns=columns)
+    twice = written(tmp_path, "image,caption,caption\na.jpg,x,y\n")
+    assert pairs(twice, columns={"image": "image", "caption": 2}) == [("a.jpg", "y")]
+    with pytest.raises(DataError, match="has the columns image, caption, caption, but not dataset.columns.caption `7`"):
+        records(twice, columns={"caption": 7})
+
+
+def test_ids_without_endings_are_completed(tmp_path):
+    path = written(tmp_path, "image,caption\n12,a dog\n")
+    assert pairs(path, image_name="COCO_{:0>6}.jpg") == [("COCO_000012.jpg", "a dog")]
+    path = written(tmp_path, '[{"image": 12.0, "caption": "a dog"}]', "t.json")
+    assert pairs(path, image_name="{}.png") == [("12.png", "a dog")]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"a.jpg": ["x", "y"], "b.jpg": "z"}, [("a.jpg", "x"), ("a.jpg", "y"), ("b.jpg", "z")]),
+        ({"a.jpg": {"caption": "x", "n": 1}}, [("a.jpg", "x")]),
+        ([{"image": "a.jpg", "caption": [{"raw": "x"}, {"caption": "y"}]}], [("a.jpg", "x"), ("a.jpg", "y")]),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_shapes_of_json(tmp_path, content, expected, indent):
+    assert pairs(written(tmp_path, json.dumps(content, indent=indent), "t.json")) == expected
+
+
+@pytest.mark.parametrize(
+    "content", [{"images": [{"id": 1}], "annotations": []}, {"image": {"0": "a.jpg"}, "caption": {"0": "x"}}]
+)
+def test_one_json_object_of_something_else_is_a_sentence(tmp_path, content):
+    with pytest.raises(DataError, match="is one JSON object that starts with the key `image"):
+        records(written(tmp_path, json.dumps(content), "t.json"))
+
+
+def test_names_of_splits(tmp_path):
+    names = {
+        "train": ["Training", "trn", "restval", "train2017"],
+        "val": ["validation", "DEV"],
+        "test": ["testing"],
+    }
+    rows = [(name, split) for split, members in names.items() for name in members]
+    path = written(tmp_path, "image,caption,s\n" + "".join(f"{n}.jpg,x,{name}\n" for n, (name, _) in enumerate(rows)))
+    assert [row.split for row in records(path, columns={"split": "s"})] == [split for _, split in rows]
+
+
+def test_other_names_of_splits_are_asked_about_and_counted(tmp_path):
+    text = "image,caption,s\n" + "".join(f"{n}.jpg,x,{'train' if n < 6 else 'holdout'}\n" for n in range(10))
+    path = written(tmp_path, text + "y.jpg,x,dev\nz.jpg,x,eval\n")
+    found = [row for row in records(path, columns={"split": "s"}) if isinstance(row, MalformedRow)]
+    assert {row.kind for row in found} == {"unknown_split"}
+    assert "4 rows with `holdout` in `s`" in found[0].reason
+    assert "1 rows with `eval` in `s`" in found[1].reason
+    assert "beside `dev`, so it may mean test" in found[1].reason
+    said = records(path, columns={"split": "s"}, split_names={"holdout": "skip", "eval": "test"})
+    assert [row.split for row in said] == ["train"] * 6 + ["val", "test"]
+
+
+def test_a_missing_split_is_drawn_from_train_only_where_this_is_said(tmp_path):
+    text = "image,caption,s\n" + "".join(f"{n}.jpg,x,{'train' if n < 90 else 'test'}\n" for n in range(100))
+    path = written(tmp_path, text)
+    assert {row.split for row in records(path, columns={"split": "s"})} == {"train", "test"}
+    drawn = [row.split for row in records(path, columns={"split": "s"}, held_out={"val": 0.2})]
+    assert drawn[90:] == ["test"] * 10
+    assert 8 < drawn[:90].count("val") < 28
+    assert "test" not in drawn[:90]
+
+
+SOUND = '{"image": "a.jpg", "caption": "x"}\n'
+ROW = st.fixed_dictionaries(
+    {"image": st.sampled_from(["a.jpg", "", None, 3]), "caption": st.none() | st.floats() | st.text(max_size=5)}
+) | st.sampled_from([None, [], "x", 7, {}])
+
+
+@settings(max_examples=80, deadline=None)
+@given(rows=st.lists(ROW, min_size=1, max_size=6), lines=st.booleans())
+def test_every_row_of_json_is_a_record_or_a_malformed_row(tmp_path_factory, rows, lines):
+    path = tmp_path_factory.getbasetemp() / "rows.jsonl"
+    path.write_text(SOUND * 2 + "\n".join(map(json.dumps, rows)) if lines else json.dumps(rows))
+    assert len(records(path)) == len(rows) + 2 * lines
+
+
+@settings(max_examples=120, deadline=None)
+@given(data=st.binary(max_size=60), name=st.sampled_from(["m.csv", "m.tsv", "m.jsonl", "m.json", "m.txt", "m.parquet"]))
+def test_mangled_files_are_rows_or_a_sentence(tmp_path_factory, data, name):
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(data if name != "m.csv" else b"image,caption\n" + data)
+    try:
+        records(path)
+    except DataError as error:
+        assert str(path) in str(error)
