@@ -65,6 +65,13 @@ def test_one_s_own_folder_and_csv(tmp_path):
     assert found("pets", table) == [("a.png", "tabby", None), ("b.webp", "tabby", None)]
 
 
+def test_images_of_one_class_are_no_benchmark(tmp_path):
+    archives.picture(tmp_path / "pets/cats/a.png", 0)
+    archives.picture(tmp_path / "pets/cats/b.png", 1)
+    with pytest.raises(DataError, match=r"pets has 2 images of one class, `cats`, so every result would be right"):
+        convert_labelled_images("pets", tmp_path / "pets", tmp_path / "tables")
+
+
 def test_tables_keep_the_roles(tmp_path):
     convert_labelled_images("inshop", archives.inshop(tmp_path), tmp_path / "tables")
     table = pq.read_table(tmp_path / "tables/images.parquet").to_pydict()

@@ -179,3 +179,19 @@ def test_a_disk_that_is_too_small(tiny_configuration, monkeypatch):
     text, sound = found(tiny_configuration)["disk"]
     assert not sound
     assert "0.00 GB free in" in text
+
+
+def test_too_little_data_is_a_finding(tiny_configuration, tmp_path):
+    train = {**tiny_configuration["train"], "batch_size": 50, "accumulate": 2}
+    (tmp_path / "birds/wren").mkdir(parents=True)
+    (tmp_path / "birds/wren/a.png").write_bytes(b"")
+    benchmarks = {**tiny_configuration["benchmarks"]}
+    benchmarks["image_retrieval"] = {"labelled_images": {"birds": str(tmp_path / "birds")}}
+    findings = found({**tiny_configuration, "train": train, "benchmarks": benchmarks})
+    text, sound = findings["enough data for contrastive, cusa"]
+    assert not sound
+    assert "has 64 pairs of image and caption, but a step takes 100 (train.batch_size 50 x 1 processes" in text
+    text, sound = findings["labelled images birds"]
+    assert not sound
+    assert "birds has 1 images of one class, `wren`" in text
+    assert found(tiny_configuration)["enough data for contrastive, cusa"] == ("8 steps of 8 pairs an epoch", True)

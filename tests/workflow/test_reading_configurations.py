@@ -1,4 +1,4 @@
-"""The Snakefile reads configuration files and --config as strictly as `cusa check` does."""
+"""What the workflow refuses before hours are spent: odd configuration files and --config, and too little data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_workflow import snakemake, write
+from test_workflow import planned, snakemake, write
 
 
 @pytest.fixture
@@ -65,3 +65,20 @@ def test_variables_and_home_folders_in_paths(tmp_path, monkeypatch, tiny_configu
     monkeypatch.delenv("SHAPES")
     output = snakemake(tmp_path, "-n", "models", "--configfile", write(tmp_path, mapping), check=False)
     assert "key `dataset.annotations` is '${SHAPES}', but the environment variable SHAPES is not set" in output
+
+
+@pytest.mark.parametrize("target", ["shards", "features"])
+def test_fewer_pairs_than_a_step_takes_stop_before_shards_and_features(tmp_path, tiny_configuration, target):
+    """Also where jobs that do not depend on a failed one go on."""
+    train = {**tiny_configuration["train"], "batch_size": 40, "accumulate": 2}
+    config = write(tmp_path, {**tiny_configuration, "train": train})
+    options = ("--keep-going", "--show-failed-logs")
+    output = snakemake(tmp_path, target, *options, "--configfile", config, check=False)
+    assert "the split train has 64 pairs of image and caption, but a step takes 80" in output
+    assert "(train.batch_size 40 x 1 processes x train.accumulate 2)" in output
+    assert "Traceback" not in output
+    assert sorted(path.name for path in (tmp_path / "results/shapes").iterdir()) == ["annotations", "logs", "timings"]
+    # Its annotations are kept, and a smaller batch goes on from there.
+    jobs = planned(snakemake(tmp_path, target, "-n", "--configfile", config, "--config", "train={batch_size: 32}"))
+    assert "convert" not in jobs
+    assert jobs["write_shards"] == (3 if target == "shards" else 1)

@@ -1,4 +1,5 @@
 # What the user wrote is a parameter given by a function, in all rules: in a text, Snakemake takes braces for wildcards.
+# The rules of this file run before others that could run, because they find most problems of data.
 rule convert:
     input:
         [users_file(path) for path in PLAN.dataset_files],
@@ -15,6 +16,7 @@ rule convert:
         log_of("convert", "convert"),
     benchmark:
         timing_of("convert", "convert")
+    priority: 100
     conda:
         "../../envs/data.yaml"
     threads: 8
@@ -43,9 +45,9 @@ rule convert_labelled_images:
         f"{BENCHMARK_LOGS}/logs/convert_labelled_images/{{data}}.log",
     benchmark:
         f"{BENCHMARK_LOGS}/timings/convert_labelled_images/{{data}}.tsv"
-    priority: 100
     wildcard_constraints:
         data=one_of(PLAN.labelled_images),
+    priority: 100
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -68,9 +70,9 @@ rule convert_sentence_pairs:
         f"{BENCHMARK_LOGS}/logs/convert_sentence_pairs/{{data}}.log",
     benchmark:
         f"{BENCHMARK_LOGS}/timings/convert_sentence_pairs/{{data}}.tsv"
-    priority: 100
     wildcard_constraints:
         data=one_of(PLAN.sentence_pairs),
+    priority: 100
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -18,6 +18,7 @@ environ.update(
     ),
 )
 
+from cusa.annotations.enough_data import needs_json
 from cusa.common.files import quoted_path, require_writable
 from cusa.config import check_files, load, read_arguments, read_file
 from cusa.config.captions import conversion_json
@@ -105,6 +106,19 @@ def data_folder(wildcards):
 def part_of_features(path):
     """Mark a file of a part as temporary if the parts are copied into one file."""
     return temp(path) if CONFIGURATION.extraction.join else path
+
+
+def checking_data(script):
+    """The resource `script` of a rule that stops before its work if the data set has too little for the trainings.
+
+    What trainings need is in the value, not in the text of the command: a changed text, parameter or input would be a
+    reason to do again what is done. The data of benchmarks, which have a wildcard `data`, train nothing.
+    """
+    needs = needs_json(CONFIGURATION)
+    option = f" --needs {shlex.quote(needs)}" if needs else ""
+    return lambda wildcards: (
+        f"{SCRIPTS}/{script}" + ("" if hasattr(wildcards, "data") else option)
+    )
 
 
 def stream_of(split):

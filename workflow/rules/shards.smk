@@ -11,7 +11,7 @@ rule write_shards:
         "../../envs/data.yaml"
     threads: 8
     resources:
-        script=f"{SCRIPTS}/write_shards.py",
+        script=checking_data("write_shards.py"),
         mem_mb=2000,
         runtime=240,
     params:

@@ -30,7 +30,7 @@ rule extract_image_features:
         TORCH_ENVIRONMENT
     threads: 8
     resources:
-        script=f"{SCRIPTS}/extract_image_features.py",
+        script=checking_data("extract_image_features.py"),
         mem_mb=4000,
         runtime=480,
         gpu=int(ON_GPU),
@@ -141,7 +141,7 @@ rule extract_text_features:
         TORCH_ENVIRONMENT
     threads: 8
     resources:
-        script=f"{SCRIPTS}/extract_text_features.py",
+        script=checking_data("extract_text_features.py"),
         mem_mb=4000,
         runtime=240,
         gpu=int(ON_GPU),

@@ -8,10 +8,12 @@ import argparse
 import json
 from pathlib import Path
 
+from cusa.annotations.enough_data import require_enough
 from cusa.common.program import run
 from cusa.config.models import ImageModel
 from cusa.config.section import validate
 from cusa.config.shards import Stream
+from cusa.layout import DatasetFolder
 
 
 def main() -> None:
@@ -24,7 +26,9 @@ def main() -> None:
     parser.add_argument("--part", type=int, default=0, help="number of the part of the split, counted from 0")
     parser.add_argument("--parts", type=int, default=1, help="number of parts of the split; default 1")
     parser.add_argument("--stream", help="the section `stream` as JSON, if the shards are not in the folder --shards")
+    parser.add_argument("--needs", help="what trainings need of the data, as JSON; too little stops before any work")
     arguments = parser.parse_args()
+    require_enough(arguments.needs, DatasetFolder(arguments.shards.parents[1]).annotations)
     from cusa.teachers.extraction import extract_image_features
 
     settings = validate(ImageModel, json.loads(arguments.model))

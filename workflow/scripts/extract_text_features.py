@@ -8,6 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
+from cusa.annotations.enough_data import require_enough
 from cusa.common.program import run
 from cusa.config.models import TextModel
 from cusa.config.section import validate
@@ -21,7 +22,9 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for features.npy and meta.json")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
     parser.add_argument("--gpu", action="store_true", help="run the model on a GPU")
+    parser.add_argument("--needs", help="what trainings need of the data, as JSON; too little stops before any work")
     arguments = parser.parse_args()
+    require_enough(arguments.needs, arguments.annotations)
     from cusa.teachers.extraction import extract_text_features
 
     settings = validate(TextModel, json.loads(arguments.model))

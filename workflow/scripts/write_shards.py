@@ -8,6 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
+from cusa.annotations.enough_data import require_enough
 from cusa.common.program import run
 from cusa.config.section import validate
 from cusa.config.shards import ShardWriting
@@ -23,7 +24,9 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, type=Path, help="folder for the tar files and index.parquet")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
+    parser.add_argument("--needs", help="what trainings need of the data, as JSON; too little stops before any work")
     arguments = parser.parse_args()
+    require_enough(arguments.needs, arguments.annotations)
     settings = validate(ShardWriting, json.loads(arguments.settings))
     write_split(
         arguments.annotations, arguments.split, arguments.output, settings, arguments.threads, settings.max_pixels

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cusa.annotations.labelled_images import labelled_images
+from cusa.annotations.labelled_images import labelled_images, require_two_classes
 from cusa.annotations.sentence_pairs import ScoredPair, own_pairs, senteval_pairs
 from cusa.annotations.tables import CAPTIONS, CAPTIONS_SCHEMA, IMAGES, SENTENCE_PAIRS, write_table
 
@@ -16,9 +16,10 @@ def convert_labelled_images(name: str, path: str | Path, folder: str | Path) -> 
 
     `name` is a key of labelled_images.ARCHIVES or a name of the user's. The column `role` is query or gallery where the
     data set has this division, and null where every image searches all the others. Raises DataError where the data
-    are damaged or incomplete.
+    are damaged or incomplete, or of one class.
     """
     images = labelled_images(name, path)
+    require_two_classes(name, path, images)
     table = pa.table(
         {
             "image_id": pa.array([f"{number:08d}" for number in range(len(images))], pa.string()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -90,6 +90,15 @@ def labelled_images(name: str, path: str | Path) -> list[LabelledImage]:
             f"the archive:\n    {shown}"
         )
     return images
+
+
+def require_two_classes(name: str, path: str | Path, images: Sequence[LabelledImage]) -> None:
+    """Raise DataError when all images are of one class: every result would be right."""
+    if len(labels := {image.label for image in images}) < 2:
+        raise DataError(
+            f"{path} has {len(images):,} images of one class, `{', '.join(labels)}`, so every result would be right; "
+            f"expected {_expected(name)}, of two classes at least."
+        )
 
 
 def _expected(name: str) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from cusa.annotations.labelled_images import ARCHIVES, labelled_images
+from cusa.annotations.labelled_images import ARCHIVES, labelled_images, require_two_classes
 from cusa.annotations.sentence_pairs import KNOWN_PAIRS, own_pairs, senteval_pairs
 from cusa.commands.finding import Finding
 from cusa.config.benchmarks import Benchmarks, ImageRetrieval, SentenceSimilarity
@@ -66,6 +66,24 @@ def pairs_of(places: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(f"sentence pairs {name}", _count_pairs(name, place))
         except CusaError as error:
             yield Finding(f"sentence pairs {name}", str(error), sound=False)
+
+
+def images_of(places: Mapping[str, str], counts: dict[str, int]) -> Iterator[Finding]:
+    """A finding about the labelled images at each place, by name; it is not sound if they cannot be searched.
+
+    The number of images goes into `counts`, 0 where they cannot be read.
+    """
+    for name, place in places.items():
+        counts[name] = 0
+        try:
+            images = labelled_images(name, place)
+            require_two_classes(name, place, images)
+        except (CusaError, FileNotFoundError) as error:
+            yield Finding(f"labelled images {name}", str(error), sound=False)
+            continue
+        counts[name] = len(images)
+        classes = len({image.label for image in images})
+        yield Finding(f"labelled images {name}", f"{len(images):,} images, {classes:,} classes")
 
 
 def _collections(benchmarks: Benchmarks) -> Iterator[_Collection]:

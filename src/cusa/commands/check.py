@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cusa.annotations.convert import Inspection, inspect
-from cusa.annotations.labelled_images import labelled_images
+from cusa.annotations.enough_data import needs_of
 from cusa.annotations.problems import WHAT_TO_DO, can_be_skipped
-from cusa.commands.benchmark_data import pairs_of
+from cusa.commands.benchmark_data import images_of, pairs_of
 from cusa.commands.finding import Finding
 from cusa.commands.token_findings import student_tokens, text_model_tokens
 from cusa.config.configuration import check_files, load
@@ -58,7 +58,10 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
         image_bytes = bytes_per_image(
             inspection.paths[:SAMPLED_FOR_SIZE], configuration.shards, configuration.dataset.max_pixels
         )
-        sizes = _Sizes(plan, inspection, image_bytes)
+    yield from _enough(plan, inspection)
+    labelled: dict[str, int] = {}
+    yield from images_of(plan.labelled_images, labelled)
+    sizes = _Sizes(plan, inspection, image_bytes, labelled)
     yield from pairs_of(plan.sentence_pairs)
     if configuration.dataset.makes_images:
         yield sizes.pictures()
@@ -97,15 +100,30 @@ def _data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
         yield Finding(kind.replace("_", " "), sentence)
 
 
+def _enough(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
+    """Whether the data are enough for each training, and for the retrieval that is measured on the test split."""
+    for needs in needs_of(plan.configuration):
+        subject = f"enough data for {', '.join(needs.experiments)}"
+        problems = list(needs.shortfalls(inspection.images, inspection.captions))
+        yield from (Finding(subject, sentence, sound=False) for sentence in problems)
+        if not problems:
+            step = needs.batch_size * needs.processes * needs.accumulate
+            steps = inspection.captions["train"] // step
+            yield Finding(subject, f"{steps:,} steps of {step:,} pairs an epoch")
+    if (images := inspection.images.get("test", 0)) < 2 and "itr" in plan.benchmarks:
+        text = f"the split test has {images} images, and a search among fewer than two finds nothing out; add data"
+        yield Finding("enough data to test", text, sound=False)
+
+
 class _Sizes:
     """The sizes of shards, features and run folders, in bytes; tables, logs and texts without images are small.
 
     The sizes in bytes of what a plan stores. Each model is loaded once, which also shows that it can be loaded."""
 
-    def __init__(self, plan: Plan, inspection: Inspection, image_bytes: float) -> None:
+    def __init__(self, plan: Plan, inspection: Inspection, image_bytes: float, labelled: dict[str, int]) -> None:
         self.plan, self.inspection = plan, inspection
         self.image_bytes = image_bytes + TAR_OVERHEAD
-        self.labelled = {name: len(labelled_images(name, place)) for name, place in plan.labelled_images.items()}
+        self.labelled = labelled
         self.dimensions: dict[str, int] = {}
         self.needed = 0.0
 

@@ -1,0 +1,100 @@
+"""Whether a data set has enough for the trainings that are planned: told before shards and features are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from math import ceil
+from pathlib import Path
+
+from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, split_rows
+from cusa.config.configuration import Configuration
+from cusa.config.section import Section, validate
+from cusa.errors import DataError
+
+
+class TrainingNeeds(Section):
+    """What trainings with one recipe need of the data.
+
+    `experiments` are their names. `readers` is the number of processes that read the shards of a stream, 0 without one.
+    """
+
+    experiments: list[str]
+    batch_size: int
+    processes: int
+    accumulate: int
+    selection_split: str
+    readers: int = 0
+    samples_per_shard: int = 1
+
+    def shortfalls(self, images: Mapping[str, int], captions: Mapping[str, int]) -> Iterator[str]:
+        """A sentence about each thing that there is too little of; `images` and `captions` are counts by split."""
+        pairs, others = captions.get("train", 0), self.processes * self.accumulate
+        if pairs < (step := self.batch_size * others):
+            fitting = pairs // others
+            lower = f"lower train.batch_size to {fitting} or less" if fitting else "lower train.batch_size and these"
+            yield (
+                f"{self._names}: the split train has {pairs:,} pairs of image and caption, but a step takes {step:,} "
+                f"(train.batch_size {self.batch_size} x {self.processes} processes x train.accumulate "
+                f"{self.accumulate}); {lower}, or add data."
+            )
+        uses = {"train": "each image is compared with others", self.selection_split: "its recall selects the epoch"}
+        for split, why in uses.items():
+            if images.get(split, 0) < 2 or captions.get(split, 0) < 2:
+                yield (
+                    f"{self._names}: the split {split} has {images.get(split, 0)} images and {captions.get(split, 0)} "
+                    f"captions, but {why}, which needs two of each at least; add data, or divide it otherwise."
+                )
+        if (shards := ceil(images.get("train", 0) / self.samples_per_shard)) < self.readers:
+            yield (
+                f"{self._names}: the split train has {shards} shards of shards.samples_per_shard "
+                f"{self.samples_per_shard}, but the stream has {self.readers} readers ({self.processes} processes x "
+                f"{self.readers // self.processes} workers); lower train.workers, or write smaller shards."
+            )
+
+    @property
+    def _names(self) -> str:
+        more = f" and {len(self.experiments) - 1} more" if len(self.experiments) > 1 else ""
+        return f"experiment {self.experiments[0]}{more}"
+
+
+def needs_of(configuration: Configuration) -> list[TrainingNeeds]:
+    """What the trainings of a configuration need, once for all experiments that need the same."""
+    found: dict[str, TrainingNeeds] = {}
+    for name in configuration.active_experiments:
+        recipe = configuration.recipe(name)
+        needs = TrainingNeeds(
+            experiments=[],
+            batch_size=recipe.batch_size,
+            processes=recipe.processes,
+            accumulate=recipe.accumulate,
+            selection_split=recipe.selection_split,
+            readers=recipe.processes * max(1, recipe.workers) if configuration.stream is not None else 0,
+            samples_per_shard=configuration.shards.samples_per_shard,
+        )
+        found.setdefault(needs.as_json(), needs).experiments.append(name)
+    return list(found.values())
+
+
+def needs_json(configuration: Configuration) -> str:
+    """`needs_of` as one line of JSON, for `require_enough`; empty where nothing is trained."""
+    needs = needs_of(configuration)
+    return json.dumps([each.model_dump(mode="json") for each in needs], sort_keys=True) if needs else ""
+
+
+def require_enough(needs: str | None, folder: str | Path) -> None:
+    """Raise DataError with one line for each thing that the tables in `folder` have too little of.
+
+    `needs` is the text of `needs_json`; nothing is checked where it is empty or None.
+    """
+    if not needs:
+        return
+    counts = []
+    chosen = [validate(TrainingNeeds, each) for each in json.loads(needs)]
+    splits = {"train", *(each.selection_split for each in chosen)}
+    for name in (IMAGES, CAPTIONS):
+        table = read_table(folder, name, ["split"])
+        counts.append({split: len(split_rows(table, split)) for split in splits})
+    images, captions = counts
+    if problems := [sentence for each in chosen for sentence in each.shortfalls(images, captions)]:
+        raise DataError("\n".join(problems))
