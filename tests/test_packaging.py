@@ -114,7 +114,7 @@ ORDER = [
     ["student", "losses", "metrics"],
     ["runs"],
     ["training"],
-    ["embeddings", "upstream"],
+    ["embeddings", "model", "upstream"],
     ["benchmarks"],
     ["report"],
     ["plan"],

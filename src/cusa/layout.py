@@ -49,6 +49,11 @@ class DatasetFolder:
         """The folder of a frozen model's cached features; `model_folder` is ImageModel.folder or TextModel.folder."""
         return self.root / "teachers" / modality / model_folder / split
 
+    @classmethod
+    def of_run(cls, run: str | Path) -> DatasetFolder:
+        """The folder of the data set that a run folder lies in."""
+        return cls(Path(run).absolute().parents[2])
+
     def run(self, experiment: str, seed: int | str) -> Path:
         """The folder of one training run, checkpoint or baseline."""
         return self.root / "runs" / experiment / f"seed{seed}"

@@ -98,6 +98,12 @@ def open_rgb(source: Source) -> Image.Image:
         return image
 
 
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A Pillow image of any mode as upright 8-bit RGB. Raises DataError if it cannot be decoded."""
+    with _decoders_errors():
+        return colours.to_rgb(_upright(image, image))
+
+
 def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
     """Shrink an image so that its shorter side has `size` pixels (bicubic); smaller images stay as they are."""
     shorter = min(image.size)

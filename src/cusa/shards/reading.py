@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from cusa.config.shards import Stream
+from cusa.common.files import read_json
+from cusa.config.shards import Shards, Stream
 from cusa.errors import DataError
 
 INDEX = "index.parquet"
@@ -173,6 +174,22 @@ def _require_success(process: subprocess.Popen[bytes] | None) -> None:
     what = f" (killed by {signal.Signals(number).name})" if killed else MEANING.get(status, "")
     status = SIGNALLED + number if killed else status
     raise ChildProcessError(f"the command `{command}` ended with exit status {status}{what}")
+
+
+def settings_of(folder: Path) -> Shards:
+    """How the images in a folder of shards are stored; the defaults where the folder does not exist.
+
+    Shards of earlier releases do not say it, so it is read off their index.
+    """
+    if not (folder / INDEX).is_file():
+        return Shards()
+    if (settings := read_json(folder / STATISTICS).get("settings")) is not None:
+        return Shards.model_validate(settings)
+    index = pq.read_table(folder / INDEX, columns=["extension", "width", "height", "written"]).to_pydict()
+    if not index["written"] or not index["written"][0]:
+        return Shards(shorter_side=None)
+    sides = zip(index["width"], index["height"], strict=True)
+    return Shards(shorter_side=max(map(min, sides)), image_format=index["extension"][0])
 
 
 @lru_cache(maxsize=OPEN_SHARDS)

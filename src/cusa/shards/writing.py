@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, split_rows
 from cusa.common.files import sha256_of_file, whole_folder, write_json
@@ -82,7 +83,8 @@ def write_split(
                 f"images of a benchmark, if you take them out of its folder or table:\n    {examples}"
             )
         pq.write_table(_index_table(index), temporary / INDEX)
-        write_json(temporary / STATISTICS, {"split": split, "samples": len(index), "shards": statistics})
+        content = {"split": split, "samples": len(index), "settings": settings.model_dump(mode="json")}
+        write_json(temporary / STATISTICS, {**content, "shards": statistics})
 
 
 def _captions_by_image(captions: pa.Table) -> dict[int, tuple[list[int], list[str]]]:
@@ -128,13 +130,20 @@ class _Encoded:
                 self.width, self.height = image.size
             else:
                 shrunk = resize_shorter_side(image, settings.shorter_side)
-                self.extension = settings.image_format
-                if max(shrunk.size) > LONGEST_SIDE[settings.image_format]:
-                    self.extension, self.written = "png", False  # Pillow decodes any PNG, torchvision does not
-                buffer = io.BytesIO()
-                shrunk.save(buffer, PILLOW_FORMAT[self.extension], quality=settings.quality)
-                self.content = buffer.getvalue()
+                self.content, self.extension, self.written = encode_image(shrunk, settings)
                 self.width, self.height = shrunk.size
+
+
+def encode_image(image: Image.Image, settings: Shards) -> tuple[bytes, str, bool]:
+    """The bytes and file extension of an 8-bit RGB image as shards store it, and whether torchvision decodes it.
+
+    An image that is too long for `settings.image_format` becomes a PNG, which Pillow decodes and torchvision does not.
+    """
+    too_long = max(image.size) > LONGEST_SIDE[settings.image_format]
+    extension = "png" if too_long else settings.image_format
+    buffer = io.BytesIO()
+    image.save(buffer, PILLOW_FORMAT[extension], quality=settings.quality)
+    return buffer.getvalue(), extension, not too_long
 
 
 def bytes_per_image(paths: Sequence[str], settings: Shards, max_pixels: int = MAX_PIXELS) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,10 +12,18 @@ from torch import Tensor
 
 from cusa.common.compute import Precision, autocast
 from cusa.common.progress import progress
-from cusa.student.inputs import FeatureInputs, PixelInputs, SplitInputs, TokenInputs, to_device
+from cusa.student.inputs import FeatureInputs, SplitInputs, TokenInputs, to_device
 from cusa.student.student import HeadName, Student
 
 HEADS: tuple[HeadName, ...] = ("cross", "uni")
+
+
+class ImageInputs(Protocol):
+    """Images by position, as the student's backbone reads them: pixels, or the features of a frozen tower."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: np.ndarray, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -32,9 +41,7 @@ class Encoder:
         return embeddings if inputs.texts is None else embeddings | self.encode_texts(inputs.texts, heads)
 
     @torch.inference_mode()
-    def encode_images(
-        self, images: PixelInputs | FeatureInputs, heads: Sequence[HeadName] = HEADS
-    ) -> dict[str, np.ndarray]:
+    def encode_images(self, images: ImageInputs, heads: Sequence[HeadName] = HEADS) -> dict[str, np.ndarray]:
         """`image_{head}`: float32 [rows, D], not normalised."""
         parts: dict[str, list[np.ndarray]] = {f"image_{head}": [] for head in heads}
         for positions in self._batches(len(images), "images"):

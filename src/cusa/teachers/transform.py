@@ -14,6 +14,7 @@ from cusa.errors import DataError, reason_of
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -51,7 +52,7 @@ class ImageTransform:
 
         if not plain:
             with decoded_rgb(encoded) as picture:
-                return self._resized_and_cropped(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+                return self.pixels_of(picture)
         try:
             image = decode_image(torch.frombuffer(bytearray(encoded), dtype=torch.uint8), mode=ImageReadMode.RGB)
         except (RuntimeError, ValueError) as error:
@@ -59,6 +60,12 @@ class ImageTransform:
                 f"an image in a shard cannot be decoded ({reason_of(error)}); the shard is damaged: write it again."
             ) from None
         return self._resized_and_cropped(image)
+
+    def pixels_of(self, picture: Image.Image) -> torch.Tensor:
+        """Resize and crop an 8-bit RGB image to uint8 [3, crop, crop]."""
+        import torch
+
+        return self._resized_and_cropped(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
 
     def _resized_and_cropped(self, image: torch.Tensor) -> torch.Tensor:
         from torchvision.transforms.v2 import functional as transforms
