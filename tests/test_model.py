@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,3 +144,20 @@ def test_importing_the_package_imports_no_torch():
     code = "import cusa, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_snippet_of_the_page_runs(run, paths, monkeypatch, tmp_path):
+    """With a run and pictures of the tests in the places of the demo's."""
+    page = (Path(__file__).parents[1] / "docs/use-the-model.md").read_text()
+    snippet = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)[0]
+    data = tmp_path / "results/openmoji"
+    shutil.copytree(run.parents[2], data)
+    shutil.copytree(data / "runs/for_use/seed23", data / "runs/cusa/seed23", dirs_exist_ok=True)
+    (data / "images").mkdir(exist_ok=True)
+    for name, path in zip(re.findall(r"images/(\w+\.png)", snippet), paths, strict=False):
+        shutil.copy(path, data / "images" / name)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, np.ndarray] = {}
+    exec(snippet, names)  # noqa: S102 (it is ours)
+    assert names["images"].shape == (2, 16)
+    assert names["texts"].shape == (1, 16)

@@ -1,7 +1,7 @@
 """Image-text retrieval with Cross-modal and Uni-modal Soft-label Alignment (CUSA, AAAI 2024).
 
-Importing this package imports no other module; `load` imports what a model needs. docs/how-it-works.md lists the packages in the order in which data
-flow through them.
+Importing this package imports no other module; `load` imports what a model needs. docs/how-it-works.md lists the
+packages in the order in which data flow through them.
 """
 
 from __future__ import annotations
