@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from cusa.config.dataset import PublishedDataset
 from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.shards import Shards
 from cusa.errors import DataError
-from cusa.shards.reading import ShardReader
+from cusa.shards.reading import ShardReader, settings_of
 from cusa.shards.writing import write_split
 from cusa.teachers.transform import ImageTransform
 
@@ -187,3 +188,15 @@ def test_a_cut_tar_is_noticed(annotations, tmp_path):
 def test_reading_before_writing(tmp_path):
     with pytest.raises(DataError, match="run `snakemake shards` first"):
         ShardReader(tmp_path)
+
+
+def test_shards_say_how_their_images_are_stored(shapes_data, tmp_path):
+    """Those of earlier releases do not: it is read off the index."""
+    folder = Path(shutil.copytree(shapes_data / "shards/train", tmp_path / "train"))
+    told = settings_of(folder)
+    assert (told.shorter_side, told.image_format, told.samples_per_shard) == (32, "jpg", 20)
+    statistics = json.loads((folder / "shards.json").read_text())
+    del statistics["settings"]
+    (folder / "shards.json").write_text(json.dumps(statistics))
+    assert (settings_of(folder).shorter_side, settings_of(folder).image_format) == (32, "jpg")
+    assert settings_of(tmp_path / "elsewhere") == Shards()
