@@ -12,7 +12,7 @@ from cusa.common.files import expand_home
 from cusa.config.models import StudentSettings
 from cusa.errors import ConfigurationError
 from cusa.student.backbones import Backbone, TextInput
-from cusa.teachers.huggingface_vision import transform_of
+from cusa.teachers.image_processor import transform_of
 from cusa.teachers.pretrained import load_pretrained, require_weights
 from cusa.teachers.token_use import Vocabulary, vocabulary_of
 from cusa.teachers.transform import ImageTransform

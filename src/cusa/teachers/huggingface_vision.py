@@ -10,14 +10,12 @@ from torch import Tensor
 
 from cusa.common.files import expand_home
 from cusa.config.models import ImageModel
-from cusa.errors import ConfigurationError
 from cusa.teachers.encoders import ImageEncoder
+from cusa.teachers.image_processor import transform_of
 from cusa.teachers.pretrained import load_pretrained, require_weights
-from cusa.teachers.transform import ImageTransform, Interpolation
 from cusa.teachers.weight_files import weight_file
 
 log = logging.getLogger(__name__)
-INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 class HuggingFaceVision(ImageEncoder):
@@ -56,30 +54,3 @@ class HuggingFaceVision(ImageEncoder):
 def image_encoder(model: ImageModel) -> HuggingFaceVision:
     """A pre-trained transformers vision model."""
     return HuggingFaceVision(expand_home(model.name), model.image_size)
-
-
-def transform_of(name: str, image_size: int | None) -> ImageTransform:
-    """The transform that a model's preprocessor_config.json describes.
-
-    Raises ConfigurationError where that lacks the input size and `image_size` is None.
-    """
-    from transformers import AutoImageProcessor
-
-    settings: dict[str, Any] = AutoImageProcessor.from_pretrained(name).to_dict()  # type: ignore[no-untyped-call]
-    size = settings.get("size") or {}
-    known = size.get("shortest_edge") or size.get("height") or image_size
-    if known is None:
-        raise ConfigurationError(f"{name} does not say its input size ({size}); give image_size in the configuration.")
-    side = crop = int(known)
-    if settings.get("do_center_crop") and (crop_size := settings.get("crop_size")):
-        crop = int(crop_size["height"] if isinstance(crop_size, dict) else crop_size)
-    if image_size is not None:
-        side, crop = round(side * image_size / crop), image_size
-    return ImageTransform(
-        resize=side,
-        crop=crop,
-        mean=tuple(settings["image_mean"]),
-        std=tuple(settings["image_std"]),
-        interpolation=INTERPOLATIONS.get(int(settings.get("resample", 3)), "bicubic"),
-        square="shortest_edge" not in size,
-    )

@@ -23,7 +23,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # a strip of 6000 x 2 pixels would be 672,000 pixels long at a shorter side of 224.
 LONGEST_ASPECT = 16
 FILTER_SUPPORT = 3  # source pixels on either side that Lanczos, the widest filter, looks at; more where it shrinks
-Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest", "nearest-exact"]
 
 
 @dataclass(frozen=True)
