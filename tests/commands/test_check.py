@@ -72,6 +72,16 @@ def test_sentence_pairs_are_read_before_anything_is_trained(tiny_configuration, 
     assert findings["sentence pairs sound"] == ("2 pairs", True)
 
 
+def test_the_clean_up_of_captions_is_named(tiny_configuration):
+    assert found(tiny_configuration)["captions"] == ("caption clean-up none, any number of words", True)
+    published = {**tiny_configuration, "captions": {"clean": "published", "max_words": 9}}
+    assert found(published)["captions"][0] == "caption clean-up published, at most 9 words"
+    theirs = {"theirs": {"file": __file__, "student": tiny_configuration["student"]["name"]}}
+    findings = {finding.subject: finding for finding in check({**tiny_configuration, "checkpoints": theirs})}
+    assert findings["captions"].doubtful
+    assert "theirs learned from captions cleaned as published" in findings["captions"].text
+
+
 def test_captions_that_the_models_have_no_words_for_are_told_but_stop_nothing(tiny_configuration, shapes, tmp_path):
     """The tiny models know a few English words; every third caption is in Amharic here."""
     data = Path(shutil.copytree(shapes, tmp_path / "data"))

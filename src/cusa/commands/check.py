@@ -16,7 +16,7 @@ from cusa.annotations.enough_data import needs_of
 from cusa.annotations.problems import WHAT_TO_DO, can_be_skipped
 from cusa.commands.benchmark_data import images_of, pairs_of
 from cusa.commands.finding import Finding
-from cusa.commands.token_findings import student_tokens, text_model_tokens
+from cusa.commands.token_findings import clean_up, student_tokens, text_model_tokens
 from cusa.config.configuration import check_files, load
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, TextModel
@@ -87,6 +87,7 @@ def _data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
         yield Finding(f"split {split}", f"{images:,} images, {inspection.captions[split]:,} captions")
     for name, reason in plan.left_out.items():
         yield Finding(f"left out: {name}", reason)
+    yield clean_up(plan)
     looked_at, total = len(inspection.paths), sum(inspection.images.values())
     yield Finding("images looked at", f"{looked_at:,} of {total:,}")
     problems = inspection.problems

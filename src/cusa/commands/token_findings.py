@@ -1,4 +1,4 @@
-"""What `cusa check` says of the tokens that a text model or a student makes of the captions."""
+"""What `cusa check` says of captions: their clean-up, and the tokens that a text model or a student makes of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING
 
 from cusa.annotations.convert import Inspection
 from cusa.commands.finding import Finding
+from cusa.config.captions import PUBLISHED
+from cusa.plan import Plan
 
 if TYPE_CHECKING:
     from cusa.student.backbones import Backbone
     from cusa.teachers.encoders import TextEncoder
     from cusa.teachers.token_use import TokenUse
+
+
+def clean_up(plan: Plan) -> Finding:
+    """How captions are cleaned. Checkpoints that the authors published have learned from captions as in the paper."""
+    cleaning = plan.configuration.cleaning
+    if plan.checkpoints and cleaning != PUBLISHED:
+        text = f"{cleaning}, but {', '.join(plan.checkpoints)} learned from captions cleaned as published; write "
+        return Finding("captions", text + "captions: {clean: published} to compare with them", doubtful=True)
+    return Finding("captions", str(cleaning))
 
 
 def text_model_tokens(encoder: TextEncoder, inspection: Inspection) -> Iterator[Finding]:
