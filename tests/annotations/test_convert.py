@@ -190,3 +190,39 @@ def test_image_root_overrides_the_folder_of_the_json(copy, tmp_path):
 def test_asking_before_converting(tmp_path):
     with pytest.raises(DataError, match="run `snakemake annotations` first"):
         read_table(tmp_path, IMAGES)
+
+
+def test_a_missing_file_whose_name_differs_in_case_is_named(copy, tmp_path):
+    first = json.loads((copy / "train.json").read_text())[0]["image_path"]
+    (copy / first).rename((copy / first).with_suffix(".JPG"))
+    with pytest.raises(DataError, match=rf"the file does not exist, but {Path(first).stem}.JPG does"):
+        convert(dataset(copy), tmp_path / "out", tmp_path / "images")
+
+
+def test_a_long_text_where_a_path_belongs_is_a_missing_image_and_is_shortened(copy, tmp_path):
+    def long(rows):
+        rows[0]["image_path"] = rows[1]["image_path"] = "data:image/png;base64," + "A" * 5000 + "\n"
+
+    edit(copy, "train", long)
+    with pytest.raises(DataError, match="1 image files that do not exist") as error:
+        convert(dataset(copy), tmp_path / "out", tmp_path / "images")
+    assert len(str(error.value)) < 1000
+    convert(dataset(copy, skip=["missing_image"]), tmp_path / "out", tmp_path / "images")
+    assert read_json(tmp_path / "out/problems.json")["skipped"] == {"missing_image": 1}
+
+
+def test_captions_of_one_split_with_one_id_are_told(shapes, tmp_path):
+    from cusa.config.dataset import KarpathyDataset
+
+    paths, splits = sorted((shapes / "pics").iterdir())[:4], ["train", "train", "val", "test"]
+    rows = []
+    for number, (path, split) in enumerate(zip(paths, splits, strict=True)):
+        sentences = [{"raw": f"Number {number}", "sentid": number // 2}]
+        numbers = {"cocoid": number, "imgid": number}
+        rows.append({"filename": path.name, "filepath": "pics", "split": split, "sentences": sentences, **numbers})
+    (tmp_path / "k.json").write_text(json.dumps({"images": rows}))
+    section = KarpathyDataset(name="k", format="karpathy", file=str(tmp_path / "k.json"), image_root=str(shapes))
+    convert(section, tmp_path / "out", tmp_path / "images")
+    found = read_json(tmp_path / "out/problems.json")
+    assert found["notes"] == {"two_captions": 1}
+    assert found["note_examples"]["two_captions"] == ["0: 'Number 0' and 'Number 1'"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import archives
 import pyarrow.parquet as pq
 import pytest
@@ -123,3 +125,47 @@ def test_a_csv_without_the_columns(tmp_path):
     (tmp_path / "mine.csv").write_text("file,class\nx.jpg,1\n")
     with pytest.raises(DataError, match="has the columns file, class, but not image, label"):
         labelled_images("mine", tmp_path / "mine.csv")
+
+
+def test_hidden_files_and_folders_are_nobody_s_class_and_nobody_s_image_and_are_counted(tmp_path, caplog):
+    root = tmp_path / "pets"
+    hidden = ("cats/._a.png", "cats/.ipynb_checkpoints/a.png", "@eaDir/a.jpg", ".git/a.png", "__MACOSX/cats/a.png")
+    images = ("cats/a.JPG", "cats/it's #1.jpeg", "cats/deep/b.jpe", "dogs/c.AVIF", "a.png")
+    for number, name in enumerate((*hidden, *images)):
+        ending = "PNG" if name.endswith("AVIF") else None
+        picture = archives.picture(root / f"{name}.png" if ending else root / name, number)
+        if ending:
+            (root / f"{name}.png").rename(root / name)
+        del picture
+    (root / "empty").mkdir()
+    for name in ("Thumbs.db", "cats/Thumbs.db", "dogs/notes.txt"):
+        (root / name).write_text("no image")
+    with caplog.at_level("INFO"):
+        images = found("pets", root)
+    assert [(name, label) for name, label, _ in images] == [
+        ("a.JPG", "cats"),
+        ("b.jpe", "cats"),
+        ("it's #1.jpeg", "cats"),
+        ("c.AVIF", "dogs"),
+    ]
+    for told in ("1 files beside the folders", "1 folders without an image", "1 files that are no images"):
+        assert told in caplog.text
+    assert "hidden files and folders" in caplog.text
+
+
+def test_file_names_that_are_not_utf8_are_a_sentence(tmp_path):
+    archives.picture(tmp_path / "pets/cats/a.png", 0)
+    (tmp_path / "pets/cats/a.png").rename(f"{tmp_path}/pets/cats/caf\udce9.png")
+    with pytest.raises(
+        DataError, match=r"1 image files in .* have names that are not UTF-8 text; rename them"
+    ) as error:
+        labelled_images("pets", tmp_path / "pets")
+    assert r"caf\udce9.png" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b.png", "data:image/png;base64," + "A" * 3000])
+def test_a_text_that_is_no_file_name_is_counted_as_missing(tmp_path, name):
+    (tmp_path / "pets.jsonl").write_text(json.dumps({"image": name, "label": "cat"}))
+    with pytest.raises(DataError) as error:
+        labelled_images("pets", tmp_path / "pets.jsonl")
+    assert len(str(error.value)) < 2000

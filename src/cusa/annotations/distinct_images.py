@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cusa.annotations.copies import ImageFiles, near_copies
-from cusa.annotations.problems import Problems
+from cusa.annotations.problems import EXAMPLES, Problems
 from cusa.annotations.record_spool import BLOCK_ROWS, RecordSpool
+from cusa.common.image_files import other_spelling
 from cusa.common.images import ImageCheck, check_image, open_rgb
 from cusa.common.progress import progress
 from cusa.config.dataset import SPLITS, DatasetSection
@@ -53,6 +54,7 @@ class DistinctImages:
             return f"{self._text(row, 'image_id')}: {paths[0]} and {paths[1]}"
 
         problems.add_all("two_splits", rows, two_splits)
+        self._check_caption_ids(problems)
         for start in range(0, len(self.records), BLOCK_ROWS):
             records = np.arange(start, min(start + BLOCK_ROWS, len(self.records)))
             first = self.first[self.of_record[records]]
@@ -60,6 +62,21 @@ class DistinctImages:
             here = self.records.take(records[later], ["image_path"])["image_path"]
             same = pc.equal(self.records.take(first[later], ["image_path"])["image_path"], here).to_numpy()
             problems.add_all("two_paths", records[later][~same], two_paths)
+
+    def _check_caption_ids(self, problems: Problems) -> None:
+        """Each caption of a split has an id of its own, where captions have ids."""
+        column = self.records.column("caption_id").combine_chunks()
+        records = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+        ids = column.drop_null().to_numpy()
+        order = np.lexsort((records, ids, self.records.split[records]))
+        ids, records = ids[order], records[order]
+        again = (ids[1:] == ids[:-1]) & (self.records.split[records][1:] == self.records.split[records][:-1])
+        for place in np.flatnonzero(again).tolist():
+            example = ""
+            if problems.notes.get("two_captions", 0) < EXAMPLES:
+                one, other = (self._text(record, "caption") for record in records[place : place + 2].tolist())
+                example = f"{ids[place]}: {one!r} and {other!r}"
+            problems.note("two_captions", example)
 
     def _text(self, record: int, column: str) -> str:
         text: str = self.records.take(np.array([record]), [column])[column][0].as_py()
@@ -111,7 +128,8 @@ class DistinctImages:
                 problems.note(note, f"{key}: {path}")
             if check.problem is not None:
                 kind = "missing_image" if check.missing else "unreadable_image"
-                problems.add(kind, f"{key}: {path}: {check.problem}")
+                hint = other_spelling(path) if problems.counts.get(kind, 0) < EXAMPLES and check.missing else ""
+                problems.add(kind, f"{key}: {path}: {check.problem}{hint}")
                 self.usable[image] = False
             else:
                 self.files.look(image, path, check.perceptual_hash)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from cusa.annotations.problems import printable
 from cusa.annotations.sources.rows import identity, malformed
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_rows import table_rows
-from cusa.common.image_files import IMAGE_ENDINGS
+from cusa.common.image_files import IMAGE_ENDINGS, file_problem
 from cusa.common.text import text_lines
 from cusa.errors import DataError
+
+log = logging.getLogger(__name__)
 
 
 class LabelledImage(NamedTuple):
@@ -71,6 +75,8 @@ ARCHIVES: Mapping[str, Archive] = {
 }
 
 
+# Beside names that begin with a dot or @, as Synology's @eaDir does.
+HIDDEN = ("__macosx", "__pycache__", "thumbs.db", "desktop.ini", "lost+found", "$recycle.bin")
 FIRST_TEST_CLASS = {"cub": 101, "cars": 99}
 
 
@@ -83,11 +89,17 @@ def labelled_images(name: str, path: str | Path) -> list[LabelledImage]:
     images = list(LOADERS.get(name, _own)(place))
     if not images:
         raise DataError(f"{place} lists no test image; expected {_expected(name)}.")
-    if missing := [image for image in images if not image.path.is_file()]:
-        shown = "\n    ".join(str(image.path) for image in missing[:5])
+    if odd := [image for image in images if not _is_unicode(image)]:
+        shown = "\n    ".join(ascii(str(image.path)) for image in odd[:5])
         raise DataError(
-            f"{place} lists {len(images):,} test images, but {len(missing):,} of them do not exist; unpack all of "
-            f"the archive:\n    {shown}"
+            f"{len(odd):,} image files in {place} have names that are not UTF-8 text; rename them, for instance with "
+            f"convmv:\n    {shown}"
+        )
+    if missing := [image for image in images if file_problem(image.path) is not None]:
+        shown = "\n    ".join(printable(str(image.path)) for image in missing[:5])
+        raise DataError(
+            f"{place} lists {len(images):,} test images, but {len(missing):,} of them do not exist or cannot "
+            f"be read; unpack all of the archive:\n    {shown}"
         )
     return images
 
@@ -156,12 +168,48 @@ def _inaturalist(folder: Path) -> Iterator[LabelledImage]:
         yield LabelledImage(folder / name, Path(name).parent.name)
 
 
+def _own_folder(place: Path) -> Iterator[LabelledImage]:
+    """The images of a folder a class. What is none of them is counted in the log."""
+    ignored: dict[str, list[Path]] = {}
+    for folder in sorted(place.iterdir()):
+        if is_hidden(folder.name):
+            ignored.setdefault("hidden files and folders", []).append(folder)
+            continue
+        if not folder.is_dir():
+            ignored.setdefault("files beside the folders of the classes", []).append(folder)
+            continue
+        count = 0
+        for path in sorted(folder.rglob("*")):
+            if any(is_hidden(part) for part in path.relative_to(folder).parts):
+                ignored.setdefault("hidden files and folders", []).append(path)
+            elif path.suffix.lower() in IMAGE_ENDINGS and not path.is_dir():
+                count += 1
+                yield LabelledImage(path, folder.name)
+            elif not path.is_dir() or path.is_symlink():
+                ignored.setdefault("files that are no images by their endings, and links to folders", []).append(path)
+        if not count:
+            ignored.setdefault("folders without an image", []).append(folder)
+    for what, paths in ignored.items():
+        log.info("%s: ignored %s %s, for instance %s", place, f"{len(paths):,}", what, printable(str(paths[0])))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder belongs to a system or a program, not to the data: `.git`, `@eaDir`, `Thumbs.db`."""
+    return name.startswith((".", "@")) or name.lower() in HIDDEN
+
+
+def _is_unicode(image: LabelledImage) -> bool:
+    """Whether an image's path and class can be stored as text; bytes that are not UTF-8 are half surrogates here."""
+    try:
+        f"{image.path}{image.label}".encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _own(place: Path) -> Iterator[LabelledImage]:
     if place.is_dir():
-        for folder in sorted(path for path in place.iterdir() if path.is_dir()):
-            for path in sorted(folder.rglob("*")):
-                if path.suffix.lower() in IMAGE_ENDINGS:
-                    yield LabelledImage(path, folder.name)
+        yield from _own_folder(place)
         return
     for location, row in table_rows(place):
         if isinstance(row, dict) and (missing := [column for column in LABELLED if column not in row]):

@@ -12,6 +12,7 @@ from cusa.config.dataset import SkippableProblem
 from cusa.errors import DataError
 
 EXAMPLES = 5
+LONGEST_EXAMPLE = 400
 WHAT_TO_DO = {
     "missing_image": "image files that do not exist: correct the paths or dataset.image_root",
     "unreadable_image": "image files that cannot be decoded, or are too large: replace them",
@@ -26,6 +27,8 @@ WHAT_TO_DO = {
 }
 WORTH_TELLING = {
     "several_pictures": "image files have several pictures (animations, pages): the first one is read",
+    "two_captions": "captions have the id of another caption in their split, so that a benchmark with ground truth by "
+    "caption ids cannot tell them apart",
     "one_file": "image ids name a file that another id of their split names too: their captions are kept apart",
     "copies": "images are byte-identical copies of another one in their split",
     "copies_across_splits": "images are byte-identical copies of one in another split, so that results on them are too "
@@ -55,14 +58,14 @@ class Problems:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         shown = self.examples.setdefault(kind, [])
         if len(shown) < EXAMPLES:
-            shown.append(example)
+            shown.append(printable(example))
 
     def note(self, kind: str, example: str) -> None:
         """Count what is worth telling, of a kind in WORTH_TELLING."""
         self.notes[kind] = self.notes.get(kind, 0) + 1
         shown = self.note_examples.setdefault(kind, [])
         if len(shown) < EXAMPLES:
-            shown.append(example)
+            shown.append(printable(example))
 
     def told(self) -> Iterator[tuple[str, str]]:
         """The kinds of notes, each with a sentence that has its count and examples."""
@@ -72,7 +75,7 @@ class Problems:
     def add_all(self, kind: str, rows: np.ndarray, describe: Callable[[int], str]) -> None:
         """Count a problem for each of `rows`; only those that are shown as examples are described."""
         shown = self.examples.get(kind, [])
-        shown += [describe(row) for row in rows[: EXAMPLES - len(shown)].tolist()]
+        shown += [printable(describe(row)) for row in rows[: EXAMPLES - len(shown)].tolist()]
         if len(rows):
             self.examples[kind] = shown
             self.counts[kind] = self.counts.get(kind, 0) + len(rows)
@@ -91,6 +94,15 @@ class Problems:
                 lines.append(f"    ... and {count - EXAMPLES} more")
         if lines:
             raise DataError("the data set has problems:\n" + "\n".join(lines))
+
+
+def printable(text: str) -> str:
+    """A text as one line: marks that cannot be printed are escaped, and the middle of a long text is left out."""
+    line = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
+    if len(line) <= LONGEST_EXAMPLE:
+        return line
+    half = LONGEST_EXAMPLE // 2
+    return f"{line[:half]} ... {line[-half:]} ({len(text):,} characters)"
 
 
 def can_be_skipped(kind: str) -> bool:

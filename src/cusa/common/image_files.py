@@ -57,6 +57,17 @@ def file_problem(path: str | Path) -> tuple[str, bool] | None:
     return ("the file has zero bytes", False) if status.st_size == 0 else None
 
 
+def other_spelling(path: str | Path) -> str:
+    """What to say of a missing file if its folder has one whose name differs in upper and lower case; else empty."""
+    try:
+        names = os.listdir(os.path.dirname(path))  # noqa: PTH120, PTH208 (a Path cannot have every text)
+    except (OSError, ValueError):
+        return ""
+    wanted = os.path.basename(path).lower()  # noqa: PTH119
+    found = next((name for name in names if name.lower() == wanted), None)
+    return "" if found is None else f", but {found} does"
+
+
 def kind_of(head: bytes) -> str | None:
     """What a file that no decoder knows is, by its first bytes, and what to do; None if they do not tell."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()

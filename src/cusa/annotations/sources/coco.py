@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from cusa.annotations.sources.image_names import ImageNames
 from cusa.annotations.sources.rows import caption_number, identity, image_path, json_items, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.config.dataset import SPLITS, CocoDataset
@@ -25,29 +26,38 @@ class CocoSource(Source):
 
     def records(self) -> Iterator[Record | MalformedRow]:
         """Every caption of train, val and test, in file order; an image without one gets an empty caption."""
+        image_names = ImageNames()
         for split in SPLITS:
             path = Path(self.dataset.annotations[split]).expanduser()
             root = (self.dataset.image_roots or {}).get(split, self.dataset.image_root)
-            names: dict[str, str] = {}
+            locations: dict[str, str] = {}
+            key_of: dict[str, str] = {}
             for number, image in enumerate(json_items(path, "images", self.dataset.encoding)):
+                place = f"{path}, image {number}"
                 if reason := malformed(image, IMAGE):
-                    yield MalformedRow(f"{path}, image {number}", reason)
+                    yield MalformedRow(place, reason)
+                    continue
+                key, location = identity(image["id"]), image_path(root, path, image["file_name"])
+                if key in locations:
+                    yield MalformedRow(place, f"has the id {key}, which an image before it has")
+                elif location in key_of:
+                    yield MalformedRow(place, f"has the file {image['file_name']}, as the image {key_of[location]} has")
                 else:
-                    names[identity(image["id"])] = image["file_name"]
+                    locations[key], key_of[location] = location, key
             captioned: set[str] = set()
             for number, annotation in enumerate(json_items(path, "annotations", self.dataset.encoding)):
                 place = f"{path}, annotation {number}"
                 if reason := malformed(annotation, ANNOTATION):
                     yield MalformedRow(place, reason)
-                elif (name := names.get(identity(annotation["image_id"]))) is None:
+                elif (found := locations.get(identity(annotation["image_id"]))) is None:
                     yield MalformedRow(place, f"is of the image {annotation['image_id']}, which the file does not list")
                 else:
                     captioned.add(identity(annotation["image_id"]))
-                    location, caption_id = image_path(root, path, name), caption_number(annotation.get("id"))
-                    yield Record(split, Path(name).name, location, annotation["caption"], caption_id=caption_id)
-            for key, name in names.items():
+                    name, caption_id = image_names.identity(found), caption_number(annotation.get("id"))
+                    yield Record(split, name, found, annotation["caption"], caption_id=caption_id)
+            for key, location in locations.items():
                 if key not in captioned:
-                    yield Record(split, Path(name).name, image_path(root, path, name), "")
+                    yield Record(split, image_names.identity(location), location, "")
 
 
 def open_source(dataset: CocoDataset, image_folder: Path) -> CocoSource:

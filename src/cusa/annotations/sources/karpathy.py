@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from cusa.annotations.sources.image_names import ImageNames
 from cusa.annotations.sources.rows import caption_number, image_path, json_items, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.config.dataset import SPLITS, KarpathyDataset, split_named
@@ -27,6 +28,7 @@ class KarpathySource(Source):
     def records(self) -> Iterator[Record | MalformedRow]:
         """Every sentence, in file order."""
         path = Path(self.dataset.file).expanduser()
+        names, keys, locations = ImageNames(), set[str](), set[str]()
         for number, image in enumerate(json_items(path, "images", self.dataset.encoding)):
             place = f"{path}, image {number}"
             sentences = image.get("sentences") if isinstance(image, dict) else None
@@ -39,13 +41,19 @@ class KarpathySource(Source):
                 yield MalformedRow(place, "has no list `sentences` with a sentence in it")
             elif split != "skip":
                 name = f"{image.get('filepath') or ''}/{image['filename']}".lstrip("/")
+                location = image_path(self.dataset.image_root, path, name)
+                if (key := str(image.get("imgid", name))) in keys or location in locations:
+                    what = f"imgid {key}" if key in keys else f"file {name}"
+                    yield MalformedRow(place, f"has the {what}, which an image before it has")
+                    continue
+                keys.add(key)
+                locations.add(location)
                 for sentence in sentences:
                     if reason := malformed(sentence, SENTENCE):
                         yield MalformedRow(place, f"has a sentence that {reason}")
                     else:
-                        location = image_path(self.dataset.image_root, path, name)
                         caption_id = caption_number(sentence.get("sentid")) if "cocoid" in image else None
-                        yield Record(split, image["filename"], location, sentence["raw"], caption_id=caption_id)
+                        yield Record(split, names.identity(location), location, sentence["raw"], caption_id=caption_id)
 
     def _split(self, name: str) -> str | None:
         return self.dataset.restval if name == "restval" else split_named(name)

@@ -1,0 +1,22 @@
+"""Ids of images for the formats that identify an image by its file."""
+
+from __future__ import annotations
+
+import os
+
+
+class ImageNames:
+    """The ids of images by their files: the name of the file, or as many of its folders as tell it from the others.
+
+    So pics/0.jpg and vg/0.jpg are two images, `0.jpg` and `vg/0.jpg`: the first one that is met has the short id.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+
+    def identity(self, location: str) -> str:
+        """The id of the image at an absolute path; the same for `a/../a/0.jpg` and `a/0.jpg`."""
+        location = os.path.normpath(location)
+        parts, place = location.split("/"), hash(location)
+        names = ("/".join(parts[-depth:]) for depth in range(1, len(parts)))
+        return next((name for name in names if self._places.setdefault(name, place) == place), location)
