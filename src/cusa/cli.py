@@ -95,9 +95,12 @@ def _feature_store(arguments: argparse.Namespace) -> tuple[Any, str, ImageModel]
 
 
 def _init(arguments: argparse.Namespace) -> None:
-    from cusa.commands.starting_configuration import starting_configuration
+    from cusa.commands.starting_configuration import look_at
 
-    _write_new(arguments.output, starting_configuration(arguments.data, arguments.images, arguments.name))
+    start = look_at(arguments.data, arguments.images, arguments.name)
+    lines = list(start.lines())
+    _write_new(arguments.output, start.text)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.write(f"wrote {arguments.output}; next: cusa check {arguments.output}\n")
 
 

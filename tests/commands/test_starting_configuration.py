@@ -11,7 +11,7 @@ from format_files import WRITERS
 
 from cusa.annotations.convert import convert
 from cusa.annotations.sources.table import drawn_split
-from cusa.commands.starting_configuration import starting_configuration
+from cusa.commands.starting_configuration import look_at, starting_configuration
 from cusa.config.dataset import load_dataset
 from cusa.errors import ConfigurationError
 
@@ -84,7 +84,9 @@ def test_the_draw_depends_on_the_id_and_the_seed_alone():
         ("a.csv", "x,y\n1,2\n", "has the columns x, y, none of which holds names of images"),
         ("a.csv", "x\na.jpg\n", "has the columns x, none of which holds captions"),
         ("a.csv", "x,y\n", "has no rows; expected at least one"),
-        ("a.json", "[]", "is neither a table .* nor one of Karpathy's files; .*name their folder"),
+        ("a.json", "[]", "has no rows; expected at least one"),
+        ("a.json", '{"images": [{"id": 1}], "annotations": []}', "looks like one of COCO's files"),
+        ("a.csv", "url,caption\nhttps://x.y/a.jpg,a dog runs\n", "`url` holds addresses; download the images first"),
         ("a.token", "a.jpg#0\tb", "use format: flickr30k"),
     ],
 )
@@ -100,3 +102,71 @@ def test_folders_without_json(tmp_path):
         starting_configuration(tmp_path)
     with pytest.raises(ConfigurationError, match="does not exist"):
         starting_configuration(tmp_path / "none")
+
+
+def table(folder: Path, shapes: Path, text: str, name: str = "t.csv") -> Path:
+    (folder / "images").symlink_to(shapes / "pics")
+    (folder / name).write_text(text)
+    return folder / name
+
+
+@pytest.fixture
+def names(shapes) -> list[str]:
+    return sorted(path.name for path in (shapes / "pics").iterdir())
+
+
+def test_addresses_are_no_captions_and_a_folder_beside_is_found(tmp_path, shapes, names):
+    rows = [f"https://example.org/a/very/long/path/{name}?w=100&h=100,a picture of it,{name}" for name in names]
+    section = started(table(tmp_path, shapes, "url,caption,file\n" + "\n".join(rows)))
+    assert section["columns"] == {"image": "file", "caption": "caption"}
+    assert section["image_root"] == str(tmp_path / "images")
+    converts(section, tmp_path)
+
+
+def test_no_heading_semicolons_and_another_ending(tmp_path, shapes, names):
+    path = table(tmp_path, shapes, "\n".join(f"{name};a picture, number {n}" for n, name in enumerate(names)), "t.txt")
+    section = started(path)
+    assert (section["heading"], section["columns"]) == (False, {"image": 0, "caption": 1})
+    converts(section, tmp_path)
+
+
+def test_several_columns_of_captions_ids_without_endings_and_a_split_by_its_values(tmp_path, shapes, names):
+    parts = ["training"] * 32 + ["dev"] * 8 + ["testing"] * 8
+    rows = [f"{Path(name).stem},one of them,two of them,{part}" for name, part in zip(names, parts, strict=True)]
+    start = look_at(table(tmp_path, shapes, "id,c_0,c_1,phase\n" + "\n".join(rows)))
+    assert start.section["columns"] == {"image": "id", "caption": ["c_0", "c_1"], "split": "phase"}
+    assert start.section["image_name"] == "{}.jpg"
+    assert not start.warnings
+    converts(start.section, tmp_path)
+    said = "\n".join(start.lines())
+    assert "columns.image is `id`: 100% of the values with .jpg are files in" in said
+    assert f"    train: {tmp_path}/images/{names[0]}: one of them" in said
+
+
+def test_five_captions_as_a_list_in_one_cell(tmp_path, shapes, names):
+    rows = [f'"[""a first one"", ""a second one""]","[0, 1]",{name}' for name in names]
+    section = started(table(tmp_path, shapes, "raw,sentids,filename\n" + "\n".join(rows)))
+    assert section["columns"] == {"image": "filename", "caption": "raw"}
+    converts(section, tmp_path)
+    assert "a second one" in (tmp_path / "out/train.json").read_text()
+
+
+def test_what_is_unsure_is_said(tmp_path, shapes, names):
+    rows = [f"{name},a picture,{'train' if n < 40 else 'holdout'}" for n, name in enumerate(names)]
+    start = look_at(table(tmp_path, shapes, "image,caption,split\n" + "\n".join(rows)))
+    assert "the split column has `holdout` (8 rows), which name no split" in start.warnings[0]
+    assert "no row of the split column is of val or test; dataset.held_out: {val: 0.1, test: 0.1}" in start.warnings[1]
+    (tmp_path / "images").unlink()
+    start = look_at(tmp_path / "t.csv")
+    assert any("does not exist; correct dataset.image_root" in line for line in start.lines())
+
+
+@pytest.mark.parametrize("content", [{}, []])
+def test_json_with_the_images_as_keys_or_as_a_list(tmp_path, shapes, names, content):
+    if isinstance(content, dict):
+        content = {name: ["one caption", "another caption"] for name in names}
+    else:
+        content = [{"img": name, "texts": [{"raw": "one caption"}]} for name in names]
+    section = started(table(tmp_path, shapes, json.dumps(content), "t.json"))
+    assert section["format"] == "table"
+    converts(section, tmp_path)

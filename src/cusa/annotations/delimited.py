@@ -187,6 +187,12 @@ def _first(lines: Sequence[str], separator: str) -> list[str]:
 
 
 def _fit(lines: Sequence[str], separator: str, quotes: bool | None) -> float:
-    """The share of rows that have as many cells as the first; 0 where that has one cell. `max` takes the first best."""
-    widths = [len(row.cells) for row in islice(rows_of_lines(lines, Dialect(separator, quotes)), SNIFFED_ROWS)]
-    return widths.count(widths[0]) / len(widths) if widths and widths[0] > 1 else 0
+    """How well a separator fits, 0 where the first row then has one cell. `max` takes the first of the best.
+
+    It is the share of rows that have as many cells as the first, and the share of rows with a name of an image in one.
+    """
+    rows = [row.cells for row in islice(rows_of_lines(lines, Dialect(separator, quotes)), SNIFFED_ROWS)]
+    if not rows or len(rows[0]) < 2:
+        return 0.0
+    alike = sum(len(cells) == len(rows[0]) for cells in rows)
+    return (alike + sum(any(map(_names_image, cells)) for cells in rows)) / len(rows)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cusa.annotations.sources.rows import json_items
-from cusa.annotations.table_rows import table_rows
-from cusa.config.dataset import SPLITS, Columns, load_dataset
+from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
+from cusa.annotations.sources.registry import open_source
+from cusa.annotations.sources.rows import json_items, json_rows
+from cusa.annotations.sources.source import Record
+from cusa.annotations.table_rows import Reading, table_kind, table_rows
+from cusa.commands.table_columns import find_columns
+from cusa.common.json_stream import open_json
+from cusa.config.dataset import SPLITS, DatasetSection, load_dataset, split_named
+from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 
-TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
-IMAGE_NAME = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
-SAMPLED_ROWS = 200
+SAMPLED_ROWS = 500
+SHOWN_PAIRS = 3
 HELD_OUT = {"val": 0.1, "test": 0.1}
 CAPTIONS = """
 # Captions stay as they are. This line cleans them as the paper does: lower case, no punctuation, at most 64 words.
@@ -25,31 +33,104 @@ CAPTIONS = """
 """
 
 
+@dataclass
+class Start:
+    """The section `dataset` of a starting configuration, why it is so, and what is unsure."""
+
+    section: dict[str, Any]
+    reasons: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    text: str = ""
+
+    def lines(self) -> Iterator[str]:
+        """What `cusa init` prints: each decision with its reason, the first pairs as they are read, and warnings."""
+        yield from self.reasons
+        dataset = load_dataset(self.section)
+        if not dataset.makes_images:
+            yield "the first pairs as they are read:"
+            yield from _first_pairs(dataset, self.warnings)
+        for warning in self.warnings:
+            yield f"WARNING: {warning}"
+
+
 def starting_configuration(path: str | Path, images: str | Path | None = None, name: str | None = None) -> str:
-    """The YAML text of an overlay for the data in `path`: a table, a JSON file, or a folder of {split}.json files.
+    """The YAML text of an overlay for the data in `path`. See `look_at`."""
+    return look_at(path, images, name).text
+
+
+def look_at(path: str | Path, images: str | Path | None = None, name: str | None = None) -> Start:
+    """A starting configuration for the data in `path`: a table, a JSON file, or a folder of {split}.json files.
 
     `images` is the folder that image paths start from; without it, the folder of `path` and the folders in it are
-    tried. `name` is the name of the data set. Raises ConfigurationError when the format of the data is not recognised.
+    tried. `name` is the name of the data set. Raises ConfigurationError when the format of the data is not recognised,
+    and DataError when the file is damaged.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist; name a table, a JSON file or a folder of JSON files.")
-    section = _folder(path) if path.is_dir() else _table(path, images) if _is_table(path) else _json(path)
+    start = Start(_folder(path)) if path.is_dir() else _one_file(path, images)
+    start.reasons.insert(0, f"format is {start.section['format']}, by what is in {path}")
     if images is not None:
-        section["image_root"] = str(images)
-    dataset = {"name": name or re.sub(r"[^A-Za-z0-9_.\-]+", "-", path.stem).strip("-.") or "mine", **section}
+        start.section["image_root"] = str(images)
+    plain = re.sub(r"[^A-Za-z0-9_.\-]+", "-", path.name.removesuffix(".gz").partition(".")[0]).strip("-.")
+    dataset = {"name": name or plain or "mine", **start.section}
+    start.section = dataset
     load_dataset(dataset)
     overlay = {"dataset": dataset, "benchmarks": {"eccv_caption": None, "image_retrieval": None, "sts": None}}
     text = f"# Written by `cusa init {path}`; every key is explained in config/README.md.\n"
-    return text + yaml.safe_dump(overlay, sort_keys=False, allow_unicode=True) + CAPTIONS
+    start.text = text + yaml.safe_dump(overlay, sort_keys=False, allow_unicode=True) + CAPTIONS
+    return start
 
 
-def _is_table(path: Path) -> bool:
-    return path.suffix.lower() in TABLE_ENDINGS
+def _first_pairs(dataset: DatasetSection, warnings: list[str]) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as scratch:
+        records = (row for row in open_source(dataset, Path(scratch)).records() if isinstance(row, Record))
+        missing = []
+        for record in islice(records, SHOWN_PAIRS):
+            yield f"    {record.split}: {record.image_path}: {record.caption}"
+            if not Path(record.image_path).is_file():
+                missing.append(record.image_path)
+    if missing:
+        warnings.append(f"{missing[0]} does not exist; correct dataset.image_root, or give the folder with --images")
+
+
+def _one_file(path: Path, images: str | Path | None) -> Start:
+    """One function a kind of file."""
+    if path.suffix.lower() == ".token":
+        return _token(path)
+    if table_kind(path) == "json" and (start := _json_object(path)) is not None:
+        return start
+    return _table(path, images)
+
+
+def _token(path: Path) -> Start:
+    lists = {split: _matching_file(path.parent, rf"(.*[_-])?{split}\.txt") for split in SPLITS}
+    if not all(lists.values()):
+        raise ConfigurationError(
+            f"{path} is Flickr30K's token file, which does not say the split of an image; use format: flickr30k with a "
+            "list of images for each split, see config/README.md."
+        )
+    splits = {split: str(file) for split, file in lists.items()}
+    return Start({"format": "flickr30k", "file": str(path), "splits": splits})
+
+
+def _json_object(path: Path) -> Start | None:
+    """Karpathy's file, or None for rows. Raises ConfigurationError for one of COCO's files, which has one split."""
+    with open_json(path) as stream:
+        first = next(stream.entries(), None) if stream.kind == "object" else None
+    if first not in ("images", "info", "licenses", "annotations", "dataset", "type"):
+        return None
+    image: Any = next(json_items(path, "images"), None)
+    if isinstance(image, Mapping) and "sentences" in image:
+        return Start({"format": "karpathy", "file": str(path)})
+    raise ConfigurationError(
+        f"{path} looks like one of COCO's files, which have one split each; name their folder, with train, val and "
+        "test in the names of the files."
+    )
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    files = {split: _matching_file(path, rf"(.*[_-])?{split}\d*\.json") for split in SPLITS}
+    files = {split: _matching_file(path, rf"(.*[_-])?{split}\d*\.jsonl?(\.gz)?") for split in SPLITS}
     if missing := [split for split, file in files.items() if file is None]:
         names = ", ".join(sorted(child.name for child in path.iterdir())[:8])
         raise ConfigurationError(
@@ -58,9 +139,11 @@ def _folder(path: Path) -> dict[str, Any]:
         )
     annotations = {split: str(file) for split, file in files.items()}
     first = Path(annotations["train"])
-    if first.read_bytes()[:64].lstrip().startswith(b"{"):
+    with open_json(first) as stream:
+        key = next(stream.entries(), None) if stream.kind == "object" else None
+    if key in ("images", "info", "licenses", "annotations", "type"):
         return {"format": "coco", "annotations": annotations}
-    row: Any = next(json_items(first), None)
+    row: Any = next((row for _, row in json_rows(first)), None)
     kind = "albef" if isinstance(row, dict) and "image" in row else "published"
     return {"format": kind, "annotations": annotations}
 
@@ -69,60 +152,48 @@ def _matching_file(folder: Path, pattern: str) -> Path | None:
     return next((child for child in sorted(folder.iterdir()) if re.fullmatch(pattern, child.name)), None)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    if path.suffix.lower() == ".token":
-        raise ConfigurationError(
-            f"{path} is Flickr30K's token file, which does not say the split of an image; use format: flickr30k with a "
-            "list of images for each split, see config/README.md."
-        )
-    if path.read_bytes()[:64].lstrip().startswith(b"{"):
-        image: Any = next(json_items(path, "images"), None)
-        if isinstance(image, Mapping) and "sentences" in image:
-            return {"format": "karpathy", "file": str(path)}
-    raise ConfigurationError(
-        f"{path} is neither a table ({', '.join(TABLE_ENDINGS)}) nor one of Karpathy's files; if there is one JSON "
-        "file per split, name their folder."
-    )
-
-
-def _table(path: Path, images: str | Path | None) -> dict[str, Any]:
-    found = [row for _, row in islice(table_rows(path), SAMPLED_ROWS) if isinstance(row, dict)]
-    rows = [{str(column): value for column, value in row.items()} for row in found]
+def _table(path: Path, images: str | Path | None) -> Start:
+    section: dict[str, Any] = {"format": "table", "file": str(path)}
+    reasons = []
+    if table_kind(path) == "delimited":
+        dialect = sniffed(path)
+        first = next(delimited_rows(path, dialect), None)
+        reasons.append(f"the separator is {dialect.separator!r}")
+        if first is not None and any(IMAGE_NAME.search(cell.strip()) for cell in first.cells):
+            section["heading"] = False
+            reasons.append(f"heading is false: the first row, {', '.join(first.cells)}, holds an image")
+    reading = Reading(heading=section.get("heading"))
+    rows = [row for _, row in islice(table_rows(path, None, reading), SAMPLED_ROWS) if isinstance(row, dict)]
     if not rows:
         raise ConfigurationError(f"{path} has no rows; expected at least one image with a caption.")
-    texts = {column: list(_texts(rows, column)) for column in rows[0]}
-    image = _first(column for column, values in texts.items() if values and all(map(IMAGE_NAME.search, values)))
-    splits = _first(column for column, values in texts.items() if values and set(values) <= set(SPLITS))
-    others = {column: values for column, values in texts.items() if column not in (image, splits) and values}
-    if image is None or not others:
-        wanted = "names of images" if image is None else "captions"
-        raise ConfigurationError(
-            f"{path} has the columns {', '.join(texts)}, none of which holds {wanted}; name the columns yourself in "
-            "dataset.columns, see config/README.md."
-        )
-    caption = max(others, key=lambda column: sum(map(len, others[column])) / len(others[column]))
-    columns = Columns(image=image, caption=caption, split=splits)
-    section: dict[str, Any] = {"format": "table", "file": str(path), "columns": columns.model_dump(exclude_none=True)}
-    if splits is None:
+    folders = (
+        [Path(images)] if images else [path.parent, *sorted(each for each in path.parent.iterdir() if each.is_dir())]
+    )
+    found = find_columns(path, rows, folders)
+    columns = {"image": found.image, "caption": found.captions if len(found.captions) > 1 else found.captions[0]}
+    columns |= {key: name for key, name in (("label", found.label), ("split", found.split)) if name is not None}
+    section["columns"] = columns
+    if found.image_name is not None:
+        section["image_name"] = found.image_name
+    if found.split is None:
         section["held_out"] = dict(HELD_OUT)
-    if images is None and (root := _image_root(path, texts[image][0])) is not None and root != path.parent:
-        section["image_root"] = str(root)
-    return section
+        found.reasons.append("held_out: no column says the split, so a tenth is drawn for val and a tenth for test")
+    else:
+        _look_at_splits(found.split, path, reading, found.warnings)
+    if images is None and found.image_root is not None and found.image_root != path.parent:
+        section["image_root"] = str(found.image_root)
+    return Start(section, reasons + found.reasons, found.warnings)
 
 
-def _texts(rows: list[dict[str, Any]], column: str) -> Iterator[str]:
-    for row in rows:
-        value = row.get(column)
-        for member in value if isinstance(value, list) else [value]:
-            if isinstance(member, str):
-                yield member
-
-
-def _first(names: Iterator[str]) -> str | None:
-    return next(names, None)
-
-
-def _image_root(path: Path, image: str) -> Path | None:
-    """The folder that contains the image: the folder of the table, or a folder in it; None if none contains it."""
-    folders = [path.parent, *sorted(child for child in path.parent.iterdir() if child.is_dir())]
-    return next((folder for folder in folders if (folder / image).is_file()), None)
+def _look_at_splits(column: Column, path: Path, reading: Reading, warnings: list[str]) -> None:
+    """Warn of names in the whole column that mean no split, and of splits without a row."""
+    names = Counter(str(row.get(column)) for _, row in table_rows(path, None, reading) if isinstance(row, dict))
+    if unknown := [f"`{name}` ({count:,} rows)" for name, count in names.items() if split_named(name) is None]:
+        warnings.append(
+            f"the split column has {', '.join(unknown[:8])}, which name no split; say in dataset.split_names what they "
+            "mean, for instance {NAME: test} or {NAME: skip}"
+        )
+    if missing := [split for split in SPLITS if split not in map(split_named, names)]:
+        shares = ", ".join(f"{split}: 0.1" for split in missing)
+        hint = "" if "train" in missing else f"; dataset.held_out: {{{shares}}} draws it from the images of train"
+        warnings.append(f"no row of the split column is of {' or '.join(missing)}{hint}")

@@ -1,0 +1,162 @@
+"""Which column of a table holds what, found by the values of some hundred rows, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cusa.annotations.delimited import IMAGE_NAME
+from cusa.annotations.sources.rows import captions_in, identity, unpacked_cell
+from cusa.config.dataset_section import split_named
+from cusa.config.dataset_tables import Column
+from cusa.errors import ConfigurationError
+
+URL = re.compile(r"^(https?|ftp|s3|gs)://|^data:", re.IGNORECASE)
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".PNG")
+SPLIT_COLUMNS = re.compile(r"split|set|subset|partition|fold|usage|phase", re.IGNORECASE)
+LABEL_COLUMNS = re.compile(r"label|class|category|class_?name", re.IGNORECASE)
+LOOKED_FOR = 20  # files
+MOST = 0.8
+SOME = 0.5
+
+
+@dataclass
+class FoundColumns:
+    """The columns of a table, the folder of its images, and what is to be said about them."""
+
+    image: Column
+    captions: list[Column]
+    split: Column | None = None
+    label: Column | None = None
+    image_root: Path | None = None
+    image_name: str | None = None
+    reasons: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def find_columns(path: Path, rows: Sequence[Mapping[Column, Any]], folders: Sequence[Path]) -> FoundColumns:
+    """Look at the values of each column. `folders` are where images may be.
+
+    Raises ConfigurationError where no column holds images, or none holds captions.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    texts = {name: [text for row in rows for text in _texts(row.get(name))] for name in names}
+    found = _image(path, texts, folders)
+    others = {name: values for name, values in texts.items() if name != found.image and values}
+    _split(found, others)
+    others = {name: values for name, values in others.items() if name != found.split}
+    label = next((name for name in others if LABEL_COLUMNS.fullmatch(str(name))), None)
+    candidates = {name: values for name, values in others.items() if name != label}
+    _captions(path, found, candidates or others, texts)
+    if label is not None and label not in found.captions:
+        found.label = label
+        found.reasons.append(f"columns.label is `{label}`: its name says so")
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts of a cell: one, or those of a list; numbers are texts of ids."""
+    if isinstance(value, str):
+        value = unpacked_cell(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return [identity(value)]
+    captions, reason = captions_in({"": value}, "")
+    return [] if reason else [caption for caption in captions if caption.strip()]
+
+
+def _share(values: Sequence[str], holds: Iterable[object]) -> float:
+    return sum(map(bool, holds)) / len(values) if values else 0.0
+
+
+def _image(path: Path, texts: Mapping[Column, list[str]], folders: Sequence[Path]) -> FoundColumns:
+    places = []
+    for name, values in texts.items():
+        if _share(values, map(URL.search, values)) > SOME:
+            continue
+        for folder in folders:
+            some = values[:LOOKED_FOR]
+            for ending in ("", *ENDINGS):
+                if (share := _share(some, (_is_file(folder / f"{value}{ending}") for value in some))) > SOME:
+                    places.append((share, -folders.index(folder), name, folder, ending))
+                    break
+    if places:
+        share, _, name, folder, ending = max(places, key=lambda place: place[:2])
+        what = f"{share:.0%} of the values{f' with {ending}' if ending else ''} are files in {folder}"
+        found = FoundColumns(name, [], image_root=folder, image_name=f"{{}}{ending}" if ending else None)
+        found.reasons.append(f"columns.image is `{name}`: {what}")
+        return found
+    named = {name: _share(values, map(_names_image, values)) for name, values in texts.items()}
+    best = max(named, key=lambda name: named[name], default=None)
+    if best is None or named[best] < MOST:
+        urls = [str(name) for name, values in texts.items() if _share(values, map(URL.search, values)) > SOME]
+        hint = (
+            f" (`{urls[0]}` holds addresses; download the images first, for instance with img2dataset)" if urls else ""
+        )
+        raise ConfigurationError(
+            f"{path} has the columns {', '.join(map(str, texts))}, none of which holds names of images{hint}; name the "
+            "columns yourself in dataset.columns, see config/README.md."
+        )
+    found = FoundColumns(best, [])
+    found.reasons.append(f"columns.image is `{best}`: {named[best]:.0%} of the values end like image files")
+    found.warnings.append("none of the first images was found beside the table; give their folder with --images")
+    return found
+
+
+def _names_image(value: str) -> bool:
+    return IMAGE_NAME.search(value) is not None and URL.search(value) is None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text is too long for a name, or has a NUL
+        return False
+
+
+def _split(found: FoundColumns, texts: Mapping[Column, list[str]]) -> None:
+    known = {name: _share(values, map(split_named, values)) for name, values in texts.items()}
+    best = max(known, key=lambda name: (known[name], bool(SPLIT_COLUMNS.fullmatch(str(name)))), default=None)
+    if best is not None and (known[best] == 1 or (known[best] > 0 and SPLIT_COLUMNS.fullmatch(str(best)))):
+        found.split = best
+        found.reasons.append(f"columns.split is `{best}`: {known[best]:.0%} of the values name splits")
+    elif other := next((name for name in texts if str(name).lower() == "split"), None):
+        found.split = other
+        found.reasons.append(f"columns.split is `{other}`: its name says so")
+
+
+def _captions(
+    path: Path, found: FoundColumns, candidates: Mapping[Column, list[str]], texts: Mapping[Column, list[str]]
+) -> None:
+    scores = {name: _share(values, map(_is_sentence, values)) for name, values in candidates.items()}
+    words = {name: sum(len(value.split()) for value in values) / len(values) for name, values in candidates.items()}
+    likely = [name for name in candidates if scores[name] >= SOME]
+    unsure = [name for name, values in candidates.items() if _share(values, map(_is_word, values)) >= SOME]
+    if not (likely or unsure):
+        raise ConfigurationError(
+            f"{path} has the columns {', '.join(map(str, texts))}, none of which holds captions; name the columns "
+            "yourself in dataset.columns, see config/README.md."
+        )
+    best = max(likely or unsure, key=lambda name: words[name])
+    alike = [name for name in (likely or unsure) if _stem(name) == _stem(best)]
+    found.captions = alike if isinstance(best, str) else [best]
+    shown = ", ".join(f"`{name}`" for name in found.captions)
+    found.reasons.append(f"columns.caption is {shown}: {words[best]:.1f} words a value, no addresses or paths")
+    if not likely:
+        found.warnings.append(f"the captions in {shown} are single words; correct columns.caption if they are none")
+    if rest := [f"`{name}`" for name in likely if name not in found.captions]:
+        found.warnings.append(f"{', '.join(rest)} also holds sentences and is left out; see columns.caption")
+
+
+def _stem(name: Column) -> str:
+    return re.sub(r"[_ .-]?\d+$", "", str(name)) if isinstance(name, str) else str(name)
+
+
+def _is_sentence(value: str) -> bool:
+    return (" " in value.strip() or not value.isascii()) and _is_word(value)
+
+
+def _is_word(value: str) -> bool:
+    return not (URL.search(value) or _names_image(value) or re.fullmatch(r"[\d\s.,:\-]+", value))
