@@ -95,8 +95,8 @@ class _Search:
     ) -> None:
         self.alone, self.query_codes, self.gallery_codes = alone, query_codes, gallery_codes
         self.exact = ExactScores(query, gallery)
-        self.query = unit_float32(query)
-        self.gallery = self.query if alone else unit_float32(gallery)
+        self.query = unit_float32(query, self.exact.left_norms)
+        self.gallery = self.query if alone else unit_float32(gallery, self.exact.right_norms)
         sizes = np.bincount(gallery_codes, minlength=int(query_codes.max()) + 1)
         self.relevant = sizes[query_codes] - int(alone)
         self.limit = np.maximum(self.relevant, deepest)  # of the ranks that a metric looks at

@@ -64,7 +64,8 @@ def precision_of_queries(query: np.ndarray, gallery: np.ndarray, positives: np.n
     if len(pairs) and (pairs[0, 0] < 0 or pairs[-1, 0] >= len(query) or pairs[:, 1].max() >= len(gallery)):
         raise ValueError(f"positives point outside the {len(query)} queries and {len(gallery)} rows of the gallery")
     queries, first, count = np.unique(pairs[:, 0], return_index=True, return_counts=True)
-    unit_query, unit_gallery, exact = unit_float32(query), unit_float32(gallery), ExactScores(query, gallery)
+    exact = ExactScores(query, gallery)
+    unit_query, unit_gallery = unit_float32(query, exact.left_norms), unit_float32(gallery, exact.right_norms)
     outcomes = np.full((3, len(query)), np.nan)
     step, part = (max(1, size // (4 * len(gallery))) for size in (BLOCK_BYTES, COUNTED_BYTES))
     for start in range(0, len(queries), step):

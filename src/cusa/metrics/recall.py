@@ -87,7 +87,7 @@ def positive_ranks(
     for_texts = for_images if of_text is None else _Positives(of_text, exact)
     best_text, text_low, text_high = for_images.best(0)
     best_image, image_low, image_high = for_texts.best(1)
-    image32, text32 = unit_float32(image), unit_float32(text)
+    image32, text32 = unit_float32(image, exact.left_norms), unit_float32(text, exact.right_norms)
     step, part = (max(1, size // (4 * len(text))) for size in (BLOCK_BYTES, COUNTED_BYTES))
 
     def count(start: int, scores: np.ndarray) -> tuple[slice, np.ndarray, np.ndarray]:

@@ -31,7 +31,8 @@ class ExactScores:
 
     def __init__(self, left: np.ndarray, right: np.ndarray) -> None:
         self.left, self.right = left, right
-        self.left_norms, self.right_norms = row_norms(left), row_norms(right)
+        self.left_norms = row_norms(left)
+        self.right_norms = self.left_norms if right is left else row_norms(right)
 
     def __call__(self, left_rows: np.ndarray, right_rows: np.ndarray) -> np.ndarray:
         """Cosines of rows of `left` with rows of `right`, pair by pair: int64 [n], int64 [n] -> float64 [n].
@@ -110,10 +111,15 @@ def rounding_bounds(scores: np.ndarray, dimension: int) -> tuple[np.ndarray, np.
     return (scores - margin).astype(np.float32), (scores + margin).astype(np.float32)
 
 
-def unit_float32(rows: np.ndarray) -> np.ndarray:
-    """Each row divided by its Euclidean length: [n, D] -> float32 [n, D]. A row of zeros stays zero."""
-    rows = usual_lengths(rows)
-    unit: np.ndarray = rows * (1 / row_norms(rows)).astype(rows.dtype)[:, None]
+def unit_float32(rows: np.ndarray, norms: np.ndarray | None = None) -> np.ndarray:
+    """Each row divided by its Euclidean length: [n, D] -> float32 [n, D]. A row of zeros stays zero.
+
+    `norms` are the `row_norms` of checked embeddings, where they are known already.
+    """
+    if norms is None:
+        rows = usual_lengths(rows)
+        norms = row_norms(rows)
+    unit: np.ndarray = rows * (1 / norms).astype(rows.dtype)[:, None]
     return unit.astype(np.float32, copy=False)
 
 
