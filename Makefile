@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-lowest test-cluster lint format lock benchmark clean-venv
+.PHONY: help demo test test-slow fuzz test-lowest test-cluster lint format lock benchmark clean-venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,6 +33,9 @@ test: $(TOOLS) lint ## the linters, the types and the tests, but the slow ones
 
 test-slow: $(TOOLS) ## the tests that take long; CI runs them too
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
+
+fuzz: $(TOOLS) ## run every reader on damaged files; SECONDS=60 says how long, SEED=1 repeats
+	$(BIN)/python tests/fuzz.py --seconds $(or $(SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
 # Without the extra `slurm`: its plugin asks for newer versions than cusa itself.
 test-lowest: $(LOWEST)/.installed ## the test suite on the lowest versions that pyproject.toml allows

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from cusa.annotations.cars_annotations import cars_annotations
 from cusa.annotations.problems import printable
 from cusa.annotations.sources.rows import identity, malformed
 from cusa.annotations.sources.source import MalformedRow
@@ -131,18 +132,9 @@ def _cub(folder: Path) -> Iterator[LabelledImage]:
 
 
 def _cars(folder: Path) -> Iterator[LabelledImage]:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    path = _existing(folder, "cars_annos.mat")
-    try:
-        annotations = loadmat(path, squeeze_me=True)["annotations"]
-        rows = list(zip(annotations["relative_im_path"].tolist(), annotations["class"].tolist(), strict=True))
-    except (MatReadError, ValueError, KeyError, TypeError, OSError, IndexError, AttributeError) as error:
-        raise DataError(f"{path} is not the annotation file of Cars-196 ({error}).") from None
-    for name, label in rows:
-        if int(label) >= FIRST_TEST_CLASS["cars"]:
-            yield LabelledImage(folder / str(name), str(int(label)))
+    for name, label in cars_annotations(_existing(folder, "cars_annos.mat")):
+        if label >= FIRST_TEST_CLASS["cars"]:
+            yield LabelledImage(folder / name, str(label))
 
 
 def _sop(folder: Path) -> Iterator[LabelledImage]:

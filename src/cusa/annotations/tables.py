@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cusa.common.files import whole_file
+from cusa.common.files import parquet_damage, whole_file
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -30,13 +30,17 @@ def split_rows(table: pa.Table, split: str) -> np.ndarray:
 
 
 def read_table(folder: str | Path, name: str, columns: list[str] | None = None) -> pa.Table:
-    """Read one of the Parquet tables. Raises DataError when it is not there."""
-    return pq.read_table(_existing(folder, name), columns=columns)
+    """Read one of the Parquet tables. Raises DataError when it is not there or is damaged."""
+    path = _existing(folder, name)
+    with parquet_damage(path):
+        return pq.read_table(path, columns=columns)
 
 
 def read_schema(folder: str | Path, name: str) -> pa.Schema:
-    """Read the schema of one of the Parquet tables. Raises DataError when it is not there."""
-    return pq.read_schema(_existing(folder, name))
+    """Read the schema of one of the Parquet tables. Raises DataError when it is not there or is damaged."""
+    path = _existing(folder, name)
+    with parquet_damage(path):
+        return pq.read_schema(path)
 
 
 def _existing(folder: str | Path, name: str) -> Path:

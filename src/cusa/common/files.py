@@ -8,13 +8,15 @@ import os
 import pickle
 import shlex
 import shutil
+import struct
+import tokenize
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cusa.errors import DataError
+from cusa.errors import DataError, reason_of
 
 # The exceptions that unpickling damaged or untrusted bytes may raise.
 DAMAGED = (
@@ -29,6 +31,10 @@ DAMAGED = (
     AttributeError,
     ImportError,
     ArithmeticError,
+    MemoryError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
 )
 
 
@@ -77,8 +83,24 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a UTF-8 JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a UTF-8 JSON file that this project wrote. Raises DataError where it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON ({reason_of(error)}); it is damaged, so make it again.") from None
+
+
+@contextmanager
+def parquet_damage(path: str | Path) -> Iterator[None]:
+    """Raise DataError where the block reads a Parquet file that is damaged or is not there."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist.") from None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a complete Parquet file ({reason_of(error)}).") from None
 
 
 def read_tensors(path: str | Path, device: str = "cpu") -> Any:

@@ -5,7 +5,6 @@ This module does not import torch, so that the jobs of benchmarks start in about
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,8 +77,6 @@ class RunRecord(BaseModel):
             raise DataError(f"{path} does not exist; run `snakemake models` first.")
         try:
             return cls.model_validate(read_json(path))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path} is not valid JSON ({error}); train the run again.") from None
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from cusa.common.files import read_json
+from cusa.common.files import parquet_damage, read_json
 from cusa.config.shards import Shards, Stream
 from cusa.errors import DataError
 
@@ -51,12 +51,13 @@ class ShardReader:
     """Random access to the images of one split, by position within the split (0 .. len - 1)."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Read the index of a split's shards. Raises DataError when it does not exist."""
+        """Read the index of a split's shards. Raises DataError when it does not exist or is damaged."""
         self.folder = Path(folder)
         path = self.folder / INDEX
         if not path.is_file():
             raise DataError(f"{path} does not exist; run `snakemake shards` first.")
-        index = pq.read_table(path, columns=["shard", "offset", "size", "written", "row"])
+        with parquet_damage(path):
+            index = pq.read_table(path, columns=["shard", "offset", "size", "written", "row"])
         self.shard = index["shard"].to_numpy()
         self.offset = index["offset"].to_numpy()
         self.size = index["size"].to_numpy()
@@ -69,9 +70,10 @@ class ShardReader:
     def encoded(self, position: int) -> bytes:
         """The bytes of an image file. Raises DataError when the tar file is shorter than the index says."""
         shard = _open_shard(self.folder / f"shard-{self.shard[position]:06d}.tar")
-        size = int(self.size[position])
-        content = os.pread(shard.fileno(), size, int(self.offset[position]))
-        if len(content) != size:
+        size, offset = int(self.size[position]), int(self.offset[position])
+        end = os.fstat(shard.fileno()).st_size
+        content = os.pread(shard.fileno(), size, offset) if 0 <= offset <= end - size <= end else b""
+        if not content or len(content) != size:
             raise DataError(
                 f"{self.folder}/shard-{self.shard[position]:06d}.tar is shorter than its index says; delete the "
                 "folder and run `snakemake shards` again."

@@ -38,7 +38,7 @@ class FeatureStore:
         self.folder = Path(folder)
         if not (self.folder / META).is_file():
             raise DataError(f"{self.folder} has no {FEATURES} with its {META}; run `snakemake features` first.")
-        self.meta: dict[str, Any] = read_json(self.folder / META)
+        self.meta = _meta(self.folder)
         # One array, or one a part; `starts` has the row that each starts at, and the number of rows.
         folders = [self.folder / part for part in self.meta.get(PART_FOLDERS, ["."])]
         self.arrays = [_array(part / FEATURES, rows) for part in folders]
@@ -50,13 +50,16 @@ class FeatureStore:
                 f"{self.folder} has {len(self)} rows, but the split has {rows}; the data changed after the features "
                 f"were extracted, so {_AGAIN}"
             )
-        if model is not None and self.meta["model"] != model:
-            raise DataError(f"{self.folder} was extracted by {self.meta['model']}, but {model} is configured; {_AGAIN}")
-        of_file = self.meta["weights_sha256"] != UNKNOWN and self.meta.get(SHA256_OF) != TENSORS
-        if sha256 is not None and of_file and self.meta["weights_sha256"] != sha256:
+        if model is not None and self.meta.get("model") != model:
             raise DataError(
-                f"{self.folder} was extracted with other weights of {self.meta['model']} (sha256 "
-                f"{self.meta['weights_sha256'][:12]}...) than those configured now ({sha256[:12]}...); {_AGAIN}"
+                f"{self.folder} was extracted by {self.meta.get('model')}, but {model} is configured; {_AGAIN}"
+            )
+        of_file = self.meta.get("weights_sha256") != UNKNOWN and self.meta.get(SHA256_OF) != TENSORS
+        if sha256 is not None and of_file and self.meta.get("weights_sha256") != sha256:
+            raise DataError(
+                f"{self.folder} was extracted with other weights of {self.meta.get('model')} (sha256 "
+                f"{str(self.meta.get('weights_sha256'))[:12]}...) than those configured now ({sha256[:12]}...); "
+                f"{_AGAIN}"
             )
 
     def _require_finite(self) -> None:
@@ -91,12 +94,21 @@ class FeatureStore:
             yield from (array[start : start + rows] for start in range(0, len(array), rows))
 
 
+def _meta(folder: Path) -> dict[str, Any]:
+    """The content of meta.json. Raises DataError unless it describes features."""
+    meta = read_json(folder / META)
+    parts = meta.get(PART_FOLDERS, ["."]) if isinstance(meta, dict) else None
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) for part in parts):
+        raise DataError(f"{folder / META} does not describe features; {_AGAIN}")
+    return dict(meta)
+
+
 def _array(path: Path, rows: int) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; run `snakemake features` first.") from None
-    except ValueError as error:
+    except (ValueError, EOFError, OverflowError, SyntaxError, MemoryError) as error:
         raise DataError(f"{path} is not a complete npy file ({error}); {_AGAIN}") from None
     if array.ndim != 2 or array.dtype not in (np.float16, np.float32):
         raise DataError(
@@ -111,7 +123,7 @@ def feature_dimension(folder: str | Path) -> int:
     path = Path(folder) / META
     if not path.is_file():
         raise DataError(f"{path} does not exist; run `snakemake features` first.")
-    return int(read_json(path)["d"])
+    return int(_meta(path.parent)["d"])
 
 
 def join_features(parts: Sequence[str | Path], folder: str | Path, copy: bool = True) -> None:
@@ -119,7 +131,7 @@ def join_features(parts: Sequence[str | Path], folder: str | Path, copy: bool = 
 
     Raises DataError when the parts differ in model, weights, transform, type or length of a row.
     """
-    metas = [read_json(Path(part) / META) for part in parts]
+    metas = [_meta(Path(part)) for part in parts]
     stores = [FeatureStore(part, meta["rows"]) for part, meta in zip(parts, metas, strict=True)]
     for key in ("model", "weights_sha256", "transform", "dtype", "d"):
         if len(values := {str(meta[key]) for meta in metas}) > 1:

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cusa.common.files import read_json
-from cusa.errors import ResumeError, StoppedError
+from cusa.errors import DataError, ResumeError, StoppedError
 from cusa.runs.record import STATE_FOLDER
 
 
@@ -96,7 +96,7 @@ def lock_run(run: Path) -> FileLock:
 
 def _description(holder: Path) -> str:
     """`: process ... on ...`, read from holder.json; empty if the other process has not written it yet."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, DataError):
         content = read_json(holder)
         job = f", Slurm job {content['slurm_job']}" if content["slurm_job"] else ""
         return f": process {content['process']} on {content['host']}{job}"

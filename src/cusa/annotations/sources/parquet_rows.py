@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cusa.errors import DataError, reason_of
+from cusa.common.files import parquet_damage
 
 READ_AHEAD = 1 << 20  # bytes
 
 
 def parquet_schema(path: Path) -> pa.Schema:
     """The Arrow schema of a Parquet file. Raises DataError where the file is not there or is damaged."""
-    with _damage_as_sentence(path):
+    with parquet_damage(path):
         return pq.read_schema(path)
 
 
@@ -30,7 +29,7 @@ def parquet_rows(
     groups are. Raises DataError where the file is not there or is damaged.
     """
     number = 0
-    with _damage_as_sentence(path), pq.ParquetFile(path, buffer_size=READ_AHEAD, pre_buffer=False) as file:
+    with parquet_damage(path), pq.ParquetFile(path, buffer_size=READ_AHEAD, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_rows, columns=None if columns is None else list(columns)):
             for row in _dicts(batch):
                 yield number, row
@@ -44,13 +43,3 @@ def _dicts(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
         if len(batch) == 1:
             return [f"has text that is not UTF-8 ({error.reason} at byte {error.start})"]
     return [row for number in range(len(batch)) for row in _dicts(batch.slice(number, 1))]
-
-
-@contextmanager
-def _damage_as_sentence(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist.") from None
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a complete Parquet file ({reason_of(error)}).") from None
