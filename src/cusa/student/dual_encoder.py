@@ -15,6 +15,7 @@ from cusa.student.backbones import Backbone, TextInput
 from cusa.teachers.image_processor import transform_of
 from cusa.teachers.pretrained import load_pretrained, require_weights
 from cusa.teachers.token_use import Vocabulary, vocabulary_of
+from cusa.teachers.tokenisers import known_ids, load_tokeniser, padding_id, require_known, shortest
 from cusa.teachers.transform import ImageTransform
 
 # Published names of CLIPs, and their names at Hugging Face.
@@ -42,7 +43,9 @@ class DualEncoder(Backbone):
         for unused in ("logit_scale", "logit_bias"):
             if isinstance(getattr(self.model, unused, None), nn.Parameter):
                 getattr(self.model, unused).requires_grad_(False)
-        limit = getattr(self.model.config, "text_config", self.model.config).max_position_embeddings
+        text = getattr(self.model.config, "text_config", self.model.config)
+        limit = shortest(getattr(text, "max_position_embeddings", None), default=max_tokens)
+        self.known_ids = known_ids(model)
         self.fixed_length = self.model.config.model_type in FIXED_LENGTH_TEXT
         self.max_tokens = limit if self.fixed_length else min(max_tokens, limit)
         self.dimension = self._dimension()
@@ -53,11 +56,9 @@ class DualEncoder(Backbone):
 
         Raises ConfigurationError where it is no dual encoder, or where weights that its features depend on are missing.
         """
-        from transformers import AutoTokenizer
-
         source = expand_home(PUBLISHED_NAMES.get(name, name))
         model, not_read = load_pretrained(source)
-        tokeniser: Any = AutoTokenizer.from_pretrained(source)
+        tokeniser = load_tokeniser(source)
         image_transform = transform_of(source, None)
         for method in ("get_image_features", "get_text_features"):
             if not hasattr(model, method):
@@ -87,10 +88,16 @@ class DualEncoder(Backbone):
         return _pooled(self.model.get_text_features(**tokens))
 
     def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Token ids by the model's own tokeniser, truncated; SigLIP's are also padded."""
-        padding = "max_length" if self.fixed_length else False
-        encoded = self.tokeniser(list(captions), truncation=True, max_length=self.max_tokens, padding=padding)
-        return encoded["input_ids"], int(self.tokeniser.pad_token_id or 0)
+        """Token ids by the model's own tokeniser, truncated; SigLIP's are also padded.
+
+        Raises ConfigurationError where the model does not know an id.
+        """
+        tokens = self.tokeniser(list(captions), truncation=True, max_length=self.max_tokens)["input_ids"]
+        require_known(tokens, self.known_ids, self.tokeniser.name_or_path)
+        pad = padding_id(self.tokeniser, self.known_ids)
+        if self.fixed_length:
+            tokens = [[*row, *[pad] * (self.max_tokens - len(row))] for row in tokens]
+        return tokens, pad
 
     def vocabulary(self) -> Vocabulary:
         """That of the model's own tokeniser."""

@@ -19,6 +19,7 @@ from cusa.errors import ConfigurationError
 from cusa.teachers.encoders import TextEncoder, pad_tokens
 from cusa.teachers.pretrained import recorded_loading, require_weights
 from cusa.teachers.token_use import Vocabulary, vocabulary_of
+from cusa.teachers.tokenisers import known_ids, padding_id, positions_of, require_known, require_words, shortest
 from cusa.teachers.weight_files import require_readable, weight_file
 
 A_NAME = re.compile(r"[\w.\-]*\w", re.ASCII)  # a text that is put before captions ends in a blank or a punctuation mark
@@ -45,6 +46,8 @@ class SentenceEncoder(TextEncoder):
         if (dimension := self.model.get_embedding_dimension()) is None:
             raise ConfigurationError(f"{name} does not say how long its embeddings are; choose another sentence model.")
         self.dimension = dimension
+        require_words(self.model.tokenizer, name)
+        self.known_ids, self.positions = known_ids(self._transformer), positions_of(self._transformer)
         self.weights_file = weight_file(folder)
         self.prompt = self._prompt_meant_by(prompt)
         self.prompt_tokens = self._count_prompt_tokens()
@@ -90,10 +93,11 @@ class SentenceEncoder(TextEncoder):
             add_special_tokens=True,
         )
         ids: list[list[int]] = encoded["input_ids"]
+        require_known(ids, self.known_ids, self.name)
         return ids
 
     def _limit(self, max_tokens: int | None) -> int:
-        return min((limit for limit in (max_tokens, self.model.max_seq_length) if limit), default=512)
+        return shortest(max_tokens, self.model.max_seq_length, self.positions, default=512)
 
     def vocabulary(self, max_tokens: int | None = None) -> Vocabulary:
         """That of the model's own tokeniser."""
@@ -101,8 +105,8 @@ class SentenceEncoder(TextEncoder):
 
     @property
     def pad_token(self) -> int:
-        """The tokeniser's padding id."""
-        return int(self.model.tokenizer.pad_token_id or 0)
+        """The tokeniser's padding id; where it has none, that of the end of text. The attention mask hides it."""
+        return padding_id(self.model.tokenizer, self.known_ids)
 
     def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Sentence embeddings [B, dimension] of `input_ids` and `attention_mask`, int64 [B, T]."""

@@ -1,0 +1,78 @@
+"""Tokenisers of transformers as people store them: without a padding token, without a length, without their files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from cusa.errors import ConfigurationError
+
+# Tokenisers without a limit say 1e30, which is no length that their own code can take.
+NO_LENGTH = 1_000_000
+POSITIONS = ("position_embeddings", "position_embedding", "wpe")
+
+
+def load_tokeniser(source: str) -> Any:
+    """The tokeniser of a model's name or folder. Raises ConfigurationError where its files are missing."""
+    from transformers import AutoTokenizer
+
+    tokeniser = AutoTokenizer.from_pretrained(source)
+    require_words(tokeniser, source)
+    return tokeniser
+
+
+def require_words(tokeniser: Any, source: str) -> None:
+    """Raise ConfigurationError for a tokeniser without words: transformers makes one where its files are missing."""
+    if len(tokeniser) <= len(set(tokeniser.all_special_tokens)):
+        raise ConfigurationError(
+            f"the tokeniser of {source} knows {len(tokeniser)} tokens, all of them special, so every caption "
+            "would be the same; its files (tokenizer.json, or those of its vocabulary) are missing. Put them "
+            "beside config.json."
+        )
+
+
+def padding_id(tokeniser: Any, vocabulary: int | None) -> int:
+    """The id that captions are padded with: of the padding token, else of the end of text, else 0.
+
+    The model has to know it: it is below `vocabulary`, the number of ids of the model, where that is known.
+    """
+    for token in (tokeniser.pad_token_id, tokeniser.eos_token_id):
+        if token is not None and (vocabulary is None or token < vocabulary):
+            return int(token)
+    return 0
+
+
+def known_ids(network: nn.Module) -> int | None:
+    """The number of token ids that a text model has vectors for; None where it does not say so."""
+    configuration: Any = getattr(network, "config", None)
+    text = getattr(configuration, "text_config", configuration)
+    size = getattr(text, "vocab_size", None)
+    return size if isinstance(size, int) else None
+
+
+def positions_of(network: nn.Module) -> int | None:
+    """The number of tokens that a text model has positions for; None where positions are not looked up.
+
+    RoBERTa and its kin count positions from the one after that of padding.
+    """
+    for name, module in network.named_modules():
+        if name.rpartition(".")[2] in POSITIONS and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
+def shortest(*limits: float | None, default: int) -> int:
+    """The smallest of the limits that are lengths; `default` where none is."""
+    return min((int(limit) for limit in limits if limit and limit < NO_LENGTH), default=default)
+
+
+def require_known(tokens: Sequence[Sequence[int]], vocabulary: int | None, name: str) -> None:
+    """Raise ConfigurationError where a token id is one that the text model has no vector for."""
+    largest = max((max(row) for row in tokens if row), default=0)
+    if vocabulary is not None and largest >= vocabulary:
+        raise ConfigurationError(
+            f"the tokeniser of {name} gives the id {largest}, but its text model knows {vocabulary} ids; the tokeniser "
+            "belongs to another model, or tokens were added to it and not to the model."
+        )
