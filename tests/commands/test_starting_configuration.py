@@ -170,3 +170,14 @@ def test_json_with_the_images_as_keys_or_as_a_list(tmp_path, shapes, names, cont
     section = started(table(tmp_path, shapes, json.dumps(content), "t.json"))
     assert section["format"] == "table"
     converts(section, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["parquet_struct", "parquet_bytes", "webdataset_gz"])
+def test_files_that_hold_the_pictures_are_recognised(rows, tmp_path, kind):
+    content = WRITERS[kind](tmp_path, rows)
+    place = {"parquet_struct": tmp_path / "data", "parquet_bytes": tmp_path, "webdataset_gz": tmp_path / "all.tar.gz"}
+    section = yaml.safe_load(starting_configuration(place[kind]))["dataset"]
+    assert section["format"] == content["format"]
+    if kind == "parquet_bytes":
+        assert section["annotations"] == content["annotations"]
+        assert section["columns"] == {"image": "jpg", "caption": "text"}

@@ -18,6 +18,7 @@ from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.rows import json_items, json_rows
 from cusa.annotations.sources.source import Record
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
+from cusa.commands.packed_files import packed_section
 from cusa.commands.table_columns import find_columns
 from cusa.common.json_stream import open_json
 from cusa.config.dataset import SPLITS, DatasetSection, load_dataset, split_named
@@ -68,7 +69,10 @@ def look_at(path: str | Path, images: str | Path | None = None, name: str | None
     path = Path(path).expanduser()
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist; name a table, a JSON file or a folder of JSON files.")
-    start = Start(_folder(path)) if path.is_dir() else _one_file(path, images)
+    if (packed := packed_section(path)) is not None:
+        start = Start(packed)
+    else:
+        start = Start(_folder(path)) if path.is_dir() else _one_file(path, images)
     start.reasons.insert(0, f"format is {start.section['format']}, by what is in {path}")
     if images is not None:
         start.section["image_root"] = str(images)
