@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from format_files import write_parquet_struct
+from PIL import Image
 
 from cusa.commands.check import check
 from cusa.commands.finding import require_sound
@@ -194,7 +195,7 @@ def test_a_disk_that_is_too_small(tiny_configuration, monkeypatch):
 def test_too_little_data_is_a_finding(tiny_configuration, tmp_path):
     train = {**tiny_configuration["train"], "batch_size": 50, "accumulate": 2}
     (tmp_path / "birds/wren").mkdir(parents=True)
-    (tmp_path / "birds/wren/a.png").write_bytes(b"")
+    Image.new("RGB", (8, 8)).save(tmp_path / "birds/wren/a.png")
     benchmarks = {**tiny_configuration["benchmarks"]}
     benchmarks["image_retrieval"] = {"labelled_images": {"birds": str(tmp_path / "birds")}}
     findings = found({**tiny_configuration, "train": train, "benchmarks": benchmarks})
