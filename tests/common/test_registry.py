@@ -233,7 +233,7 @@ def test_what_a_plug_in_raises_while_it_loads_is_a_sentence(tmp_path):
     )
     with pytest.raises(ConfigurationError, match=r"mine.py could not be loaded \(OSError\)"):
         load_image_encoder(ImageModel(name=str(path)))
-    with pytest.raises(ConfigurationError, match=r"mine.py could not be loaded \(gone\)"):
+    with pytest.raises(ConfigurationError, match=r"mine.py could not be loaded \(OSError: gone\)"):
         load_backbone(StudentSettings(name=str(path)))
     with pytest.raises(ConfigurationError, match=r"mine.py has no `text_encoder`"):
         load_text_encoder(ImageModel(name=str(path)))

@@ -81,7 +81,6 @@ def test_pixels_are_those_of_transformers(tiny_clip, tmp_path, values):
         ({"size": {"shortest_edge": 32, "longest_edge": 64}}, "longest_edge"),
         ({"size": {"height": 32, "width": 64}, "do_center_crop": False}, "'height': 32, 'width': 64"),
         ({"crop_size": {"height": 32, "width": 24}}, "crop_size"),
-        ({"do_center_crop": False}, "does not crop, which leaves pictures of several shapes"),
         ({"do_resize": False}, "does not resize"),
         ({"resample": 4}, "resample 4; expected one of 0"),
         ({"resample": 5}, "resample 5; expected one of 0"),
@@ -104,6 +103,14 @@ def test_a_missing_or_damaged_file_is_a_sentence(tiny_vision, tmp_path, content)
         (folder / FILE).write_text(content)
     with pytest.raises(ConfigurationError, match="could not be loaded"):
         load_image_encoder(ImageModel(name=str(folder)))
+
+
+def test_without_a_crop_the_central_square_is_kept_and_a_warning_says_so(tiny_clip, tmp_path, caplog):
+    """As in earlier releases, whose runs have to stay readable."""
+    folder = changed_json(tiny_clip, tmp_path / "no-crop", FILE, do_center_crop=False)
+    transform = transform_of(str(folder), None)
+    assert (transform.resize, transform.crop, transform.square) == (32, 32, False)
+    assert "resizes the shorter side to 32 and does not crop; the central square is kept" in caplog.text
 
 
 def test_image_size_scales_the_transform_or_takes_the_place_of_a_size_that_cannot_be_used(tiny_clip, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +14,8 @@ from PIL import Image
 
 from cusa.errors import ConfigurationError, cause_of
 from cusa.teachers.transform import ImageTransform, Interpolation
+
+log = logging.getLogger(__name__)
 
 INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # From this input side on, ConvNeXT's processor squeezes a picture instead of cropping it.
@@ -43,7 +47,16 @@ def transform_of(name: str, image_size: int | None) -> ImageTransform:
         return ImageTransform(image_size, image_size, **looks)
     resize, crop, square = sizes
     transform = ImageTransform(resize, crop, square=square, **looks)
-    _require_equal(name, processor, transform)
+    crops = square or settings.get("do_center_crop") or settings.get("crop_pct")
+    if not crops:
+        log.warning(
+            "%s resizes the shorter side to %d and does not crop; the central square is kept, because pictures of one "
+            "batch have one shape",
+            name,
+            resize,
+        )
+    # What is not cropped has the same pixels in both cases if it is a square.
+    _require_equal(name, processor, transform, shapes=((3, 2), (2, 3)) if crops else ((2, 2),))
     if image_size is None:
         return transform
     return replace(transform, resize=round(resize * image_size / crop), crop=image_size)
@@ -64,8 +77,7 @@ def _sizes(settings: dict[str, Any]) -> tuple[int, int, bool] | str:
         crop_size = {"height": side, "width": side} if crop_size is None else crop_size
     elif set(size) == {"shortest_edge"}:
         side, square = size["shortest_edge"], False
-        if crop_size is None:
-            return f"resizes the shorter side to {side} and does not crop, which leaves pictures of several shapes"
+        crop_size = {"height": side, "width": side} if crop_size is None else crop_size
     else:
         return f"has the size {size}"
     if set(crop_size) != {"height", "width"} or crop_size["height"] != crop_size["width"]:
@@ -121,12 +133,12 @@ def _interpolation(name: str, settings: dict[str, Any]) -> Interpolation:
     return INTERPOLATIONS[number]
 
 
-def _require_equal(name: str, processor: Any, transform: ImageTransform) -> None:
-    """Raise ConfigurationError where transformers makes other pixels of pictures than `transform` does."""
+def _require_equal(name: str, processor: Any, transform: ImageTransform, shapes: Iterable[tuple[int, int]]) -> None:
+    """Raise ConfigurationError where transformers makes other pixels than `transform` of pictures of these shapes."""
     # An odd difference of the sides is halved up by torchvision and down by transformers: one pixel of difference.
     odd = (transform.resize - transform.crop) % 2
     allowed = TOLERANCE + odd * 255 / transform.crop
-    for width, height in ((3, 2), (2, 3)):
+    for width, height in shapes:
         picture = _picture(width * transform.resize // 2 * 2, height * transform.resize // 2 * 2)
         file = io.BytesIO()
         picture.save(file, "PNG")
