@@ -10,7 +10,7 @@ import yaml
 from format_files import WRITERS
 
 from cusa.annotations.convert import convert
-from cusa.annotations.sources.table import drawn_split
+from cusa.annotations.sources.splits import drawn_split
 from cusa.commands.starting_configuration import look_at, starting_configuration
 from cusa.config.dataset import load_dataset
 from cusa.errors import ConfigurationError

@@ -47,11 +47,13 @@ class Columns(Section):
         return value
 
 
-class NamedColumns(Section):
-    """Which column of a Parquet file with pictures holds what."""
+class NamedColumns(Columns):
+    """Which column of a Parquet file with pictures holds what, by its name."""
 
     image: str = Field(default="image", description="Path of the image, or the picture.")
-    caption: str = Field(default="caption", description="A caption, or a list of captions.")
+    caption: str | list[str] = Field(  # type: ignore[assignment]
+        default="caption", description="A caption, or a list of captions; or several columns, each with a caption."
+    )
     image_id: str | None = Field(default=None, description="Identity of the image; null takes its path.")
     label: str | None = Field(default=None, description="Class of the image; null where there is none.")
     split: str | None = Field(default=None, description="`train`, `val` or `test`, where one `file` holds all of them.")
@@ -64,12 +66,18 @@ class OneWayToSplit(ImageFolderDataset):
     """
 
     split_key: ClassVar[str]
-    annotations: dict[Split, str] | None = Field(default=None, description="One file a split: train, val and test.")
+    annotations: dict[Split, str] | None = Field(
+        default=None,
+        description="One file a split: train, val and test; `held_out` may draw val or test from train instead.",
+    )
     file: str | None = Field(default=None, description="One file, with a column of splits or `held_out`.")
     held_out: dict[Literal["val", "test"], Annotated[float, Field(gt=0, lt=1)]] | None = Field(
         default=None,
         description="Shares of the images that are drawn for val and test, where nothing says the split; beside a "
-        "column of splits, of the images of train.",
+        "column of splits, or where `annotations` names no file for one of them, of the images of train.",
+    )
+    split_names: dict[str, Split | Literal["skip"]] = added_key(
+        {}, "Which split another name in the split column means; `skip` leaves its rows out."
     )
     split_seed: int = Field(default=0, description="Seed of that draw.")
 
@@ -82,16 +90,36 @@ class OneWayToSplit(ImageFolderDataset):
     def _one_way_to_split(self) -> Self:
         if (self.annotations is None) == (self.file is None):
             raise ValueError(f"give either `annotations` (one file a split) or `file` (one file with {self.split_key})")
-        if self.annotations is not None and len(self.annotations) < len(SPLITS):
-            raise ValueError("annotations has to name train, val and test")
         says, draws = self.split_column is not None, self.held_out is not None
-        if (says or draws) != (self.file is not None):
-            raise ValueError(f"`file` needs either {self.split_key} or `held_out`, and one file a split needs neither")
-        if self.held_out is not None and ((len(self.held_out) < 2 and not says) or sum(self.held_out.values()) >= 1):
-            raise ValueError("held_out has to give shares for val and test that leave some for train")
         if self.held_out == {}:
             raise ValueError("held_out has to give a share for val or test")
+        if self.held_out is not None and sum(self.held_out.values()) >= 1:
+            raise ValueError("held_out has to give shares for val and test that leave some for train")
+        if self.annotations is not None:
+            if says:
+                raise ValueError(f"{self.split_key} is for one `file` with all splits; leave it out of `annotations`")
+            self._one_source_a_split(self.annotations)
+        elif not (says or draws):
+            raise ValueError(f"`file` needs either {self.split_key} or `held_out`, and one file a split needs neither")
+        elif self.held_out is not None and len(self.held_out) < 2 and not says:
+            raise ValueError("held_out has to give shares for val and test that leave some for train")
         return self
+
+    def _one_source_a_split(self, annotations: dict[Split, str]) -> None:
+        drawn = self.held_out or {}
+        if "train" not in annotations:
+            raise ValueError("annotations has to name train, val and test, and it lacks train")
+        if twice := [split for split in SPLITS if split in annotations and split in drawn]:
+            raise ValueError(
+                f"held_out would draw images of train into {twice[0]}, which has a file of its own; leave "
+                f"{twice[0]} out of held_out"
+            )
+        if missing := [split for split in SPLITS if split not in annotations and split not in drawn]:
+            shares = ", ".join(f"{split}: 0.1" for split in missing)
+            raise ValueError(
+                f"annotations has to name train, val and test, and it lacks {' and '.join(missing)}; held_out: "
+                f"{{{shares}}} draws it from the images of train"
+            )
 
     @property
     def places(self) -> dict[Split | None, str]:
@@ -124,9 +152,6 @@ class TableDataset(OneWayToSplit):
     )
     quotes: bool | None = added_key(
         None, "Whether quotation marks enclose cells of a CSV (true) or are text (false); null looks at each row."
-    )
-    split_names: dict[str, Split | Literal["skip"]] = added_key(
-        {}, "Which split another name in the split column means; `skip` leaves its rows out."
     )
     image_name: str | None = added_key(
         None, "Name of the file of an image whose column holds a part of it, for instance `{}.jpg` or `{:0>12}.jpg`."

@@ -447,10 +447,79 @@ def test_places_are_files_folders_and_patterns(tmp_path):
         ({"file": "a{0..3.tar", "held_out": {"val": 0.1, "test": 0.1}}, "has braces that do not pair up"),
         ({"file": "{0..99999999999}.tar", "held_out": {"val": 0.1, "test": 0.1}}, "names more than 100,000 files"),
         ({"file": "a.tar"}, "`file` needs either keys.split or `held_out`"),
-        ({"annotations": {"train": "a"}}, "annotations has to name train, val and test"),
+        ({"annotations": {"train": "a"}}, "annotations has to name train, val and test, and it lacks val and test"),
+        ({"annotations": {"val": "a", "test": "b"}}, "and it lacks train"),
+        (
+            {"annotations": {"train": "a", "val": "b"}, "held_out": {"val": 0.1, "test": 0.1}},
+            "would draw images of train into val, which has a file of its own",
+        ),
+        ({"annotations": {"train": "a", "val": "b", "test": "c"}, "keys": {"split": "s"}}, "keys.split is for one"),
         ({"file": "a.tar", "keys": {"split": "s"}, "image_root": "."}, "image_root has no effect"),
     ],
 )
 def test_contradictions_are_sentences(content, says):
     with pytest.raises(ConfigurationError, match=says):
         load_dataset({"name": "d", "format": "webdataset", **content})
+
+
+# Names of splits, and several columns of captions
+
+
+def split_records(folder: Path, kind: str, names: list[str], **section) -> list:
+    """A data set whose column, or key, of splits has these names, one a picture."""
+    if kind == "parquet":
+        table = {"image": [picture(n) for n in range(len(names))], "caption": ["a b"] * len(names), "part": names}
+        pq.write_table(pa.table(table), folder / "t.parquet")
+        place = {"file": str(folder / "t.parquet"), "columns": {"split": "part"}}
+    else:
+        samples = [(f"{n:03d}", json.dumps({"caption": "a b", "part": name})) for n, name in enumerate(names)]
+        members = [each for n, (key, text) in enumerate(samples) for each in ((key, n), (key, text.encode()))]
+        contents = [
+            (f"{key}.json", what) if isinstance(what, bytes) else (f"{key}.png", picture(what)) for key, what in members
+        ]
+        place = {"file": str(tar(folder / "t.tar", contents)), "keys": {"split": "part"}}
+    return records(folder, {"format": kind, **place, **section})
+
+
+@pytest.mark.parametrize("kind", ["parquet", "webdataset"])
+def test_splits_have_the_names_that_they_have_in_tables(tmp_path, kind):
+    names = ["train", "restval", "validation", "DEV", "testing", "val2017"]
+    assert [row.split for row in split_records(tmp_path, kind, names)] == [
+        "train",
+        "train",
+        "val",
+        "val",
+        "test",
+        "val",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "webdataset"])
+def test_names_that_are_no_splits_are_counted_or_explained(tmp_path, kind):
+    names = ["train"] * 3 + ["holdout"] * 2 + ["dev", "eval"]
+    unknown = [row for row in split_records(tmp_path, kind, names) if isinstance(row, MalformedRow)]
+    assert {row.kind for row in unknown} == {"unknown_split"}
+    assert "2 rows with `holdout` in `part` (the first: " in unknown[0].reason
+    assert "1 rows with `eval` in `part`" in unknown[1].reason
+    said = split_records(tmp_path, kind, names, split_names={"holdout": "skip", "eval": "test"})
+    assert [row.split for row in said] == ["train"] * 3 + ["val", "test"]
+
+
+def test_captions_of_a_parquet_file_stand_in_several_columns(tmp_path):
+    table = {"image": [picture(0), picture(1)], "a": ["one", "three"], "b": ["two", None]}
+    found = parquet(tmp_path, table, columns={"caption": ["a", "b"]})
+    assert [row.caption for row in found] == ["one", "two", "three"]
+    with pytest.raises(DataError, match=r"not dataset.columns.caption `c`; correct"):
+        parquet(tmp_path, table, columns={"caption": ["a", "c"]})
+
+
+def test_a_split_without_a_file_is_drawn_from_train_alone(tmp_path):
+    for name, numbers in (("train", range(100)), ("val", range(100, 120))):
+        table = {"image": [picture(number) for number in numbers], "caption": ["a b"] * len(numbers)}
+        pq.write_table(pa.table(table), tmp_path / f"{name}.parquet")
+    files = {name: str(tmp_path / f"{name}.parquet") for name in ("train", "val")}
+    found = records(tmp_path, {"format": "parquet", "annotations": files, "held_out": {"test": 0.2}})
+    splits = [row.split for row in found]
+    assert splits[100:] == ["val"] * 20
+    assert set(splits[:100]) == {"train", "test"}
+    assert 8 < splits.count("test") < 32

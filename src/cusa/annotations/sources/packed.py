@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cusa.annotations.sources.source import LeftOut, MalformedRow, Record, Source
-from cusa.annotations.sources.table import drawn_split
+from cusa.annotations.sources.splits import SplitsOfRows
 from cusa.common.files import require_space, whole_folder
-from cusa.config.dataset import PackedDataset, Split, split_named
+from cusa.config.dataset import PackedDataset, Split
 
 # (place of the signature, signature, ending) of the picture formats that people have. The name of a file in a tar may
 # lie about its format, and a table has no name.
@@ -102,6 +102,7 @@ class PackedSource(Source):
     def __init__(self, dataset: PackedDataset, image_folder: Path) -> None:
         self.dataset = dataset
         self.pictures = PictureFolder(image_folder)
+        self.splits = SplitsOfRows(dataset)
 
     def sample_images(self, count: int) -> None:
         """Write at most `count` pictures."""
@@ -113,24 +114,13 @@ class PackedSource(Source):
 
     def records(self) -> Iterator[Record | MalformedRow | LeftOut]:
         """Every caption of every file. The folder of pictures is complete when the last one has been yielded."""
+        self.splits = SplitsOfRows(self.dataset)
         with self.pictures.open(list(self.dataset.files.values())):
             for split in self.dataset.places:
                 for path in self.dataset.files_of(split):
                     yield from self.file_records(Path(path), split)
+        yield from self.splits.unknown()
 
     def file_records(self, path: Path, split: Split | None) -> Iterator[Record | MalformedRow | LeftOut]:
         """The records of one file, which is of `split`, or of the key `file` where it is None."""
         raise TypeError(f"{type(self).__name__} has to define file_records()")
-
-    def split_of(self, split: Split | None, value: object, digest: str) -> str | None:
-        """The split of a picture: that of its file, the drawn one, or the column's `value`; None for another value.
-
-        The digest of the picture decides the draw, so that equal pictures are in the same split.
-        """
-        if split is not None:
-            return split
-        named = "train" if self.dataset.split_column is None else split_named(value) if isinstance(value, str) else None
-        # Beside a column of splits, the shares are drawn from train.
-        if named == "train" and self.dataset.held_out is not None:
-            return drawn_split(digest, self.dataset.held_out, self.dataset.split_seed)
-        return named

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -170,6 +170,32 @@ def captions_in(row: Mapping[Any, Any], key: str | int) -> tuple[list[str], str 
         if what := unstorable(caption):
             return [], f"has {what} in `{key}`"
     return captions or [""], None
+
+
+def captions_of(row: Mapping[Any, Any], columns: Sequence[str | int]) -> tuple[list[str], str | None]:
+    """The captions of a row, and None; or no caption, and the reason why there is none.
+
+    They are in one column, or in several, some of which may be empty. A text may be a list; see `unpacked_cell`.
+    """
+    found: list[str] = []
+    for column in columns:
+        value = row.get(column)
+        if len(columns) > 1 and (value is None or value == "" or value != value):  # NaN is not equal to itself
+            continue
+        if isinstance(value, str):
+            if not value.startswith(("[", "{")):
+                if what := unstorable(value):
+                    return [], f"has {what} in `{column}`"
+                found.append(value)
+                continue
+            value = unpacked_cell(value)
+            if value is None:
+                return [], f"has a list in `{column}` that cannot be read, expected one as JSON or Python writes it"
+        captions, reason = captions_in({column: value} if column in row else row, column)
+        if reason is not None:
+            return [], reason
+        found += captions
+    return found or [""], None
 
 
 def _caption(member: object) -> str | None:

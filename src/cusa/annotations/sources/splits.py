@@ -1,0 +1,66 @@
+"""The split of a row: that of its file, that of a column or key, or one that is drawn."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from cusa.annotations.sources.rows import identity
+from cusa.annotations.sources.source import MalformedRow
+from cusa.config.dataset_section import AMBIGUOUS_SPLIT_NAMES, Split, split_named
+from cusa.config.dataset_tables import OneWayToSplit
+
+
+class SplitsOfRows:
+    """The splits of the rows of a data set, and the names in its split column that mean none for sure."""
+
+    def __init__(self, dataset: OneWayToSplit) -> None:
+        self.dataset, self.column = dataset, dataset.split_column
+        self.of_name: dict[str, Split | Literal["skip"] | None] = {}
+        self.seen: Counter[str] = Counter()
+        self.first: dict[str, str] = {}
+
+    def of_row(self, file_split: Split | None, drawn_by: str, value: str | float | None, place: str) -> str | None:
+        """The split of a row, or None where it is left out.
+
+        `file_split` is the split of its file, None where that has several; `value` is what the split column says; and
+        `drawn_by` is what decides a draw: equal texts are drawn for the same split.
+        """
+        if file_split is None and self.column is not None:
+            split = self._named(identity("" if value is None else value).strip(), place)
+        else:
+            split = file_split or "train"
+        if split == "train" and self.dataset.held_out is not None:
+            return drawn_split(drawn_by, self.dataset.held_out, self.dataset.split_seed)
+        return None if split == "skip" else split
+
+    def _named(self, name: str, place: str) -> Split | Literal["skip"] | None:
+        if name not in self.of_name:
+            self.of_name[name] = self.dataset.split_names.get(name) or split_named(name)
+            self.first[name] = place
+        self.seen[name] += 1
+        return self.of_name[name]
+
+    def unknown(self) -> Iterator[MalformedRow]:
+        """A finding for each name in the column that nobody has explained, when all rows have been read."""
+        place, explained = f"{self.dataset.file} has", self.dataset.split_names
+        vals = [name for name in self.seen if self.of_name[name] == "val" and name not in explained]
+        for name, count in self.seen.items():
+            what = f"{count:,} rows with `{name}` in `{self.column}` (the first: {self.first[name]})"
+            if self.of_name[name] is None:
+                yield MalformedRow(place, f"{what}, which is no name of a split", "unknown_split")
+            elif name.casefold() in AMBIGUOUS_SPLIT_NAMES and name in vals and len(vals) > 1:
+                other = next(each for each in vals if each != name)
+                yield MalformedRow(place, f"{what} beside `{other}`, so it may mean test", "unknown_split")
+
+
+def drawn_split(image_id: str, held_out: Mapping[Literal["val", "test"], float], seed: int) -> Split:
+    """The split of an image by a hash of its id and the seed: images keep their splits when others are added."""
+    digest = hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    test = held_out.get("test", 0.0)
+    if place < test:
+        return "test"
+    return "val" if place < test + held_out.get("val", 0.0) else "train"
