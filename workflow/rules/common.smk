@@ -28,7 +28,7 @@ from cusa.layout import DatasetFolder
 from cusa.plan import RESULTS, Plan
 
 # Snakemake takes braces in the path of a rule's environment for wildcards, and PYTHONPATH separates folders by colons.
-if unusable := sorted(set("{}" + os.pathsep) & set(workflow.basedir)):
+if unusable := sorted({"{", "}", os.pathsep} & set(workflow.basedir)):
     raise WorkflowError(
         f"the workflow lies in {workflow.basedir}, whose name has {' and '.join(unusable)}, which Snakemake or Python "
         "takes for something else; rename the folder, or move the workflow to another."

@@ -70,5 +70,5 @@ TIMES_ARE_RIGHT = not workflow.is_main_process or restore_times()
 
 
 def timeless(files):
-    """The inputs of a rule that `use rule` makes: the Snakefile's `inputflags` does not reach these."""
+    """Inputs whose times say nothing if results lost them. The Snakefile's `inputflags` does not reach inherited rules."""
     return files if TIMES_ARE_RIGHT else ancient(files)
