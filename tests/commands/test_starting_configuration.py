@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
-from format_files import WRITERS
+from format_files import WRITERS, add_member
 
 from cusa.annotations.convert import convert
 from cusa.annotations.sources.splits import drawn_split
@@ -98,7 +101,13 @@ def test_data_that_cannot_be_told_apart(tmp_path, name, content, says):
 
 def test_folders_without_json(tmp_path):
     (tmp_path / "train.json").write_text("[]")
-    with pytest.raises(ConfigurationError, match=r"has no JSON file for val, test \(it holds train.json\)"):
+    with pytest.raises(ConfigurationError, match=r"train.json has no rows"):
+        starting_configuration(tmp_path)
+    (tmp_path / "train.json").rename(tmp_path / "test.json")
+    with pytest.raises(ConfigurationError, match=r"are of test by their names, and none is of train"):
+        starting_configuration(tmp_path)
+    (tmp_path / "test.json").rename(tmp_path / "notes.doc")
+    with pytest.raises(ConfigurationError, match=r"has neither one table .* \(it holds notes.doc\)"):
         starting_configuration(tmp_path)
     with pytest.raises(ConfigurationError, match="does not exist"):
         starting_configuration(tmp_path / "none")
@@ -181,3 +190,169 @@ def test_files_that_hold_the_pictures_are_recognised(rows, tmp_path, kind):
     if kind == "parquet_bytes":
         assert section["annotations"] == content["annotations"]
         assert section["columns"] == {"image": "jpg", "caption": "text"}
+
+
+# Splits in the names of files
+
+
+def write_hub(folder: Path, rows, kind: str, names: dict[str, str], parts: int = 3) -> None:
+    """The shapes in `parts` files a split, named like {name}-00000-of-00003; `names` gives the name of a split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, name in names.items():
+        for number in range(parts):
+            some, path = rows[split][number::parts], folder / f"{name}-{number:05d}-of-{parts:05d}.{kind}"
+            path.parent.mkdir(exist_ok=True)
+            if kind == "parquet":
+                images = [{"bytes": Path(row["image_path"]).read_bytes(), "path": None} for row in some]
+                table = {"image": images, "filename": [row["image_id"] for row in some]}
+                pq.write_table(pa.table(table | {"caption": [row["caption"] for row in some]}), path)
+            else:
+                with tarfile.open(path, "w") as tar:
+                    for key, row in enumerate(some):
+                        add_member(tar, f"{key:05d}.jpg", Path(row["image_path"]).read_bytes())
+                        add_member(tar, f"{key:05d}.txt", row["caption"].encode())
+
+
+def counts(section: dict, tmp_path: Path) -> list[int]:
+    """The captions of each split when the data set is converted."""
+    convert(load_dataset(section), tmp_path / "out", tmp_path / "images")
+    return [len(json.loads((tmp_path / "out" / f"{split}.json").read_text())) for split in SPLITS]
+
+
+VAL_NAMES = ["val", "validation", "dev", "valid"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+@pytest.mark.parametrize("val", VAL_NAMES)
+@pytest.mark.parametrize("place", ["", "data", "data/test-00001-of-00003"])
+def test_names_of_files_with_pictures_say_the_splits(rows, tmp_path, kind, val, place):
+    write_hub(tmp_path / "hub/data", rows, kind, {"train": "train", "val": val, "test": "test"})
+    given = tmp_path / "hub" / place
+    start = look_at(given if place.count("-") == 0 else given.with_name(f"{given.name}.{kind}"))
+    expected = {"train": "train", "val": val, "test": "test"}
+    assert start.section["annotations"] == {
+        split: str(tmp_path / "hub/data" / f"{name}-*.{kind}") for split, name in expected.items()
+    }
+    assert "held_out" not in start.section
+    assert counts(start.section, tmp_path) == [64, 16, 16]
+    said = "\n".join(start.lines())
+    assert "annotations: the names of the files say their split: train (3), val (3), test (3)" in said
+    assert said.count("    train: ") == 3
+    assert not start.warnings
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_a_split_without_a_file_is_drawn_from_train_and_this_is_said(rows, tmp_path, kind):
+    write_hub(tmp_path / "hub", rows, kind, {"train": "train", "val": "validation"}, parts=1)
+    start = look_at(tmp_path / "hub")
+    assert start.section["annotations"] == {
+        "train": str(tmp_path / f"hub/train-00000-of-00001.{kind}"),
+        "val": str(tmp_path / f"hub/validation-00000-of-00001.{kind}"),
+    }
+    assert start.section["held_out"] == {"test": 0.1}
+    assert "no file is of test by its name; held_out draws a tenth of the images of train" in start.warnings[0]
+    train, val, test = counts(start.section, tmp_path)
+    assert (train + test, val) == (64, 16)
+    assert test > 0
+
+
+def test_folders_named_as_splits_hold_the_files(rows, tmp_path):
+    for split, name in (("train", "train"), ("val", "dev"), ("test", "testing")):
+        write_hub(tmp_path / "default" / name, rows, "parquet", {split: "part"}, parts=2)
+    start = look_at(tmp_path)
+    assert start.section["annotations"]["val"] == str(tmp_path / "default/dev")
+    assert counts(start.section, tmp_path) == [64, 16, 16]
+    assert (
+        look_at(tmp_path / "default/train/part-00000-of-00002.parquet").section["annotations"]
+        == (start.section["annotations"])
+    )
+
+
+def test_a_column_that_names_several_splits_goes_before_names_of_files(rows, tmp_path):
+    content = WRITERS["parquet_struct"](tmp_path, rows)
+    for number, path in enumerate(sorted((tmp_path / "data").iterdir())):
+        path.rename(path.with_name(f"test-{number:05d}.parquet"))
+    start = look_at(tmp_path / "data")
+    assert start.section["file"] == str(tmp_path / "data")
+    assert start.section["columns"]["split"] == "split"
+    assert content["format"] == start.section["format"]
+    assert counts(start.section, tmp_path) == [64, 16, 16]
+
+
+def test_the_json_files_of_a_tar_say_the_split(rows, tmp_path):
+    WRITERS["webdataset_gz"](tmp_path, rows)
+    start = look_at(tmp_path / "all.tar.gz")
+    assert start.section["keys"] == {"split": "split"}
+    assert "held_out" not in start.section
+
+
+def test_captions_of_parquet_files_are_found_by_their_values(rows, tmp_path):
+    images = [Path(row["image_path"]).read_bytes() for row in rows["train"]]
+    texts = [row["caption"] for row in rows["train"]]
+    table = {"n": list(range(len(images))), "img": images, "caption_0": texts, "caption_1": texts}
+    pq.write_table(pa.table(table), tmp_path / "all.parquet")
+    start = look_at(tmp_path / "all.parquet")
+    assert start.section["columns"] == {"image": "img", "caption": ["caption_0", "caption_1"]}
+    assert start.section["held_out"] == {"val": 0.1, "test": 0.1}
+    assert any("columns.caption is `caption_0`, `caption_1`" in reason for reason in start.reasons)
+
+
+def test_files_that_belong_to_no_split_and_names_that_may_mean_two_are_told(rows, tmp_path):
+    write_hub(tmp_path, rows, "tar", {"train": "train", "val": "val", "test": "extra"}, parts=1)
+    start = look_at(tmp_path)
+    assert any("1 files are of no split by their names and are left out" in warning for warning in start.warnings)
+    write_hub(tmp_path, rows, "tar", {"test": "eval"}, parts=1)
+    with pytest.raises(ConfigurationError, match=r"eval-.*tar stands beside .*val-.*tar, so it may be of val or of"):
+        look_at(tmp_path)
+
+
+def write_tables(folder: Path, rows, kind: str, names: dict[str, str]) -> None:
+    for split, name in names.items():
+        path = folder / f"{name}.{kind}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "jsonl":
+            lines = [json.dumps({"file_name": row["image_path"], "text": row["caption"]}) for row in rows[split]]
+        else:
+            lines = ["file_name,text", *(f'{row["image_path"]},"{row["caption"]}"' for row in rows[split])]
+        path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("pattern", ["{}", "mine_{}_2017", "{}/metadata"])
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_names_of_tables_say_the_splits(rows, tmp_path, kind, pattern, is_folder):
+    names = {"train": "train", "val": "valid", "test": "test"}
+    names = {split: pattern.format(name) for split, name in names.items()}
+    write_tables(tmp_path / "d", rows, kind, names)
+    given = tmp_path / "d" if is_folder or "/" in pattern else tmp_path / f"d/{names['val']}.{kind}"
+    start = look_at(given)
+    assert start.section["annotations"] == {split: str(tmp_path / f"d/{name}.{kind}") for split, name in names.items()}
+    assert start.section["columns"] == {"image": "file_name", "caption": "text"}
+    assert "held_out" not in start.section
+    assert counts(start.section, tmp_path) == [64, 16, 16]
+
+
+def test_a_table_of_train_and_one_of_val_leave_test_to_a_draw_from_train(rows, tmp_path):
+    write_tables(tmp_path, rows, "csv", {"train": "train", "val": "dev"})
+    start = look_at(tmp_path / "train.csv")
+    assert start.section["held_out"] == {"test": 0.1}
+    train, val, test = counts(start.section, tmp_path)
+    assert (train + test, val) == (64, 16)
+
+
+def test_a_table_of_test_alone_is_read_with_a_warning(rows, tmp_path):
+    write_tables(tmp_path, rows, "csv", {"test": "test"})
+    start = look_at(tmp_path / "test.csv")
+    assert start.section["held_out"] == {"val": 0.1, "test": 0.1}
+    assert "is of test by its name, but no file of train is beside it" in start.warnings[0]
+
+
+def test_several_tables_of_one_split_are_a_sentence(rows, tmp_path):
+    write_tables(tmp_path, rows, "csv", {"train": "train-0", "val": "val", "test": "train-1"})
+    with pytest.raises(ConfigurationError, match=r"2 files are of train by their names: .*train-0.csv"):
+        look_at(tmp_path)
+
+
+def test_words_of_languages_are_no_splits(rows, tmp_path):
+    write_tables(tmp_path, rows, "csv", {"train": "captions_tr", "test": "captions_te"})
+    assert look_at(tmp_path / "captions_tr.csv").section["file"] == str(tmp_path / "captions_tr.csv")

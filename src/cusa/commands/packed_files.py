@@ -2,50 +2,168 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cusa.annotations.sources.parquet import is_picture_type
-from cusa.annotations.sources.parquet_rows import parquet_schema
-from cusa.config.dataset import SPLITS, split_named
+from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
+from cusa.annotations.sources.tar_members import tar_members
+from cusa.annotations.sources.webdataset import CAPTION, METADATA, TEXT
+from cusa.commands.split_files import (
+    FilesOfSplits,
+    add_missing_splits,
+    draw_splits,
+    files_in,
+    place_of,
+    require_train,
+    split_in_name,
+    split_of_folder,
+    splits_beside,
+)
+from cusa.commands.table_columns import find_columns, find_split, split_warnings
+from cusa.config.dataset import split_named
 from cusa.config.dataset_packed import PARQUET_ENDINGS, TAR_ENDINGS, matching_files
+from cusa.config.dataset_tables import Column
 
-HELD_OUT = {"val": 0.1, "test": 0.1}
-CAPTION_NAMES = ("caption", "captions", "text", "txt", "sentence", "sentences")
+SAMPLED_ROWS = 500
+BATCH_ROWS = 500
+VALUES_AT_ONCE = 65_536
 
 
-def packed_section(path: Path) -> dict[str, Any] | None:
-    """The keys of `dataset` for a file or a folder of files that hold the pictures; None where they hold none.
+@dataclass
+class PackedStart:
+    """The keys of `dataset`, why they are so, and what is unsure."""
 
-    A folder that is named as a split is that split's place; else shares are drawn for val and test.
-    """
-    tars = matching_files(str(path), TAR_ENDINGS)
-    if tars and tars[0].lower().endswith(TAR_ENDINGS):
-        return {"format": "webdataset", **_places(path)}
-    files = [file for file in matching_files(str(path), PARQUET_ENDINGS) if file.lower().endswith(PARQUET_ENDINGS)]
-    columns = _columns(files)
-    if columns is None:
+    section: dict[str, Any] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def packed_start(path: Path) -> PackedStart | None:
+    """The keys of `dataset` for a file or a folder of files that hold the pictures; None where they hold none."""
+    for endings, look in ((TAR_ENDINGS, _tars), (PARQUET_ENDINGS, _parquet)):
+        files = [Path(file) for file in matching_files(str(path), endings) if file.lower().endswith(endings)]
+        if files and (start := look(path, files)) is not None:
+            return start
+    return None
+
+
+def _tars(path: Path, files: Sequence[Path]) -> PackedStart:
+    start = PackedStart({"format": "webdataset"})
+    splits = _splits(path, files, TAR_ENDINGS)
+    rows: list[dict[str, Any]] = []
+    has_texts = False
+    for member in islice(tar_members((splits.get("train") or files)[0], (TEXT, METADATA)), 2 * SAMPLED_ROWS):
+        if member.ending == TEXT:
+            has_texts = True
+        elif not isinstance(member.content, str) and isinstance(row := _json(member.content), dict):
+            rows.append(row)
+    keys: dict[str, Any] = {}
+    if has_texts:
+        start.reasons.append("the captions are those in KEY.txt")
+    elif any(CAPTION in row for row in rows):
+        start.reasons.append(f"the captions are the key `{CAPTION}` of KEY.json")
+    elif rows:
+        found = find_columns(files[0], rows, [], image="")
+        keys["caption"] = str(found.captions[0])
+        start.reasons.append(f"keys.caption is `{keys['caption']}`: it holds texts, and there is no KEY.txt")
+    column, reason = find_split(rows)
+    column = _place(start, path, files, splits, TAR_ENDINGS, column, [str(row.get(str(column))) for row in rows])
+    if column is not None:
+        keys["split"] = column
+        start.reasons.append(f"keys.split is {reason}")
+    if keys:
+        start.section["keys"] = keys
+    return start
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
         return None
-    places = {"file": str(path)} if "split" in columns else _places(path)
-    return {"format": "parquet", **places, "columns": columns}
 
 
-def _places(path: Path) -> dict[str, Any]:
-    folders = [child for child in sorted(path.iterdir()) if child.is_dir()] if path.is_dir() else []
-    named = {split_named(child.name): str(child) for child in folders}
-    if all(split in named for split in SPLITS):
-        return {"annotations": {split: named[split] for split in SPLITS}}
-    return {"file": str(path), "held_out": dict(HELD_OUT)}
-
-
-def _columns(files: Sequence[str]) -> dict[str, str] | None:
-    if not files:
-        return None
-    schema = parquet_schema(Path(files[0]))
+def _parquet(path: Path, files: Sequence[Path]) -> PackedStart | None:
+    schema = parquet_schema(files[0])
     pictures = [column.name for column in schema if is_picture_type(column.type)]
-    captions = [name for name in CAPTION_NAMES if name in schema.names]
-    if not pictures or not captions:
+    if not pictures:
         return None
-    split = {"split": "split"} if "split" in schema.names else {}
-    return {"image": pictures[0], "caption": captions[0], **split}
+    start = PackedStart({"format": "parquet"})
+    splits = _splits(path, files, PARQUET_ENDINGS)
+    first = (splits.get("train") or files)[0]
+    others = [name for name in parquet_schema(first).names if name not in pictures]
+    rows = [row for _, row in islice(parquet_rows(first, others, BATCH_ROWS), SAMPLED_ROWS) if isinstance(row, dict)]
+    found = find_columns(first, rows, [], image=pictures[0])
+    start.reasons += [reason for reason in found.reasons if not reason.startswith("columns.split")]
+    start.warnings += found.warnings
+    captions = found.captions if len(found.captions) > 1 else found.captions[0]
+    columns: dict[str, Any] = {"image": found.image, "caption": captions}
+    if found.label is not None:
+        columns["label"] = found.label
+    values = [str(row.get(str(found.split))) for row in rows]
+    column = _place(start, path, files, splits, PARQUET_ENDINGS, found.split, values)
+    if column is not None:
+        columns["split"] = column
+        start.reasons += [reason for reason in found.reasons if reason.startswith("columns.split")]
+        names: Counter[str] = Counter()
+        for file in files:
+            members = parquet_rows(file, [str(column)], VALUES_AT_ONCE)
+            names.update(str(row.get(str(column))) for _, row in members if isinstance(row, dict))
+        start.warnings += split_warnings(names)
+    start.section["columns"] = columns
+    return start
+
+
+def _splits(path: Path, files: Sequence[Path], endings: tuple[str, ...]) -> FilesOfSplits:
+    """The files of each split, by their names: those in the folder `path`, or those beside the file `path`."""
+    if path.is_dir():
+        return splits_beside(path, files, path)
+    if split_in_name(path.name) is not None:
+        return splits_beside(path, files_in(path.parent, endings), path.parent)
+    folder = path.absolute().parent
+    if split_of_folder(folder.name) is None:
+        return {}
+    folders = [child for child in sorted(folder.parent.iterdir()) if child.is_dir() and split_of_folder(child.name)]
+    beside = [Path(file) for child in folders for file in matching_files(str(child), endings)]
+    return splits_beside(path.absolute(), beside, folder.parent)
+
+
+def _place(
+    start: PackedStart,
+    path: Path,
+    files: Sequence[Path],
+    splits: FilesOfSplits,
+    endings: tuple[str, ...],
+    column: Column | None,
+    values: Sequence[str],
+) -> Column | None:
+    """Add `annotations`, or `file` and `held_out`. Returns the column that says the split, None where none does.
+
+    The names of the files go before a column, unless the column of one file names several splits.
+    """
+    several = len({split_named(value) for value in values} - {None}) > 1
+    if column is not None and (several or len(splits) < 2):
+        start.section["file"] = str(path)
+        return column
+    if path.is_dir():
+        require_train(path, splits)
+    if "train" in splits and len(splits) > 1:
+        start.section["annotations"] = {split: place_of(members, endings) for split, members in splits.items()}
+        add_missing_splits(start.section, splits, start.reasons, start.warnings)
+        known = {file for members in splits.values() for file in members}
+        if other := [file for file in files if path.is_dir() and file not in known]:
+            start.warnings.append(
+                f"{len(other):,} files are of no split by their names and are left out, for instance {other[0]}"
+            )
+        return None
+    start.section["file"] = place_of(splits["train"], endings) if path.is_dir() and splits else str(path)
+    draw_splits(start.section, "no name and no column", start.reasons)
+    if splits and "train" not in splits:
+        start.warnings.append(f"{path} is of {' and '.join(splits)} by its name, but no file of train is beside it")
+    return None

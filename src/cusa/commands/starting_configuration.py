@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,16 +18,28 @@ from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.rows import json_items, json_rows
 from cusa.annotations.sources.source import Record
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
-from cusa.commands.packed_files import packed_section
-from cusa.commands.table_columns import find_columns
+from cusa.commands.packed_files import packed_start
+from cusa.commands.split_files import (
+    FilesOfSplits,
+    add_missing_splits,
+    draw_splits,
+    files_in,
+    require_train,
+    split_in_name,
+    split_of_folder,
+    splits_beside,
+)
+from cusa.commands.table_columns import find_columns, find_split, split_warnings
 from cusa.common.json_stream import open_json
-from cusa.config.dataset import SPLITS, DatasetSection, load_dataset, split_named
+from cusa.config.dataset import SPLITS, DatasetSection, PackedDataset, Split, load_dataset, split_named
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 
 SAMPLED_ROWS = 500
 SHOWN_PAIRS = 3
-HELD_OUT = {"val": 0.1, "test": 0.1}
+TABLE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+PUBLISHED_KEYS = {"image_path", "caption", "image_id"}
+COCO_KEYS = ("images", "info", "licenses", "annotations", "type")
 CAPTIONS = """
 # Captions stay as they are. This line cleans them as the paper does: lower case, no punctuation, at most 64 words.
 # captions: {clean: published}
@@ -46,10 +58,8 @@ class Start:
     def lines(self) -> Iterator[str]:
         """What `cusa init` prints: each decision with its reason, the first pairs as they are read, and warnings."""
         yield from self.reasons
-        dataset = load_dataset(self.section)
-        if not dataset.makes_images:
-            yield "the first pairs as they are read:"
-            yield from _first_pairs(dataset, self.warnings)
+        yield "the first pairs as they are read:"
+        yield from _first_pairs(self.section, self.warnings)
         for warning in self.warnings:
             yield f"WARNING: {warning}"
 
@@ -60,7 +70,9 @@ def starting_configuration(path: str | Path, images: str | Path | None = None, n
 
 
 def look_at(path: str | Path, images: str | Path | None = None, name: str | None = None) -> Start:
-    """A starting configuration for the data in `path`: a table, a JSON file, or a folder of {split}.json files.
+    """A starting configuration for the data in `path`: a table, a JSON file, files with pictures, or a folder of
+    them. Names such as validation-00000-of-00001.parquet or test.csv say the split of a file.
+
 
     `images` is the folder that image paths start from; without it, the folder of `path` and the folders in it are
     tried. `name` is the name of the data set. Raises ConfigurationError when the format of the data is not recognised,
@@ -69,10 +81,10 @@ def look_at(path: str | Path, images: str | Path | None = None, name: str | None
     path = Path(path).expanduser()
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist; name a table, a JSON file or a folder of JSON files.")
-    if (packed := packed_section(path)) is not None:
-        start = Start(packed)
+    if (packed := packed_start(path)) is not None:
+        start = Start(packed.section, packed.reasons, packed.warnings)
     else:
-        start = Start(_folder(path)) if path.is_dir() else _one_file(path, images)
+        start = _folder(path, images) if path.is_dir() else _one_file(path, images)
     start.reasons.insert(0, f"format is {start.section['format']}, by what is in {path}")
     if images is not None:
         start.section["image_root"] = str(images)
@@ -86,16 +98,29 @@ def look_at(path: str | Path, images: str | Path | None = None, name: str | None
     return start
 
 
-def _first_pairs(dataset: DatasetSection, warnings: list[str]) -> Iterator[str]:
+def _first_pairs(section: Mapping[str, Any], warnings: list[str]) -> Iterator[str]:
+    missing = []
     with tempfile.TemporaryDirectory() as scratch:
-        records = (row for row in open_source(dataset, Path(scratch)).records() if isinstance(row, Record))
-        missing = []
-        for record in islice(records, SHOWN_PAIRS):
-            yield f"    {record.split}: {record.image_path}: {record.caption}"
-            if not Path(record.image_path).is_file():
+        made = Path(scratch).absolute() / "images"
+        source = open_source(_first_files(section), made)
+        source.sample_images(SHOWN_PAIRS)
+        for record in islice((row for row in source.records() if isinstance(row, Record)), SHOWN_PAIRS):
+            is_made = Path(record.image_path).is_relative_to(made)
+            yield f"    {record.split}: {record.place if is_made else record.image_path}: {record.caption}"
+            if not (is_made or Path(record.image_path).is_file()):
                 missing.append(record.image_path)
     if missing:
         warnings.append(f"{missing[0]} does not exist; correct dataset.image_root, or give the folder with --images")
+
+
+def _first_files(section: Mapping[str, Any]) -> DatasetSection:
+    """The data set; of many files that hold the pictures only the first of each split, which can be opened at once."""
+    dataset = load_dataset(section)
+    if not isinstance(dataset, PackedDataset):
+        return dataset
+    first = {split: dataset.files_of(split)[0] for split in dataset.places}
+    places = {"file": first[None]} if None in first else {"annotations": first}
+    return load_dataset({**section, **places})
 
 
 def _one_file(path: Path, images: str | Path | None) -> Start:
@@ -104,7 +129,23 @@ def _one_file(path: Path, images: str | Path | None) -> Start:
         return _token(path)
     if table_kind(path) == "json" and (start := _json_object(path)) is not None:
         return start
-    return _table(path, images)
+    splits: FilesOfSplits = {}
+    if split_in_name(path.name) is not None:
+        ending = Path(path.name.lower().removesuffix(".gz")).suffix
+        splits = splits_beside(path, files_in(path.parent, (ending,)), path.parent)
+    if "train" in splits and len(splits) > 1 and not _says_splits(path):
+        return _split_files(splits, images)
+    start = _table({None: path}, images)
+    if splits and "train" not in splits and "held_out" in start.section:
+        start.warnings.append(f"{path} is of {' and '.join(splits)} by its name, but no file of train is beside it")
+    return start
+
+
+def _says_splits(path: Path) -> bool:
+    """Whether a column of a table names several splits, which then goes before the names of files."""
+    rows = _sampled(path, Reading())
+    column, _ = find_split(rows)
+    return len({split_named(str(row.get(column))) for row in rows if column is not None} - {None}) > 1
 
 
 def _token(path: Path) -> Start:
@@ -133,30 +174,75 @@ def _json_object(path: Path) -> Start | None:
     )
 
 
-def _folder(path: Path) -> dict[str, Any]:
-    files = {split: _matching_file(path, rf"(.*[_-])?{split}\d*\.jsonl?(\.gz)?") for split in SPLITS}
-    if missing := [split for split, file in files.items() if file is None]:
-        names = ", ".join(sorted(child.name for child in path.iterdir())[:8])
-        raise ConfigurationError(
-            f"{path} has no JSON file for {', '.join(missing)} (it holds {names}); expected train.json, val.json and "
-            "test.json, or names such as new_train.json and captions_train2017.json."
-        )
+def _folder(path: Path, images: str | Path | None) -> Start:
+    """The files of a folder by the splits in their names, or its only table."""
+    below = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
+    files = files_in(path, TABLE_ENDINGS)
+    for folder in below:
+        members = files_in(folder, TABLE_ENDINGS)
+        # Where each picture has a file of its own, those are no tables.
+        alone = len(members) == 1 and split_of_folder(folder.name) is not None
+        files += [file for file in members if alone or split_in_name(file.name) is not None]
+    splits = splits_beside(path, files, path)
+    require_train(path, splits)
+    if len(splits) > 1:
+        return _split_files(splits, images)
+    if len(files) == 1:
+        return _one_file(files[0], images)
+    names = ", ".join(sorted(child.name for child in path.iterdir())[:8])
+    raise ConfigurationError(
+        f"{path} has neither one table nor tables with splits in their names (it holds {names or 'nothing'}); expected "
+        "for instance train.json, val.json and test.json, or train-*.parquet and validation-*.parquet."
+    )
+
+
+def _split_files(splits: FilesOfSplits, images: str | Path | None) -> Start:
+    """One table, or one of the JSON files that papers have, for each split."""
+    files = {split: _only(split, members) for split, members in splits.items()}
     annotations = {split: str(file) for split, file in files.items()}
-    first = Path(annotations["train"])
-    with open_json(first) as stream:
-        key = next(stream.entries(), None) if stream.kind == "object" else None
-    if key in ("images", "info", "licenses", "annotations", "type"):
-        return {"format": "coco", "annotations": annotations}
-    row: Any = next((row for _, row in json_rows(first)), None)
-    kind = "albef" if isinstance(row, dict) and "image" in row else "published"
-    return {"format": kind, "annotations": annotations}
+    first = files["train"]
+    whole = len(files) == len(SPLITS)
+    if table_kind(first) == "json":
+        with open_json(first) as stream:
+            key = next(stream.entries(), None) if stream.kind == "object" else None
+        if key in COCO_KEYS and not whole:
+            missing = ", ".join(split for split in SPLITS if split not in files)
+            raise ConfigurationError(
+                f"{first} is one of COCO's files, and there is no such file for {missing}; split one of them, or use "
+                "Karpathy's dataset_coco.json, which has all three splits."
+            )
+        row: Any = None if key is not None else next((row for _, row in json_rows(first)), None)
+        has = set(row) if isinstance(row, Mapping) else set()
+        kinds = {"coco": key in COCO_KEYS, "albef": {"image", "caption"} <= has, "published": has >= PUBLISHED_KEYS}
+        if whole and (kind := next((kind for kind, is_it in kinds.items() if is_it), None)) is not None:
+            start = Start({"format": kind, "annotations": annotations})
+            add_missing_splits(start.section, splits, start.reasons, start.warnings)
+            return start
+    return _table(dict(files.items()), images)
+
+
+def _only(split: Split, files: Sequence[Path]) -> Path:
+    """The only file of a split, or the only one of captions, as in COCO's folder of annotations."""
+    captions = [file for file in files if "caption" in file.name.lower()]
+    if len(files) > 1 and len(captions) != 1:
+        raise ConfigurationError(
+            f"{len(files):,} files are of {split} by their names: {', '.join(map(str, files[:4]))}. Name one of those "
+            "that belong together, or join the tables of each split into one file."
+        )
+    return (captions if len(files) > 1 else files)[0]
 
 
 def _matching_file(folder: Path, pattern: str) -> Path | None:
     return next((child for child in sorted(folder.iterdir()) if re.fullmatch(pattern, child.name)), None)
 
 
-def _table(path: Path, images: str | Path | None) -> Start:
+def _sampled(path: Path, reading: Reading) -> list[dict[Column, Any]]:
+    return [row for _, row in islice(table_rows(path, None, reading), SAMPLED_ROWS) if isinstance(row, dict)]
+
+
+def _table(files: Mapping[Split | None, Path], images: str | Path | None) -> Start:
+    """A table, under None, or one for each split, of which that of train is looked at."""
+    path = files[None] if None in files else files["train"]
     section: dict[str, Any] = {"format": "table", "file": str(path)}
     reasons = []
     if table_kind(path) == "delimited":
@@ -167,37 +253,36 @@ def _table(path: Path, images: str | Path | None) -> Start:
             section["heading"] = False
             reasons.append(f"heading is false: the first row, {', '.join(first.cells)}, holds an image")
     reading = Reading(heading=section.get("heading"))
-    rows = [row for _, row in islice(table_rows(path, None, reading), SAMPLED_ROWS) if isinstance(row, dict)]
-    if not rows:
+    if not (rows := _sampled(path, reading)):
         raise ConfigurationError(f"{path} has no rows; expected at least one image with a caption.")
-    folders = (
-        [Path(images)] if images else [path.parent, *sorted(each for each in path.parent.iterdir() if each.is_dir())]
-    )
-    found = find_columns(path, rows, folders)
+    found = find_columns(path, rows, [Path(images)] if images else _image_folders(files))
     columns = {"image": found.image, "caption": found.captions if len(found.captions) > 1 else found.captions[0]}
     columns |= {key: name for key, name in (("label", found.label), ("split", found.split)) if name is not None}
     section["columns"] = columns
     if found.image_name is not None:
         section["image_name"] = found.image_name
-    if found.split is None:
-        section["held_out"] = dict(HELD_OUT)
-        found.reasons.append("held_out: no column says the split, so a tenth is drawn for val and a tenth for test")
+    if None not in files:
+        splits: FilesOfSplits = {split: [file] for split, file in files.items() if split is not None}
+        columns.pop("split", None)
+        found.reasons = [reason for reason in found.reasons if not reason.startswith("columns.split")]
+        del section["file"]
+        section["annotations"] = {split: str(members[0]) for split, members in splits.items()}
+        add_missing_splits(section, splits, found.reasons, found.warnings)
+    elif found.split is None:
+        draw_splits(section, "no column", found.reasons)
     else:
-        _look_at_splits(found.split, path, reading, found.warnings)
+        column = found.split
+        names = (str(row.get(column)) for _, row in table_rows(path, None, reading) if isinstance(row, dict))
+        found.warnings += split_warnings(Counter(names))
     if images is None and found.image_root is not None and found.image_root != path.parent:
         section["image_root"] = str(found.image_root)
     return Start(section, reasons + found.reasons, found.warnings)
 
 
-def _look_at_splits(column: Column, path: Path, reading: Reading, warnings: list[str]) -> None:
-    """Warn of names in the whole column that mean no split, and of splits without a row."""
-    names = Counter(str(row.get(column)) for _, row in table_rows(path, None, reading) if isinstance(row, dict))
-    if unknown := [f"`{name}` ({count:,} rows)" for name, count in names.items() if split_named(name) is None]:
-        warnings.append(
-            f"the split column has {', '.join(unknown[:8])}, which name no split; say in dataset.split_names what they "
-            "mean, for instance {NAME: test} or {NAME: skip}"
-        )
-    if missing := [split for split in SPLITS if split not in map(split_named, names)]:
-        shares = ", ".join(f"{split}: 0.1" for split in missing)
-        hint = "" if "train" in missing else f"; dataset.held_out: {{{shares}}} draws it from the images of train"
-        warnings.append(f"no row of the split column is of {' or '.join(missing)}{hint}")
+def _image_folders(files: Mapping[Split | None, Path]) -> list[Path]:
+    """Where images may be: beside a table, in the folders beside it, and above tables in folders of their own."""
+    beside = [file.parent for file in files.values()]
+    above = [folder.parent for folder in beside[:1] if len(set(beside)) > 1]
+    places = [*beside[:1], *above]
+    below = [child for folder in places for child in sorted(folder.iterdir()) if child.is_dir()]
+    return list(dict.fromkeys([*places, *below]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from cusa.annotations.delimited import IMAGE_NAME
 from cusa.annotations.sources.rows import captions_in, identity, unpacked_cell
-from cusa.config.dataset_section import split_named
+from cusa.config.dataset_section import SPLITS, Split, split_named
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 
@@ -20,6 +20,7 @@ SPLIT_COLUMNS = re.compile(r"split|set|subset|partition|fold|usage|phase", re.IG
 LABEL_COLUMNS = re.compile(r"label|class|category|class_?name", re.IGNORECASE)
 LOOKED_FOR = 20  # files
 MOST = 0.8
+HELD_OUT: Mapping[Split, float] = {"val": 0.1, "test": 0.1}
 SOME = 0.5
 
 
@@ -37,14 +38,19 @@ class FoundColumns:
     warnings: list[str] = field(default_factory=list)
 
 
-def find_columns(path: Path, rows: Sequence[Mapping[Column, Any]], folders: Sequence[Path]) -> FoundColumns:
-    """Look at the values of each column. `folders` are where images may be.
+def find_columns(
+    path: Path, rows: Sequence[Mapping[Any, Any]], folders: Sequence[Path], image: Column | None = None
+) -> FoundColumns:
+    """Look at the values of each column. `folders` are where images may be; or `image` is the column of pictures.
 
     Raises ConfigurationError where no column holds images, or none holds captions.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     texts = {name: [text for row in rows for text in _texts(row.get(name))] for name in names}
-    found = _image(path, texts, folders)
+    if image is None:
+        found = _image(path, texts, folders)
+    else:
+        found = FoundColumns(image, [], reasons=[f"columns.image is `{image}`: it holds the bytes of pictures"])
     others = {name: values for name, values in texts.items() if name != found.image and values}
     _split(found, others)
     others = {name: values for name, values in others.items() if name != found.split}
@@ -55,6 +61,30 @@ def find_columns(path: Path, rows: Sequence[Mapping[Column, Any]], folders: Sequ
         found.label = label
         found.reasons.append(f"columns.label is `{label}`: its name says so")
     return found
+
+
+def find_split(rows: Sequence[Mapping[Any, Any]]) -> tuple[Column | None, str]:
+    """The column whose values name splits, and why it is that one."""
+    found = FoundColumns("", [])
+    names = dict.fromkeys(name for row in rows for name in row)
+    texts = {name: [text for row in rows for text in _texts(row.get(name))] for name in names}
+    _split(found, {name: values for name, values in texts.items() if values})
+    return found.split, "".join(found.reasons).removeprefix("columns.split is ")
+
+
+def split_warnings(names: Mapping[str, int]) -> list[str]:
+    """What is to be said of the names in a split column, with their rows: those of no split, and splits without one."""
+    warnings = []
+    if unknown := [f"`{name}` ({count:,} rows)" for name, count in names.items() if split_named(name) is None]:
+        warnings.append(
+            f"the split column has {', '.join(unknown[:8])}, which name no split; say in dataset.split_names what they "
+            "mean, for instance {NAME: test} or {NAME: skip}"
+        )
+    if missing := [split for split in SPLITS if split not in map(split_named, names)]:
+        shares = ", ".join(f"{split}: {HELD_OUT[split]}" for split in missing if split != "train")
+        hint = "" if "train" in missing else f"; dataset.held_out: {{{shares}}} draws it from the images of train"
+        warnings.append(f"no row of the split column is of {' or '.join(missing)}{hint}")
+    return warnings
 
 
 def _texts(value: Any) -> list[str]:

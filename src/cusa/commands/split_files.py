@@ -1,0 +1,149 @@
+"""The splits that files have by their names, as on a hub: train-00000-of-00004.parquet, data/validation.csv, test/."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cusa.commands.table_columns import HELD_OUT
+from cusa.config.dataset import SPLITS, Split, split_named
+from cusa.config.dataset_packed import PATTERN_SIGNS, matching_files
+from cusa.config.dataset_section import AMBIGUOUS_SPLIT_NAMES
+from cusa.errors import ConfigurationError
+
+_WORD = re.compile(r"[^\W\d_]+")
+SHORTEST_WORD = 3  # letters; `tr` and `te` in the name of a file are languages
+LISTED_FILES = 8
+
+FilesOfSplits = dict[Split, list[Path]]
+
+
+def split_in_name(name: str) -> Split | None:
+    """The split that one of the words in the name of a file or folder means; None for no word, and for two splits."""
+    found = {split for word in _words(name) if (split := split_named(word)) is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+def split_of_folder(name: str) -> Split | None:
+    """The split that the whole name of a folder means, but for numbers, and for `partial-` of Hugging Face's copies."""
+    plain = re.sub(r"[\d_\- .]+$", "", name).removeprefix("partial-")
+    return split_named(plain) if len(plain) >= SHORTEST_WORD else None
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in _WORD.findall(name) if len(word) >= SHORTEST_WORD]
+
+
+def splits_beside(path: Path, files: Sequence[Path], root: Path) -> FilesOfSplits:
+    """Which of `files` below `root` are of each split, by their own names or else their folders'. Others are left out.
+
+    If `path` is one of the files, those whose names differ from its name in split and numbers alone go before others.
+    Raises ConfigurationError where names such as `eval` beside `val` may mean test.
+    """
+    splits = {file: _split_of(file, root) for file in files}
+    if path in splits:
+        alike = {file: split for file, split in splits.items() if _template(file) == _template(path)}
+        splits = alike if len({*alike.values()} - {None}) > 1 else splits
+    found: FilesOfSplits = {split: [file for file in splits if splits[file] == split] for split in SPLITS}
+    found = {split: members for split, members in found.items() if members}
+    ambiguous = [file for file in found.get("val", []) if _is_ambiguous(file, root)]
+    if ambiguous and len(ambiguous) < len(found["val"]):
+        other = next(file for file in found["val"] if file not in ambiguous)
+        raise ConfigurationError(
+            f"{ambiguous[0]} stands beside {other}, so it may be of val or of test; name the files of each split "
+            "yourself in dataset.annotations, see config/README.md."
+        )
+    return found
+
+
+def _split_of(file: Path, root: Path) -> Split | None:
+    *folders, name = file.relative_to(root).parts
+    of_folders = [split for part in folders if (split := split_of_folder(part)) is not None]
+    return split_in_name(name) or (of_folders[-1] if of_folders else None)
+
+
+def _is_ambiguous(file: Path, root: Path) -> bool:
+    *folders, name = file.relative_to(root).parts
+    part = name if split_in_name(name) else [part for part in folders if split_of_folder(part)][-1]
+    return any(word.casefold() in AMBIGUOUS_SPLIT_NAMES for word in _words(part))
+
+
+def _template(file: Path) -> str:
+    words = _WORD.sub(lambda match: "" if split_named(match[0]) else match[0], file.name)
+    return re.sub(r"\d+", "", words)
+
+
+def require_train(path: Path, found: Mapping[Split, object]) -> None:
+    """Raise ConfigurationError for a folder that has files of splits, but none of train."""
+    if found and "train" not in found:
+        raise ConfigurationError(
+            f"the files in {path} are of {' and '.join(found)} by their names, and none is of train. Name the folder "
+            "with all splits; or, to draw new splits from these files, give them as dataset.file with "
+            "dataset.held_out: {val: 0.1, test: 0.1}."
+        )
+
+
+def files_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """The files with these endings, perhaps followed by .gz, that lie in a folder itself; no hidden ones."""
+    found = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return [path for path in found if path.name.lower().removesuffix(".gz").endswith(endings) and path.is_file()]
+
+
+def add_missing_splits(section: dict[str, Any], splits: FilesOfSplits, reasons: list[str], warnings: list[str]) -> None:
+    """Add why there are `annotations`, and `held_out` with a warning where val or test has no file."""
+    counts = ", ".join(f"{split} ({len(members):,})" for split, members in splits.items())
+    reasons.append(f"annotations: the names of the files say their split: {counts}")
+    if missing := [split for split in SPLITS if split not in splits]:
+        section["held_out"] = {split: HELD_OUT[split] for split in missing}
+        warnings.append(
+            f"no file is of {' or '.join(missing)} by its name; held_out draws a tenth of the images of train for it "
+            "and leaves the other splits as they are. If there is such a file, name it in dataset.annotations instead"
+        )
+
+
+def draw_splits(section: dict[str, Any], nothing: str, reasons: list[str]) -> None:
+    """Add shares of all images for val and test, because `nothing` says the split."""
+    section["held_out"] = dict(HELD_OUT)
+    reasons.append(f"held_out: {nothing} says the split, so a tenth is drawn for val and a tenth for test")
+
+
+def place_of(files: Sequence[Path], endings: tuple[str, ...]) -> str:
+    """What names exactly these files in a configuration: the file, their folder, or a pattern such as train-*.parquet.
+
+    Raises ConfigurationError where nothing short does.
+    """
+    if len(files) == 1 and split_in_name(files[0].name) is not None:
+        return str(files[0])
+    wanted = sorted(map(str, files))
+    folder = Path(os.path.commonpath([file.parent for file in files]))
+    for place in (str(folder), *_patterns(folder, wanted)):
+        if sorted(matching_files(place, endings)) == wanted:
+            return place
+    if len(files) == 1:
+        return str(files[0])
+    raise ConfigurationError(
+        f"no pattern names exactly the {len(files):,} files {', '.join(wanted[:3])}, ...; put the files of each split "
+        "into a folder of its own, or name one of the folders."
+    )
+
+
+def _patterns(folder: Path, wanted: Sequence[str]) -> list[str]:
+    names = [os.path.relpath(path, folder) for path in wanted]
+    start, end = _common_start(names), _common_start([name[::-1] for name in names])[::-1]
+    start, ending = start.rstrip("0123456789"), re.search(r"(\.[A-Za-z]+)+$", end)
+    ends = [ending[0] if ending else end, end[-max(1, min(map(len, names)) - len(start)) :]]
+    if any(sign in str(folder) for sign in PATTERN_SIGNS + "{}"):
+        return []
+    patterns = [str(folder / f"{start}*{each}") for each in ends]
+    if len(names) <= LISTED_FILES and not any(sign in name for name in names for sign in "{},"):
+        patterns.append(str(folder / f"{{{','.join(names)}}}"))
+    return patterns
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    first, last = min(texts), max(texts)
+    pairs = zip(first, last, strict=False)
+    return first[: next((place for place, (one, other) in enumerate(pairs) if one != other), len(first))]
