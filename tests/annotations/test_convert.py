@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cusa.annotations.convert import convert
+from cusa.annotations.convert import convert, inspect
 from cusa.annotations.tables import CAPTIONS, IMAGES, cleaning_of, read_table, split_rows
 from cusa.common.files import read_json
 from cusa.config.captions import PUBLISHED, CaptionCleaning
@@ -197,6 +197,31 @@ def test_a_missing_file_whose_name_differs_in_case_is_named(copy, tmp_path):
     (copy / first).rename((copy / first).with_suffix(".JPG"))
     with pytest.raises(DataError, match=rf"the file does not exist, but {Path(first).stem}.JPG does"):
         convert(dataset(copy), tmp_path / "out", tmp_path / "images")
+
+
+def test_a_missing_file_whose_accents_are_written_otherwise_and_a_broken_link_are_told(copy, tmp_path):
+    rows = json.loads((copy / "train.json").read_text())
+    first, second = list(dict.fromkeys(row["image_path"] for row in rows))[:2]
+    (copy / first).rename(copy / "pics/cafe\u0301.jpg")
+    (copy / second).unlink()
+    (copy / second).symlink_to("nowhere")
+    for row in rows:
+        row["image_path"] = "pics/caf\u00e9.jpg" if row["image_path"] == first else row["image_path"]
+    (copy / "train.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError) as caught:
+        convert(dataset(copy), tmp_path / "out", tmp_path / "images")
+    assert "does not exist, but one does whose accents are other Unicode characters (NFC or NFD)" in str(caught.value)
+    assert "does not exist: it is a symbolic link to something that does not exist" in str(caught.value)
+
+
+def test_an_image_with_two_paths_or_in_two_splits_counts_once(copy, tmp_path):
+    rows = {split: json.loads((copy / f"{split}.json").read_text()) for split in ("train", "val", "test")}
+    leaked, moved = rows["train"][0], dict(rows["train"][-1])
+    rows["test"] += [leaked] * 3
+    rows["train"] += [{**moved, "image_path": leaked["image_path"]}] * 3
+    for split, members in rows.items():
+        (copy / f"{split}.json").write_text(json.dumps(members))
+    assert inspect(dataset(copy), tmp_path).problems.counts == {"two_splits": 1, "two_paths": 1}
 
 
 def test_a_long_text_where_a_path_belongs_is_a_missing_image_and_is_shortened(copy, tmp_path):

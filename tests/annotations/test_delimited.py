@@ -94,6 +94,7 @@ def test_quotes_can_be_said():
         ("a.jpg|x, y and z\nb.jpg|no comma\n", "t.txt", "|", ["a.jpg", "x, y and z"]),
         ("sep=;\nimage;caption\na.jpg;x\n", "t.csv", ";", ["image", "caption"]),
         ('image, caption\na.jpg, "x, y"\n', "t.csv", ",", ["image", "caption"]),
+        ("image | caption\na.jpg | x\n", "t.csv", "|", ["image", "caption"]),
         ("image\ncaption\n", "t.csv", ",", ["image"]),
         ("image,caption\ra.jpg,b\r", "t.csv", ",", ["image", "caption"]),
     ],

@@ -169,3 +169,19 @@ def test_a_text_that_is_no_file_name_is_counted_as_missing(tmp_path, name):
     with pytest.raises(DataError) as error:
         labelled_images("pets", tmp_path / "pets.jsonl")
     assert len(str(error.value)) < 2000
+
+
+def test_a_file_that_is_there_twice_is_refused_because_it_would_find_itself(tmp_path):
+    for name in ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    table = tmp_path / "labels.csv"
+    table.write_text("image,label\ncat\\1.jpg,cat\ndog/1.jpg,dog\n")
+    assert found("mine", table) == [("1.jpg", "cat", None), ("1.jpg", "dog", None)]
+    table.write_text("image,label\ncat/1.jpg,cat\ndog/1.jpg,dog\ncat/../cat/1.jpg,dog\n")
+    with pytest.raises(DataError, match="labels.csv has 1 images that are the file of another one"):
+        labelled_images("mine", table)
+    table.unlink()
+    (tmp_path / "kitten").symlink_to(tmp_path / "cat")
+    with pytest.raises(DataError, match="has 2 images that are the file of another one"):
+        labelled_images("mine", tmp_path)

@@ -71,3 +71,21 @@ def test_scores_that_are_not_finite_are_told_by_line(tmp_path, score):
     path.write_text(f"first\tsecond\tscore\na dog\ta hound\t1\na car\ta bus\t{score}\na cat\ta kitten\t5\n")
     with pytest.raises(DataError, match=f"mine.tsv, line 3: the score is '{score}', expected a number that is finite"):
         own_pairs(path, "mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("first\tsecond\tscore\na\tb\t1\tc\n", "line 2 has more cells than the heading"),
+        ("first\tfirst\tsecond\tscore\na\tx\tb\t1\n", "has several columns `first`; keep one"),
+    ],
+)
+def test_no_cell_of_one_s_own_pairs_is_dropped(tmp_path, text, sentence):
+    (tmp_path / "mine.tsv").write_text(text)
+    with pytest.raises(DataError, match=sentence):
+        own_pairs(tmp_path / "mine.tsv", "mine")
+
+
+def test_blanks_in_the_heading_and_empty_cells_behind_the_last_one_do_not_matter(tmp_path):
+    (tmp_path / "mine.tsv").write_text("first \t second\tscore\na\tb\t1\t\nc\td\t2\n")
+    assert [(pair.first, pair.score) for pair in own_pairs(tmp_path / "mine.tsv", "mine")] == [("a", 1.0), ("c", 2.0)]

@@ -343,7 +343,7 @@ def test_a_table_of_train_and_one_of_val_leave_test_to_a_draw_from_train(rows, t
 def test_a_table_of_test_alone_is_read_with_a_warning(rows, tmp_path):
     write_tables(tmp_path, rows, "csv", {"test": "test"})
     start = look_at(tmp_path / "test.csv")
-    assert start.section["held_out"] == {"val": 0.1, "test": 0.1}
+    assert set(start.section["held_out"]) == {"val", "test"}
     assert "is of test by its name, but no file of train is beside it" in start.warnings[0]
 
 
@@ -356,3 +356,31 @@ def test_several_tables_of_one_split_are_a_sentence(rows, tmp_path):
 def test_words_of_languages_are_no_splits(rows, tmp_path):
     write_tables(tmp_path, rows, "csv", {"train": "captions_tr", "test": "captions_te"})
     assert look_at(tmp_path / "captions_tr.csv").section["file"] == str(tmp_path / "captions_tr.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "reason"),
+    [
+        ("image,caption\na.jpg,a dog, a cat\n", "t.csv", "line 2 has more or fewer cells than the heading"),
+        ('[["a.jpg", "a dog"]]', "t.json", "row 0 is a list, expected an object"),
+    ],
+)
+def test_where_no_row_can_be_read_the_reason_of_the_first_one_is_told(tmp_path, text, name, reason):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigurationError, match=f"has no row that can be read; the first one: .*{reason}"):
+        look_at(tmp_path / name)
+
+
+@pytest.mark.parametrize("count", [1, 6, 12, 40])
+def test_a_small_table_is_drawn_so_that_each_split_has_two_images(tmp_path, shapes, names, count):
+    names = names[:count]
+    start = look_at(table(tmp_path, shapes, "image,caption\n" + "\n".join(f"{name},a dog" for name in names)))
+    drawn = [drawn_split(name, start.section["held_out"], start.section.get("split_seed", 0)) for name in names]
+    assert all(drawn.count(split) >= 2 for split in SPLITS) == (count > 1)
+    assert ("1 images are too few to draw 2 for each of train, val and test" in start.warnings) == (count == 1)
+
+
+def test_empty_cells_of_the_split_column_are_counted(tmp_path, shapes, names):
+    rows = [{"image": name, "caption": "a dog", "split": SPLITS[n % 3] if n else None} for n, name in enumerate(names)]
+    start = look_at(table(tmp_path, shapes, json.dumps(rows), "t.json"))
+    assert start.warnings[0].startswith("1 rows of the split column are empty; add one")

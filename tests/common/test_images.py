@@ -58,6 +58,7 @@ def test_whatever_the_file_system_says_of_a_name_is_a_missing_image(tmp_path, na
         (b"not an image", "it is text"),
         ("Übergröße, ein Text".encode() * 90, "it is text"),
         (b"\n<!DOCTYPE html><title>404", "it is an HTML page, perhaps of a download that failed"),
+        (b"<!-- proxy --><HTML><body>denied", "it is an HTML page, perhaps of a download that failed"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "it is an SVG drawing"),
         (b"%PDF-1.7\n%\xe2\xe3", "it is a PDF document"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "drawing"),

@@ -109,3 +109,11 @@ def test_a_long_file_with_an_error_at_its_start_is_not_read_to_its_end(file):
     with open_json(file) as stream, pytest.raises(DataError, match="line 1"):
         list(stream.members())
     assert len(stream.text) < 1000
+
+
+def test_a_key_twice_with_two_values_is_a_sentence(file):
+    file.write_text('[{"a": 1, "a": 1}, {"a": 1}]')
+    assert members(file) == [{"a": 1}, {"a": 1}]
+    file.write_text('[{"a": 1},\n {"caption": "a dog", "caption": "a cat"}]')
+    with pytest.raises(DataError, match=r"line 2: the key `caption` is there twice in one object, with two values"):
+        members(file)

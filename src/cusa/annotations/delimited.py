@@ -25,7 +25,7 @@ _EXCEL_SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 class Dialect:
     """How cells are written. `quotes`: true as RFC 4180 says, false takes a quotation mark as text, null looks.
 
-    `blanks` says that a blank follows each separator, which is no part of the cell.
+    `blanks` says that a blank follows each separator. Blanks around a separator are then no part of the cells.
     """
 
     separator: str
@@ -104,7 +104,7 @@ def rows_of_lines(lines: Iterable[str], dialect: Dialect) -> Iterator[Row]:
                 cells, reason = plain, None
         if cells or reason:
             width = width or len(cells)
-            yield Row(line, cells, reason)
+            yield Row(line, [cell.rstrip(" ") for cell in cells] if dialect.blanks else cells, reason)
 
 
 def _reason(error: str, taken: Sequence[str]) -> str:

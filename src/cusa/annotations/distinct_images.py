@@ -41,9 +41,11 @@ class DistinctImages:
         self._check_consistency(problems)
 
     def _check_consistency(self, problems: Problems) -> None:
-        """Each image has one path and one split."""
+        """Each image has one path and one split. An image counts once, however many captions it has."""
         split = self.records.split
         rows = np.flatnonzero(split != self.split[self.of_record])
+        rows = rows[np.sort(np.unique(self.of_record[rows], return_index=True)[1])]
+        told = np.zeros(len(self.first), dtype=bool)
 
         def two_splits(row: int) -> str:
             names = [self.records.split_names[code] for code in (self.split[self.of_record[row]], split[row])]
@@ -61,7 +63,11 @@ class DistinctImages:
             later = first != records
             here = self.records.take(records[later], ["image_path"])["image_path"]
             same = pc.equal(self.records.take(first[later], ["image_path"])["image_path"], here).to_numpy()
-            problems.add_all("two_paths", records[later][~same], two_paths)
+            others = records[later][~same]
+            others = others[~told[self.of_record[others]]]
+            others = others[np.sort(np.unique(self.of_record[others], return_index=True)[1])]
+            told[self.of_record[others]] = True
+            problems.add_all("two_paths", others, two_paths)
 
     def _check_caption_ids(self, problems: Problems) -> None:
         """Each caption of a split has an id of its own, where captions have ids."""

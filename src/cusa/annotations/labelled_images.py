@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from cusa.annotations.cars_annotations import cars_annotations
 from cusa.annotations.problems import printable
-from cusa.annotations.sources.rows import identity, malformed
+from cusa.annotations.sources.rows import identity, image_path, malformed
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_rows import table_rows
 from cusa.common.image_files import IMAGE_ENDINGS, file_problem
@@ -102,7 +102,25 @@ def labelled_images(name: str, path: str | Path) -> list[LabelledImage]:
             f"{place} lists {len(images):,} test images, but {len(missing):,} of them do not exist or cannot "
             f"be read; unpack all of the archive:\n    {shown}"
         )
+    if name not in LOADERS:
+        _refuse_repeated(place, images)
     return images
+
+
+def _refuse_repeated(place: Path, images: Sequence[LabelledImage]) -> None:
+    """Raise DataError where a file is there twice, also by a link: each search for it would find itself."""
+    first: dict[tuple[int, int], Path] = {}
+    repeated = []
+    for image in images:
+        status = image.path.stat()
+        if (other := first.setdefault((status.st_dev, status.st_ino), image.path)) is not image.path:
+            repeated.append(f"{printable(str(image.path))} and {printable(str(other))}")
+    if repeated:
+        shown = "\n    ".join(repeated[:5])
+        raise DataError(
+            f"{place} has {len(repeated):,} images that are the file of another one, so that a search for them finds "
+            f"themselves; name each file once:\n    {shown}"
+        )
 
 
 def require_two_classes(name: str, path: str | Path, images: Sequence[LabelledImage]) -> None:
@@ -213,7 +231,7 @@ def _own(place: Path) -> Iterator[LabelledImage]:
             raise DataError(f"{location} {row.reason}.")
         if reason := malformed(row, LABELLED):
             raise DataError(f"{location} {reason}.")
-        yield LabelledImage(place.parent / row["image"], identity(row["label"]))
+        yield LabelledImage(Path(image_path(None, place, row["image"])), identity(row["label"]))
 
 
 LABELLED: Mapping[str, tuple[type, ...]] = {"image": (str,), "label": (str, int, float)}

@@ -75,15 +75,19 @@ def own_pairs(path: str | Path, name: str) -> list[ScoredPair]:
     dialect = sniffed(path, wanted, quotes=False)
     # The marks of a TSV are text, as always; cells of a CSV may need them.
     rows = delimited_rows(path, dialect if dialect.separator == "\t" else replace(dialect, quotes=None))
-    names = next((row.cells for row in rows), [])
+    names = [cell.strip() for cell in next((row.cells for row in rows), [])]
     if missing := [column for column in wanted if column not in names]:
         raise DataError(
             f"{path} has the columns {', '.join(names) or 'none'}, but not {', '.join(missing)}; its first line has to "
             "name first, second and score, with tabs between."
         )
+    if repeated := [column for column in wanted if names.count(column) > 1]:
+        raise DataError(f"{path} has several columns `{repeated[0]}`; keep one of them.")
     for row in rows:
         if row.reason is not None:
             raise DataError(f"{path}, line {row.line} {row.reason}.")
+        if any(map(str.strip, row.cells[len(names) :])):
+            raise DataError(f"{path}, line {row.line} has more cells than the heading ({len(row.cells)}).")
         cells = dict(zip(names, row.cells, strict=False))
         first, second, score = (cells.get(column) for column in wanted)
         if not first or not second or score is None:

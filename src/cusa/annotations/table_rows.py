@@ -182,7 +182,7 @@ def _keyed_rows(
                     "`karpathy` read the objects of those projects."
                 )
             if isinstance(value, dict):
-                yield place, {**value, columns.image: key}
+                yield place, {columns.image: key, **value}
             else:
                 yield place, {columns.image: key, columns.captions[0]: value}
         stream.end()
@@ -195,4 +195,6 @@ def _is_keyed_by_image(key: str, value: Any, columns: Columns) -> bool:
         return any(column in value for column in columns.captions)
     if captions_in({"": value}, "")[1] is not None:
         return False
+    if isinstance(value, list) and any(isinstance(row, dict) and columns.image in row for row in value):
+        return False  # rows under a key such as `data`
     return bool(IMAGE_NAME.search(key)) or isinstance(value, list)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from cusa.annotations.sources.splits import drawn_split
 from cusa.commands.table_columns import HELD_OUT
 from cusa.config.dataset import SPLITS, Split, split_named
 from cusa.config.dataset_packed import PATTERN_SIGNS, matching_files
@@ -17,6 +20,9 @@ from cusa.errors import ConfigurationError
 _WORD = re.compile(r"[^\W\d_]+")
 SHORTEST_WORD = 3  # letters; `tr` and `te` in the name of a file are languages
 LISTED_FILES = 8
+SHARES = (0.1, 0.2, 0.3)  # of few images, drawn for val and for test; the first one that gives each split enough
+SEEDS = 10
+FEWEST = 2  # images of a split: a search among fewer finds nothing out
 
 FilesOfSplits = dict[Split, list[Path]]
 
@@ -108,6 +114,26 @@ def draw_splits(section: dict[str, Any], nothing: str, reasons: list[str]) -> No
     """Add shares of all images for val and test, because `nothing` says the split."""
     section["held_out"] = dict(HELD_OUT)
     reasons.append(f"held_out: {nothing} says the split, so a tenth is drawn for val and a tenth for test")
+
+
+def draw_few(section: dict[str, Any], ids: Collection[str], reasons: list[str], warnings: list[str]) -> None:
+    """As `draw_splits` for a table with these images, which are few: shares and a seed that give each split enough."""
+    for share, seed in product(SHARES, range(SEEDS)):
+        drawn = Counter(drawn_split(each, {"val": share, "test": share}, seed) for each in ids)
+        most = FEWEST + 2 * share * len(ids)
+        if drawn["train"] >= FEWEST and all(FEWEST <= drawn[split] <= most for split in ("val", "test")):
+            break
+    else:
+        warnings.append(f"{len(ids)} images are too few to draw {FEWEST} for each of train, val and test")
+        share, seed = SHARES[0], 0
+    if (share, seed) == (SHARES[0], 0):
+        draw_splits(section, "no column", reasons)
+        return
+    section |= {"held_out": {"val": share, "test": share}, "split_seed": seed}
+    reasons.append(
+        f"held_out: no column says the split, so {share:.0%} of the images are drawn for val and as many for test; "
+        f"with split_seed {seed} each has at least {FEWEST} of these {len(ids)} images"
+    )
 
 
 def place_of(files: Sequence[Path], endings: tuple[str, ...]) -> str:

@@ -15,13 +15,14 @@ import yaml
 
 from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
 from cusa.annotations.sources.registry import open_source
-from cusa.annotations.sources.rows import json_items, json_rows
-from cusa.annotations.sources.source import Record
+from cusa.annotations.sources.rows import identity, json_items, json_rows
+from cusa.annotations.sources.source import MalformedRow, Record
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
 from cusa.commands.packed_files import packed_start
 from cusa.commands.split_files import (
     FilesOfSplits,
     add_missing_splits,
+    draw_few,
     draw_splits,
     files_in,
     require_train,
@@ -254,7 +255,9 @@ def _table(files: Mapping[Split | None, Path], images: str | Path | None) -> Sta
             reasons.append(f"heading is false: the first row, {', '.join(first.cells)}, holds an image")
     reading = Reading(heading=section.get("heading"))
     if not (rows := _sampled(path, reading)):
-        raise ConfigurationError(f"{path} has no rows; expected at least one image with a caption.")
+        odd = next((row for _, row in table_rows(path, None, reading) if isinstance(row, MalformedRow)), None)
+        what = "no rows" if odd is None else f"no row that can be read; the first one: {odd.place} {odd.reason}"
+        raise ConfigurationError(f"{path} has {what}; expected at least one image with a caption.")
     found = find_columns(path, rows, [Path(images)] if images else _image_folders(files))
     columns = {"image": found.image, "caption": found.captions if len(found.captions) > 1 else found.captions[0]}
     columns |= {key: name for key, name in (("label", found.label), ("split", found.split)) if name is not None}
@@ -268,12 +271,17 @@ def _table(files: Mapping[Split | None, Path], images: str | Path | None) -> Sta
         del section["file"]
         section["annotations"] = {split: str(members[0]) for split, members in splits.items()}
         add_missing_splits(section, splits, found.reasons, found.warnings)
+    elif found.split is None and len(rows) < SAMPLED_ROWS:
+        few = {identity(row[found.image]) for row in rows if isinstance(row.get(found.image), str | int | float)}
+        draw_few(section, few, found.reasons, found.warnings)
     elif found.split is None:
         draw_splits(section, "no column", found.reasons)
     else:
         column = found.split
-        names = (str(row.get(column)) for _, row in table_rows(path, None, reading) if isinstance(row, dict))
-        found.warnings += split_warnings(Counter(names))
+        values = (row.get(column) for _, row in table_rows(path, None, reading) if isinstance(row, dict))
+        # NaN is not equal to itself.
+        names = Counter("" if value is None or value != value else identity(value) for value in values)
+        found.warnings += split_warnings(names)
     if images is None and found.image_root is not None and found.image_root != path.parent:
         section["image_root"] = str(found.image_root)
     return Start(section, reasons + found.reasons, found.warnings)

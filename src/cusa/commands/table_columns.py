@@ -75,6 +75,10 @@ def find_split(rows: Sequence[Mapping[Any, Any]]) -> tuple[Column | None, str]:
 def split_warnings(names: Mapping[str, int]) -> list[str]:
     """What is to be said of the names in a split column, with their rows: those of no split, and splits without one."""
     warnings = []
+    if nothing := names.get("", 0):
+        advice = "add one, or leave them out with dataset.skip: [malformed_row]"
+        warnings.append(f"{nothing:,} rows of the split column are empty; {advice}")
+        names = {name: count for name, count in names.items() if name}
     if unknown := [f"`{name}` ({count:,} rows)" for name, count in names.items() if split_named(name) is None]:
         warnings.append(
             f"the split column has {', '.join(unknown[:8])}, which name no split; say in dataset.split_names what they "

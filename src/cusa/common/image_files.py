@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import struct
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,10 +26,10 @@ IMAGE_ENDINGS = (
 HEAD = 1024  # bytes that tell what a file is
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+HTML_PAGE = "it is an HTML page, perhaps of a download that failed"
 NOT_AN_IMAGE = (
     (b"version https://git-lfs", "it is a pointer of Git LFS; run `git lfs pull`"),
-    (b"<!doctype html", "it is an HTML page, perhaps of a download that failed"),
-    (b"<html", "it is an HTML page, perhaps of a download that failed"),
+    (b"<!doctype html", HTML_PAGE),
     (b"%pdf", "it is a PDF document"),
     (b"%!ps", "it is a drawing in PostScript, which has no pixels; convert it to PNG"),
     (b"pk\x03\x04", "it is a ZIP archive"),
@@ -58,14 +59,24 @@ def file_problem(path: str | Path) -> tuple[str, bool] | None:
 
 
 def other_spelling(path: str | Path) -> str:
-    """What to say of a missing file if its folder has one whose name differs in upper and lower case; else empty."""
+    """What to say of a missing file if its folder has its name in another spelling, or as a broken link; else empty.
+
+    The spellings are those of upper and lower case, and Unicode's: macOS stores an accent as a character of its own.
+    """
     try:
         names = os.listdir(os.path.dirname(path))  # noqa: PTH120, PTH208 (a Path cannot have every text)
     except (OSError, ValueError):
         return ""
-    wanted = os.path.basename(path).lower()  # noqa: PTH119
-    found = next((name for name in names if name.lower() == wanted), None)
-    return "" if found is None else f", but {found} does"
+    wanted = os.path.basename(path)  # noqa: PTH119
+    if wanted in names:
+        return ": it is a symbolic link to something that does not exist"
+    found = next((name for name in names if name.lower() == wanted.lower()), None)
+    if found is not None:
+        return f", but {found} does"
+    composed = unicodedata.normalize("NFC", wanted)
+    if any(unicodedata.normalize("NFC", name) == composed for name in names):
+        return ", but one does whose accents are other Unicode characters (NFC or NFD); rename it, or correct the path"
+    return ""
 
 
 def kind_of(head: bytes) -> str | None:
@@ -74,6 +85,8 @@ def kind_of(head: bytes) -> str | None:
     for start, kind in NOT_AN_IMAGE:
         if text.startswith(start):
             return kind
+    if b"<html" in text and text.startswith(b"<"):
+        return HTML_PAGE
     if b"<svg" in text and text.startswith(b"<"):
         return "it is an SVG drawing, which has no pixels; convert it to PNG"
     if is_avif(head):

@@ -20,10 +20,22 @@ WINDOW = 1 << 18  # characters
 LARGEST_MEMBER = 1 << 28  # characters
 # A decoder that meets the end of the text complains within this many characters of it, but for unterminated strings.
 NEAR_THE_END = 16
-DECODER = json.JSONDecoder()
 BLANK = re.compile(r"[ \t\r\n]*")
 NUMBER = re.compile(r"[-+0-9.eE]*")
 KINDS = {"[": "list", "{": "object", '"': "text", "": "nothing", "t": "true", "f": "false", "n": "null"}
+
+
+def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError where a key is there twice with two values, of which one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in pairs:
+            if value != found[key]:
+                raise ValueError(f"the key `{key}` is there twice in one object, with two values")
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=unrepeated)
 
 
 class JsonStream:

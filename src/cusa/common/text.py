@@ -193,8 +193,9 @@ def _guesses(data: bytes) -> list[str]:
     if (best := matches.best()) is None:
         return []
     # A few accents look alike in several encodings; that of Windows in Western Europe is the most common one.
-    western = [match for match in matches if match.encoding == "cp1252" and match.chaos <= best.chaos]
-    return list(dict.fromkeys(str(match.encoding) for match in [best, *western]))
+    alike = [match for match in matches if match.chaos <= best.chaos]
+    western = ["cp1252"] if any("cp1252" in match.could_be_from_charset for match in alike) else []
+    return list(dict.fromkeys([str(best.encoding), *western]))
 
 
 def _may_be(guesses: list[str]) -> str:

@@ -186,3 +186,22 @@ def test_mangled_files_are_rows_or_a_sentence(tmp_path_factory, data, name):
         records(path)
     except DataError as error:
         assert str(path) in str(error)
+
+
+def test_an_object_of_rows_keeps_the_image_that_each_row_names(tmp_path):
+    rows = {str(number): {"image": f"{number + 5}.jpg", "caption": "a dog"} for number in range(3)}
+    assert pairs(written(tmp_path, json.dumps(rows), "t.json")) == [(f"{n}.jpg", "a dog") for n in (5, 6, 7)]
+    with pytest.raises(DataError, match="one JSON object that starts with the key `data`"):
+        records(written(tmp_path, json.dumps({"data": list(rows.values())}), "t.json"))
+
+
+def test_a_line_with_a_key_twice_is_a_malformed_row(tmp_path):
+    lines = ['{"image": "1.jpg", "caption": "a dog"}', '{"image": "2.jpg", "caption": "a dog", "caption": "a cat"}']
+    found = records(written(tmp_path, "\n".join(lines), "t.jsonl"))
+    assert [type(row) for row in found] == [Record, MalformedRow]
+    assert found[1].reason == "is no valid JSON, or has a key twice with two values"
+
+
+def test_blanks_on_both_sides_of_a_separator_are_no_part_of_a_cell(tmp_path):
+    text = "image | number | caption\na.jpg | 0 | Two men .\nb.jpg | 1 | A dog .\n"
+    assert pairs(written(tmp_path, text)) == [("a.jpg", "Two men ."), ("b.jpg", "A dog .")]

@@ -48,7 +48,7 @@ class Flickr30kSource(Source):
             seen.add(name)
             for split in splits_of.get(name, ()):
                 yield Record(split, name, image_path(self.dataset.image_root, path, name), match["caption"].strip())
-        for name in splits_of.keys() - seen:
+        for name in (name for name in splits_of if name not in seen):
             yield MalformedRow(f"the list of {splits_of[name][0]}", f"names {name}, which {path} has no caption of")
 
     def _splits_of(self) -> dict[str, list[str]]:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from cusa.annotations.sources.source import MalformedRow
-from cusa.common.json_stream import open_json
+from cusa.common.json_stream import DECODER, open_json
 from cusa.common.text import open_text, text_lines, unstorable
 from cusa.errors import DataError
 
 # Under these keys, the objects of a list of captions have their texts: Karpathy's, COCO's and others'.
 CAPTION_KEYS = ("raw", "caption", "text", "sentence")
+_NO_JSON = "is no valid JSON, or has a key twice with two values"
 LONGEST_FIRST_LINE = 1 << 20  # characters
 
 
@@ -51,11 +52,11 @@ def json_items(path: Path, prefix: str = "", encoding: str | None = None) -> Ite
 
 
 def json_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, Any]]:
-    """(line number from 1, object) of a JSONL file; None for a line that is no JSON."""
+    """(line number from 1, object) of a JSONL file; None for a line that is no JSON, or has a key twice."""
     for number, line in enumerate(text_lines(path, encoding), start=1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, DECODER.decode(line.strip())
             except (ValueError, RecursionError):
                 yield number, None
 
@@ -68,7 +69,7 @@ def json_rows(path: Path, encoding: str | None = None) -> Iterator[tuple[str, An
     if is_json_lines(path, encoding):
         for number, row in json_lines(path, encoding):
             place = f"{path}, line {number}"
-            yield place, MalformedRow(place, "is no valid JSON") if row is None else row
+            yield place, MalformedRow(place, _NO_JSON) if row is None else row
     else:
         for number, row in enumerate(json_items(path, encoding=encoding)):
             yield f"{path}, row {number}", row
