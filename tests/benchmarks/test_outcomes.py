@@ -7,6 +7,7 @@ import pytest
 
 from cusa.benchmarks import outcomes, outcomes_file
 from cusa.benchmarks.outcomes import Combination, Mean, Pearson, Spearman, Units, both_ways, recall_statistics
+from cusa.errors import DataError
 
 
 def test_statistics_are_read_as_they_were_written(tmp_path):
@@ -61,3 +62,17 @@ def test_medians_leave_out_queries_without_a_right_answer(answered):
     counts = np.ones((1, 40), dtype=np.int32)
     value = median.resampled(counts @ median.sums(), outcomes.Draws(counts))
     assert np.array_equal(value, [np.median(ranks[:answered]) if answered else np.nan], equal_nan=True)
+
+
+def test_a_damaged_file_of_outcomes_is_a_sentence(tmp_path):
+    path = tmp_path / "a.npz"
+    outcomes_file.save(path, {"t2i_r1": Mean(Units("image", 3, np.array([0, 1, 2])), np.array([1.0, 0, 1]))})
+    sound, refused = path.read_bytes(), 0
+    for place in range(0, len(sound), 3):
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ 0xFF]) + sound[place + 1 :])
+        try:
+            outcomes_file.load(path)
+        except DataError as error:
+            refused += 1
+            assert "run `snakemake scores` again" in str(error)
+    assert refused > 20

@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import mounted_tmpfs
 
-from cusa.common.files import require_writable, whole_file, whole_folder, write_json
+from cusa.common.files import read_array, require_writable, whole_file, whole_folder, write_json
 from cusa.common.program import run
 from cusa.errors import DataError
 from cusa.teachers.store import write_features
@@ -97,3 +98,33 @@ def test_a_really_full_disk(tmp_path):
         assert done.returncode == 1
         assert "the disk is full" in done.stderr
         assert not list(small.iterdir())
+
+
+ADVICE = "make it again."
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_an_array_with_a_damaged_header_is_an_array_or_a_sentence(tmp_path, version):
+    path = tmp_path / "a.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array(file, np.arange(12, dtype=np.float32).reshape(3, 4), version=version)
+    sound, refused = path.read_bytes(), 0
+    for place in range(len(sound) - 48):
+        for wrong in (0, 0x0A, ord("("), ord("'"), ord("9"), sound[place] ^ 0x80):
+            path.write_bytes(sound[:place] + bytes([wrong]) + sound[place + 1 :])
+            try:
+                assert isinstance(read_array(path, ADVICE), np.ndarray)
+            except DataError as error:
+                refused += 1
+                assert str(error).startswith(f"{path} is not a complete npy file (")
+                assert str(error).endswith("make it again.")
+    assert refused > len(sound)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY", b"\x93NUMPY\1\0\xff\xff{", b"<html>"])
+def test_what_is_no_array_is_a_sentence(tmp_path, content):
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(DataError, match="is not a complete npy file"):
+        read_array(tmp_path / "a.npy", ADVICE)
+    with pytest.raises(DataError, match="none.npy does not exist; make it again"):
+        read_array(tmp_path / "none.npy", ADVICE)

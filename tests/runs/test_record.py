@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from conftest import write_record
 
@@ -56,3 +57,24 @@ def test_files_that_are_no_record_are_sentences(tmp_path):
     (tmp_path / RUN).write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"is not the record of a run: key `configuration.train`: field required"):
         RunRecord.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\x93NUMPY\1\0\x76\0{'descr': '<f4', (", "is not a complete npy file"),
+        (np.zeros(3, np.float32), r"holds float32 of shape \(3,\); expected float32 \[3, D\]"),
+        (np.zeros((3, 2), np.int64), "holds int64 of shape"),
+        (np.zeros((2, 2), np.float32), "has 2 rows, but the data has 3"),
+    ],
+)
+def test_damaged_embeddings_are_sentences_that_say_what_to_delete(tmp_path, content, says):
+    path = tmp_path / "embeddings/test/image_cross.npy"
+    path.parent.mkdir(parents=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content)
+    with pytest.raises(DataError, match=says) as error:
+        RunFolder(tmp_path).embeddings("test", "image_cross", 3)
+    assert f"delete {path.parent} and run `snakemake scores` again" in str(error.value)

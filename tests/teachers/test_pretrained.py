@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +203,37 @@ def test_another_architecture_in_config_json_is_told(tiny_vision, tmp_path):
     folder = changed_json(tiny_vision, tmp_path / "deeper", "config.json", num_hidden_layers=2)
     with pytest.raises(ConfigurationError, match=r"layers?\.1\..* are missing in its file"):
         image_features(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe{",
+        b"[" * 3000,
+        {"model_type": 7},
+        {"hidden_size": "abc", "projection_dim": "abc"},
+        {"hidden_size": -1, "projection_dim": -1},
+        {"hidden_size": 7, "projection_dim": 0},
+        {"num_attention_heads": 0, "text_config": 0, "vision_config": []},
+        {"architectures": 3, "text_config": {"hidden_size": 1e300}, "image_size": None, "vocab_size": -3},
+    ],
+)
+def test_a_damaged_config_is_a_sentence(tiny_vision, tiny_sentences, tiny_clip, tmp_path, content):
+    folders = [tmp_path / model.name for model in (tiny_vision, tiny_sentences, tiny_clip)]
+    for model, folder in zip((tiny_vision, tiny_sentences, tiny_clip), folders, strict=True):
+        if isinstance(content, dict):
+            changed_json(model, folder, "config.json", **content)
+        else:
+            shutil.copytree(model, folder)
+            (folder / "config.json").write_bytes(content)
+    vision, sentences, clip = map(str, folders)
+    with pytest.raises(CusaError, match=tmp_path.name):
+        load_image_encoder(ImageModel(name=vision))
+    with pytest.raises(CusaError, match=tmp_path.name):
+        load_text_encoder(TextModel(name=sentences))
+    with pytest.raises(CusaError, match=tmp_path.name):
+        build_student(StudentSettings(name=clip, towers=None), LOSSES)

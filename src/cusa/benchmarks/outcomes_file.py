@@ -20,7 +20,7 @@ from cusa.benchmarks.outcomes import (
     Statistics,
     Units,
 )
-from cusa.common.files import whole_file
+from cusa.common.files import array_damage, whole_file
 
 KINDS: Mapping[str, type[Statistic]] = {kind.__name__: kind for kind in (Mean, Median, Pearson, Spearman)}
 # The array of a file that describes its statistics, as JSON. Files of earlier releases do not have it.
@@ -56,7 +56,15 @@ def save(path: str | Path, statistics: Statistics) -> None:
 
 
 def load(path: str | Path) -> Statistics:
-    """Read what `save` wrote. Empty where an earlier release wrote the file: it does not say which unit a query has."""
+    """Read what `save` wrote. Empty where an earlier release wrote the file: it does not say which unit a query has.
+
+    Raises DataError where the file is damaged.
+    """
+    with array_damage(path, "delete it and run `snakemake scores` again."):
+        return _load(path)
+
+
+def _load(path: str | Path) -> Statistics:
     with np.load(path, allow_pickle=False) as arrays:
         if CONTENT not in arrays:
             return {}

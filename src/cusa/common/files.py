@@ -1,4 +1,4 @@
-"""Atomic writing of files and folders, reading of JSON and tensors, checks of the disk, and digests."""
+"""Atomic writing of files and folders, reading of JSON, arrays and tensors, checks of the disk, and digests."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import shutil
 import struct
 import tokenize
 import uuid
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cusa.errors import DataError, reason_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # The exceptions that unpickling damaged or untrusted bytes may raise.
 DAMAGED = (
@@ -101,6 +106,33 @@ def parquet_damage(path: str | Path) -> Iterator[None]:
         raise DataError(f"{path} does not exist.") from None
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a complete Parquet file ({reason_of(error)}).") from None
+
+
+@contextmanager
+def array_damage(path: str | Path, advice: str) -> Iterator[None]:
+    """Raise DataError, with what to do about it, where the block reads a file of arrays that is damaged or not there.
+
+    numpy and zipfile raise nearly anything at such files. Let the block do nothing else than read.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; {advice}") from None
+    except (*DAMAGED, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} is not a complete {Path(path).suffix.removeprefix('.')} file ({reason_of(error)}); {advice}"
+        ) from None
+
+
+def read_array(path: str | Path, advice: str) -> np.ndarray:
+    """The array of an .npy file, memory-mapped and read-only. Nothing in the file is executed.
+
+    Raises DataError, which ends in `advice`, where the file is not there, is damaged, or holds Python objects.
+    """
+    import numpy as np
+
+    with array_damage(path, advice):
+        return np.lib.format.open_memmap(path, mode="r")
 
 
 def read_tensors(path: str | Path, device: str = "cpu") -> Any:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cusa.common.files import read_json, whole_file, write_json
+from cusa.common.files import read_array, read_json, whole_file, write_json
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import DataError
 
@@ -120,12 +120,12 @@ class RunFolder:
         path = self.folder / "embeddings" / data / f"{name}.npy"
         if not path.is_file():
             raise DataError(f"{path} does not exist; run `snakemake scores` to make it.")
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        again = f"delete {path.parent} and run `snakemake scores` again."
+        array = read_array(path, again)
+        if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+            raise DataError(f"{path} holds {array.dtype} of shape {array.shape}; expected float32 [{rows}, D]; {again}")
         if len(array) != rows:
-            raise DataError(
-                f"{path} has {len(array)} rows, but the data has {rows}; delete {path.parent} and run "
-                "`snakemake scores` again."
-            )
+            raise DataError(f"{path} has {len(array)} rows, but the data has {rows}; {again}")
         if not (finite := np.isfinite(array).all(axis=1)).all():
             raise DataError(
                 f"{path} has values that are not finite in {int((~finite).sum()):,} of {rows:,} rows, the first in row "

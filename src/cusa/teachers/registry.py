@@ -78,4 +78,4 @@ def _load(build: Any, model: ImageModel | TextModel, kind: Any) -> Any:
 
 def _is_timm_folder(name: str) -> bool:
     config = Path(name).expanduser() / "config.json"
-    return config.is_file() and '"architecture"' in config.read_text(encoding="utf-8")
+    return config.is_file() and '"architecture"' in config.read_text(encoding="utf-8", errors="replace")

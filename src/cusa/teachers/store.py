@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cusa.common.files import read_json, require_space, whole_folder, write_json
+from cusa.common.files import read_array, read_json, require_space, whole_folder, write_json
 from cusa.errors import DataError
 from cusa.layout import META
 
@@ -104,12 +104,9 @@ def _meta(folder: Path) -> dict[str, Any]:
 
 
 def _array(path: Path, rows: int) -> np.ndarray:
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; run `snakemake features` first.") from None
-    except (ValueError, EOFError, OverflowError, SyntaxError, MemoryError) as error:
-        raise DataError(f"{path} is not a complete npy file ({error}); {_AGAIN}") from None
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; run `snakemake features` first.")
+    array = read_array(path, _AGAIN)
     if array.ndim != 2 or array.dtype not in (np.float16, np.float32):
         raise DataError(
             f"{path} holds {array.dtype} of shape {array.shape}; expected float16 or float32 of shape [{rows}, d]; "
@@ -123,7 +120,10 @@ def feature_dimension(folder: str | Path) -> int:
     path = Path(folder) / META
     if not path.is_file():
         raise DataError(f"{path} does not exist; run `snakemake features` first.")
-    return int(_meta(path.parent)["d"])
+    dimension = _meta(path.parent).get("d")
+    if not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 1:
+        raise DataError(f"{path} says {dimension!r} for the length of a row (`d`), expected a number; {_AGAIN}")
+    return dimension
 
 
 def join_features(parts: Sequence[str | Path], folder: str | Path, copy: bool = True) -> None:
