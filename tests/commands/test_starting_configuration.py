@@ -384,3 +384,18 @@ def test_empty_cells_of_the_split_column_are_counted(tmp_path, shapes, names):
     rows = [{"image": name, "caption": "a dog", "split": SPLITS[n % 3] if n else None} for n, name in enumerate(names)]
     start = look_at(table(tmp_path, shapes, json.dumps(rows), "t.json"))
     assert start.warnings[0].startswith("1 rows of the split column are empty; add one")
+
+
+def test_a_small_table_gets_a_batch_that_its_pairs_fill(tmp_path, shapes, names):
+    lines = [f"{name},a dog,{SPLITS[min(n // 20, 2)]}" for n, name in enumerate(names)]
+    start = look_at(table(tmp_path, shapes, "image,caption,split\n" + "\n".join(lines)))
+    assert yaml.safe_load(start.text)["train"] == {"batch_size": 16}
+    assert "train.batch_size is 16: train has 20 pairs, and a step takes 128 by default" in start.reasons
+    (tmp_path / "t.csv").write_text("image,caption,split\n" + "\n".join(lines * 7))
+    start = look_at(tmp_path / "t.csv")
+    assert "train" not in yaml.safe_load(start.text)
+
+
+def test_paths_of_windows_are_found(tmp_path, shapes, names):
+    start = look_at(table(tmp_path, shapes, "image,caption\n" + "\n".join(f"images\\{name},a dog" for name in names)))
+    assert not start.warnings

@@ -34,6 +34,7 @@ from cusa.commands.table_columns import find_columns, find_split, split_warnings
 from cusa.common.json_stream import open_json
 from cusa.config.dataset import SPLITS, DatasetSection, PackedDataset, Split, load_dataset, split_named
 from cusa.config.dataset_tables import Column
+from cusa.config.files import read_files
 from cusa.errors import ConfigurationError
 
 SAMPLED_ROWS = 500
@@ -92,11 +93,30 @@ def look_at(path: str | Path, images: str | Path | None = None, name: str | None
     plain = re.sub(r"[^A-Za-z0-9_.\-]+", "-", path.name.removesuffix(".gz").partition(".")[0]).strip("-.")
     dataset = {"name": name or plain or "mine", **start.section}
     start.section = dataset
-    load_dataset(dataset)
-    overlay = {"dataset": dataset, "benchmarks": {"eccv_caption": None, "image_retrieval": None, "sts": None}}
+    overlay: dict[str, Any] = {"dataset": dataset}
+    if (batch := _smaller_batch(load_dataset(dataset), start.reasons)) is not None:
+        overlay["train"] = {"batch_size": batch}
+    overlay["benchmarks"] = {"eccv_caption": None, "image_retrieval": None, "sts": None}
     text = f"# Written by `cusa init {path}`; every key is explained in config/README.md.\n"
     start.text = text + yaml.safe_dump(overlay, sort_keys=False, allow_unicode=True) + CAPTIONS
     return start
+
+
+def _smaller_batch(dataset: DatasetSection, reasons: list[str]) -> int | None:
+    """The power of two of pairs that a training step can take where train has fewer pairs than a step takes; or None.
+
+    Files that hold the pictures are not looked at, because each picture would have to be written.
+    """
+    usual = read_files([]).get("train", {}).get("batch_size")
+    if dataset.makes_images or not isinstance(usual, int):
+        return None
+    rows = open_source(dataset, Path()).records()
+    pairs = sum(1 for _ in islice((row for row in rows if isinstance(row, Record) and row.split == "train"), usual))
+    if not 2 <= pairs < usual:
+        return None
+    batch = 1 << (pairs.bit_length() - 1)
+    reasons.append(f"train.batch_size is {batch}: train has {pairs} pairs, and a step takes {usual} by default")
+    return batch
 
 
 def _first_pairs(section: Mapping[str, Any], warnings: list[str]) -> Iterator[str]:

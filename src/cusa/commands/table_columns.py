@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cusa.annotations.delimited import IMAGE_NAME
-from cusa.annotations.sources.rows import captions_in, identity, unpacked_cell
+from cusa.annotations.sources.rows import captions_in, identity, image_path, unpacked_cell
 from cusa.config.dataset_section import SPLITS, Split, split_named
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
@@ -113,7 +113,11 @@ def _image(path: Path, texts: Mapping[Column, list[str]], folders: Sequence[Path
         for folder in folders:
             some = values[:LOOKED_FOR]
             for ending in ("", *ENDINGS):
-                if (share := _share(some, (_is_file(folder / f"{value}{ending}") for value in some))) > SOME:
+                if (
+                    share := _share(
+                        some, (_is_file(Path(image_path(str(folder), path, f"{value}{ending}"))) for value in some)
+                    )
+                ) > SOME:
                     places.append((share, -folders.index(folder), name, folder, ending))
                     break
     if places:
