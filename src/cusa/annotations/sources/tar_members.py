@@ -49,7 +49,8 @@ def tar_members(path: Path, endings: tuple[str, ...]) -> Iterator[Member]:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except DAMAGE as error:
-        raise DataError(f"{path} is not a complete tar ({reason_of(error)}); it may have been cut off.") from None
+        reason = reason_of(error).rstrip(":")  # tarfile lists what it has tried in further lines
+        raise DataError(f"{path} is no tar, or not a complete one ({reason}); it may have been cut off.") from None
 
 
 def _is_hidden(name: PurePosixPath) -> bool:
