@@ -47,6 +47,8 @@ def cases(folder: Path) -> Iterator[tuple[str, Case]]:
         row["image_path"] = str(shapes / row["image_path"])
     for name in WRITERS:
         yield f"format {name}", _format(folder / f"format-{name}", name, rows)
+    for name in WRITERS:
+        yield f"cusa init of {name}", _start(folder / f"init-{name}", name, rows)
     for kind in ("png", "jpg", "webp", "gif", "tiff", "bmp", "ppm"):
         yield f"image {kind}", _image(folder / f"image.{kind}")
     for archive in ("cub", "cars", "sop", "inshop", "inaturalist"):
@@ -90,6 +92,22 @@ def _format(folder: Path, name: str, rows: dict) -> Case:
         elif name in lines and path.suffix in (".token", ".csv", ".tsv"):
             kinds[path] = "lines"
     return Case(files, read, kinds, headings=int(name in ("table_tsv", "flickr30k_csv")))
+
+
+def _start(folder: Path, name: str, rows: dict) -> Case:
+    """`cusa init` of a folder with nothing else in it, or of the file with all splits."""
+    from cusa.commands.starting_configuration import look_at
+    from cusa.config.dataset import load_dataset
+
+    folder.mkdir()
+    files = [Path(path) for path in load_dataset({"name": "d", **WRITERS[name](folder, rows)}).files.values()]
+
+    def read() -> None:
+        for line in look_at(files[0] if len(files) == 1 or name.startswith("flickr30k") else folder).lines():
+            if not line.strip():
+                raise WrongResultError("a line without a word")
+
+    return Case(files, read, {})
 
 
 def _image(path: Path) -> Case:

@@ -359,7 +359,7 @@ def test_samples_that_lack_something_are_malformed_rows(tmp_path):
     assert sorted(reasons(webdataset(tmp_path, members))) == [
         "t.tar, key a has no caption: neither a .txt nor a .json",
         "t.tar, key b has no picture (.jpg, .jpeg, .png, .webp, .gif, .bmp, .tif, .tiff, .avif, .heic, .heif)",
-        "t.tar, key c has c.json, which is no JSON object",
+        "t.tar, key c has c.json, which is no JSON object, or has a key twice with two values",
         "t.tar, key d has no `caption` (its keys: text), in its JSON",
         "t.tar, key e has two pictures; the second is e.jpg",
         "t.tar, key f has f.txt, which is not UTF-8 (invalid start byte at byte 0)",
@@ -523,3 +523,8 @@ def test_a_split_without_a_file_is_drawn_from_train_alone(tmp_path):
     assert splits[100:] == ["val"] * 20
     assert set(splits[:100]) == {"train", "test"}
     assert 8 < splits.count("test") < 32
+
+
+def test_a_key_that_a_tar_has_twice_in_its_json_is_told(tmp_path):
+    found = webdataset(tmp_path, {"a.png": picture(0), "a.json": b'{"caption": "one", "caption": "two"}'})
+    assert reasons(found) == ["t.tar, key a has a.json, which is no JSON object, or has a key twice with two values"]

@@ -205,3 +205,21 @@ def test_a_line_with_a_key_twice_is_a_malformed_row(tmp_path):
 def test_blanks_on_both_sides_of_a_separator_are_no_part_of_a_cell(tmp_path):
     text = "image | number | caption\na.jpg | 0 | Two men .\nb.jpg | 1 | A dog .\n"
     assert pairs(written(tmp_path, text)) == [("a.jpg", "Two men ."), ("b.jpg", "A dog .")]
+
+
+@pytest.mark.parametrize(
+    ("cell", "captions"),
+    [
+        ("('a dog', 'a hound')", ["a dog", "a hound"]),
+        ("('it\\'s', \"a, b\", )", ["it's", "a, b"]),
+        ("('a dog',)", ["a dog"]),
+        ("('a dog')", ["('a dog')"]),
+        ("(a dog), (a hound)", ["(a dog), (a hound)"]),
+        ("('a dog', x)", ["('a dog', x)"]),
+        ("(", ["("]),
+    ],
+)
+def test_a_tuple_of_texts_is_captions_and_other_brackets_are_text(tmp_path, cell, captions):
+    path = written(tmp_path, "image\tcaption\n" + f"a.jpg\t{cell}\nb.jpg\tx\n", "t.tsv")
+    found = records(path, separator="\t", quotes=False)
+    assert [row.caption for row in found] == [*captions, "x"]

@@ -21,6 +21,7 @@ from cusa.errors import DataError
 # Under these keys, the objects of a list of captions have their texts: Karpathy's, COCO's and others'.
 CAPTION_KEYS = ("raw", "caption", "text", "sentence")
 _NO_JSON = "is no valid JSON, or has a key twice with two values"
+LIST_STARTS = ("[", "{", "(")  # of a list that is written as text
 LONGEST_FIRST_LINE = 1 << 20  # characters
 
 
@@ -184,7 +185,7 @@ def captions_of(row: Mapping[Any, Any], columns: Sequence[str | int]) -> tuple[l
         if len(columns) > 1 and (value is None or value == "" or value != value):  # NaN is not equal to itself
             continue
         if isinstance(value, str):
-            if not value.startswith(("[", "{")):
+            if not value.startswith(LIST_STARTS):
                 if what := unstorable(value):
                     return [], f"has {what} in `{column}`"
                 found.append(value)
@@ -208,11 +209,14 @@ def _caption(member: object) -> str | None:
 def unpacked_cell(text: str) -> Any:
     """What a cell of a table holds: mostly its text, but a list where it is one written as text.
 
-    Lists are read as JSON, Python and NumPy write them. A text that starts like a list of texts, but is none, gives
-    None.
+    Lists are read as JSON, Python (tuples too) and NumPy write them. A text that starts like a list of texts with
+    brackets, but is none, gives None.
     """
-    if not text.startswith(("[", "{")):
+    if not text.startswith(LIST_STARTS):
         return text
+    if text.startswith("("):  # captions start so, too
+        is_tuple = _TUPLE_OF_LITERALS.fullmatch(text.rstrip())
+        return _literals(text) if is_tuple else text
     stripped = text.rstrip()
     try:
         found = json.loads(stripped)
@@ -224,8 +228,12 @@ def unpacked_cell(text: str) -> Any:
         return text
     if not _LIST_OF_LITERALS.fullmatch(stripped):
         return None
+    return _literals(stripped)
+
+
+def _literals(text: str) -> list[str] | None:
     try:
-        return [ast.literal_eval(literal) for literal in re.findall(_LITERAL, stripped)]
+        return [ast.literal_eval(literal) for literal in re.findall(_LITERAL, text)]
     except (ValueError, SyntaxError):
         return None
 
@@ -234,6 +242,8 @@ _STARTS_LIKE_A_LIST = re.compile(r"\[\s*['\"]")
 _LITERAL = r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\""""
 # NumPy puts blanks between the members, where Python would join neighbours to one text.
 _LIST_OF_LITERALS = re.compile(rf"\[\s*(?:{_LITERAL})(?:(?:\s*,\s*|\s+)(?:{_LITERAL}))*\s*,?\s*\]")
+# A comma makes a tuple: ('a dog') is a caption with marks around it.
+_TUPLE_OF_LITERALS = re.compile(rf"\((?:\s*(?:{_LITERAL})\s*,)+(?:\s*(?:{_LITERAL}))?\s*\)")
 _NAMES = {str: "text", int: "a number", float: "a number", list: "a list", bool: "true or false"}
 
 

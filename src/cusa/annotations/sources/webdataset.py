@@ -20,6 +20,7 @@ from cusa.annotations.sources.rows import captions_in, malformed
 from cusa.annotations.sources.rows import identity as identity_of
 from cusa.annotations.sources.source import LeftOut, MalformedRow, Record
 from cusa.annotations.sources.tar_members import Member, tar_members
+from cusa.common.json_stream import unrepeated
 from cusa.common.text import unstorable
 from cusa.config.dataset import Split, WebDatasetDataset
 
@@ -159,13 +160,13 @@ def _add(sample: Sample, member: Member, encoding: str) -> None:
             sample.problem = f"has {member.name}, which is not {name} ({error.reason} at byte {error.start})"
     else:
         try:
-            metadata = json.loads(member.content)
+            metadata = json.loads(member.content, object_pairs_hook=unrepeated)
         except (ValueError, RecursionError):
             metadata = None
         if isinstance(metadata, dict):
             sample.metadata = metadata
         else:
-            sample.problem = f"has {member.name}, which is no JSON object"
+            sample.problem = f"has {member.name}, which is no JSON object, or has a key twice with two values"
 
 
 def _lacking_picture(sample: Sample) -> str | None:
