@@ -113,6 +113,16 @@ def test_every_problem_is_reported_at_once_with_examples(copy, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_captions_that_may_be_cells_without_a_value_are_counted(copy, tmp_path):
+    rows = json.loads((copy / "train.json").read_text())
+    rows[0]["caption"], rows[3]["caption"], rows[4]["caption"] = "nan", " None ", "none of them is red"
+    (copy / "train.json").write_text(json.dumps(rows))
+    convert(dataset(copy), tmp_path / "out", tmp_path / "images")
+    found = read_json(tmp_path / "out/problems.json")
+    assert (found["skipped"], found["notes"]) == ({}, {"no_value": 2})
+    assert found["note_examples"]["no_value"] == [f"{rows[0]['image_id']}: 'nan'", f"{rows[3]['image_id']}: ' None '"]
+
+
 def test_what_is_worth_telling_is_counted(copy, tmp_path, caplog):
     names = [row["image_id"] for row in json.loads((copy / "train.json").read_text())]
     frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]

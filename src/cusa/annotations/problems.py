@@ -32,12 +32,14 @@ WORTH_TELLING = {
     "one_file": "image ids name a file that another id of their split names too: their captions are kept apart",
     "copies": "images are byte-identical copies of another one in their split",
     "copies_across_splits": "images are byte-identical copies of one in another split, so that results on them are too "
-    "good; dataset.leave_out_of_train: [copies] leaves them out of train",
+    "good; dataset.leave_out_of_train: [copies] leaves out of train those that val or test has",
     "near_copies": "images are copies of one in another split in another size or quality, so that results on them are "
-    "too good; dataset.leave_out_of_train: [near_copies] leaves them out of train",
+    "too good; dataset.leave_out_of_train: [near_copies] leaves out of train those that val or test has",
     "left_out_of_train": "images are left out of train, because val or test has a copy",
     "grey_range": "images have samples of 16 or 32 bits that do not fill 16 bits: they are scaled by their real range",
-    "left_out": "rows are left out, because the data mark them as failed",
+    "left_out": "rows are left out, because the data mark them as failed, or name no split for them",
+    "no_value": "captions are the text nan, none, null or n/a, which may be a cell without a value; correct the table if "
+    "they are no captions",
 }
 
 

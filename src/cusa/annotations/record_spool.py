@@ -77,6 +77,8 @@ SPOOLED = pa.schema(
 
 
 BLOCK_ROWS = 65_536
+# What programs write into a table where there is no value, such as pandas and R. It may also be a caption.
+NO_VALUE = frozenset({"nan", "none", "null", "n/a", "na", "nil", "<na>"})
 
 
 def _unstorable(record: Record) -> str | None:
@@ -125,6 +127,8 @@ def spool_records(
             if caption is not None and not (cleaned := clean_caption(caption, cleaning)):
                 problems.add("empty_caption", f"{record.image_id}: {caption!r}")
                 caption = cleaned = None
+            if caption is not None and caption.strip().lower() in NO_VALUE:
+                problems.note("no_value", f"{record.image_id}: {caption!r}")
             texts = (record.image_id, record.image_path, record.label, caption, cleaned)
             row = (*texts, record.caption_id, record.place)
             for column, value in zip(columns, row, strict=True):

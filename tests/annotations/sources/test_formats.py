@@ -20,6 +20,7 @@ from format_files import (
 
 from cusa.annotations.convert import convert
 from cusa.annotations.tables import CAPTIONS, IMAGES, read_table
+from cusa.common.files import read_json
 from cusa.config.dataset import DatasetSection, load_dataset
 from cusa.errors import ConfigurationError, DataError
 
@@ -155,6 +156,16 @@ def test_malformed_flickr30k_lines(rows, tmp_path):
     assert "is neither NAME#N<tab>CAPTION nor NAME|N|CAPTION: '2199200615.jpg| 4   A dog" in message
     assert "the list of test names no-such-image.jpg, which" in message
     convert(section(content, skip=["malformed_row"]), tmp_path / "out", tmp_path / "images")
+
+
+def test_flickr30k_images_that_no_list_names_are_counted(rows, tmp_path):
+    content = write_flickr30k_csv(tmp_path, rows)
+    path = Path(content["file"])
+    path.write_text(path.read_text() + "no-list.jpg| 0| A dog runs across the grass .\n")
+    convert(section(content), tmp_path / "out", tmp_path / "images")
+    found = read_json(tmp_path / "out/problems.json")
+    assert (found["skipped"], found["notes"]) == ({}, {"left_out": 1})
+    assert "has no-list.jpg, which no list of a split names" in found["note_examples"]["left_out"][0]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cusa.annotations.sources.rows import image_path
-from cusa.annotations.sources.source import MalformedRow, Record, Source
+from cusa.annotations.sources.source import LeftOut, MalformedRow, Record, Source
 from cusa.common.text import text_lines, unstorable
 from cusa.config.dataset import SPLITS, Flickr30kDataset
 
@@ -22,12 +22,12 @@ HEADING = "image_name|"
 
 
 class Flickr30kSource(Source):
-    """Reads the captions; images in none of the three lists are left out, as in Karpathy's split."""
+    """Reads the captions; images in none of the three lists are counted and left out, as in Karpathy's split."""
 
     def __init__(self, dataset: Flickr30kDataset) -> None:
         self.dataset = dataset
 
-    def records(self) -> Iterator[Record | MalformedRow]:
+    def records(self) -> Iterator[Record | MalformedRow | LeftOut]:
         """Every caption of an image that a split lists, in file order."""
         splits_of = self._splits_of()
         path = Path(self.dataset.file).expanduser()
@@ -46,6 +46,8 @@ class Flickr30kSource(Source):
                 continue
             name = match["name"]
             seen.add(name)
+            if name not in splits_of:
+                yield LeftOut(f"{path}, line {number}", f"has {name}, which no list of a split names")
             for split in splits_of.get(name, ()):
                 yield Record(split, name, image_path(self.dataset.image_root, path, name), match["caption"].strip())
         for name in (name for name in splits_of if name not in seen):

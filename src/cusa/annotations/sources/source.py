@@ -38,7 +38,7 @@ class MalformedRow:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row that the data themselves mark as failed. It is counted and left out, and is no problem."""
+    """A row that the data themselves leave out, for instance as failed. It is counted, and is no problem."""
 
     place: str
     reason: str
