@@ -243,3 +243,11 @@ WRITERS.pop("shapes", None)
 WRITERS.pop("samples")
 # Those whose files hold the pictures.
 PACKED = [name for name in WRITERS if name.startswith(("parquet_", "webdataset_"))]
+
+
+def published_rows(shapes: Path) -> dict[str, list[dict[str, str]]]:
+    """The shapes, as published; image paths are absolute, so that files may lie anywhere."""
+    found = {split: json.loads((shapes / f"{split}.json").read_text()) for split in ("train", "val", "test")}
+    for row in (row for members in found.values() for row in members):
+        row["image_path"] = str(shapes / row["image_path"])
+    return found

@@ -27,6 +27,7 @@ from cusa.config.experiments import RunConfiguration
 from cusa.config.shards import Shards
 from cusa.errors import ConfigurationError, DataError
 from cusa.layout import DatasetFolder
+from cusa.metrics.scores import unit_float32
 from cusa.runs.weights import load_student
 from cusa.shards.reading import settings_of
 from cusa.shards.writing import encode_image
@@ -74,7 +75,7 @@ class Model:
         if not pictures:
             return np.empty((0, self.dimension), dtype=np.float32)
         (embeddings,) = self.encoder.encode_images(_PictureInputs(self, pictures), [_checked(head)]).values()
-        return _normalised(embeddings)
+        return unit_float32(embeddings)
 
     def encode_text(self, texts: str | Sequence[str], head: HeadName = "cross") -> np.ndarray:
         """Embeddings of texts, float32 [n, D], normalised, in the order of `texts`. One text gives [1, D].
@@ -91,11 +92,11 @@ class Model:
         if empty := [f"{place}: {originals[place]!r:.80}" for place, text in enumerate(cleaned) if not text]:
             raise DataError(f"{len(empty)} of {len(cleaned):,} texts have no word after clean-up: {_examples(empty)}.")
         (embeddings,) = self.encoder.encode_texts(self._text_inputs(cleaned), [_checked(head)]).values()
-        return _normalised(embeddings)
+        return unit_float32(embeddings)
 
     def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """The cosine of each row of `first` [n, D] with each row of `second` [m, D], float32 [n, m]."""
-        return np.asarray(_normalised(np.atleast_2d(first)) @ _normalised(np.atleast_2d(second)).T)
+        return np.asarray(unit_float32(np.atleast_2d(first)) @ unit_float32(np.atleast_2d(second)).T)
 
     def pixels(self, picture: Image.Image) -> Tensor:
         """An upright 8-bit RGB image as the student sees it: uint8 [3, H, W].
@@ -205,14 +206,6 @@ def _checked(head: str) -> HeadName:
     if head not in get_args(HeadName):
         raise ConfigurationError(f"head is {head!r}; expected 'cross' or 'uni'.")
     return head  # type: ignore[return-value]
-
-
-def _normalised(embeddings: np.ndarray) -> np.ndarray:
-    """Rows of length 1, float32; a row of zeros stays as it is."""
-    rows = np.asarray(embeddings, dtype=np.float32)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    normalised: np.ndarray = np.divide(rows, length, out=rows.copy(), where=length > 0)
-    return normalised
 
 
 def _examples(problems: list[str]) -> str:

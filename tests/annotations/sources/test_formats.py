@@ -11,6 +11,7 @@ from format_files import (
     WRITERS,
     dump,
     karpathy_images,
+    published_rows,
     write_albef,
     write_coco,
     write_flickr30k_csv,
@@ -30,13 +31,7 @@ WITH_LABELS = ("table_jsonl", "table_parquet", "table_tsv", "parquet_struct", "w
 
 @pytest.fixture(scope="module")
 def rows(shapes: Path) -> dict[str, list[dict[str, str]]]:
-    """The shapes, as published; image paths are absolute, so that files may lie anywhere."""
-    found = {}
-    for split in SPLITS:
-        found[split] = json.loads((shapes / f"{split}.json").read_text())
-        for row in found[split]:
-            row["image_path"] = str(shapes / row["image_path"])
-    return found
+    return published_rows(shapes)
 
 
 def section(content: dict, **more) -> DatasetSection:

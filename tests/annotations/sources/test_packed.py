@@ -13,7 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from format_files import PACKED, WRITERS, add_member, one_table, write_parquet_struct, write_webdataset_gz
+from format_files import (
+    PACKED,
+    WRITERS,
+    add_member,
+    one_table,
+    published_rows,
+    write_parquet_struct,
+    write_webdataset_gz,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -34,12 +42,7 @@ SPLITS = ("train", "val", "test")
 
 @pytest.fixture(scope="module")
 def rows(shapes: Path) -> dict[str, list[dict[str, str]]]:
-    found = {}
-    for split in SPLITS:
-        found[split] = json.loads((shapes / f"{split}.json").read_text())
-        for row in found[split]:
-            row["image_path"] = str(shapes / row["image_path"])
-    return found
+    return published_rows(shapes)
 
 
 def picture(number: int, kind: str = "PNG") -> bytes:
