@@ -34,8 +34,15 @@ def lock(name: str) -> dict[str, str]:
 
 
 def requirements(*extras: str) -> dict[str, Requirement]:
-    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
-    return {canonicalize_name(found.name): found for found in map(Requirement, lines)}
+    """The dependencies and those of some extras; an extra can bring others, as `cusa[onnx]`."""
+    found = {}
+    for line in [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]:
+        requirement = Requirement(line)
+        if requirement.name == "cusa":
+            found |= requirements(*requirement.extras)
+        else:
+            found[canonicalize_name(requirement.name)] = requirement
+    return found
 
 
 def environment(name: str) -> dict[str, str]:
@@ -97,8 +104,9 @@ def test_the_environment_for_gpus_differs_in_what_a_gpu_needs():
 
 def test_every_dependency_is_in_an_environment():
     # Snakemake runs the jobs; webdataset is for readers of the shards. Jobs that score lease no GPU, so they have
-    # faiss-cpu, which takes no memory from a training.
-    needed = set(requirements("demo", "gpu")) - {"snakemake", "webdataset", "faiss-gpu"}
+    # faiss-cpu, which takes no memory from a training. A server and a terminal are no jobs.
+    at_hand = {canonicalize_name(Requirement(line).name) for line in EXTRAS["search"]}
+    needed = set(requirements("demo", "gpu")) - {"snakemake", "webdataset", "faiss-gpu"} - at_hand
     assert needed == {package for name in ENVIRONMENTS for package in environment(name)}
 
 
@@ -117,6 +125,11 @@ ORDER = [
     ["embeddings", "model", "upstream"],
     ["benchmarks"],
     ["report"],
+    ["export"],
+    ["gallery"],
+    ["index"],
+    ["search"],
+    ["serve"],
     ["plan"],
     ["commands"],
     ["cli"],
