@@ -1,0 +1,1 @@
+"""Galleries: the embeddings of many pictures or texts by one model, and what the items are."""
