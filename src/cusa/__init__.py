@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cusa.common.compute import Precision
-    from cusa.model import Model
+    from cusa.model.interface import RetrievalModel
 
 __version__ = "0.1.0"
 
 
-def load(folder: str | Path, device: str | None = None, precision: Precision | None = None) -> Model:
-    """The model of a run folder, ready to embed new pictures and texts; see cusa.model.load."""
+def load(folder: str | Path, device: str | None = None, precision: Precision | None = None) -> RetrievalModel:
+    """The model of a run folder or of an exported folder, ready to embed new items; see cusa.model.load."""
     from cusa import model
 
     return model.load(folder, device, precision)

@@ -7,6 +7,7 @@ cusa import-config cusa.yaml --output published.yaml
 cusa import-features train_unicom.npy --data results/coco --split train
 cusa import-checkpoint checkpoint_best.pth --run-folder results/coco/runs/theirs/seed23 --dataset coco \\
     --student ViT-B/32
+cusa export results/openmoji/runs/cusa/seed23 --to onnx --output exported
 """
 
 from __future__ import annotations
@@ -74,8 +75,29 @@ def _main() -> None:
     command.add_argument("--seed", type=int, default=23, help="the n of seed{n}; default 23")
     command.set_defaults(call=_import_checkpoint)
 
+    _add_export(commands)
+
     arguments = parser.parse_args()
     arguments.call(arguments)
+
+
+def _add_export(commands: Any) -> None:
+    command = commands.add_parser("export", help="a run -> a folder that loads elsewhere, without the results folder")
+    command.add_argument("run", type=Path, help="run folder, results/{dataset}/runs/{experiment}/seed{n}")
+    command.add_argument("--to", required=True, choices=["sentence-transformers", "onnx", "safetensors"])
+    command.add_argument("--output", required=True, type=Path, help="folder to write; it must not exist")
+    command.add_argument(
+        "--head",
+        choices=["cross", "uni"],
+        help="the head to export: cross for search across modalities, uni within one; default: cross for "
+        "sentence-transformers, which takes one, and all others every head that the run trained",
+    )
+    command.add_argument("--int8", action="store_true", help="onnx: quantise the weights, and measure what that costs")
+    command.add_argument(
+        "--data", type=Path, help="onnx --int8: results/{dataset} to measure on; default: the data set of the run"
+    )
+    command.add_argument("--push-to-hub", metavar="NAME", help="also upload the folder to the Hugging Face hub")
+    command.set_defaults(call=_export)
 
 
 def _add_feature_store(parser: argparse.ArgumentParser) -> None:
@@ -167,6 +189,14 @@ def _import_checkpoint(arguments: argparse.Namespace) -> None:
     from cusa.upstream.checkpoints import import_checkpoint
 
     import_checkpoint(arguments.file, arguments.run_folder, arguments.dataset, arguments.student, arguments.seed)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from cusa.export.exporting import ExportOptions, export
+
+    options = ExportOptions(arguments.head, arguments.int8, arguments.data, arguments.push_to_hub)
+    for line in export(arguments.run, arguments.to, arguments.output, options):
+        sys.stdout.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from cusa.config.section import NotNegative, Positive, Section
 
+HeadName = Literal["cross", "uni"]  # the two families of heads, which the losses train
+
 
 class TemperatureRange(Section):
     """One temperature: its start value, and the bounds to which it is clamped before every forward pass."""

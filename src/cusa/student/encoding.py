@@ -12,8 +12,9 @@ from torch import Tensor
 
 from cusa.common.compute import Precision, autocast
 from cusa.common.progress import progress
+from cusa.config.losses import HeadName
 from cusa.student.inputs import FeatureInputs, SplitInputs, TokenInputs, to_device
-from cusa.student.student import HeadName, Student
+from cusa.student.student import Student
 
 HEADS: tuple[HeadName, ...] = ("cross", "uni")
 

@@ -7,17 +7,14 @@ the published evaluation does.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
-from cusa.config.losses import LossConfiguration
+from cusa.config.losses import HeadName, LossConfiguration
 from cusa.config.models import StudentSettings
 from cusa.student.backbones import Backbone, FrozenDimensions, TextInput
 from cusa.student.registry import load_backbone
 from cusa.student.towers import TowerPair
 
-HeadName = Literal["cross", "uni"]
 HEAD_STD = 0.02
 NOTHING_FROZEN = FrozenDimensions()
 

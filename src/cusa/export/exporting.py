@@ -1,0 +1,92 @@
+"""Exports a run folder, in one of the formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cusa.common.files import require_writable, whole_folder
+from cusa.common.versions import versions
+from cusa.config.losses import HeadName
+from cusa.errors import ConfigurationError
+from cusa.export.onnx_files import write_onnx
+from cusa.export.safetensors_files import write_safetensors
+from cusa.export.sentence_transformers import write_sentence_transformers
+from cusa.model.exported import Exported, ExportFormat
+from cusa.model.interface import HEADS
+from cusa.model.run_model import Model, load_run
+from cusa.runs.record import RunRecord
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What a user may choose of an export.
+
+    `head` None exports what the format can hold: `cross` for sentence-transformers, else every head. `int8` quantises
+    the weights of onnx; `data` is the data set's folder to measure its loss on, None that of the run. `push_to_hub` is
+    the name of a repository at the Hugging Face hub to upload to.
+    """
+
+    head: HeadName | None = None
+    int8: bool = False
+    data: Path | None = None
+    push_to_hub: str | None = None
+
+
+# Writes a model to an empty folder, and returns what is worth telling, a line each.
+Writer = Callable[[Model, Exported, Path, ExportOptions], list[str]]
+WRITERS: dict[ExportFormat, Writer] = {
+    "sentence-transformers": lambda model, about, folder, _: write_sentence_transformers(model, about, folder),
+    "onnx": lambda model, about, folder, options: write_onnx(model, about, folder, options.int8, options.data),
+    "safetensors": lambda model, about, folder, _: write_safetensors(model, about, folder),
+}
+
+
+def export(run: str | Path, to: ExportFormat, output: str | Path, options: ExportOptions) -> list[str]:
+    """Export the run folder `run` to the folder `output`, which must not exist; returns lines that tell what is done.
+
+    Raises ConfigurationError where the options or the run do not allow it, and DataError where the run is damaged.
+    """
+    run, output = Path(run).expanduser(), Path(output).expanduser()
+    _check(to, output, options)
+    record = RunRecord.read(run)
+    heads = heads_of(record, to, options.head)
+    require_writable(output)
+    model = load_run(run, "cpu", "fp32")
+    if model.dimension == 0:
+        raise ConfigurationError(
+            f"{run} is the baseline teachers: an image model and a text model that share no space, so nothing can be "
+            "searched with them. Export another run."
+        )
+    about = Exported(
+        format=to,
+        weights_sha256=record.weights_sha256,
+        dimension=model.dimension,
+        heads=heads,
+        captions=record.configuration.captions,
+        shards=model.shards,
+        dataset=record.configuration.dataset,
+        experiment=record.configuration.experiment,
+        seed=record.configuration.seed,
+        versions=versions(),
+    )
+    with whole_folder(output) as temporary:
+        told = WRITERS[to](model, about, temporary, options)
+    return [*told, f"wrote {output}; in Python: cusa.load({str(output)!r})"]
+
+
+def heads_of(record: RunRecord, to: ExportFormat, head: HeadName | None) -> tuple[HeadName, ...]:
+    """The heads that an export holds. Both are there for every run: a head that was not trained gives the features."""
+    if head is not None:
+        return (head,)
+    return ("cross",) if to == "sentence-transformers" else HEADS
+
+
+def _check(to: ExportFormat, output: Path, options: ExportOptions) -> None:
+    if output.exists():
+        raise ConfigurationError(f"{output} exists already; name another folder, nothing is overwritten.")
+    if (options.int8 or options.data) and to != "onnx":
+        raise ConfigurationError(f"--int8 and --data are for --to onnx, but the format is {to}; leave them out.")
+    if options.data is not None and not options.int8:
+        raise ConfigurationError("--data is what --int8 is measured on; give --int8 too, or leave it out.")

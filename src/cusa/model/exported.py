@@ -1,0 +1,58 @@
+"""The file cusa.json of an exported folder: what the folder holds, and how pictures and texts are prepared for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cusa.common.files import read_json, write_json
+from cusa.config.captions import PUBLISHED, CaptionCleaning
+from cusa.config.losses import HeadName
+from cusa.config.shards import Shards
+from cusa.errors import DataError
+
+EXPORT = "cusa.json"
+SCHEMA = 1
+ExportFormat = Literal["sentence-transformers", "onnx", "safetensors"]
+
+
+class Exported(BaseModel):
+    """The content of cusa.json that every exported folder has. Unknown keys, as of later releases, are ignored."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    schema_version: int = Field(default=SCHEMA, alias="schema")
+    format: ExportFormat
+    weights_sha256: str = Field(description="SHA-256 of best.safetensors of the run that was exported.")
+    dimension: int = Field(description="The length of the embeddings.")
+    heads: tuple[HeadName, ...] = Field(description="The heads that the folder holds.")
+    captions: CaptionCleaning = Field(default=PUBLISHED, description="How texts are cleaned.")
+    shards: Shards = Field(
+        description="How pictures are shrunk and encoded before the preprocessing, as the training images were."
+    )
+    dataset: str
+    experiment: str
+    seed: int
+    versions: dict[str, str]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """Read the cusa.json of a folder. Raises DataError where it does not exist or is not valid."""
+        path = Path(folder) / EXPORT
+        if not path.is_file():
+            raise DataError(f"{path} does not exist; it is part of every exported folder. Export the run again.")
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            raise DataError(
+                f"{path} does not describe an exported model: key `{key}`: {first['msg'].lower()}. It was written by "
+                "another program or release; export the run again."
+            ) from None
+
+    def write(self, folder: str | Path) -> None:
+        """Write the cusa.json of a folder atomically."""
+        write_json(Path(folder) / EXPORT, self.model_dump(mode="json", by_alias=True))

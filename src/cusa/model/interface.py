@@ -1,0 +1,148 @@
+"""What every model offers that `cusa.load` returns, and how all of them read the items that they are given.
+
+This module imports no torch, so that a model which does not need it starts fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, get_args
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from PIL import Image
+
+from cusa.annotations.captions import clean_caption
+from cusa.common.image_files import file_problem
+from cusa.common.images import decoded_rgb, upright_rgb
+from cusa.config.captions import CaptionCleaning
+from cusa.config.dataset_section import MAX_PIXELS
+from cusa.config.losses import HeadName
+from cusa.errors import ConfigurationError, DataError
+from cusa.metrics.scores import unit_float32
+
+Picture = str | Path | bytes | Image.Image | np.ndarray
+HEADS: tuple[HeadName, ...] = get_args(HeadName)
+EXAMPLES = 5
+
+
+class RetrievalModel(Protocol):
+    """A model that embeds pictures and texts in one space.
+
+    `head` is `cross` for retrieval across modalities, `uni` for image-image and text-text retrieval. A folder that was
+    exported may hold one head only; asking for the other raises ConfigurationError.
+    """
+
+    @property
+    def dimension(self) -> int:
+        """The length D of the embeddings."""
+        ...
+
+    @property
+    def weights_sha256(self) -> str:
+        """The SHA-256 of the run's best.safetensors; exports of a run have that of the run."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the model was loaded from, absolute."""
+        ...
+
+    def encode_image(self, items: Picture | Sequence[Picture], head: HeadName = "cross") -> np.ndarray:
+        """Embeddings of pictures, float32 [n, D], normalised, in the order of `items`.
+
+        An item is a path, a file:// URL, the bytes of a picture file, a PIL image, or a uint8 array [H, W], [H, W, 3]
+        or [H, W, 4]. One item gives [1, D]. Raises DataError that names the items which cannot be read.
+        """
+        ...
+
+    def encode_text(self, texts: str | Sequence[str], head: HeadName = "cross") -> np.ndarray:
+        """Embeddings of texts, float32 [n, D], normalised, in the order of `texts`. One text gives [1, D].
+
+        Texts are cleaned as the captions of the training data were. Raises DataError that names the texts which have no
+        word.
+        """
+        ...
+
+    def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """The cosine of each row of `first` [n, D] with each row of `second` [m, D], float32 [n, m]."""
+        ...
+
+
+def checked_head(head: str, available: Sequence[HeadName] = HEADS) -> HeadName:
+    """A head by its name. Raises ConfigurationError where there is none, or the model does not hold it."""
+    if head not in HEADS:
+        raise ConfigurationError(f"head is {head!r}; expected 'cross' or 'uni'.")
+    if head not in available:
+        raise ConfigurationError(
+            f"head is {head!r}, but the exported model holds the head {', '.join(available)} only; export the run "
+            f"again with --head {head}, or load the run folder."
+        )
+    return head
+
+
+def listed_pictures(items: Picture | Sequence[Picture]) -> list[Picture]:
+    """One picture or several as a list."""
+    return [items] if isinstance(items, Picture) else list(items)
+
+
+def cleaned_texts(texts: str | Sequence[str], cleaning: CaptionCleaning) -> list[str]:
+    """One text or several, cleaned. Raises DataError that names those which are no text or have no word."""
+    originals = [texts] if isinstance(texts, str) else list(texts)
+    if wrong := [f"{place}: {text!r:.80}" for place, text in enumerate(originals) if not isinstance(text, str)]:
+        raise DataError(f"{len(wrong)} of {len(originals):,} items are no text: {examples(wrong)}.")
+    cleaned = [clean_caption(text, cleaning) for text in originals]
+    if empty := [f"{place}: {originals[place]!r:.80}" for place, text in enumerate(cleaned) if not text]:
+        raise DataError(f"{len(empty)} of {len(cleaned):,} texts have no word after clean-up: {examples(empty)}.")
+    return cleaned
+
+
+def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The cosine of each row of `first` [n, D] with each row of `second` [m, D], float32 [n, m]."""
+    return np.asarray(unit_float32(np.atleast_2d(first)) @ unit_float32(np.atleast_2d(second)).T)
+
+
+@contextmanager
+def opened(item: Picture) -> Iterator[Image.Image]:
+    """A picture as upright 8-bit RGB. Raises DataError where it cannot be read, or is something else."""
+    if isinstance(item, np.ndarray):
+        if item.dtype != np.uint8 or item.ndim not in (2, 3) or (item.ndim == 3 and item.shape[2] not in (3, 4)):
+            raise DataError(
+                f"an array of shape {list(item.shape)} and type {item.dtype}; expected uint8 [H, W], [H, W, 3] or "
+                "[H, W, 4]"
+            )
+        item = Image.fromarray(item)
+    if isinstance(item, Image.Image):
+        yield upright_rgb(item)
+        return
+    source = item if isinstance(item, bytes) else _path(item)
+    if isinstance(source, Path) and (found := file_problem(source)) is not None:
+        raise DataError(f"{source}: {found[0]}")
+    with decoded_rgb(source, MAX_PIXELS) as picture:
+        yield picture
+
+
+def unreadable(problems: Sequence[str], count: int) -> DataError:
+    """The error for pictures that cannot be read, `problems` of `count`."""
+    return DataError(f"{len(problems)} of {count:,} pictures cannot be read: {examples(problems)}.")
+
+
+def examples(problems: Sequence[str]) -> str:
+    """The first few problems, and how many more there are."""
+    more = f" and {len(problems) - EXAMPLES} more" if len(problems) > EXAMPLES else ""
+    return "; ".join(problems[:EXAMPLES]) + more
+
+
+def _path(item: str | Path) -> Path:
+    if isinstance(item, Path):
+        return item
+    if not isinstance(item, str):
+        raise DataError(f"a {type(item).__name__}; expected a path, bytes, a PIL image or a numpy array")
+    address = urlsplit(item) if "://" in item[:16] else None
+    if address is None:
+        return Path(item).expanduser()
+    if address.scheme != "file":
+        raise DataError(f"{item:.80} is no local file; download the picture and give its path")
+    return Path(unquote(address.path))

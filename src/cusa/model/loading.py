@@ -1,0 +1,64 @@
+"""Tells by its files what kind of model a folder holds, and loads it. Only the kinds that need torch import it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cusa.errors import DataError
+from cusa.model.exported import EXPORT, Exported, ExportFormat
+from cusa.model.interface import RetrievalModel
+from cusa.runs.record import RUN
+
+if TYPE_CHECKING:
+    import torch
+
+    from cusa.common.compute import Precision
+
+MODULES = "modules.json"  # of every folder that sentence-transformers saved
+
+
+def load(
+    folder: str | Path, device: str | torch.device | None = None, precision: Precision | None = None
+) -> RetrievalModel:
+    """The model of a folder, ready to embed new pictures and texts.
+
+    The folder is that of a run, results/{dataset}/runs/{experiment}/seed{n}, or one that `cusa export` wrote. `device`
+    is `cpu` or `cuda`; None takes a GPU if there is one. `precision` is that of the towers; None takes that of the run.
+    An onnx folder imports no torch; it takes the device and the precision that its files are made for. Raises DataError
+    when the folder is missing or damaged, ConfigurationError when one of its pre-trained parts cannot be loaded.
+    """
+    folder = Path(folder).expanduser()
+    kind = kind_of(folder)
+    if kind == "run":
+        from cusa.model.run_model import load_run
+
+        return load_run(folder, device, precision)
+    if kind == "safetensors":
+        from cusa.model.safetensors_folder import load_safetensors
+
+        return load_safetensors(folder, device, precision)
+    if kind == "onnx":
+        from cusa.model.onnx_folder import load_onnx
+
+        return load_onnx(folder, device, precision)
+    from cusa.model.sentence_transformers_folder import load_sentence_transformers
+
+    return load_sentence_transformers(folder, device, precision)
+
+
+def kind_of(folder: Path) -> Literal["run"] | ExportFormat:
+    """What kind of model a folder holds, by its files. Raises DataError where it holds none."""
+    if (folder / RUN).is_file():
+        return "run"
+    if (folder / EXPORT).is_file():
+        return Exported.read(folder).format
+    if (folder / MODULES).is_file():
+        return "sentence-transformers"
+    expected = (
+        f"expected a run folder, results/{{dataset}}/runs/{{experiment}}/seed{{n}}, which has {RUN} (run `snakemake "
+        f"models` first), or a folder that `cusa export` wrote, which has {EXPORT}."
+    )
+    if not folder.is_dir():
+        raise DataError(f"{folder} {'is a file' if folder.exists() else 'does not exist'}; {expected}")
+    raise DataError(f"{folder} holds no model that cusa knows (neither {RUN} nor {EXPORT}); {expected}")

@@ -1,0 +1,176 @@
+"""The model of a run folder, by torch. For the data set's items its embeddings equal those of the workflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cusa.common.compute import Precision, autocast
+from cusa.common.images import resize_shorter_side
+from cusa.config.experiments import RunConfiguration
+from cusa.config.losses import HeadName
+from cusa.config.models import StudentSettings
+from cusa.config.shards import Shards
+from cusa.errors import ConfigurationError, DataError
+from cusa.layout import DatasetFolder
+from cusa.metrics.scores import unit_float32
+from cusa.model.interface import Picture, checked_head, cleaned_texts, cosines, listed_pictures, opened, unreadable
+from cusa.runs.record import RunRecord
+from cusa.runs.weights import load_student
+from cusa.shards.reading import settings_of
+from cusa.shards.writing import encode_image
+from cusa.student.encoding import Encoder
+from cusa.student.inputs import FeatureInputs, TokenInputs
+from cusa.student.student import Student
+from cusa.teachers.encoders import ImageEncoder, TextEncoder
+from cusa.teachers.extraction import encode_texts
+from cusa.teachers.registry import load_image_encoder, load_text_encoder
+
+
+@dataclass(frozen=True)
+class FrozenTowers:
+    """The encoders of a student's frozen towers; None where a tower is trainable, and so is part of the student."""
+
+    image: ImageEncoder | None = None
+    text: TextEncoder | None = None
+
+    @classmethod
+    def load(cls, settings: StudentSettings) -> FrozenTowers:
+        """The frozen towers of a student. Raises ConfigurationError when one of them cannot be loaded."""
+        if (towers := settings.towers) is None:
+            return cls()
+        return cls(
+            None if towers.image.trainable else load_image_encoder(towers.image),
+            None if towers.text.trainable else load_text_encoder(towers.text),
+        )
+
+
+class Model:
+    """The student of a run with everything that it needs for new pictures and texts, frozen towers included.
+
+    `shards` says how the training images were stored, `folder` what the model was loaded from. It is a RetrievalModel.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        frozen: FrozenTowers,
+        configuration: RunConfiguration,
+        shards: Shards,
+        folder: Path,
+        weights_sha256: str,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        self.configuration, self.shards, self.device, self.precision = configuration, shards, device, precision
+        self.folder, self.weights_sha256 = folder.absolute(), weights_sha256
+        self.encoder = Encoder(student.to(device), device, configuration.train.eval_batch_size, precision)
+        self.image_encoder = None if frozen.image is None else frozen.image.to(device)
+        self.text_encoder = None if frozen.text is None else frozen.text.to(device)
+        transform = student.backbone.image_transform if self.image_encoder is None else self.image_encoder.transform
+        assert transform is not None
+        self.transform = transform
+
+    def encode_image(self, items: Picture | Sequence[Picture], head: HeadName = "cross") -> np.ndarray:
+        """Embeddings of pictures, float32 [n, D], normalised, in the order of `items`; see RetrievalModel."""
+        pictures = listed_pictures(items)
+        if not pictures:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        (embeddings,) = self.encoder.encode_images(_PictureInputs(self, pictures), [checked_head(head)]).values()
+        return unit_float32(embeddings)
+
+    def encode_text(self, texts: str | Sequence[str], head: HeadName = "cross") -> np.ndarray:
+        """Embeddings of texts, float32 [n, D], normalised, in the order of `texts`; see RetrievalModel."""
+        cleaned = cleaned_texts(texts, self.configuration.captions)
+        if not cleaned:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        (embeddings,) = self.encoder.encode_texts(self._text_inputs(cleaned), [checked_head(head)]).values()
+        return unit_float32(embeddings)
+
+    def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """The cosine of each row of `first` [n, D] with each row of `second` [m, D], float32 [n, m]."""
+        return cosines(first, second)
+
+    def pixels(self, picture: Image.Image) -> Tensor:
+        """An upright 8-bit RGB image as the student sees it: uint8 [3, H, W].
+
+        It is shrunk and encoded as the shards store images, so that it looks as the training images did.
+        """
+        if self.shards.shorter_side is None:
+            return self.transform.pixels_of(picture)
+        content, _, plain = encode_image(resize_shorter_side(picture, self.shards.shorter_side), self.shards)
+        return self.transform.pixels(content, plain)
+
+    @property
+    def dimension(self) -> int:
+        """The length D of the embeddings."""
+        return self.encoder.student.backbone.dimension
+
+    def _text_inputs(self, cleaned: list[str]) -> TokenInputs | FeatureInputs:
+        if self.text_encoder is None:
+            return TokenInputs(*self.encoder.student.backbone.tokenise(cleaned))
+        batch_size = self.configuration.train.eval_batch_size
+        return FeatureInputs(encode_texts(self.text_encoder, cleaned, batch_size, self.device))
+
+
+class _PictureInputs:
+    """Pictures as `Encoder.encode_images` reads them: pixels, or the features of a frozen tower, by position."""
+
+    def __init__(self, model: Model, pictures: list[Picture]) -> None:
+        self.model, self.pictures = model, pictures
+        self.pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, positions: np.ndarray) -> Tensor:
+        model = self.model
+        found = list(self.pool.map(self._pixels, positions.tolist()))
+        if problems := [problem for problem in found if isinstance(problem, str)]:
+            raise unreadable(problems, len(self))
+        size = (len(found), 3, model.transform.crop, model.transform.crop)
+        pixels = torch.empty(size, dtype=torch.uint8, memory_format=torch.channels_last)
+        for place, picture in enumerate(found):
+            pixels[place] = torch.as_tensor(picture)
+        if model.image_encoder is None:
+            return pixels
+        with autocast(model.device, model.precision):
+            features: Tensor = model.image_encoder(pixels.to(model.device))
+        return features.float()
+
+    def _pixels(self, position: int) -> Tensor | str:
+        """A picture as the student sees it, uint8 [3, H, W], or what is wrong with it."""
+        try:
+            with opened(self.pictures[position]) as picture:
+                return self.model.pixels(picture)
+        except DataError as error:
+            return f"item {position}: {error}".rstrip(".")
+
+
+def load_run(folder: Path, device: str | torch.device | None = None, precision: Precision | None = None) -> Model:
+    """The model of a run folder. For its arguments and errors see cusa.model.load."""
+    chosen = chosen_device(device)
+    student, configuration = load_student(folder)
+    shards = settings_of(DatasetFolder.of_run(folder).shards("train"))
+    frozen, sha256 = FrozenTowers.load(configuration.student), RunRecord.read(folder).weights_sha256
+    precision = precision or configuration.train.precision
+    return Model(student, frozen, configuration, shards, folder, sha256, chosen, precision)
+
+
+def chosen_device(device: str | torch.device | None) -> torch.device:
+    """The device that is asked for; for None a GPU, where PyTorch sees one, else the CPU.
+
+    Raises ConfigurationError where a GPU is asked for that does not exist.
+    """
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(f"device is {device}, but PyTorch sees no GPU; use device='cpu'.")
+    return chosen
