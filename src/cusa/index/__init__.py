@@ -1,0 +1,1 @@
+"""Indexes for nearest-neighbour search in a gallery of embeddings, by faiss."""

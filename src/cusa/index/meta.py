@@ -1,0 +1,118 @@
+"""The key `index` of a meta.json: what an index is, how it was chosen, and which files belong to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cusa.common.files import read_json, write_json
+from cusa.errors import DataError
+
+SCHEMA = 1
+META = "meta.json"
+INDEX_FILE = "index.faiss"
+DUPLICATES_FILE = "duplicates.parquet"
+REMOVED_FILE = "removed.parquet"
+VERSIONS = "index-versions"  # folder of the files of each version of an index
+Kind = Literal["flat", "hnsw", "ivf_sq", "ivf_pq"]
+KINDS: tuple[Kind, ...] = ("flat", "hnsw", "ivf_sq", "ivf_pq")
+
+
+class _Part(BaseModel):
+    """Values of meta.json that this project writes. Keys of later versions are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+
+
+class SearchSettings(_Part):
+    """How an index is searched. Keys that its kind does not have are None."""
+
+    nprobe: int | None = None  # inverted lists that are visited
+    ef_search: int | None = None  # candidates that a graph keeps
+    rerank: int | None = None  # candidates for each result whose exact cosines are computed
+
+
+class Trial(_Part):
+    """One setting that was measured: its recall@10 for each sample, milliseconds of a query (median), and bytes."""
+
+    kind: Kind
+    factory: str
+    search: SearchSettings
+    recall: dict[str, float]
+    milliseconds: float
+    bytes: int
+    chosen: bool = False
+
+
+class GalleryPart(_Part):
+    """A gallery whose rows the index holds: its folder, relative to that of the index, and its rows."""
+
+    folder: str
+    rows: int
+
+
+class IndexMeta(_Part):
+    """Everything about an index besides its files."""
+
+    schema_version: int = SCHEMA
+    kind: Kind
+    factory: str
+    search: SearchSettings
+    rows: int  # that can be found
+    removed: int = 0  # rows of the galleries that are never found
+    dimension: int
+    model: str  # absolute folder that answers queries
+    model_sha256: str
+    modality: Literal["image", "text"]
+    head: str
+    galleries: list[GalleryPart]
+    target_recall: float
+    measured_recall: float
+    sample: dict[str, int]
+    tried: list[Trial] = []
+    bytes: int
+    seed: int
+    made: str  # ISO 8601, UTC
+    fingerprint: str
+    versions: dict[str, str] = {}
+
+    def file(self, folder: Path, name: str) -> Path:
+        """The path of one of the files of this version of the index."""
+        return folder / VERSIONS / self.fingerprint / name
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The content of a folder's meta.json. Raises DataError where there is none, or it is no mapping."""
+    path = folder / META
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist; expected the folder that `cusa embed` or `cusa index` wrote.")
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; expected a folder that `cusa embed` or `cusa index` wrote.")
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds no mapping, so it is damaged; run `cusa embed` or `cusa index` again.")
+    return content
+
+
+def index_of(folder: Path, content: dict[str, Any]) -> IndexMeta:
+    """The key `index` of what `read_meta` returned. Raises DataError where there is no index yet, or it is damaged."""
+    if content.get("index") is None:
+        raise DataError(f"{folder} has embeddings but no index yet; run `cusa index {folder}` first.")
+    try:
+        return IndexMeta.model_validate(content["index"])
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        at = ".".join(map(str, ("index", *problem["loc"])))
+        raise DataError(
+            f"{folder / META}: the key {at} is not as expected ({problem['msg']}); run `cusa index` again."
+        ) from None
+
+
+def write_index(folder: Path, gallery: str, index: IndexMeta) -> None:
+    """Write the key `index` into meta.json. In a gallery's own folder, its other keys stay."""
+    own = (folder / META).is_file()
+    content = read_meta(folder) if own else {"schema": SCHEMA, "gallery": gallery}
+    content["index"] = index.model_dump(mode="json", exclude_none=True)
+    write_json(folder / META, content)

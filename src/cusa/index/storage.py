@@ -1,0 +1,68 @@
+"""Versions of an index on disk: the old one serves until the new one is whole and meta.json names it.
+
+The files of a version are in index-versions/{fingerprint}/. index.faiss and duplicates.parquet beside meta.json are
+symbolic links to them, for other programs; where the file system has no links, they are copies.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from cusa.common.files import read_json, whole_file, whole_folder
+from cusa.errors import DataError
+from cusa.index.meta import DUPLICATES_FILE, INDEX_FILE, META, VERSIONS, IndexMeta, write_index
+
+LINKS = (INDEX_FILE, DUPLICATES_FILE)
+
+
+def new_fingerprint() -> str:
+    """A name that no other version of any index has."""
+    return uuid.uuid4().hex[:16]
+
+
+def require_free(folder: Path) -> None:
+    """Raise DataError if the folder holds an index.faiss or duplicates.parquet that `cusa index` did not write."""
+    meta = folder / META
+    content = read_json(meta) if meta.is_file() else {}
+    ours = isinstance(content, dict) and content.get("index") is not None
+    for name in LINKS:
+        if (path := folder / name).exists() and not path.is_symlink() and not ours:
+            raise DataError(
+                f"{path} exists, and `cusa index` did not write it; move it away, or name another folder by --output."
+            )
+
+
+def publish(folder: Path, gallery: str, index: IndexMeta, write_files: Callable[[Path], None]) -> None:
+    """Make a version the index of `folder`: its files, which `write_files` writes into a folder, meta.json, links.
+
+    `gallery` is the path from `folder` to the gallery, for meta.json. Readers see the old version or the new one, and
+    a crash at any moment leaves either. Versions that nothing names any more are deleted.
+    """
+    require_free(folder)
+    version = folder / VERSIONS / index.fingerprint
+    with whole_folder(version) as temporary:
+        write_files(temporary)
+        for file in temporary.iterdir():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+    write_index(folder, gallery, index)
+    for name in LINKS:
+        _link(folder, name, version)
+    for old in (folder / VERSIONS).iterdir():
+        if old != version:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _link(folder: Path, name: str, version: Path) -> None:
+    temporary = folder / f".{name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        temporary.symlink_to((version / name).relative_to(folder))
+    except OSError:  # for instance exFAT has no symbolic links
+        with whole_file(folder / name) as copy:
+            shutil.copyfile(version / name, copy)
+    else:
+        temporary.replace(folder / name)
