@@ -16,17 +16,18 @@
  * @property {string} item       unique in its index, and the same in every index of the same pictures
  * @property {number|null} score  cosine; null where nothing was searched for
  * @property {string[]} captions
- * @property {string|null} image  address of the picture; null for a text. ?height=240 asks for a smaller one
+ * @property {string|null} image  address of the picture; null for a text. its field height asks for a smaller one
  * @property {number|null} width  of the picture, in pixels
  * @property {number|null} height
  * @property {boolean|null} correct   null where the right answers are not known
- * @property {{row: number, item: string, kind: "same"|"near"}|null} same_as   an earlier result, nearly or fully equal
+ * @property {{row: number, item: string, kind: "same"|"near"}|null} same_as   an earlier result, the same or nearly
  * @property {Object<string, unknown>} columns   all other columns of items.parquet
  *
  * @typedef {object} Found       GET or POST api/search
  * @property {{like: Result|null}} query   like: the item that `like` or `like_item` names
  * @property {Result[]} results
- * @property {{row: number, rank: number}[]|null} answers   ranks (from 1) among all that pass the filters
+ * @property {{row: number, item: string, rank: number}[]|null} answers   ranks (from 1) among all rows, filtered or not;
+ *   null where they are not known, and in a large index, which is asked with `answers`
  * @property {number} total      how many items pass the filters
  * @property {number} milliseconds
  */
@@ -57,6 +58,10 @@ export const indexes = () => call("api/indexes");
 /** One item of an index, as a result without a score. @returns {Promise<Result>} */
 export const item = (index, row, signal) => call(`api/indexes/${encodeURIComponent(index)}/items/${row}`, { signal });
 
+/** Ranks of the right answers to a text, null where the data know none. */
+export const answers = async (index, q, signal) =>
+  (await call(`api/indexes/${encodeURIComponent(index)}/answers?${new URLSearchParams({ q })}`, { signal })).answers;
+
 /** Give the server the token; it answers with a cookie, which pictures need too. */
 export const giveToken = (token) => call("api/token", { method: "POST", body: new URLSearchParams({ token }) });
 
@@ -80,23 +85,23 @@ export function search(query, signal) {
   return call("api/search", { method: "POST", body: form, signal });
 }
 
+function unreached(body) {
+  if (!navigator.onLine) return "This device is offline.";
+  const size = body instanceof FormData && body.get("file") instanceof Blob ? body.get("file").size / 2 ** 20 : 0;
+  const large = size > 8 ? ` The picture has ${Math.round(size)} MB; it may be more than the server takes.` : "";
+  return `The server cannot be reached. Is it still running?${large}`;
+}
+
 async function call(path, options = {}) {
   let answer;
   try {
     answer = await fetch(address(path), { credentials: "same-origin", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    const why = navigator.onLine ? "The server cannot be reached. Is it still running?" : "This device is offline.";
-    throw new ServerError(why, 0);
+    throw new ServerError(unreached(options.body), 0);
   }
   const body = await answer.json().catch(() => null);
   if (answer.ok) return body;
   const wait = Number(answer.headers.get("Retry-After")) || 0;
-  throw new ServerError(sentence(body?.detail) || `The server answered ${answer.status}.`, answer.status, wait);
-}
-
-/** FastAPI's own errors are a list of what is wrong with which field. */
-function sentence(detail) {
-  if (!Array.isArray(detail)) return typeof detail === "string" ? detail : "";
-  return detail.map((problem) => `${(problem.loc ?? []).slice(1).join(".")}: ${problem.msg}`).join("; ");
+  throw new ServerError(body?.error || `The server answered ${answer.status}.`, answer.status, wait);
 }
