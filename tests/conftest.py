@@ -17,7 +17,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from cusa.layout import DatasetFolder
+    from cusa.model.interface import RetrievalModel
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 ROOT = Path(__file__).parents[1]
@@ -289,3 +292,63 @@ def scored_runs(
     parquet, markdown, latex = (root / f"summary.{ending}" for ending in ("parquet", "md", "tex"))
     summarise(results, folder.annotations, parquet, markdown, latex, "contrastive", {"sop": "It does not exist."})
     return folder, runs
+
+
+@pytest.fixture(scope="session")
+def search_run(
+    shapes_data: Path, tiny_configuration: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A trained run on the shapes, whose model the index of `shapes_index` names. Read it only."""
+    import shutil
+
+    from cusa.config.configuration import load
+    from cusa.layout import DatasetFolder
+    from cusa.training.loop import train
+
+    folder = DatasetFolder(Path(shutil.copytree(shapes_data, tmp_path_factory.mktemp("search") / "shapes")))
+    run = folder.run("cusa", 23)
+    train(load(tiny_configuration).run("cusa", 23), folder, run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def search_model(search_run: Path) -> RetrievalModel:
+    """The model of `search_run`."""
+    import cusa
+
+    return cusa.load(search_run, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def shapes_items(shapes_data: Path) -> pa.Table:
+    """The 48 pictures as items of a gallery, with the columns split, colour and radius."""
+    from cusa.annotations.tables import CAPTIONS, IMAGES, read_table
+    from cusa.gallery.items import items_table
+
+    images = read_table(shapes_data / "annotations", IMAGES).to_pylist()
+    captions: dict[int, list[str]] = {}
+    for row in read_table(shapes_data / "annotations", CAPTIONS).to_pylist():
+        captions.setdefault(row["image"], []).append(row["caption"])
+    paths = [str(Path(row["image_path"]).absolute()) for row in images]
+    names = [Path(path).name for path in paths]
+    columns = {
+        "split": [row["split"] for row in images],
+        "colour": [name.split("_")[0] for name in names],
+        "radius": [8 if "small" in name else 20 for name in names],
+    }
+    return items_table(names, paths, captions=[captions[row] for row in range(len(images))], columns=columns)
+
+
+@pytest.fixture(scope="session")
+def shapes_index(
+    search_run: Path, search_model: RetrievalModel, shapes_items: pa.Table, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """OUT with the embeddings of the 48 pictures by the model of `search_run`, and their index. Read it only."""
+    from cusa.gallery.store import write_gallery
+    from cusa.index.build import build_index
+
+    out = tmp_path_factory.mktemp("indexed") / "out"
+    embeddings = search_model.encode_image(shapes_items["path"].to_pylist())
+    write_gallery(out, embeddings, shapes_items, search_run, search_model.weights_sha256)
+    build_index(out)
+    return out
