@@ -178,3 +178,33 @@ def test_a_model_that_is_no_dual_encoder(tiny_vision, tmp_path, tiny_clip):
 def test_a_name_that_cannot_be_loaded():
     with pytest.raises(ConfigurationError, match="student.name no-one/clip could not be loaded"):
         build_student(StudentSettings(name="no-one/clip"), losses("contrastive"))
+
+
+def test_dropout_is_of_the_features_before_the_projection_and_inside_the_heads(tiny_vision, tiny_sentences):
+    """With the features of frozen towers, against the formula: heads read the projection of what was not dropped."""
+    student = build_student(
+        towers(tiny_vision, tiny_sentences, image=False, text=False), losses("contrastive"), FrozenDimensions(6, 5)
+    )
+    student.set_dropout(features=0.5, heads=0.25)
+    features = torch.randn(4, 6)
+    torch.manual_seed(0)
+    found = student.train().encode_image(features, "cross")
+    torch.manual_seed(0)
+    kept = torch.nn.functional.dropout(features, 0.5)
+    assert 0 < (kept == 0).sum() < kept.numel()
+    norm, linear = student.heads["cross_image"]
+    inner = torch.nn.functional.dropout(norm(student.backbone.image_projection(kept)), 0.25)
+    assert torch.equal(found, linear(inner))
+    without_dropout = linear(norm(student.backbone.image_projection(features)))
+    assert torch.equal(student.eval().encode_image(features, "cross"), without_dropout)
+
+
+def test_dropout_of_a_dual_encoder_is_of_what_its_heads_read(tiny_clip):
+    student = build_student(StudentSettings(name=str(tiny_clip)), losses("contrastive")).train()
+    student.set_dropout(features=0.5, heads=0.0)
+    pixels = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
+    torch.manual_seed(0)
+    found = student.image_features(pixels)
+    plain = student.backbone.image_features(pixels)
+    assert torch.equal(found[found != 0], 2 * plain[found != 0])
+    assert 0 < (found == 0).sum() < found.numel()

@@ -22,6 +22,7 @@ def _yaml_exponent(value: Any) -> Any:
 Number = Annotated[float, BeforeValidator(_yaml_exponent), Field(allow_inf_nan=False)]
 Positive = Annotated[float, BeforeValidator(_yaml_exponent), Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, BeforeValidator(_yaml_exponent), Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_yaml_exponent), Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 # Names of data sets, runs and benchmarks become names of folders and files.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=150)]

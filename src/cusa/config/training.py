@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cusa.config.section import Count, NotNegative, Positive, Section
+from cusa.config.section import Count, NotNegative, Positive, Section, Share, added_key
 
 # Keys of `train` that change the speed, the memory or the logging of a training, but not its result. Changing them does
 # not train a run again. Exception: with `stream`, `workers` changes the order of the pairs.
@@ -24,6 +24,14 @@ class Train(Section):
         default=None, description="Peak learning rate of the pre-trained towers; null uses `lr` for them as well."
     )
     weight_decay: NotNegative = 1e-4
+    feature_dropout: Share = added_key(
+        0.0,
+        "Share of the towers' features that a training step sets to zero, before the projection of a pair of towers; "
+        "for a dual encoder, of the features that its heads read.",
+    )
+    head_dropout: Share = added_key(
+        0.0, "Share of a head's features that a training step sets to zero, between LayerNorm and the linear layer."
+    )
     schedule: Literal["epoch", "step"] = Field(
         default="epoch", description="Cosine decay by epoch (published) or by optimiser step."
     )

@@ -24,6 +24,9 @@ class Backbone(nn.Module):
     dimension: int
     image_transform: ImageTransform | None = None
     tokenises: bool = True
+    # Whether the backbone itself drops features, see `Student.set_dropout`; where it does not, its outputs are dropped.
+    drops_features: bool = False
+    feature_dropout: float = 0.0
 
     def image_features(self, images: Tensor) -> Tensor:
         """Image features, float [B, dimension].

@@ -8,6 +8,7 @@ the published evaluation does.
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from cusa.config.losses import HeadName, LossConfiguration
 from cusa.config.models import StudentSettings
@@ -26,6 +27,7 @@ class Student(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict()
+        self.head_dropout = 0.0
         if losses.contrastive is not None or losses.cross_softlabel is not None:
             self._add_heads("cross")
         if losses.uni_softlabel is not None:
@@ -38,18 +40,39 @@ class Student(nn.Module):
             nn.init.normal_(linear.weight, std=HEAD_STD)
             self.heads[f"{family}_{modality}"] = nn.Sequential(nn.LayerNorm(dimension), linear)
 
+    def set_dropout(self, features: float, heads: float) -> None:
+        """Set the shares of features that training drops: of the towers' features, and of those inside the heads."""
+        self.backbone.feature_dropout, self.head_dropout = features, heads
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Image features [B, D], which the heads read; for `images` see Backbone.image_features."""
+        return self._dropped(self.backbone.image_features(images))
+
+    def text_features(self, texts: TextInput) -> Tensor:
+        """Text features [B, D], which the heads read; for `texts` see Backbone.text_features."""
+        return self._dropped(self.backbone.text_features(texts))
+
+    def _dropped(self, features: Tensor) -> Tensor:
+        share = 0.0 if self.backbone.drops_features else self.backbone.feature_dropout
+        return dropout(features, share, self.training)
+
     def head(self, features: Tensor, family: HeadName, modality: str) -> Tensor:
-        """Apply a head to the backbone's features [B, D]; where there is no such head, return the features."""
-        name = f"{family}_{modality}"
-        return self.heads[name](features) if name in self.heads else features
+        """Apply a head to the features [B, D]; where there is no such head, return the features."""
+        if (name := f"{family}_{modality}") not in self.heads:
+            return features
+        block = self.heads[name]
+        assert isinstance(block, nn.Sequential)
+        norm, linear = block
+        output: Tensor = linear(dropout(norm(features), self.head_dropout, self.training))
+        return output
 
     def encode_image(self, images: Tensor, head: HeadName) -> Tensor:
         """Image embeddings [B, D], not normalised; for `images` see Backbone.image_features."""
-        return self.head(self.backbone.image_features(images), head, "image")
+        return self.head(self.image_features(images), head, "image")
 
     def encode_text(self, texts: TextInput, head: HeadName) -> Tensor:
         """Text embeddings [B, D], not normalised; for `texts` see Backbone.text_features."""
-        return self.head(self.backbone.text_features(texts), head, "text")
+        return self.head(self.text_features(texts), head, "text")
 
 
 def build_student(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from cusa.config.models import Towers
 from cusa.student.backbones import Backbone, FrozenDimensions, TextInput
@@ -16,8 +17,11 @@ from cusa.teachers.token_use import Vocabulary
 class TowerPair(Backbone):
     """An image and a text encoder, each projected to one space.
 
-    A frozen encoder is not loaded: its input is its cached features, whose length `frozen` gives.
+    A frozen encoder is not loaded: its input is its cached features, whose length `frozen` gives. Dropout is that of
+    the encoders' features: their dimensions are many, and the projection learns the training pairs by heart.
     """
+
+    drops_features = True
 
     def __init__(self, towers: Towers, max_tokens: int, frozen: FrozenDimensions) -> None:
         super().__init__()
@@ -41,13 +45,13 @@ class TowerPair(Backbone):
     def image_features(self, images: Tensor) -> Tensor:
         """Image features [B, dimension] of pixels, or of the cached features of a frozen tower."""
         features = images if self.image_tower is None else self.image_tower(images)
-        projected: Tensor = self.image_projection(features)
+        projected: Tensor = self.image_projection(dropout(features, self.feature_dropout, self.training))
         return projected
 
     def text_features(self, texts: TextInput) -> Tensor:
         """Text features [B, dimension] of tokens, or of the cached features of a frozen tower."""
-        features = texts if self.text_tower is None else self.text_tower(texts)
-        projected: Tensor = self.text_projection(features)
+        features: Tensor = texts if self.text_tower is None else self.text_tower(texts)  # type: ignore[assignment]
+        projected: Tensor = self.text_projection(dropout(features, self.feature_dropout, self.training))
         return projected
 
     def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:

@@ -38,6 +38,7 @@ class TrainingTask(nn.Module):
 
     def __init__(self, student: Student, loss: CUSALoss, settings: Train, group: Group | None = None) -> None:
         super().__init__()
+        student.set_dropout(settings.feature_dropout, settings.head_dropout)
         self.student = student
         self.loss = loss
         self.settings = settings
@@ -63,8 +64,8 @@ class TrainingTask(nn.Module):
         """
         student, families = self.student, self.loss.configuration
         with autocast(self.group.device, self.settings.precision):
-            image = student.backbone.image_features(batch.images)
-            text = student.backbone.text_features(batch.texts)
+            image = student.image_features(batch.images)
+            text = student.text_features(batch.texts)
             heads: Heads = dict.fromkeys(("cross_image", "cross_text", "uni_image", "uni_text"))
             if families.contrastive is not None or families.cross_softlabel is not None:
                 heads["cross_image"] = student.head(image, "cross", "image")
