@@ -9,6 +9,7 @@ cusa import-checkpoint checkpoint_best.pth --run-folder results/coco/runs/theirs
     --student ViT-B/32
 cusa export results/openmoji/runs/cusa/seed23 --to onnx --output exported
 cusa search results/openmoji/runs/cusa/seed23/search/test "birthday"
+cusa serve results/openmoji/runs/contrastive/seed23/search/test results/openmoji/runs/cusa/seed23/search/test
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cusa.commands.serving import add_serve
 from cusa.common import program
 from cusa.config.files import read_files
 from cusa.config.models import UNICOM, ImageModel
@@ -82,6 +84,7 @@ def _main() -> None:
 
     _add_export(commands)
     _add_search(commands)
+    add_serve(commands)
 
     arguments = parser.parse_args()
     arguments.call(arguments)

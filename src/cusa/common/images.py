@@ -40,6 +40,7 @@ TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = frozenset(TRANSPOSITIONS[number] for number in (5, 6, 7, 8))
 
 Source = str | Path | bytes
 Found = TypeVar("Found")
@@ -102,6 +103,14 @@ def open_rgb(source: Source) -> Image.Image:
     """Decode an image file as `decoded_rgb` does, for a place where one image at a time is decoded."""
     with decoded_rgb(source) as image:
         return image
+
+
+def picture_size(source: Source) -> tuple[int, int]:
+    """Width and height in pixels of an image file, as it is once it is upright. Only its header is read.
+
+    Raises DataError, whose message continues a sentence about the file, if that is not the header of an image.
+    """
+    return _retrying(source, _upright_size)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -237,6 +246,13 @@ def _read_header(source: Source, max_pixels: int | None) -> tuple[Note, ...]:
         return _notes_of_header(image)
 
 
+def _upright_size(source: Source) -> tuple[int, int]:
+    with _open(source) as image:
+        _refuse_oversized(image, None)
+        sideways = _transposition(image) in SIDEWAYS
+        return (image.height, image.width) if sideways else image.size
+
+
 def _notes_of_header(image: Image.Image) -> tuple[Note, ...]:
     try:
         several = bool(getattr(image, "is_animated", False))
@@ -276,13 +292,18 @@ def _decode(source: Source, max_pixels: int | None, held: ExitStack, at_an_eight
 
 
 def _upright(image: Image.Image, of: Image.Image) -> Image.Image:
-    """Rotate an image as the EXIF data of the image `of` say. EXIF data that cannot be read say nothing.
+    """Rotate an image as the EXIF data of the image `of` say.
 
     ImageOps.exif_transpose writes the EXIF data anew, which fails for values that can be read.
     """
+    transposition = _transposition(of)
+    return image if transposition is None else image.transpose(transposition)
+
+
+def _transposition(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image upright, as its EXIF data say. EXIF data that cannot be read say nothing."""
     try:
         # Orientation is a number, or whatever a broken file has there; what cannot be a key raises TypeError.
-        transposition = TRANSPOSITIONS.get(of.getexif().get(ExifTags.Base.Orientation, 1))
+        return TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 (broken EXIF data raise errors of any type, and never cost the picture)
-        transposition = None
-    return image if transposition is None else image.transpose(transposition)
+        return None

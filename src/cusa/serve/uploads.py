@@ -1,0 +1,159 @@
+"""The body of a request, read with limits: its bytes are counted while they come, and they have to come in time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from PIL import Image
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from cusa.common.images import decoded_rgb, picture_size
+from cusa.errors import DataError
+from cusa.serve.asked import fields_of_json
+from cusa.serve.problems import HungUpError, RequestError, busy
+from cusa.serve.settings import Limits
+
+FIELD_BYTES = 64 << 10
+FORM = "multipart/form-data"
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Body:
+    """The fields of a form or of JSON, and the bytes of its picture, None where there is none."""
+
+    fields: list[tuple[str, str]]
+    file: bytes | None = None
+
+
+class Uploads:
+    """Reads bodies and decodes pictures, of so many clients at the same time as the limits say."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._reading = 0
+        self._held = asyncio.Semaphore(limits.decoded_pictures)
+        self._waiting = 0
+        self._decoders = ThreadPoolExecutor(2, "cusa-decode")
+
+    async def read(self, request: Request) -> Body:
+        """The body of a search. Raises RequestError where it is too large, too slow, or no form or JSON."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in (FORM, JSON):
+            raise RequestError(415, f"The body of a search is a form ({FORM}) with the picture in `file`, or {JSON}.")
+        length = request.headers.get("content-length", "")
+        if length.isdigit() and int(length) > self.limits.upload_bytes:
+            raise self._too_large()
+        if self._reading >= self.limits.uploads:
+            raise busy(f"{self._reading} uploads are being read already; try again in a moment.", 2)
+        self._reading += 1
+        try:
+            async with asyncio.timeout(self.limits.upload_seconds):
+                return await (self._form(request) if kind == FORM else self._json(request))
+        except TimeoutError:
+            seconds = f"{self.limits.upload_seconds:g}"
+            raise RequestError(
+                408, f"The body of the request was not there after {seconds} s.", {"Connection": "close"}
+            ) from None
+        except ClientDisconnect:
+            raise HungUpError from None
+        finally:
+            self._reading -= 1
+
+    @asynccontextmanager
+    async def picture(self, content: bytes) -> AsyncGenerator[Image.Image]:
+        """A picture as upright RGB, which is in memory until the block ends.
+
+        Raises RequestError: 415 where the bytes are no picture, 422 where it has too many pixels, which its header
+        tells before anything is decoded.
+        """
+        if self._waiting >= self.limits.uploads:
+            raise busy(f"{self._waiting} pictures are waiting already; try again in a moment.", 5)
+        self._waiting += 1
+        try:
+            await self._held.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield await asyncio.get_running_loop().run_in_executor(self._decoders, self._decoded, content)
+        finally:
+            self._held.release()
+
+    def close(self) -> None:
+        """End the threads that decode."""
+        self._decoders.shutdown(cancel_futures=True)
+
+    def _decoded(self, content: bytes) -> Image.Image:
+        try:
+            width, height = picture_size(content)
+        except DataError as error:
+            raise RequestError(415, f"The file {error}.") from None
+        if width * height > self.limits.pixels:
+            raise RequestError(
+                422, f"The picture has {width:,} x {height:,} pixels; at most {self.limits.pixels:,} are read."
+            )
+        try:
+            with decoded_rgb(content, self.limits.pixels) as picture:
+                return picture
+        except DataError as error:
+            reason = str(error).removeprefix("an image in a shard ").removesuffix("; replace or remove it.")
+            raise RequestError(415, f"The picture {reason}.") from None
+
+    def _too_large(self) -> RequestError:
+        limit = f"{self.limits.upload_bytes / (1 << 20):g}"
+        return RequestError(413, f"The upload has more than {limit} MiB; shrink the picture.", {"Connection": "close"})
+
+    async def _counted(self, request: Request) -> AsyncGenerator[bytes]:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > self.limits.upload_bytes:
+                raise self._too_large()
+            yield chunk
+
+    async def _json(self, request: Request) -> Body:
+        content = b"".join([chunk async for chunk in self._counted(request)])
+        try:
+            return Body(fields_of_json(json.loads(content)))
+        except (ValueError, RecursionError) as error:
+            raise RequestError(400, f"The body is no valid JSON ({error}).") from None
+
+    async def _form(self, request: Request) -> Body:
+        parser = MultiPartParser(
+            request.headers,
+            self._counted(request),
+            max_files=1,
+            max_fields=self.limits.fields,
+            max_part_size=FIELD_BYTES,
+        )
+        try:
+            form = await parser.parse()
+        except (MultiPartException, KeyError, ValueError) as error:
+            reason = getattr(error, "message", None) or "it has no boundary"
+            raise RequestError(400, f"The body is no complete form: {str(reason).rstrip('.')}.") from None
+        try:
+            return await self._body(form.multi_items())
+        finally:
+            with suppress(OSError):
+                await form.close()
+
+    async def _body(self, parts: list[tuple[str, UploadFile | str]]) -> Body:
+        fields: list[tuple[str, str]] = []
+        file: bytes | None = None
+        for name, value in parts:
+            if isinstance(value, str):
+                fields.append((name, value))
+            elif name != "file":
+                raise RequestError(422, "The picture of a search is in the field `file`.")
+            else:
+                file = await value.read()
+        if file == b"":
+            raise RequestError(422, "The file has zero bytes.")
+        return Body(fields, file)
