@@ -8,10 +8,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import mounted_tmpfs
 
-from cusa.common.files import read_array, require_writable, whole_file, whole_folder, write_json
+from cusa.common.files import read_array, read_parquet, require_writable, whole_file, whole_folder, write_json
 from cusa.common.program import run
 from cusa.errors import DataError
 from cusa.teachers.store import write_features
@@ -128,3 +130,16 @@ def test_what_is_no_array_is_a_sentence(tmp_path, content):
         read_array(tmp_path / "a.npy", ADVICE)
     with pytest.raises(DataError, match="none.npy does not exist; make it again"):
         read_array(tmp_path / "none.npy", ADVICE)
+
+
+def test_a_parquet_file_is_read_as_it_is(tmp_path):
+    """Also below a folder that looks like a part of a partitioned data set."""
+    table = pa.table({"colour": ["blue"], "number": [1]})
+    (tmp_path / "colour=red").mkdir()
+    pq.write_table(table, tmp_path / "colour=red/a.parquet")
+    assert read_parquet(tmp_path / "colour=red/a.parquet").equals(table)
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "colour=red/a.parquet").read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"cut\.parquet is not a complete Parquet file"):
+        read_parquet(tmp_path / "cut.parquet")
+    with pytest.raises(DataError, match=r"missing\.parquet does not exist"):
+        read_parquet(tmp_path / "missing.parquet")

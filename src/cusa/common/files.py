@@ -22,6 +22,7 @@ from cusa.errors import DataError, reason_of
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
 # The exceptions that unpickling damaged or untrusted bytes may raise.
 DAMAGED = (
@@ -106,6 +107,18 @@ def parquet_damage(path: str | Path) -> Iterator[None]:
         raise DataError(f"{path} does not exist.") from None
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a complete Parquet file ({reason_of(error)}).") from None
+
+
+def read_parquet(path: str | Path) -> pa.Table:
+    """The table of one Parquet file. Raises DataError where it is damaged or is not there.
+
+    pyarrow.parquet.read_table would import pandas, which takes half a second, and would take a folder above the file
+    that is named `key=value` for a column.
+    """
+    import pyarrow.parquet as pq
+
+    with parquet_damage(path), pq.ParquetFile(path) as file:
+        return file.read()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cusa import __version__
-from cusa.common.files import parquet_damage, read_array, read_json, whole_file, write_json
+from cusa.common.files import read_array, read_json, read_parquet, whole_file, write_json
 from cusa.errors import DataError
 from cusa.gallery.items import FIELDS, UNREADABLE_SCHEMA, cast_items, joined_schema
 
@@ -176,8 +176,7 @@ class Gallery:
 
     def _part_items(self, part: Part) -> pa.Table:
         path = self.folder / part.items
-        with parquet_damage(path):
-            table = pq.read_table(path)
+        table = read_parquet(path)
         if lacking := [name for name in FIELDS if name not in table.column_names]:
             raise DataError(f"{path} has no column {', '.join(lacking)}; {AGAIN}")
         if len(table) != part.rows:
@@ -192,8 +191,7 @@ class Gallery:
         path = self.folder / UNREADABLE
         if not path.is_file():
             return UNREADABLE_SCHEMA.empty_table()
-        with parquet_damage(path):
-            return pq.read_table(path)
+        return read_parquet(path)
 
     def picture_path(self, row: int) -> Path | None:
         """The file that holds the picture of a row; None for an item without one, as texts are."""

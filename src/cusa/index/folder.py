@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cusa.common.files import array_damage, parquet_damage
+from cusa.common.files import array_damage, read_parquet
 from cusa.errors import DataError
 from cusa.index.galleries import GalleryFiles, Vectors
 from cusa.index.meta import DUPLICATES_FILE, INDEX_FILE, REMOVED_FILE, IndexMeta, index_of, read_meta
@@ -107,11 +107,7 @@ class SearchIndex:
     @cached_property
     def duplicates(self) -> pa.Table:
         """Rows that are the same as others or nearly: row, group (its first row), kind (`same` or `near`)."""
-        import pyarrow.parquet as pq
-
-        path = self.meta.file(self.folder, DUPLICATES_FILE)
-        with parquet_damage(path):
-            return pq.read_table(path)
+        return read_parquet(self.meta.file(self.folder, DUPLICATES_FILE))
 
     @cached_property
     def groups(self) -> np.ndarray:
@@ -216,15 +212,12 @@ class SearchIndex:
 
     def _live_rows(self) -> np.ndarray | None:
         """The rows of the galleries that are not removed, int64 [rows]; None if no row is removed."""
-        import pyarrow.parquet as pq
-
         if not self.meta.removed:
             return None
         path = self.meta.file(self.folder, REMOVED_FILE)
         if not path.is_file():
             raise FileNotFoundError(path)
-        with parquet_damage(path):
-            removed = pq.read_table(path)["gallery_row"].to_numpy()
+        removed = read_parquet(path)["gallery_row"].to_numpy()
         live = np.ones(len(self._vectors), dtype=bool)
         live[removed] = False
         return np.flatnonzero(live)
