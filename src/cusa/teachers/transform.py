@@ -67,6 +67,33 @@ class ImageTransform:
 
         return self._resized_and_cropped(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
 
+    def array_of(self, picture: Image.Image) -> np.ndarray:
+        """Resize and crop an 8-bit RGB image to uint8 [3, crop, crop] by Pillow, for programs that have no torch.
+
+        Levels differ by rounding from those of `pixels_of`, by one or two of 255.
+        """
+        if not self.square and (part := self._part_of_strip(picture.height, picture.width)) is not None:
+            start, end = part
+            along_width = picture.width > picture.height
+            picture = picture.crop((start, 0, end, picture.height) if along_width else (0, start, picture.width, end))
+        width, height = self._resized_size(picture.width, picture.height)
+        if (width, height) != picture.size:
+            picture = _resized(picture, width, height, self.interpolation)
+        left, top = (self._crop_starts(side) for side in (width, height))
+        cropped = picture.crop((left, top, left + self.crop, top + self.crop))
+        return np.ascontiguousarray(np.asarray(cropped).transpose(2, 0, 1))
+
+    def _resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after resizing, as torchvision rounds them."""
+        if self.square:
+            return self.resize, self.resize
+        longer = int(self.resize * max(width, height) / min(width, height))
+        return (self.resize, longer) if width <= height else (longer, self.resize)
+
+    def _crop_starts(self, side: int) -> int:
+        """Where the crop starts along a side, as torchvision rounds it; below 0 where black is put around the image."""
+        return round((side - self.crop) / 2) if side >= self.crop else -((self.crop - side) // 2)
+
     def _resized_and_cropped(self, image: torch.Tensor) -> torch.Tensor:
         from torchvision.transforms.v2 import functional as transforms
 
@@ -79,20 +106,27 @@ class ImageTransform:
         return cropped
 
     def _middle_of_strip(self, image: torch.Tensor) -> torch.Tensor:
-        """The part of a long strip [3, H, W] that its central crop is made of; other images as they are.
+        """The part of a long strip [3, H, W] that its central crop is made of; other images as they are."""
+        height, width = image.shape[1:]
+        if (part := self._part_of_strip(height, width)) is None:
+            return image
+        start, end = part
+        return image.narrow(1 if height > width else 2, start, end - start)
+
+    def _part_of_strip(self, height: int, width: int) -> tuple[int, int] | None:
+        """Where the part of a long strip starts and ends that its central crop is made of; None for other images.
 
         The part has the strip's centre, so its central crop is that of the strip, but for the rounding of its length.
         """
-        shorter, longer = sorted(image.shape[1:])
+        shorter, longer = sorted((height, width))
         if longer <= LONGEST_ASPECT * shorter:
-            return image
+            return None
         scale = shorter / self.resize  # source pixels a resized one
         margin = math.ceil(FILTER_SUPPORT * max(1, scale))
         length = max(shorter, math.ceil(self.crop * scale)) + 2 * margin  # it stays the longer side
         length += (longer - length) % 2  # the same number of pixels is left out on both sides
         start = max(0, (longer - length) // 2)
-        axis = 1 if image.shape[1] == longer else 2
-        return image.narrow(axis, start, min(length, longer))
+        return start, start + min(length, longer)
 
     def batch(self, images: Sequence[tuple[bytes, bool]]) -> torch.Tensor:
         """`pixels` of several images, each (encoded, plain): uint8 [B, 3, crop, crop], channels last."""
@@ -116,3 +150,16 @@ class ImageTransform:
         scale, shift = (each.repeat(width).to(pixels.device) for each in (1 / (255 * std), mean / std))
         rows = pixels.permute(0, 2, 3, 1).flatten(2).to(torch.float32)
         return rows.mul_(scale).sub_(shift).view(*rows.shape[:2], width, 3).permute(0, 3, 1, 2)
+
+
+def _resized(picture: Image.Image, width: int, height: int, interpolation: Interpolation) -> Image.Image:
+    """An image in another size, by Pillow."""
+    from PIL import Image
+
+    if interpolation == "nearest":  # torch rounds down, where Pillow takes the middle
+        rows, columns = (np.arange(to) * of // to for to, of in ((height, picture.height), (width, picture.width)))
+        return Image.fromarray(np.asarray(picture)[rows][:, columns])
+    resampling = (
+        Image.Resampling.NEAREST if interpolation == "nearest-exact" else Image.Resampling[interpolation.upper()]
+    )
+    return picture.resize((width, height), resampling)

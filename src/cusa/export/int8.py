@@ -1,0 +1,217 @@
+"""Weights of 8 bits for the files of an onnx folder, and what they cost in R@1 on a val split.
+
+Matrices have one scale a column, and embeddings of tokens one scale a row. Activations are quantised while the model
+runs, so nothing has to be calibrated. Convolutions stay float32: onnxruntime runs their 8-bit form more slowly.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from cusa.annotations.tables import SplitTables
+from cusa.common.images import decoded_rgb
+from cusa.config.losses import HeadName
+from cusa.errors import DataError
+from cusa.export.graphs import LARGEST_FILE
+from cusa.layout import DatasetFolder
+from cusa.metrics.recall import image_text_recall
+from cusa.model.onnx_folder import IMAGE_FILE, TEXT_FILE, Int8, Int8Measurement, OnnxModel, Session, batches, padded
+from cusa.shards.reading import ShardReader
+
+MEASURED_SPLIT = "val"
+MEASURED_IMAGES = 1000  # of the split, evenly spread, each with all its captions
+IMAGE_MAY_COST = 0.5  # percentage points of R@1 that 8-bit weights of the image tower may cost
+MATRICES = ["MatMul", "Gemm"]
+MOSTLY = 0.5  # of the weights that are in matrices; a tower of convolutions has fewer
+LARGE_TABLE = 512  # rows from which a table of embeddings is worth it
+LEVELS = 127  # of a sign and seven bits
+
+
+def quantised(folder: Path, dataset: DatasetFolder, named: bool) -> Int8:
+    """Quantise the files of an onnx folder in their places, and say which, and what it costs.
+
+    The text tower is always quantised, the image tower if it is mostly matrices and costs no more than IMAGE_MAY_COST.
+    The cost is measured on the val split of `dataset`. Where that is missing, the image tower stays as it is, or, if a
+    user `named` the data set, DataError is raised.
+    """
+    with TemporaryDirectory(dir=folder.parent) as temporary:
+        text, image = Path(temporary) / TEXT_FILE, Path(temporary) / IMAGE_FILE
+        quantise(folder / TEXT_FILE, text)
+        try:
+            sample = Sample.read(OnnxModel(folder, "cpu"), dataset)
+        except DataError as error:
+            if named:
+                raise
+            shutil.move(text, folder / TEXT_FILE)
+            note = f"the loss of int8 weights could not be measured ({str(error).rstrip('.')})"
+            return Int8(files=(TEXT_FILE,), measured=None, note=note)
+        pictures = sample.image_embeddings(folder / IMAGE_FILE)
+        captions = sample.text_embeddings(text)
+        before = sample.recall(pictures, sample.text_embeddings(folder / TEXT_FILE))
+        after, files = sample.recall(pictures, captions), [TEXT_FILE]
+        kept = "the image tower is mostly convolutions, so its weights stay float32"
+        if _share_of_matrices(folder / IMAGE_FILE) >= MOSTLY:
+            quantise(folder / IMAGE_FILE, image)
+            both = sample.recall(sample.image_embeddings(image), captions)
+            cost = float(np.mean([after[name] - both[name] for name in after]))
+            kept = f"int8 weights of the image tower would cost {cost:.2f} points of R@1 more, so they stay float32"
+            if cost <= IMAGE_MAY_COST:
+                after, kept = both, "the image tower is quantised too"
+                files.append(IMAGE_FILE)
+                shutil.move(image, folder / IMAGE_FILE)
+        shutil.move(text, folder / TEXT_FILE)
+    loss = {name: round(before[name] - after[name], 6) for name in before}
+    measured = Int8Measurement(
+        data=str(dataset.root.absolute()),
+        split=MEASURED_SPLIT,
+        images=sample.images,
+        captions=len(sample.tokens),
+        fp32=before,
+        int8=after,
+        loss=loss,
+    )
+    costs = ", ".join(f"{value:+.2f} of {before[name]:.2f} {name}" for name, value in loss.items())
+    note = f"int8 weights lose {costs} (in percent, on {sample.images} images of {MEASURED_SPLIT}); {kept}"
+    return Int8(files=tuple(files), measured=measured, note=note)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pictures and captions of a val split as the graphs read them.
+
+    `pixels` uint8 [images, 3, H, W]; `tokens` the ids of each caption; `image_of` int64 [captions].
+    """
+
+    pixels: np.ndarray
+    tokens: list[list[int]]
+    image_of: np.ndarray
+    pad_token: int
+    head: HeadName
+
+    @property
+    def images(self) -> int:
+        """The number of pictures."""
+        return len(self.pixels)
+
+    @classmethod
+    def read(cls, model: OnnxModel, dataset: DatasetFolder) -> Sample:
+        """At most MEASURED_IMAGES pictures that have captions. Raises DataError where tables or shards are missing."""
+        tables = SplitTables.open(dataset, MEASURED_SPLIT, captions=["cleaned"])
+        with_captions = np.unique(tables.image_of_caption)
+        if not len(with_captions):
+            raise DataError(f"{dataset.annotations} has no caption of the split `{MEASURED_SPLIT}`.")
+        reader = ShardReader(dataset.shards(MEASURED_SPLIT))
+        places = np.linspace(0, len(with_captions) - 1, min(MEASURED_IMAGES, len(with_captions))).astype(np.int64)
+        chosen = with_captions[np.unique(places)]
+        taken = np.flatnonzero(np.isin(tables.image_of_caption, chosen))
+        captions = tables.captions["cleaned"].take(taken).to_pylist()
+        pixels = []
+        for position in np.searchsorted(reader.rows, tables.image_rows[chosen]).tolist():
+            with decoded_rgb(reader.encoded(position)) as picture:
+                pixels.append(model.about.image.array_of(picture))
+        image_of = np.searchsorted(chosen, tables.image_of_caption[taken])
+        head: HeadName = "cross" if "cross" in model.about.heads else model.about.heads[0]
+        return cls(np.stack(pixels), model.tokenise(captions), image_of, model.about.text.pad_token, head)
+
+    def image_embeddings(self, graph: Path) -> np.ndarray:
+        """Embeddings of the pictures by the graph in a file, float32 [images, D]."""
+        session, rows = Session(graph, "cpu"), np.arange(self.images)
+        return np.concatenate(
+            [session.run(self.head, {"pixels": self.pixels[batch]}) for batch in batches(rows, "images")]
+        )
+
+    def text_embeddings(self, graph: Path) -> np.ndarray:
+        """Embeddings of the captions by the graph in a file, float32 [captions, D]."""
+        session = Session(graph, "cpu")
+        order = np.argsort([len(row) for row in self.tokens], kind="stable")
+        parts = [
+            session.run(self.head, padded([self.tokens[row] for row in batch], self.pad_token))
+            for batch in batches(order, "texts")
+        ]
+        return np.concatenate(parts)[np.argsort(order, kind="stable")]
+
+    def recall(self, images: np.ndarray, captions: np.ndarray) -> dict[str, float]:
+        """i2t_r1 and t2i_r1 in percent of embeddings of the pictures and captions."""
+        metrics = image_text_recall(images, captions, self.image_of)
+        return {name: metrics[name] for name in ("i2t_r1", "t2i_r1")}
+
+
+def quantise(source: Path, target: Path) -> None:
+    """Write a graph with 8-bit matrices, and 8-bit tables of embeddings where they are large."""
+    from onnxruntime.quantization import quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    large = sum(file.stat().st_size for file in source.parent.glob(f"{source.name}*")) > LARGEST_FILE
+    prepared, tables = target.with_name(f"prepared-{target.name}"), target.with_name(f"tables-{target.name}")
+    with _quiet():
+        quant_pre_process(source, prepared, skip_symbolic_shape=True, save_as_external_data=large)
+        model = onnx.load(prepared)
+        _quantise_tables(model.graph)
+        onnx.save(model, tables, save_as_external_data=large)
+        quantize_dynamic(
+            tables, target, op_types_to_quantize=MATRICES, per_channel=True, use_external_data_format=large
+        )
+
+
+def _quantise_tables(graph: onnx.GraphProto) -> None:
+    """Store the large tables that Gather reads rows of as int8, with a scale for each row."""
+    tables = {each.name: each for each in graph.initializer if each.data_type == TensorProto.FLOAT}
+    nodes, replaced = [], set()
+    for node in graph.node:
+        table = tables.get(node.input[0]) if node.op_type == "Gather" else None
+        by_row = all(attribute.i == 0 for attribute in node.attribute if attribute.name == "axis")
+        if table is None or len(table.dims) != 2 or table.dims[0] < LARGE_TABLE or not by_row:
+            nodes.append(node)
+            continue
+        integers, scales, output = f"{table.name}_int8", f"{table.name}_scales", node.output[0]
+        if table.name not in replaced:
+            rows = numpy_helper.to_array(table)
+            scale = np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(np.float32).tiny * LEVELS) / LEVELS
+            graph.initializer.extend(
+                [
+                    numpy_helper.from_array(np.rint(rows / scale).astype(np.int8), integers),
+                    numpy_helper.from_array(scale.astype(np.float32), scales),
+                ]
+            )
+            replaced.add(table.name)
+        nodes += [
+            helper.make_node("Gather", [integers, node.input[1]], [f"{output}_int8"], axis=0),
+            helper.make_node("Cast", [f"{output}_int8"], [f"{output}_float"], to=TensorProto.FLOAT),
+            helper.make_node("Gather", [scales, node.input[1]], [f"{output}_scale"], axis=0),
+            helper.make_node("Mul", [f"{output}_float", f"{output}_scale"], [output]),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in graph.node for name in node.input}
+    for name in replaced - used:
+        graph.initializer.remove(tables[name])
+
+
+def _share_of_matrices(path: Path) -> float:
+    """The share of a graph's weights that matrices of MATRICES have."""
+    graph = onnx.load(path, load_external_data=False).graph
+    sizes = {each.name: int(np.prod(each.dims)) for each in graph.initializer if each.data_type == TensorProto.FLOAT}
+    matrices = {name for node in graph.node if node.op_type in MATRICES for name in node.input if name in sizes}
+    return sum(sizes[name] for name in matrices) / max(1, sum(sizes.values()))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the advice that onnxruntime logs to the root logger off the terminal."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
