@@ -1,7 +1,8 @@
 # Image-text retrieval with soft labels: data -> shards -> teacher features -> training -> benchmarks -> report.
 #
 #   snakemake --cores all                          everything
-#   snakemake --cores all features                 one stage: annotations, shards, features, models, scores or report
+#   snakemake --cores all features                 one stage: annotations, shards, features, models, scores, report, exports
+#                                                  or search
 #   snakemake --cores all --configfile FILE.yaml   with your own configuration merged onto config/config.yaml
 from pathlib import Path
 
@@ -39,6 +40,8 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/embeddings.smk"
 include: "workflow/rules/benchmarks.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/exports.smk"
+include: "workflow/rules/search.smk"
 
 
 onstart:
@@ -54,6 +57,8 @@ localrules:
     models,
     scores,
     report,
+    exports,
+    search,
 
 
 rule all:
@@ -61,6 +66,8 @@ rule all:
     input:
         rules.render_report.output,
         rules.summarise.output,
+        SEARCH.export_folders(),
+        SEARCH.index_files(),
 
 
 rule annotations:
@@ -92,3 +99,13 @@ rule scores:
 rule report:
     input:
         rules.render_report.output,
+
+
+rule exports:
+    input:
+        SEARCH.export_folders(),
+
+
+rule search:
+    input:
+        SEARCH.index_files(),

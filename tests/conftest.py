@@ -240,6 +240,7 @@ def tiny_configuration(shapes: Path, tiny_clip: Path, tiny_vision: Path, tiny_se
         },
         "seeds": [23],
         "benchmarks": {"itr": {}, "eccv_caption": None, "image_retrieval": None, "sts": None},
+        "search": None,
     }
 
 

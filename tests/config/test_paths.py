@@ -28,7 +28,7 @@ def place(tmp_path, monkeypatch):
         "experiments.mine.student.name", "checkpoints.theirs.file", "checkpoints.theirs.student",
         "benchmarks.image_retrieval.cub", "benchmarks.image_retrieval.labelled_images.birds",
         "benchmarks.sts.senteval", "benchmarks.sts.sentence_pairs.mine", "benchmarks.eccv_caption.pmrp_files",
-        "benchmarks.more.mine.file", "stream.url",
+        "benchmarks.more.mine.file", "stream.url", "search.gallery",
     ],
 )  # fmt: skip
 def test_variables_in_every_path(place, keys):

@@ -25,7 +25,7 @@ from cusa.config.captions import conversion_json
 from cusa.config.training import OPERATIONAL
 from cusa.errors import CusaError
 from cusa.layout import DatasetFolder
-from cusa.plan import RESULTS, Plan
+from cusa.plan import RESULTS, Plan, SearchPlan
 
 # Snakemake takes braces in the path of a rule's environment for wildcards, and PYTHONPATH separates folders by colons.
 if unusable := sorted({"{", "}", os.pathsep} & set(workflow.basedir)):
@@ -42,6 +42,7 @@ try:
     check_files(CONFIGURATION)
     PLAN = Plan(CONFIGURATION)
     PLAN.check()
+    SEARCH = SearchPlan(PLAN)
 except CusaError as error:
     raise WorkflowError(str(error)) from None
 
@@ -50,6 +51,7 @@ USER_FILES = [
     *PLAN.dataset_files,
     *(each.path for each in CONFIGURATION.active_checkpoints.values()),
     *(file for name in PLAN.benchmarks for file in PLAN.benchmark_files(name)),
+    *SEARCH.own_gallery_files,
 ]
 if in_braces := [name for name in USER_FILES if "{" in name and "}" in name]:
     raise WorkflowError(

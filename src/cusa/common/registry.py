@@ -49,6 +49,12 @@ def python_files(*names: str | None) -> list[str]:
     return list(dict.fromkeys(file_path(name) for name in names if name is not None and is_file(name)))
 
 
+def is_added(name: str, group: str) -> bool:
+    """Whether a name is the path of a Python file, or what an installed package registers in an entry point group."""
+    family = name.partition("/")[0]
+    return is_file(name) or any(entry.name in (name, family) for entry in entry_points(group=group))
+
+
 @dataclass(frozen=True)
 class Registry:
     """The modules of one kind.

@@ -13,14 +13,18 @@ from cusa.common.registry import is_file
 from cusa.config.benchmarks import NEEDED_OF_DATASET, WITHOUT_DATASET, Benchmarks
 from cusa.config.captions import CaptionCleaning, Captions
 from cusa.config.dataset import Dataset
+from cusa.config.dataset_packed import matching_files
 from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration
 from cusa.config.models import Extraction, StudentSettings, Teachers, is_path
-from cusa.config.paths import expand_variables
+from cusa.config.paths import exists, expand_variables
 from cusa.config.report import Report
+from cusa.config.search import Exports, Search
 from cusa.config.section import Name, ProblemsError, Section, validate
 from cusa.config.shards import Shards, ShardWriting, Stream
 from cusa.config.training import Train
 from cusa.errors import ConfigurationError
+
+GALLERY_ENDINGS = ("",)  # which kinds of files a gallery may have is found out when it is read
 
 
 class Configuration(Section):
@@ -47,6 +51,8 @@ class Configuration(Section):
     )
     benchmarks: Benchmarks = Benchmarks()
     report: Report = Report()
+    search: Search | None = Field(default=None, description="Indexes to search with the models; null builds none.")
+    exports: Exports | None = Field(default=None, description="Models for other programs; null exports none.")
 
     @model_validator(mode="after")
     def _possible(self) -> Configuration:
@@ -58,7 +64,11 @@ class Configuration(Section):
             raise ValueError(f"checkpoints: {both} are names of experiments too; rename them")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} repeats a seed; list each seed once")
-        if problems := [*self._benchmarks_without_data(), *self._impossible_experiments()]:
+        if problems := [
+            *self._benchmarks_without_data(),
+            *self._impossible_experiments(),
+            *self._impossible_uses(),
+        ]:
             raise ProblemsError(problems)
         return self
 
@@ -89,6 +99,28 @@ class Configuration(Section):
                 self.recipe(name)
             except ConfigurationError as error:
                 yield from str(error).splitlines()
+
+    def _impossible_uses(self) -> Iterator[str]:
+        runs = [*self.named_experiments, *self.active_checkpoints]
+        for key, section in (("search", self.search), ("exports", self.exports)):
+            for name in (section and section.experiments) or []:
+                if name not in runs:
+                    yield (
+                        f"Configuration key `{key}.experiments` names {name}, which is none of the experiments, "
+                        f"checkpoints and baselines ({', '.join(runs)}); correct it, or leave it out."
+                    )
+                elif name in self.baselines and self.baselines[name].baseline == "teachers":
+                    yield (
+                        f"Configuration key `{key}.experiments` names {name}, but the two teachers share no space, so "
+                        "no text finds an image; leave it out."
+                    )
+        if self.search is None or self.search.queries == "run":
+            return
+        if self.exports is not None and self.exports.head not in (None, self.search.head):
+            yield (
+                f"Configuration key `search.head` is {self.search.head}, but exports.head is {self.exports.head}, and "
+                "an export embeds the queries; give both the same, or exports.head: null, or search.queries: run."
+            )
 
     @property
     def cleaning(self) -> CaptionCleaning:
@@ -197,6 +229,17 @@ def _why_not(path: str, expected: Literal["file", "folder", "either"] = "either"
     return ""
 
 
+def _why_no_gallery(place: str) -> str:
+    """Why nothing can be read from the place of a gallery, as the end of a sentence; empty if it can."""
+    if not any(sign in place for sign in "{*?[") or exists(place):
+        return _why_not(place)
+    try:
+        found = any(exists(path) for path in matching_files(place, GALLERY_ENDINGS))
+    except ValueError as error:
+        return f"cannot be a pattern of files: {error}"
+    return "" if found else f"matches no file (relative paths start at {Path.cwd()})"
+
+
 def _named_data(configuration: Configuration) -> Iterator[tuple[str, str, str]]:
     """Files and folders of data, checkpoints and benchmarks: each with its key, and why it is not there."""
     dataset = configuration.dataset
@@ -206,6 +249,8 @@ def _named_data(configuration: Configuration) -> Iterator[tuple[str, str, str]]:
         yield f"dataset.{key}", path, _why_not(path, "folder")
     for name, checkpoint in configuration.active_checkpoints.items():
         yield f"checkpoints.{name}.file", checkpoint.file, _why_not(checkpoint.file, "file")
+    if configuration.search is not None and configuration.search.is_own_gallery:
+        yield "search.gallery", configuration.search.gallery, _why_no_gallery(configuration.search.gallery)
     for name, benchmark in configuration.benchmarks.added.items():
         if is_file(benchmark.module):
             yield f"benchmarks.more.{name}.file", benchmark.module, _why_not(benchmark.module, "file")

@@ -1,0 +1,6 @@
+"""The plan of a configuration: what the rules of the workflow and `cusa check` have to make and to look at."""
+
+from cusa.plan.plan import RESULTS, VARIANTS, Plan
+from cusa.plan.search import SearchPlan
+
+__all__ = ["RESULTS", "VARIANTS", "Plan", "SearchPlan"]

@@ -1,0 +1,71 @@
+# What is searched: a gallery, embedded by a model; and its index, which names the model that embeds the queries.
+GALLERY = f"{RUN}/gallery/{{gallery}}"
+INDEX = f"{RUN}/search/{{gallery}}"
+
+
+# The pictures of the data set are embedded and stored already, so their gallery takes seconds and no GPU.
+rule collect_gallery:
+    input:
+        lambda wildcards: SEARCH.split_gallery_inputs(
+            wildcards.experiment, wildcards.seed, wildcards.gallery
+        ),
+        run=f"{RUN}/run.json",
+    output:
+        embeddings=f"{GALLERY}/embeddings.npy",
+        table=f"{GALLERY}/items.parquet",
+        meta=f"{GALLERY}/meta.json",
+    log:
+        log_of("collect_gallery", "{experiment}/seed{seed}/{gallery}"),
+    benchmark:
+        timing_of("collect_gallery", "{experiment}/seed{seed}/{gallery}")
+    wildcard_constraints:
+        experiment=one_of(SEARCH.across_modalities),
+        gallery=one_of(SEARCH.galleries),
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        script=f"{SCRIPTS}/collect_gallery.py",
+        mem_mb=4000,
+        runtime=30,
+    params:
+        run=subpath(input.run, parent=True),
+        gallery=subpath(output.meta, parent=True),
+        splits=lambda wildcards: SEARCH.galleries[wildcards.gallery],
+        head=SEARCH.gallery_head,
+    shell:
+        "python {resources.script} --run-folder {params.run} --head {params.head} --output {params.gallery} {params.splits}"
+        " > {log} 2>&1"
+
+
+# The index that is there can be searched until the new one is complete, and a server that has it open reads the new one.
+rule build_index:
+    input:
+        lambda wildcards: SEARCH.query_model_files(wildcards.experiment, wildcards.seed),
+        meta=f"{GALLERY}/meta.json",
+    output:
+        meta=update(f"{INDEX}/meta.json"),
+    log:
+        log_of("build_index", "{experiment}/seed{seed}/{gallery}"),
+    benchmark:
+        timing_of("build_index", "{experiment}/seed{seed}/{gallery}")
+    wildcard_constraints:
+        experiment=one_of(SEARCH.across_modalities),
+        gallery=one_of([*SEARCH.galleries, SEARCH.gallery]),
+    conda:
+        "../../envs/data.yaml"
+    threads: 8
+    resources:
+        script=f"{SCRIPTS}/build_index.py",
+        mem_mb=8000,
+        runtime=240,
+    params:
+        gallery=subpath(input.meta, parent=True),
+        index=subpath(output.meta, parent=True),
+        model=lambda wildcards: SEARCH.query_model(
+            wildcards.experiment, wildcards.seed
+        ),
+        settings=SEARCH.index_json,
+    shell:
+        "python {resources.script} --gallery {params.gallery} --model {params.model} --settings {params.settings:q}"
+        " --output {params.index} --threads {threads} > {log} 2>&1"
