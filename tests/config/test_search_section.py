@@ -6,15 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cusa.config import check_files, load, merge, read_files
-from cusa.config.search import Search
+from cusa.config import check_files, load, merge
 from cusa.errors import ConfigurationError
-
-
-def test_the_embedded_default_searches_its_test_pictures_and_exports_nothing_else():
-    configuration = load(read_files([]))
-    assert configuration.search == Search()
-    assert configuration.exports is None
 
 
 def test_both_are_off_where_a_configuration_of_ones_own_lacks_them(tiny_configuration):

@@ -62,9 +62,7 @@ rule build_index:
     params:
         gallery=subpath(input.meta, parent=True),
         index=subpath(output.meta, parent=True),
-        model=lambda wildcards: SEARCH.query_model(
-            wildcards.experiment, wildcards.seed
-        ),
+        model=lambda wildcards: SEARCH.query_model(wildcards.experiment, wildcards.seed),
         settings=SEARCH.index_json,
     shell:
         "python {resources.script} --gallery {params.gallery} --model {params.model} --settings {params.settings:q}"
