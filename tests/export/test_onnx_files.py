@@ -208,6 +208,15 @@ def test_nothing_is_overwritten_and_odd_options_are_a_sentence(request, tmp_path
         export(run, "onnx", tmp_path / "out", ExportOptions(data=tmp_path))
 
 
+def test_without_onnx_it_is_said_what_to_install(request, tmp_path, monkeypatch):
+    for module in ("cusa.export.onnx_files", "cusa.export.int8"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ConfigurationError, match=r"needs the package onnx; run pip install 'cusa\[onnx\]'"):
+        export(RUNS["clip"](request.getfixturevalue), "onnx", tmp_path / "out", ExportOptions())
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("file", "reason"),
     [

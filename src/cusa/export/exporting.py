@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,6 @@ from cusa.common.files import require_writable, whole_folder
 from cusa.common.versions import versions
 from cusa.config.losses import HeadName
 from cusa.errors import ConfigurationError
-from cusa.export.onnx_files import write_onnx
-from cusa.export.safetensors_files import write_safetensors
-from cusa.export.sentence_transformers import write_sentence_transformers
 from cusa.model.exported import Exported, ExportFormat
 from cusa.model.interface import HEADS
 from cusa.model.run_model import Model, load_run
@@ -34,15 +30,6 @@ class ExportOptions:
     push_to_hub: str | None = None
 
 
-# Writes a model to an empty folder, and returns what is worth telling, a line each.
-Writer = Callable[[Model, Exported, Path, ExportOptions], list[str]]
-WRITERS: dict[ExportFormat, Writer] = {
-    "sentence-transformers": lambda model, about, folder, _: write_sentence_transformers(model, about, folder),
-    "onnx": lambda model, about, folder, options: write_onnx(model, about, folder, options.int8, options.data),
-    "safetensors": lambda model, about, folder, _: write_safetensors(model, about, folder),
-}
-
-
 def export(run: str | Path, to: ExportFormat, output: str | Path, options: ExportOptions) -> list[str]:
     """Export the run folder `run` to the folder `output`, which must not exist; returns lines that tell what is done.
 
@@ -51,7 +38,7 @@ def export(run: str | Path, to: ExportFormat, output: str | Path, options: Expor
     run, output = Path(run).expanduser(), Path(output).expanduser()
     _check(to, output, options)
     record = RunRecord.read(run)
-    heads = heads_of(record, to, options.head)
+    heads = heads_of(to, options.head)
     require_writable(output)
     model = load_run(run, "cpu", "fp32")
     if model.dimension == 0:
@@ -72,11 +59,30 @@ def export(run: str | Path, to: ExportFormat, output: str | Path, options: Expor
         versions=versions(),
     )
     with whole_folder(output) as temporary:
-        told = WRITERS[to](model, about, temporary, options)
+        told = _write(model, about, temporary, options)
     return [*told, f"wrote {output}; in Python: cusa.load({str(output)!r})"]
 
 
-def heads_of(record: RunRecord, to: ExportFormat, head: HeadName | None) -> tuple[HeadName, ...]:
+def _write(model: Model, about: Exported, folder: Path, options: ExportOptions) -> list[str]:
+    """Write a model to an empty folder in the format `about.format`; each format imports what it alone needs."""
+    if about.format == "safetensors":
+        from cusa.export.safetensors_files import write_safetensors
+
+        return write_safetensors(model, about, folder)
+    if about.format == "sentence-transformers":
+        from cusa.export.sentence_transformers import write_sentence_transformers
+
+        return write_sentence_transformers(model, about, folder)
+    try:
+        from cusa.export.onnx_files import write_onnx
+    except ImportError as error:
+        raise ConfigurationError(
+            f"an export to onnx needs the package {error.name}; run pip install 'cusa[onnx]'."
+        ) from None
+    return write_onnx(model, about, folder, options.int8, options.data)
+
+
+def heads_of(to: ExportFormat, head: HeadName | None) -> tuple[HeadName, ...]:
     """The heads that an export holds. Both are there for every run: a head that was not trained gives the features."""
     if head is not None:
         return (head,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 from cusa.annotations.captions import sampled_positions
@@ -28,9 +29,9 @@ def write_onnx(model: Model, about: Exported, folder: Path, int8: bool, data: Pa
     preparation = write_tokeniser(model, folder / TOKENISER_FILE, _captions(dataset))
     write_image_graph(model, about.heads, folder / IMAGE_FILE)
     _write_text(model, about, preparation, folder / TEXT_FILE)
-    exported = OnnxExported(
-        **about.model_dump(exclude={"schema_version"}), opset=OPSET, image=model.transform, text=preparation
-    )
+    versions = about.versions | {package: version(package) for package in ("onnx", "onnxruntime", "onnxscript")}
+    content = about.model_dump(exclude={"schema_version"}) | {"versions": versions}
+    exported = OnnxExported(**content, opset=OPSET, image=model.transform, text=preparation)
     exported.write(folder)
     if not int8:
         return []

@@ -22,7 +22,16 @@ from cusa.config.shards import Shards
 from cusa.errors import ConfigurationError, DataError
 from cusa.layout import DatasetFolder
 from cusa.metrics.scores import unit_float32
-from cusa.model.interface import Picture, checked_head, cleaned_texts, cosines, listed_pictures, opened, unreadable
+from cusa.model.interface import (
+    HEADS,
+    Picture,
+    checked_head,
+    cleaned_texts,
+    cosines,
+    listed_pictures,
+    opened,
+    unreadable,
+)
 from cusa.runs.record import RunRecord
 from cusa.runs.weights import load_student
 from cusa.shards.reading import settings_of
@@ -71,6 +80,7 @@ class Model:
         precision: Precision,
     ) -> None:
         self.configuration, self.shards, self.device, self.precision = configuration, shards, device, precision
+        self.heads: tuple[HeadName, ...] = HEADS
         self.folder, self.weights_sha256 = folder.absolute(), weights_sha256
         self.encoder = Encoder(student.to(device), device, configuration.train.eval_batch_size, precision)
         self.image_encoder = None if frozen.image is None else frozen.image.to(device)
@@ -84,7 +94,9 @@ class Model:
         pictures = listed_pictures(items)
         if not pictures:
             return np.empty((0, self.dimension), dtype=np.float32)
-        (embeddings,) = self.encoder.encode_images(_PictureInputs(self, pictures), [checked_head(head)]).values()
+        (embeddings,) = self.encoder.encode_images(
+            _PictureInputs(self, pictures), [checked_head(head, self.heads)]
+        ).values()
         return unit_float32(embeddings)
 
     def encode_text(self, texts: str | Sequence[str], head: HeadName = "cross") -> np.ndarray:
@@ -92,7 +104,7 @@ class Model:
         cleaned = cleaned_texts(texts, self.configuration.captions)
         if not cleaned:
             return np.empty((0, self.dimension), dtype=np.float32)
-        (embeddings,) = self.encoder.encode_texts(self._text_inputs(cleaned), [checked_head(head)]).values()
+        (embeddings,) = self.encoder.encode_texts(self._text_inputs(cleaned), [checked_head(head, self.heads)]).values()
         return unit_float32(embeddings)
 
     def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -1,21 +1,129 @@
-"""A folder that `cusa export --to safetensors` wrote, as a model."""
+"""A folder that `cusa export --to safetensors` wrote, as a model: by torch, and without the results folder."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cusa.errors import ConfigurationError
-from cusa.model.interface import RetrievalModel
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from cusa.config.experiments import RunConfiguration
+from cusa.config.losses import HeadName
+from cusa.config.models import StudentSettings
+from cusa.errors import ConfigurationError, DataError
+from cusa.model.exported import EXPORT, Exported
+from cusa.model.interface import HEADS
+from cusa.model.run_model import FrozenTowers, Model, chosen_device
+from cusa.runs.weights import STUDENT_PREFIX, frozen_dimensions_of
+from cusa.student.registry import RESNET_CLIP, STUDENTS
+from cusa.student.resnet_clip import OpenClip
+from cusa.student.student import Student, build_student
+from cusa.teachers.encoders import ImageEncoder, TextEncoder, weights_sha256
 
 if TYPE_CHECKING:
     import torch
 
     from cusa.common.compute import Precision
 
+WEIGHTS = "model.safetensors"
+STUDENT, IMAGE_TOWER, TEXT_TOWER = "student", "image_tower", "text_tower"
+
+# What the names of the tensors of a model begin with that has a folder of its own.
+PREFIX_OF = {
+    STUDENT: "backbone.model.",
+    IMAGE_TOWER: "backbone.image_tower.",
+    TEXT_TOWER: "backbone.text_tower.",
+}
+
+
+class SafetensorsExported(Exported):
+    """The content of cusa.json in a safetensors folder."""
+
+    configuration: RunConfiguration = Field(description="That of the run, with the names that its models had there.")
+    folders: dict[str, str] = Field(
+        description=f"The folders of the models that are here in the form of their own library, of {STUDENT}, "
+        f"{IMAGE_TOWER} and {TEXT_TOWER}."
+    )
+    named: dict[str, str] = Field(
+        description="The SHA-256 of the weights of the models that come from a package, by the same names."
+    )
+
 
 def load_safetensors(
     folder: Path, device: str | torch.device | None = None, precision: Precision | None = None
-) -> RetrievalModel:
+) -> Model:
     """The model of an exported folder of safetensors. For its arguments and errors see cusa.model.load."""
-    raise ConfigurationError(f"{folder}: folders of safetensors cannot be loaded yet.")
+    chosen, about = chosen_device(device), SafetensorsExported.read(folder)
+    configuration = about.configuration.model_copy(update={"student": located(about, folder)})
+    frozen = FrozenTowers.load(configuration.student)
+    _require_same_weights(about, frozen, folder)
+    student = _student(about, configuration, folder)
+    precision = precision or configuration.train.precision
+    model = Model(student, frozen, configuration, about.shards, folder, about.weights_sha256, chosen, precision)
+    model.heads = about.heads
+    return model
+
+
+def located(about: SafetensorsExported, folder: Path) -> StudentSettings:
+    """The settings of the student with the paths of the models that lie in the folder."""
+    settings = about.configuration.student
+    places = {name: str((folder / place).absolute()) for name, place in about.folders.items()}
+    if settings.towers is None:
+        return settings.model_copy(update={"name": places.get(STUDENT, settings.name)})
+    image, text = settings.towers.image, settings.towers.text
+    if (place := places.get(IMAGE_TOWER)) is not None and image.unicom is not None:
+        image = image.model_copy(update={"unicom": image.unicom.model_copy(update={"weights": place})})
+    elif place is not None:
+        image = image.model_copy(update={"name": place})
+    text = text.model_copy(update={"name": places.get(TEXT_TOWER, text.name)})
+    return settings.model_copy(update={"towers": settings.towers.model_copy(update={"image": image, "text": text})})
+
+
+def left_out(folders: Iterable[str], heads: Sequence[HeadName]) -> tuple[str, ...]:
+    """What the names of the student's tensors begin with that are not in WEIGHTS: of folders, and of other heads."""
+    others = (f"heads.{head}_" for head in HEADS if head not in heads)
+    return (*(PREFIX_OF[name] for name in folders), *others)
+
+
+def _student(about: SafetensorsExported, configuration: RunConfiguration, folder: Path) -> Student:
+    """The student, with what is not in the folder of a model read from WEIGHTS."""
+    path = folder / WEIGHTS
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; export the run again.") from None
+    except SafetensorError as error:
+        raise DataError(f"{path} is not a complete safetensors file ({error}); export the run again.") from None
+    weights = {
+        name.removeprefix(STUDENT_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(STUDENT_PREFIX)
+    }
+    settings, losses = configuration.student, configuration.losses
+    if settings.name is not None and STUDENTS.modules.get(settings.name) == RESNET_CLIP:
+        student = Student(OpenClip.load(settings.name, settings.max_tokens, weights=False).float(), losses)
+    else:
+        student = build_student(settings, losses, frozen_dimensions_of(weights))
+    read = student.load_state_dict(weights, strict=False)
+    missing = [name for name in read.missing_keys if not name.startswith(left_out(about.folders, about.heads))]
+    if missing or read.unexpected_keys:
+        found = f"lacks {len(missing)} tensors and has {len(read.unexpected_keys)} others"
+        example = (*missing, *read.unexpected_keys)[0]
+        raise DataError(
+            f"{path} does not fit the student that {folder}/{EXPORT} describes (it {found}, for instance {example}); "
+            "export the run again."
+        )
+    return student.eval()
+
+
+def _require_same_weights(about: SafetensorsExported, frozen: FrozenTowers, folder: Path) -> None:
+    """Raise ConfigurationError where a frozen model of a package has other weights than the run had."""
+    encoders: dict[str, ImageEncoder | TextEncoder | None] = {IMAGE_TOWER: frozen.image, TEXT_TOWER: frozen.text}
+    for name, expected in about.named.items():
+        encoder = encoders.get(name)
+        if encoder is not None and (found := weights_sha256(encoder)) != expected:
+            raise ConfigurationError(
+                f"{folder} was exported with the model {encoder.name}, whose weights had the sha256 {expected}; those that "
+                f"are installed here have {found}. Install the version that {folder}/{EXPORT} names."
+            )

@@ -41,7 +41,7 @@ def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
     weights = {
         name.removeprefix(STUDENT_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(STUDENT_PREFIX)
     }
-    frozen = _frozen_dimensions(weights) if configuration.student.towers is not None else FrozenDimensions()
+    frozen = frozen_dimensions_of(weights) if configuration.student.towers is not None else FrozenDimensions()
     student = build_student(configuration.student, configuration.losses, frozen)
     try:
         student.load_state_dict(weights)
@@ -53,7 +53,7 @@ def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
     return student.eval(), configuration
 
 
-def _frozen_dimensions(weights: dict[str, Tensor]) -> FrozenDimensions:
+def frozen_dimensions_of(weights: dict[str, Tensor]) -> FrozenDimensions:
     """The lengths of the features that a pair of towers projects; 0 where it has no projection."""
     projections = (weights.get(f"backbone.{modality}_projection.weight") for modality in ("image", "text"))
     image, text = (0 if projection is None else projection.shape[1] for projection in projections)

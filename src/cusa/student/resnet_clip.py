@@ -33,8 +33,8 @@ class OpenClip(Backbone):
         self.dimension = int(model.text_projection.shape[1])
 
     @classmethod
-    def load(cls, name: str, max_tokens: int) -> OpenClip:
-        """A model with OpenAI's weights, which open_clip fetches where its cache lacks them.
+    def load(cls, name: str, max_tokens: int, weights: bool = True) -> OpenClip:
+        """A model with OpenAI's weights, which open_clip fetches where its cache lacks them; random ones without them.
 
         Raises ConfigurationError where open_clip is not installed or the weights cannot be fetched.
         """
@@ -45,7 +45,7 @@ class OpenClip(Backbone):
                 f"student.name {name} is a ResNet CLIP, which needs open_clip; run pip install -e '.[open-clip]'."
             ) from None
         try:
-            model = open_clip.create_model(f"{name}-quickgelu", pretrained="openai")
+            model = open_clip.create_model(f"{name}-quickgelu", pretrained="openai" if weights else None)
         except (OSError, RuntimeError) as error:
             raise ConfigurationError(
                 f"the weights of student.name {name} could not be had ({reason_of(error)}); open_clip fetches them "
