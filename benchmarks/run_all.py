@@ -22,6 +22,7 @@ PROGRAMS = [
     "mapped_features",
     "training_step",
     "scale",
+    "onnx_text",
 ]
 
 

@@ -93,3 +93,21 @@ def test_a_damaged_image_of_a_shard_is_a_sentence():
         transform.pixels(b"no image", True)
     with pytest.raises(DataError, match="an image in a shard cannot be read as an image"):
         transform.pixels(b"no image", False)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest", "nearest-exact"])
+@pytest.mark.parametrize("size", [(640, 480), (225, 300), (64, 48), (3000, 100), (100, 3000), (224, 224)])
+@pytest.mark.parametrize(
+    ("resize", "crop", "square"), [(224, 224, False), (255, 224, False), (224, 224, True), (32, 40, False)]
+)
+def test_pixels_without_torch_differ_by_rounding_alone(interpolation, size, resize, crop, square):
+    """A crop that is off by one pixel would differ by far more."""
+    rng = np.random.default_rng(0)
+    layers = [rng.integers(0, 256, (side, side + 1, 3), dtype=np.uint8) for side in (4, 20, 60)]
+    grown = [np.asarray(Image.fromarray(layer).resize(size), dtype=float) for layer in layers]
+    picture = Image.fromarray((sum(grown) / 3).astype(np.uint8))
+    transform = ImageTransform(resize, crop, (0.0,) * 3, (1.0,) * 3, interpolation, square)
+    expected, found = transform.pixels_of(picture).numpy(), transform.array_of(picture)
+    assert found.shape == expected.shape
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 2

@@ -185,15 +185,16 @@ def padded(tokens: Sequence[Sequence[int]], pad_token: int) -> dict[str, np.ndar
 
 
 class Session:
-    """One onnx file in onnxruntime."""
+    """One onnx file in onnxruntime; `threads` None takes a thread for each core."""
 
-    def __init__(self, path: Path, device: str) -> None:
+    def __init__(self, path: Path, device: str, threads: int | None = None) -> None:
         import onnxruntime
 
         if not path.is_file():
             raise DataError(f"{path} does not exist; {path.parent}/{EXPORT} says that it does. Export the run again.")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads or 0
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=[PROVIDERS[device]])
         except Exception as error:  # onnxruntime has a class of errors for each reason, which it does not export

@@ -124,6 +124,6 @@ def _require_same_weights(about: SafetensorsExported, frozen: FrozenTowers, fold
         encoder = encoders.get(name)
         if encoder is not None and (found := weights_sha256(encoder)) != expected:
             raise ConfigurationError(
-                f"{folder} was exported with the model {encoder.name}, whose weights had the sha256 {expected}; those that "
-                f"are installed here have {found}. Install the version that {folder}/{EXPORT} names."
+                f"{folder} was exported with the model {encoder.name}, whose weights had the sha256 {expected}; those "
+                f"that are installed here have {found}. Install the version that {folder}/{EXPORT} names."
             )

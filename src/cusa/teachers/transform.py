@@ -156,10 +156,11 @@ def _resized(picture: Image.Image, width: int, height: int, interpolation: Inter
     """An image in another size, by Pillow."""
     from PIL import Image
 
-    if interpolation == "nearest":  # torch rounds down, where Pillow takes the middle
-        rows, columns = (np.arange(to) * of // to for to, of in ((height, picture.height), (width, picture.width)))
+    if interpolation in ("nearest", "nearest-exact"):  # by torch's rounding in float32, which Pillow does not do
+        offset = np.float32(0.5 if interpolation == "nearest-exact" else 0)
+        rows, columns = (
+            np.minimum(((np.arange(to, dtype=np.float32) + offset) * np.float32(of / to)).astype(np.int64), of - 1)
+            for to, of in ((height, picture.height), (width, picture.width))
+        )
         return Image.fromarray(np.asarray(picture)[rows][:, columns])
-    resampling = (
-        Image.Resampling.NEAREST if interpolation == "nearest-exact" else Image.Resampling[interpolation.upper()]
-    )
-    return picture.resize((width, height), resampling)
+    return picture.resize((width, height), Image.Resampling[interpolation.upper()])
