@@ -1,0 +1,59 @@
+"""The section on exports of docs/use-the-model.md, word for word, with a run of the tests in the demo's place."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs_to_export import RUNS
+
+import cusa
+from cusa.annotations.tables import IMAGES, read_table
+
+ROOT = Path(__file__).parents[2]
+
+
+def section(heading: str) -> str:
+    """A section of the page with its subsections."""
+    page = (ROOT / "docs/use-the-model.md").read_text()
+    return re.split(r"^## ", page.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", section("Export"), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def directory(request, tmp_path_factory, shapes_data) -> Path:
+    """A directory with results/openmoji, where the page's commands were run."""
+    run, folder = RUNS["clip"](request.getfixturevalue), tmp_path_factory.mktemp("page")
+    results = folder / "results/openmoji"
+    for part in ("annotations", "shards"):
+        shutil.copytree(shapes_data / part, results / part)
+    shutil.copytree(run, results / "runs/cusa/seed23")
+    (results / "images").mkdir()
+    shutil.copy(read_table(shapes_data / "annotations", IMAGES)["image_path"][0].as_py(), results / "images/1F382.png")
+    for command in "".join(blocks("bash")).replace("\\\n", " ").splitlines():
+        words = shlex.split(command)
+        assert words[:2] == ["cusa", "export"]
+        subprocess.run([sys.executable, "-m", "cusa.cli", *words[1:]], cwd=folder, check=True)
+    return folder
+
+
+def test_the_commands_write_folders_that_load(directory):
+    folders = sorted((directory / "exported").iterdir())
+    assert len(folders) == len("".join(blocks("bash")).splitlines())
+    for folder in folders:
+        assert cusa.load(folder, device="cpu").encode_text("a red circle").shape == (1, 16)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_the_snippets_run(directory, number, monkeypatch):
+    monkeypatch.chdir(directory)
+    done = subprocess.run([sys.executable, "-c", blocks("python")[number]], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
