@@ -229,12 +229,15 @@ def _import_checkpoint(arguments: argparse.Namespace) -> None:
 
 def _search(arguments: argparse.Namespace) -> None:
     from cusa.commands.searching import Output, search_many, search_one
-    from cusa.search.filters import parse_where
     from cusa.search.searcher import Searcher
 
     output = Output(sys.stdout, arguments.json, arguments.pictures)
     searcher = Searcher.open(arguments.index, arguments.model, arguments.device)
-    options = {"top": arguments.top, "where": parse_where(arguments.where), "collapse": arguments.collapse}
+    options: dict[str, Any] = {"top": arguments.top, "collapse": arguments.collapse}
+    if arguments.where:
+        from cusa.search.filters import parse_where
+
+        options["where"] = parse_where(arguments.where)
     parts = (arguments.query, arguments.text, arguments.image, arguments.like, arguments.weight, *arguments.exclude)
     if arguments.queries is None:
         search_one(searcher, _query(arguments, searcher), output, **options)

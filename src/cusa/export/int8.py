@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cusa.annotations.tables import SplitTables
 from cusa.common.images import decoded_rgb
+from cusa.common.onnx_runtime import import_onnxruntime
 from cusa.config.losses import HeadName
 from cusa.errors import DataError
 from cusa.export.graphs import LARGEST_FILE
@@ -148,6 +149,7 @@ class Sample:
 
 def quantise(source: Path, target: Path) -> None:
     """Write a graph with 8-bit matrices, and 8-bit tables of embeddings where they are large."""
+    import_onnxruntime()
     from onnxruntime.quantization import quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

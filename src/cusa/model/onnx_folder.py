@@ -14,6 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from cusa.common.images import resize_shorter_side
+from cusa.common.onnx_runtime import import_onnxruntime
 from cusa.common.progress import progress
 from cusa.config.losses import HeadName
 from cusa.errors import ConfigurationError, DataError, cause_of
@@ -155,7 +156,7 @@ class OnnxModel:
 def load_onnx(folder: Path, device: str | torch.device | None = None, precision: Precision | None = None) -> OnnxModel:
     """The model of an exported onnx folder. For its arguments and errors see cusa.model.load."""
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
         import tokenizers  # noqa: F401 (asked for here, so that the message is one for both)
     except ImportError as error:
         raise ConfigurationError(f"{folder} needs the package {error.name}; run pip install 'cusa[onnx]'.") from None
@@ -188,7 +189,7 @@ class Session:
     """One onnx file in onnxruntime; `threads` None takes a thread for each core."""
 
     def __init__(self, path: Path, device: str, threads: int | None = None) -> None:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
 
         if not path.is_file():
             raise DataError(f"{path} does not exist; {path.parent}/{EXPORT} says that it does. Export the run again.")

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cusa.errors import ConfigurationError
+from cusa.gallery.items import FIELDS
 
-OWN_COLUMNS = ("item", "path", "offset", "size", "captions")  # of every gallery; the others come from the user's data
+OWN_COLUMNS = tuple(FIELDS)  # of every gallery; the others come from the user's data
 MOST_VALUES = 50  # of a column that is offered as a choice
 BOUNDS = {">=": "at_least", "<=": "at_most", ">": "above", "<": "below"}
 COMPARISONS = {

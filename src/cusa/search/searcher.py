@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cusa.errors import ConfigurationError, DataError
+from cusa.gallery.items import FIELDS
 from cusa.index.folder import SearchIndex
 from cusa.model.interface import checked_head
-from cusa.search.filters import OWN_COLUMNS, Where, rows_where
 from cusa.search.query import Query
 
 if TYPE_CHECKING:
     from cusa.common.compute import Precision
     from cusa.model.interface import RetrievalModel
+    from cusa.search.filters import Where
 
 TOP = 10
 GROWTH = 4  # how many times more neighbours are asked for, where too many were left out
@@ -177,7 +178,11 @@ class Searcher:
         if top < 1:
             raise ConfigurationError(f"top is {top}; expected a number of hits from 1 on.")
         rows = self.index.rows
-        allowed = rows_where(self.index.items, where) if where else None
+        allowed = None
+        if where:
+            from cusa.search.filters import rows_where  # pyarrow.compute takes a tenth of a second
+
+            allowed = rows_where(self.index.items, where)
         if rows == 0:
             return [[] for _ in vectors]
         found: list[list[Hit]] = [[] for _ in vectors]
@@ -226,7 +231,7 @@ class Searcher:
             captions=tuple(values.get("captions") or ()),
             path=values.get("path"),
             duplicate_of=duplicate_of,
-            columns={name: value for name, value in values.items() if name not in OWN_COLUMNS},
+            columns={name: value for name, value in values.items() if name not in FIELDS},
         )
 
 
