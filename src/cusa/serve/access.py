@@ -24,12 +24,13 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-}
+POLICY_HEADER = (b"content-security-policy", POLICY.encode())
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
 OPEN_PATHS = ("/", "/health", "/api/token")  # and the files of the page, which hold no data
 OPEN_FOLDER = "/page/"
 SHOWN_TARGET = 300  # characters of a URL in the log
@@ -178,18 +179,22 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
-            for name, value in HEADERS.items():
-                headers.setdefault(name, value)
-            origin = Headers(scope=self.scope).get("origin")
-            if origin in self.origins:
-                headers["Access-Control-Allow-Origin"] = origin
-                headers.add_vary_header("Origin")
-            headers.setdefault("Cross-Origin-Resource-Policy", "cross-origin" if self.origins else "same-origin")
+            policy = None if "content-security-policy" in headers else POLICY_HEADER
+            headers.raw.extend(HEADERS if policy is None else [*HEADERS, policy])
+            if self.origins:
+                self._let_other_sites_read(headers)
             if self.cookie_of is not None:
                 response = Response()
                 self.cookie_of.give_cookie(response, self.scope["scheme"] == "https")
                 headers.append("Set-Cookie", response.headers["set-cookie"])
         await self._send(message)
+
+    def _let_other_sites_read(self, headers: MutableHeaders) -> None:
+        origin = Headers(scope=self.scope).get("origin")
+        if origin in self.origins:
+            headers["Access-Control-Allow-Origin"] = origin
+        headers.add_vary_header("Origin")
+        headers["Cross-Origin-Resource-Policy"] = "cross-origin"
 
     async def refuse(self, error: RequestError, receive: Receive) -> None:
         """Answer with an error, unless an answer has begun."""

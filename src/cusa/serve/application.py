@@ -97,6 +97,8 @@ def _told(request: Request, status: int, sentence: str, headers: Mapping[str, st
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     response = _told(request, error.status, error.sentence, error.headers)
+    if error.__cause__ is not None:  # which the log may tell, and the client need not know
+        request.scope["state"]["sentence"] += f" ({error.__cause__})"
     if error.status == 413 and "expect" not in request.headers:
         return _Refusal(response.body, response.status_code, dict(response.headers))
     return response
@@ -108,8 +110,7 @@ async def _wrong(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    allowed = (error.headers or {}).get("Allow", "")
-    sentences = {404: MISSING, 405: f"This address is asked with {allowed}, not with {request.method}."}
+    sentences = {404: MISSING, 405: f"This address is not asked with {request.method}; see /docs."}
     return _told(request, error.status_code, sentences.get(error.status_code, str(error.detail)), error.headers)
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cusa.errors import CusaError
@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 class _Waiting(Generic[Question, Answer]):
     question: Question
     answer: asyncio.Future[Answer]
-    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    loop: asyncio.AbstractEventLoop
 
     def settle(self, result: Answer | Exception) -> None:
         """Called in the thread of the event loop; who has hung up by now wants no answer."""
@@ -68,12 +68,11 @@ class Batcher(Generic[Question, Answer]):
         """Whether questions are still being answered."""
         return self._thread.is_alive() and not self._closed
 
-    async def ask(self, question: Question) -> Answer:
-        """The answer to one question. If the caller is cancelled, the question leaves the queue.
+    def put(self, question: Question) -> asyncio.Future[Answer]:
+        """Let a question wait. The future is that of the running event loop, and gets the answer.
 
         Raises RequestError with status 503 where the queue is full or the server stops.
         """
-        waiting: _Waiting[Question, Answer] = _Waiting(question, asyncio.get_running_loop().create_future())
         with self._changed:
             if self._closed:
                 raise busy("The server is stopping; ask again in a moment.", 5)
@@ -82,15 +81,19 @@ class Batcher(Generic[Question, Answer]):
                 raise busy(
                     f"{self.queue} queries are waiting already; ask again in {max(1, round(seconds))} s.", seconds
                 )
+            loop = asyncio.get_running_loop()
+            waiting: _Waiting[Question, Answer] = _Waiting(question, loop.create_future(), loop)
             self._waiting.append(waiting)
             self._changed.notify()
-        try:
-            return await waiting.answer
-        except asyncio.CancelledError:
-            with self._changed:
-                if waiting in self._waiting:
-                    self._waiting.remove(waiting)
-            raise
+        return waiting.answer
+
+    def withdraw(self, answer: asyncio.Future[Answer]) -> None:
+        """Take a question out of the queue, if it still waits there. It is known by its future."""
+        if answer.done():
+            return
+        answer.cancel()
+        with self._changed:
+            self._waiting = deque(waiting for waiting in self._waiting if waiting.answer is not answer)
 
     def close(self) -> None:
         """Answer what waits, refuse what comes, and end the thread."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from cusa import __version__
 from cusa.errors import DataError
@@ -27,7 +29,6 @@ from cusa.serve.served import ServedIndex
 from cusa.serve.settings import Settings
 from cusa.serve.uploads import Uploads
 
-Result = TypeVar("Result")
 FOREVER = "private, max-age=31536000, immutable"
 ASK_AGAIN = "private, no-cache"
 LONGEST_SIDE = 16_384
@@ -84,6 +85,8 @@ class Routes:
             responses=schemas.PROBLEMS,
             summary="The ranks of the right answers to a text that is a caption of the index",
         )(self.right_answers)
+        # FastAPI's own route describes the search. This one, before it, answers and does not read parameters twice.
+        app.router.routes.insert(0, _CountedRoute("/api/search", self.search, methods=["GET"]))
         post("/api/token", include_in_schema=False)(self.give_token)
         get("/health", response_model=schemas.Health, summary="Whether the server can answer")(self.health)
         get("/metrics", response_class=Response, summary="Counters for Prometheus")(self.metrics)
@@ -165,7 +168,6 @@ class Routes:
         try:
             shown = await loop.run_in_executor(self._files, self.pictures.shown, engine, row, height)
         except DataError as error:
-            request.state.detail = str(error)
             raise RequestError(
                 404, f"The picture of row {row} cannot be read; the log of the server says why."
             ) from error
@@ -232,7 +234,16 @@ class Routes:
         return row
 
     async def _ask(self, request: Request, index: ServedIndex, question: Question) -> Found:
-        return await _unless_gone(request, index.batcher.ask(question))
+        waiting = index.batcher.put(question)
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():  # nobody wants the answer any more
+                raise HungUpError
+            return waiting.result()
+        finally:
+            index.batcher.withdraw(waiting)
+            gone.cancel()
 
     async def _one(self, name: str, engine: Engine, row: int) -> dict[str, Any]:
         found = engine.one(row)
@@ -244,26 +255,22 @@ class Routes:
             await asyncio.get_running_loop().run_in_executor(self._files, measure, found.engine, rows)
 
 
+class _CountedRoute(Route):
+    """A route that the counters know by its path, as they know FastAPI's."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether this route answers a request, and what it adds to its scope."""
+        match, added = super().matches(scope)
+        return match, {**added, "route": self}
+
+
 def _checked_row(engine: Engine, row: int) -> int:
     if not 0 <= row < engine.rows:
         raise RequestError(404, f"There is no row {row}; the index has the rows 0 to {engine.rows - 1:,}.")
     return row
 
 
-async def _unless_gone(request: Request, answer: Coroutine[Any, Any, Result]) -> Result:
-    """The answer, unless the client closes its connection first: then nobody wants it, and HungUpError is raised."""
-    answering = asyncio.ensure_future(answer)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            raise HungUpError
-        return answering.result()
-    finally:
-        for task in (answering, gone):
-            task.cancel()
-
-
 async def _gone(request: Request) -> None:
+    """Return when the client has closed its connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

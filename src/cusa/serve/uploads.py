@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from PIL import Image
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -21,6 +22,7 @@ from cusa.serve.problems import HungUpError, RequestError, busy
 from cusa.serve.settings import Limits
 
 FIELD_BYTES = 64 << 10
+END_BYTES = 1024  # of a form, in which its last boundary stands
 FORM = "multipart/form-data"
 JSON = "application/json"
 
@@ -110,13 +112,17 @@ class Uploads:
         limit = f"{self.limits.upload_bytes / (1 << 20):g}"
         return RequestError(413, f"The upload has more than {limit} MiB; shrink the picture.", {"Connection": "close"})
 
-    async def _counted(self, request: Request) -> AsyncGenerator[bytes]:
-        size = 0
+    async def _counted(self, request: Request, ending: bytes = b"") -> AsyncGenerator[bytes]:
+        """The body, part by part. Raises RequestError where it is too large, or its end lacks `ending`."""
+        size, end = 0, b""
         async for chunk in request.stream():
             size += len(chunk)
             if size > self.limits.upload_bytes:
                 raise self._too_large()
+            end = (end + chunk)[-END_BYTES:]
             yield chunk
+        if ending not in end:
+            raise RequestError(400, "The body is no complete form: its last boundary is missing.")
 
     async def _json(self, request: Request) -> Body:
         content = b"".join([chunk async for chunk in self._counted(request)])
@@ -126,9 +132,10 @@ class Uploads:
             raise RequestError(400, f"The body is no valid JSON ({error}).") from None
 
     async def _form(self, request: Request) -> Body:
+        _, options = parse_options_header(request.headers["content-type"])
         parser = MultiPartParser(
             request.headers,
-            self._counted(request),
+            self._counted(request, b"--" + options.get(b"boundary", b"") + b"--"),
             max_files=1,
             max_fields=self.limits.fields,
             max_part_size=FIELD_BYTES,
