@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow fuzz test-lowest test-cluster lint format lock benchmark clean-venv
+.PHONY: help demo test test-slow fuzz test-lowest test-cluster test-browser lint format lock benchmark clean-venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,7 +29,7 @@ demo: $(VENV)/.installed-demo ## train and evaluate the emoji search, then print
 	@echo "The report: file://$(CURDIR)/results/openmoji/report/index.html"
 
 test: $(TOOLS) lint ## the linters, the types and the tests, but the slow ones
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not browser"
 
 test-slow: $(TOOLS) ## the tests that take long; CI runs them too
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
@@ -39,10 +39,13 @@ fuzz: $(TOOLS) ## run every reader on damaged files; SECONDS=60 says how long, S
 
 # Without the extra `slurm`: its plugin asks for newer versions than cusa itself.
 test-lowest: $(LOWEST)/.installed ## the test suite on the lowest versions that pyproject.toml allows
-	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist loadfile -k "not slurm"
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist loadfile -k "not slurm" -m "not browser"
 
 test-cluster: $(TOOLS) ## the Slurm profile on a Slurm that this installs and starts (Debian, as root)
 	tests/cluster/run $(BIN)/python
+
+test-browser: $(TOOLS) ## the search page in a chromium that this installs (Debian, as root)
+	tests/serve/run $(BIN)/python
 
 lint: $(TOOLS) ## only the linters, the types and the spelling
 	$(BIN)/ruff check .

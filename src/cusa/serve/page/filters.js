@@ -26,10 +26,28 @@ export function columns(indexes) {
  * @param {(filters: Object<string, string[]>) => void} changed
  */
 export function show(place, indexes, chosen, changed) {
-  const opened = place.querySelector("details[open]")?.dataset.column;
-  place.replaceChildren(
-    ...[...columns(indexes)].map(([column, counts]) => menu(column, counts, chosen, changed, column === opened)),
-  );
+  const before = place.querySelector("details[open]");
+  const kept = before && { // an open menu goes on as it was before a value was chosen in it
+    words: before.querySelector(".find")?.value ?? "",
+    scroll: before.querySelector(".values").scrollTop,
+    focus: before.contains(document.activeElement) ? document.activeElement.value : null,
+  };
+  const menus = [...columns(indexes)].map(([column, counts]) =>
+    menu(column, counts, chosen, changed, column === before?.dataset.column));
+  place.replaceChildren(...menus);
+  const after = place.querySelector("details[open]");
+  if (kept && after) goOn(after, kept);
+}
+
+function goOn(menu, { words, scroll, focus }) {
+  const find = menu.querySelector(".find");
+  if (find && words) {
+    find.value = words;
+    find.dispatchEvent(new Event("input"));
+  }
+  menu.querySelector(".values").scrollTop = scroll;
+  const same = [...menu.querySelectorAll("input")].find((input) => input.value === focus);
+  if (focus !== null) (same ?? menu.querySelector("summary")).focus();
 }
 
 function menu(column, counts, chosen, changed, opened) {

@@ -5,6 +5,7 @@ import * as detail from "./detail.js";
 import { byId, fill, make } from "./elements.js";
 import { closeMenus } from "./filters.js";
 import * as form from "./form.js";
+import { justify } from "./grid.js";
 import * as keyboard from "./keyboard.js";
 import * as pictures from "./picture.js";
 import * as results from "./results.js";
@@ -85,7 +86,10 @@ async function refresh({ focus = false, scroll = null, again = false } = {}) {
     troubled(error);
   } finally {
     clearTimeout(waiting);
-    if (running === mine) waits(false);
+    if (running === mine) {
+      waits(false);
+      document.body.classList.add("ready");
+    }
   }
 }
 
@@ -170,6 +174,7 @@ function render(outcomes, key) {
     place.replaceChildren(...shown.map(({ side, index, found, problem }) => found
       ? results.panel(side, index, found, shown.length > 1, unfiltered(index))
       : make("section", { class: "panel", "data-side": side }, make("h2", {}, index.name), make("p", { class: "none" }, problem.message))));
+    place.querySelectorAll("ol.image").forEach(justify);
   }
   sum(shown.filter(({ found }) => found));
 }
@@ -215,6 +220,7 @@ async function begin() {
 function troubled(error) {
   if (error.status === 401) return askToken();
   clear();
+  if (picture && [413, 415].includes(error.status)) withoutPicture();
   const busy = error.status === 503 && ++tries < MOST_TRIES;
   const wait = Math.min(30, error.wait || 2 ** tries);
   if (busy) retry = setTimeout(() => refresh(), 1000 * wait);
@@ -226,6 +232,15 @@ function troubled(error) {
   );
   byId("problem").dataset.status = String(error.status);
   byId("problem").hidden = false;
+}
+
+/** A picture that the server refuses is not part of what is asked next. */
+function withoutPicture() {
+  picture = null;
+  state = { ...state, picture: false };
+  history.replaceState({ ...history.state, picture: null }, "", location.pathname + write(state));
+  form.reflect(state, indexes, sides(), picture, restart);
+  note();
 }
 
 // ---- the result that is shown large ----------------------------------------------------------------------------------
