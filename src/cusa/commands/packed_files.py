@@ -14,6 +14,7 @@ from cusa.annotations.sources.parquet import is_picture_type
 from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
 from cusa.annotations.sources.tar_members import tar_members
 from cusa.annotations.sources.webdataset import CAPTION, METADATA, TEXT
+from cusa.annotations.table_columns import find_columns, find_split, split_warnings
 from cusa.commands.split_files import (
     FilesOfSplits,
     add_missing_splits,
@@ -25,7 +26,6 @@ from cusa.commands.split_files import (
     split_of_folder,
     splits_beside,
 )
-from cusa.commands.table_columns import find_columns, find_split, split_warnings
 from cusa.config.dataset import split_named
 from cusa.config.dataset_packed import PARQUET_ENDINGS, TAR_ENDINGS, matching_files
 from cusa.config.dataset_tables import Column

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cusa.annotations.sources.splits import drawn_split
-from cusa.commands.table_columns import HELD_OUT
+from cusa.annotations.table_columns import HELD_OUT
 from cusa.config.dataset import SPLITS, Split, split_named
 from cusa.config.dataset_packed import PATTERN_SIGNS, matching_files
 from cusa.config.dataset_section import AMBIGUOUS_SPLIT_NAMES

@@ -17,6 +17,7 @@ from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.rows import identity, json_items, json_rows
 from cusa.annotations.sources.source import MalformedRow, Record
+from cusa.annotations.table_columns import find_columns, find_split, split_warnings
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
 from cusa.commands.packed_files import packed_start
 from cusa.commands.split_files import (
@@ -30,7 +31,6 @@ from cusa.commands.split_files import (
     split_of_folder,
     splits_beside,
 )
-from cusa.commands.table_columns import find_columns, find_split, split_warnings
 from cusa.common.json_stream import open_json
 from cusa.config.dataset import SPLITS, DatasetSection, PackedDataset, Split, load_dataset, split_named
 from cusa.config.dataset_tables import Column

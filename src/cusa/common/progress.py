@@ -14,32 +14,34 @@ SECONDS_BETWEEN_LINES = 10.0
 SHORTEST_REPORTED_SECONDS = 1.0
 
 
-def progress(items: Iterable[Item], total: int, unit: str, description: str, step: int = 1) -> Iterator[Item]:
+def progress(items: Iterable[Item], total: int | None, unit: str, description: str, step: int = 1) -> Iterator[Item]:
     """Yield `items` and report on standard error how many of `total` are done; each item counts as `step` units.
 
-    `unit` names what is counted, for instance `images`. Loops of less than a second are not reported to log files.
+    `total` is None where nobody knows it. `unit` names what is counted, for instance `images`. Loops of less than a
+    second are not reported to log files.
     """
     if sys.stderr.isatty():
         with tqdm(total=total, unit=unit, desc=description, unit_scale=step != 1) as bar:
             for item in items:
                 yield item
-                bar.update(min(step, total - bar.n))
+                bar.update(step if total is None else min(step, total - bar.n))
         return
     started = reported = time.monotonic()
     done = 0
     for item in items:
         yield item
-        done = min(done + step, total)
+        done = done + step if total is None else min(done + step, total)
         now = time.monotonic()
         if now - reported >= SECONDS_BETWEEN_LINES:
             reported = now
-            if done < total:
+            if total is None or done < total:
                 _write_line(description, done, total, unit, now - started)
     if (seconds := time.monotonic() - started) >= SHORTEST_REPORTED_SECONDS:
         _write_line(description, done, total, unit, seconds)
 
 
-def _write_line(description: str, done: int, total: int, unit: str, seconds: float) -> None:
+def _write_line(description: str, done: int, total: int | None, unit: str, seconds: float) -> None:
     rate = done / max(seconds, 1e-9)
-    sys.stderr.write(f"{description}: {done}/{total} {unit} in {seconds:.1f} s ({rate:.1f} {unit}/s)\n")
+    of = "" if total is None else f"/{total}"
+    sys.stderr.write(f"{description}: {done}{of} {unit} in {seconds:.1f} s ({rate:.1f} {unit}/s)\n")
     sys.stderr.flush()

@@ -105,8 +105,11 @@ def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def opened(item: Picture) -> Iterator[Image.Image]:
-    """A picture as upright 8-bit RGB. Raises DataError where it cannot be read, or is something else."""
+def opened(item: Picture, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """A picture as upright 8-bit RGB, of at most `max_pixels` where it comes from a file or bytes.
+
+    Raises DataError where it cannot be read, is larger, or is something else.
+    """
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim not in (2, 3) or (item.ndim == 3 and item.shape[2] not in (3, 4)):
             raise DataError(
@@ -120,7 +123,7 @@ def opened(item: Picture) -> Iterator[Image.Image]:
     source = item if isinstance(item, bytes) else _path(item)
     if isinstance(source, Path) and (found := file_problem(source)) is not None:
         raise DataError(f"{source}: {found[0]}")
-    with decoded_rgb(source, MAX_PIXELS) as picture:
+    with decoded_rgb(source, max_pixels) as picture:
         yield picture
 
 

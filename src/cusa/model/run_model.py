@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from cusa.common.compute import Precision, autocast
 from cusa.common.images import resize_shorter_side
+from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import HeadName
 from cusa.config.models import StudentSettings
@@ -32,6 +32,7 @@ from cusa.model.interface import (
     opened,
     unreadable,
 )
+from cusa.model.prefetch import available_cores, prefetched
 from cusa.runs.record import RunRecord
 from cusa.runs.weights import load_student
 from cusa.shards.reading import settings_of
@@ -118,8 +119,50 @@ class Model:
         """
         if self.shards.shorter_side is None:
             return self.transform.pixels_of(picture)
-        content, _, plain = encode_image(resize_shorter_side(picture, self.shards.shorter_side), self.shards)
+        shrunk = resize_shorter_side(picture, self.shards.shorter_side)
+        if self.shards.image_format == "png":  # it would come back as it is, after most of the time
+            return self.transform.pixels_of(shrunk)
+        content, _, plain = encode_image(shrunk, self.shards)
         return self.transform.pixels(content, plain)
+
+    def prepared(self, item: Picture, max_pixels: int = MAX_PIXELS) -> Tensor:
+        """A picture as the student sees it, uint8 [3, H, W]. Threads may do this ahead of `encode_prepared`.
+
+        Raises DataError where the picture cannot be read, or has more than `max_pixels` pixels.
+        """
+        with opened(item, max_pixels) as picture:
+            return self.pixels(picture)
+
+    def prepared_from_shard(self, encoded: bytes, plain: bool) -> Tensor:
+        """A picture that a shard holds, as the student sees it: it has been shrunk and encoded already.
+
+        `plain` is that of the shard's index. Raises DataError where the picture cannot be decoded.
+        """
+        return self.transform.pixels(encoded, plain)
+
+    def encode_prepared(self, prepared: Sequence[Tensor], head: HeadName = "cross") -> np.ndarray:
+        """Embeddings of pictures that `prepared` returned, one batch, float32 [n, D], normalised."""
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            features = self.encoder.student.backbone.image_features(self.image_inputs(prepared).to(self.device))
+            embeddings = self.encoder.student.head(features, checked_head(head), "image")
+        return unit_float32(embeddings.float().cpu().numpy())
+
+    def image_inputs(self, prepared: Sequence[Tensor]) -> Tensor:
+        """Pixels as one batch, uint8 [n, 3, H, W], channels last; of a frozen tower its features, float32 [n, d]."""
+        size = (len(prepared), 3, self.transform.crop, self.transform.crop)
+        pixels = torch.empty(size, dtype=torch.uint8, memory_format=torch.channels_last)
+        for place, picture in enumerate(prepared):
+            pixels[place] = torch.as_tensor(picture)
+        if self.image_encoder is None:
+            return pixels
+        with autocast(self.device, self.precision):
+            features: Tensor = self.image_encoder(pixels.to(self.device))
+        return features.float()
+
+    @property
+    def batch_size(self) -> int:
+        """The number of items that the model takes at once."""
+        return self.encoder.batch_size
 
     @property
     def dimension(self) -> int:
@@ -134,35 +177,27 @@ class Model:
 
 
 class _PictureInputs:
-    """Pictures as `Encoder.encode_images` reads them: pixels, or the features of a frozen tower, by position."""
+    """Pictures as `Encoder.encode_images` reads them, batch after batch; threads prepare those of the next batches."""
 
     def __init__(self, model: Model, pictures: list[Picture]) -> None:
         self.model, self.pictures = model, pictures
-        self.pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+        ahead = min(len(pictures), model.batch_size + 2 * available_cores())
+        self.prepared = prefetched(range(len(pictures)), self._prepared, ahead)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, positions: np.ndarray) -> Tensor:
-        model = self.model
-        found = list(self.pool.map(self._pixels, positions.tolist()))
+        """The inputs of the positions, which follow those of the call before."""
+        found = list(islice(self.prepared, len(positions)))
         if problems := [problem for problem in found if isinstance(problem, str)]:
             raise unreadable(problems, len(self))
-        size = (len(found), 3, model.transform.crop, model.transform.crop)
-        pixels = torch.empty(size, dtype=torch.uint8, memory_format=torch.channels_last)
-        for place, picture in enumerate(found):
-            pixels[place] = torch.as_tensor(picture)
-        if model.image_encoder is None:
-            return pixels
-        with autocast(model.device, model.precision):
-            features: Tensor = model.image_encoder(pixels.to(model.device))
-        return features.float()
+        return self.model.image_inputs([picture for picture in found if not isinstance(picture, str)])
 
-    def _pixels(self, position: int) -> Tensor | str:
+    def _prepared(self, position: int) -> Tensor | str:
         """A picture as the student sees it, uint8 [3, H, W], or what is wrong with it."""
         try:
-            with opened(self.pictures[position]) as picture:
-                return self.model.pixels(picture)
+            return self.model.prepared(self.pictures[position])
         except DataError as error:
             return f"item {position}: {error}".rstrip(".")
 

@@ -21,16 +21,18 @@ def parquet_schema(path: Path) -> pa.Schema:
 
 
 def parquet_rows(
-    path: Path, columns: Sequence[str] | None, batch_rows: int
+    path: Path, columns: Sequence[str] | None, batch_rows: int, row_groups: Sequence[int] | None = None
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """The number of each row, from 0, and the row: a dict, or the reason why it is none as a text.
 
-    Only `columns` are read, all where they are None. Memory holds `batch_rows` rows, however large the file's row
-    groups are. Raises DataError where the file is not there or is damaged.
+    Only `columns` and `row_groups` are read, all where they are None; the numbers count the rows that are read. Memory
+    holds `batch_rows` rows, however large the file's row groups are. Raises DataError where the file is not there or is
+    damaged.
     """
     number = 0
     with parquet_damage(path), pq.ParquetFile(path, buffer_size=READ_AHEAD, pre_buffer=False) as file:
-        for batch in file.iter_batches(batch_rows, columns=None if columns is None else list(columns)):
+        names, groups = (None if wanted is None else list(wanted) for wanted in (columns, row_groups))
+        for batch in file.iter_batches(batch_rows, row_groups=groups, columns=names):
             for row in _dicts(batch):
                 yield number, row
                 number += 1

@@ -13,6 +13,7 @@ from cusa.errors import DataError, reason_of
 
 LARGEST_MEMBER = 1 << 30  # bytes
 CHUNK = 1 << 20  # bytes
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"(\xb5/\xfd")
 EMPTY_BLOCK = bytes(tarfile.BLOCKSIZE)
 DAMAGE = (tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, ValueError, OverflowError)
 
@@ -20,20 +21,24 @@ DAMAGE = (tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, ValueError
 class Member(NamedTuple):
     """A file in a tar: its sample's key, its ending in lower case, its name, and its bytes.
 
-    `content` is a text where the file cannot be read: the reason.
+    `content` is a text where the file cannot be read: the reason. The bytes are `size` bytes at `offset` of the tar,
+    unless it is compressed.
     """
 
     key: str
     ending: str
     name: str
     content: bytes | str
+    offset: int = 0
+    size: int = 0
 
 
-def tar_members(path: Path, endings: tuple[str, ...]) -> Iterator[Member]:
+def tar_members(path: Path, endings: tuple[str, ...], contents: bool = True) -> Iterator[Member]:
     """The files whose names end in one of `endings`, in the order of the tar. Hidden files are left out.
 
     A key is the name without its ending, folders and all, so names may have dots in them. One file is in memory at a
-    time. Raises DataError where the tar is not there, is cut off or is damaged.
+    time; without `contents` none is read, and every `content` of a sound file is empty. Raises DataError where the tar
+    is not there, is cut off or is damaged.
     """
     try:
         with tarfile.open(path, "r:*", errors="backslashreplace") as tar:
@@ -44,7 +49,9 @@ def tar_members(path: Path, endings: tuple[str, ...]) -> Iterator[Member]:
                 if member.isdir() or ending not in endings or _is_hidden(name):
                     continue
                 key = name.as_posix()[: -len(ending)]
-                yield Member(key, ending, name.as_posix(), _content(tar, member))
+                yield Member(
+                    key, ending, name.as_posix(), _content(tar, member, contents), member.offset_data, member.size
+                )
             _require_end(tar, path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
@@ -57,11 +64,21 @@ def _is_hidden(name: PurePosixPath) -> bool:
     return any(part.startswith(".") and part != ".." for part in name.parts)
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | str:
+def is_compressed(path: Path) -> bool:
+    """Whether the files in a tar have no place of their own, because the tar is compressed. It has to exist."""
+    with path.open("rb") as file:
+        return file.read(6).startswith(COMPRESSED)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, read: bool) -> bytes | str:
     if not member.isreg():
         return "is no file but a link or a device"
+    if member.issparse():
+        return "is a sparse file, which has holes"
     if member.size > LARGEST_MEMBER:
         return f"has {member.size:,} bytes, more than the {LARGEST_MEMBER:,} that a picture or a text may have"
+    if not read:
+        return b""
     file = tar.extractfile(member)
     assert file is not None
     # In chunks, so that a size that is wrong does not reserve memory.

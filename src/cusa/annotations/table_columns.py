@@ -39,11 +39,15 @@ class FoundColumns:
 
 
 def find_columns(
-    path: Path, rows: Sequence[Mapping[Any, Any]], folders: Sequence[Path], image: Column | None = None
+    path: Path,
+    rows: Sequence[Mapping[Any, Any]],
+    folders: Sequence[Path],
+    image: Column | None = None,
+    needs_captions: bool = True,
 ) -> FoundColumns:
     """Look at the values of each column. `folders` are where images may be; or `image` is the column of pictures.
 
-    Raises ConfigurationError where no column holds images, or none holds captions.
+    Raises ConfigurationError where no column holds images, and with `needs_captions` where none holds captions.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     texts = {name: [text for row in rows for text in _texts(row.get(name))] for name in names}
@@ -56,7 +60,7 @@ def find_columns(
     others = {name: values for name, values in others.items() if name != found.split}
     label = next((name for name in others if LABEL_COLUMNS.fullmatch(str(name))), None)
     candidates = {name: values for name, values in others.items() if name != label}
-    _captions(path, found, candidates or others, texts)
+    _captions(path, found, candidates or others, texts, needs_captions)
     if label is not None and label not in found.captions:
         found.label = label
         found.reasons.append(f"columns.label is `{label}`: its name says so")
@@ -166,13 +170,19 @@ def _split(found: FoundColumns, texts: Mapping[Column, list[str]]) -> None:
 
 
 def _captions(
-    path: Path, found: FoundColumns, candidates: Mapping[Column, list[str]], texts: Mapping[Column, list[str]]
+    path: Path,
+    found: FoundColumns,
+    candidates: Mapping[Column, list[str]],
+    texts: Mapping[Column, list[str]],
+    needed: bool,
 ) -> None:
     scores = {name: _share(values, map(_is_sentence, values)) for name, values in candidates.items()}
     words = {name: sum(len(value.split()) for value in values) / len(values) for name, values in candidates.items()}
     likely = [name for name in candidates if scores[name] >= SOME]
     unsure = [name for name, values in candidates.items() if _share(values, map(_is_word, values)) >= SOME]
-    if not (likely or unsure):
+    if not (likely or (unsure and needed)):
+        if not needed:
+            return
         raise ConfigurationError(
             f"{path} has the columns {', '.join(map(str, texts))}, none of which holds captions; name the columns "
             "yourself in dataset.columns, see config/README.md."

@@ -1,0 +1,290 @@
+"""Embeds the items of a source into a gallery: threads decode ahead of the model, and finished parts stay.
+
+A part is the rows that come from `part_rows` items of the source. A run that is killed continues with the parts that
+are missing, and the result is bit for bit that of a run which was not killed: batches never cross the end of a part.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cusa.common.files import require_writable, write_json
+from cusa.common.images import check_image, decoded_rgb
+from cusa.common.progress import progress
+from cusa.config.dataset_section import MAX_PIXELS
+from cusa.config.losses import HeadName
+from cusa.errors import ConfigurationError, DataError
+from cusa.gallery.parts import PartWriter, finished_parts, join
+from cusa.gallery.plan import END, SHARES, Plan, versions_in_use
+from cusa.gallery.sources.source import Entry, Source
+from cusa.gallery.store import GalleryMeta
+from cusa.model.interface import RetrievalModel, checked_head
+from cusa.model.prefetch import available_cores, prefetched
+
+log = logging.getLogger(__name__)
+PART_ROWS = 10_000
+BATCH_SIZE = 64  # of a model that does not say how many items it takes at once
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How a gallery is made. `part` of `of` is a share of the parts, for several GPUs or jobs; shares are joined."""
+
+    head: HeadName = "cross"
+    dtype: str = "float32"
+    part_rows: int = PART_ROWS
+    max_pixels: int = MAX_PIXELS
+    threads: int | None = None
+    keep_parts: bool = False
+    keep_pictures: bool = True
+    part: int = 0
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if self.of < 1 or not 0 <= self.part < self.of:
+            raise ConfigurationError(f"part {self.part} is not one of {self.of}, which are counted from 0.")
+        if self.part_rows < 1:
+            raise ConfigurationError(f"a part has {self.part_rows} rows; expected 1 at least.")
+
+
+class _Ready(NamedTuple):
+    """An item that a thread has prepared: what the model takes, or the reason why it cannot be read."""
+
+    part: int
+    entry: Entry
+    prepared: Any
+    problem: str | None
+
+
+def embed_gallery(
+    model: RetrievalModel, source: Source, output: str | Path, how: Embedding | None = None
+) -> GalleryMeta | None:
+    """Embed the items of `source` into the folder `output`. Returns what meta.json says; None for a share of the parts.
+
+    Items that cannot be read are listed in unreadable.parquet. Raises DataError where the source has no item, where
+    none can be read, and where `output` holds something else or a gallery of another model or source.
+    """
+    how, output = how or Embedding(), Path(output).absolute()
+    checked_head(how.head)
+    require_writable(output)
+    if source.total == 0:
+        place = source.describe()["place"]
+        raise DataError(f"{place} has no {_unit(source)[:-1]}, so there is nothing to embed.")
+    if (done := _plan(model, source, how).begin(output)) is not None:
+        log.info("%s is complete: %s items of the same model and source", output, f"{done.rows:,}")
+        return join(output)
+    _embed_parts(model, source, output, how)
+    return join(output, how.keep_parts) if how.of == 1 else None
+
+
+def _unit(source: Source) -> str:
+    return "images" if source.modality == "image" else "texts"
+
+
+def _plan(model: RetrievalModel, source: Source, how: Embedding) -> Plan:
+    described = source.describe() | {"max_pixels": how.max_pixels, "keep_pictures": how.keep_pictures}
+    described["precision"] = getattr(model, "precision", None)
+    return Plan(
+        model=str(model.folder),
+        model_sha256=model.weights_sha256,
+        modality=source.modality,
+        head=how.head,
+        dimension=model.dimension,
+        dtype=how.dtype,  # type: ignore[arg-type]  # pydantic refuses another one
+        part_rows=how.part_rows,
+        source=described,
+        versions=versions_in_use(),
+    )
+
+
+def _embed_parts(model: RetrievalModel, source: Source, output: Path, how: Embedding) -> None:
+    """Write the parts of this share that are missing, and what the source had at its end."""
+    finished = finished_parts(output)
+    wanted_parts = _WantedParts(how, finished)
+    total = None if source.total is None else wanted_parts.items(source.total)
+    if finished:
+        log.info("%s: %s parts are there already", output, f"{len(finished):,}")
+    numbered = _Numbered(source, wanted_parts)
+    encoder = _encoder(model, source, how)
+    batch_size = int(getattr(model, "batch_size", BATCH_SIZE))
+    threads = how.threads or available_cores()
+    ready = prefetched(numbered, encoder.prepare, 2 * batch_size + 2 * threads, threads)
+    batches = _batches(progress(ready, total, _unit(source), "embedding"), batch_size)
+    embedded = prefetched(batches, encoder.encode, encoder.workers + 1, encoder.workers, encoder.begin_thread)
+    for part, group in groupby(embedded, key=lambda batch: batch.part):
+        writer = PartWriter(output, part, model.dimension, how.dtype, how.keep_pictures)
+        with writer.whole():
+            for batch in group:
+                writer.unreadable += batch.unreadable
+                writer.add(batch.entries, batch.embeddings)
+    if source.total is not None and numbered.count != source.total:
+        raise DataError(
+            f"the source changed while it was embedded: it had {source.total:,} items, then {numbered.count:,}; "
+            f"delete {output} and embed again."
+        )
+    end = {"items": numbered.count, "parts": -(-numbered.count // how.part_rows)}
+    if how.of > 1:
+        write_json(output / SHARES / f"{how.part}-of-{how.of}.json", end)
+    write_json(output / END, end)
+
+
+@dataclass(frozen=True)
+class _WantedParts:
+    """Which items are embedded now: those of this share's parts, but for the parts that are there."""
+
+    how: Embedding
+    finished: set[int]
+
+    def __call__(self, number: int) -> bool:
+        part = number // self.how.part_rows
+        return part % self.how.of == self.how.part and part not in self.finished
+
+    def items(self, total: int) -> int:
+        """The number of them, of `total` items."""
+        rows, count = self.how.part_rows, 0
+        for part in range(-(-total // rows)):
+            if self(part * rows):
+                count += min(rows, total - part * rows)
+        return count
+
+
+class _Numbered:
+    """The entries that are wanted, with the number of their part; `count` is the number of all entries so far."""
+
+    def __init__(self, source: Source, wanted: _WantedParts) -> None:
+        self.source, self.wanted, self.count = source, wanted, 0
+
+    def __iter__(self) -> Iterator[tuple[int, Entry]]:
+        for entry in self.source.entries(self.wanted):
+            number, self.count = self.count, self.count + 1
+            if entry is not None and self.wanted(number):
+                yield number // self.wanted.how.part_rows, entry
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Items of one part: those that are embedded, float32 [n, D] with `encode`, and those that cannot be read."""
+
+    part: int
+    entries: list[Entry]
+    unreadable: list[tuple[str, str]]
+    prepared: Sequence[Any] = ()
+    embeddings: np.ndarray = np.empty((0, 0), dtype=np.float32)  # noqa: RUF009 (it is never written to)
+
+
+def _batches(ready: Iterator[_Ready], batch_size: int) -> Iterator[_Batch]:
+    """Batches of items that follow one another in one part, so that they are the same in a run that continues."""
+    for part, group in groupby(ready, key=lambda item: item.part):
+        items: list[_Ready] = []
+        for item in group:
+            items.append(item)
+            if len(items) == batch_size:
+                yield _batch(part, items)
+                items = []
+        if items:
+            yield _batch(part, items)
+
+
+def _batch(part: int, items: list[_Ready]) -> _Batch:
+    sound = [item for item in items if item.problem is None]
+    problems = [(item.entry.item, item.problem) for item in items if item.problem is not None]
+    return _Batch(part, [item.entry for item in sound], problems, [item.prepared for item in sound])
+
+
+class _Encoder:
+    """Prepares items in threads and embeds batches of them, by any RetrievalModel."""
+
+    workers = 1
+
+    def __init__(self, model: RetrievalModel, how: Embedding, encode: Callable[..., np.ndarray]) -> None:
+        self.model, self.how, self._encode = model, how, encode
+
+    def begin_thread(self) -> None:
+        """Called once in each thread that encodes."""
+
+    def prepare(self, numbered: tuple[int, Entry]) -> _Ready:
+        """What the model takes of an item. This runs in threads."""
+        part, entry = numbered
+        if entry.problem is not None:
+            return _Ready(part, entry, None, entry.problem)
+        try:
+            return _Ready(part, entry, self.prepared(entry), None)
+        except DataError as error:
+            return _Ready(part, entry, None, self._reason(str(error)))
+
+    def prepared(self, entry: Entry) -> Any:
+        """What the model takes of a sound item. Raises DataError where it cannot be read."""
+        raise TypeError(f"{type(self).__name__} has to define prepared()")
+
+    def encode(self, batch: _Batch) -> _Batch:
+        """The batch with its embeddings. Items that the model refuses move to those that cannot be read."""
+        if not batch.entries:
+            empty = np.empty((0, self.model.dimension), dtype=np.float32)
+            return _Batch(batch.part, [], batch.unreadable, (), empty)
+        with suppress(DataError):
+            embeddings = self._encode(batch.prepared, head=self.how.head)
+            return _Batch(batch.part, batch.entries, batch.unreadable, (), embeddings)
+        # The model names one item or a few; each is tried alone, to know all of them.
+        entries, unreadable, rows = [], list(batch.unreadable), []
+        for entry, prepared in zip(batch.entries, batch.prepared, strict=True):
+            try:
+                rows.append(self._encode([prepared], head=self.how.head))
+                entries.append(entry)
+            except DataError as error:
+                unreadable.append((entry.item, self._reason(str(error))))
+        found = np.concatenate([np.empty((0, self.model.dimension), dtype=np.float32), *rows])
+        return _Batch(batch.part, entries, unreadable, (), found)
+
+    def _reason(self, message: str) -> str:
+        for alone in ("1 of 1 pictures cannot be read: item 0: ", "1 of 1 texts have no word after clean-up: 0: "):
+            if message.startswith(alone):
+                message = message.removeprefix(alone) if "pictures" in alone else "has no word after clean-up"
+        return message.replace("dataset.max_pixels", "--max-pixels").replace("raise that key", "raise that").rstrip(".")
+
+
+class _Texts(_Encoder):
+    def prepared(self, entry: Entry) -> str:
+        return entry.item
+
+
+class _Pictures(_Encoder):
+    """For models that take pictures as files or bytes."""
+
+    def prepared(self, entry: Entry) -> Path | bytes:
+        picture = entry.picture()
+        if isinstance(picture, Path):
+            if (found := check_image(picture, "header", self.how.max_pixels)).problem is not None:
+                raise DataError(found.problem)
+        else:
+            with decoded_rgb(picture, self.how.max_pixels):
+                pass
+        return picture
+
+
+class _PreparedPictures(_Encoder):
+    """For models whose pictures are prepared in threads: `prepared` and `encode_prepared`, as those of torch have."""
+
+    def prepared(self, entry: Entry) -> Any:
+        model: Any = self.model
+        if entry.in_shard:
+            content = entry.picture()
+            if hasattr(model, "prepared_from_shard"):
+                return model.prepared_from_shard(content, entry.plain)
+            return model.prepared(content, self.how.max_pixels)
+        return model.prepared(entry.picture(), self.how.max_pixels)
+
+
+def _encoder(model: RetrievalModel, source: Source, how: Embedding) -> _Encoder:
+    if source.modality == "text":
+        return _Texts(model, how, model.encode_text)
+    if hasattr(model, "encode_prepared"):
+        return _PreparedPictures(model, how, model.encode_prepared)
+    return _Pictures(model, how, model.encode_image)

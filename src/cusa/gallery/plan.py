@@ -1,0 +1,114 @@
+"""What a gallery is being made of: plan.json in its folder, which a run that continues has to agree with."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cusa import __version__
+from cusa.common.files import read_json, write_json
+from cusa.errors import DataError
+from cusa.gallery.store import META, PARTS, GalleryMeta, GalleryModality
+
+PLAN = "plan.json"
+END = "end.json"
+SHARES = "shares"
+OURS = {META, PLAN, END, PARTS, SHARES, "pictures"}
+PACKAGES = ("numpy", "pillow", "torch", "transformers", "onnxruntime")
+MODULES = {"pillow": "PIL"}
+# What has to be the same in a run that continues, and how an error calls it.
+COMPARED = {
+    "model_sha256": "the model's sha256",
+    "modality": "the modality",
+    "head": "the head",
+    "dtype": "the dtype",
+    "part_rows": "the rows of a part",
+    "source": "the source",
+}
+
+
+class Plan(BaseModel):
+    """What a gallery is made of, and how."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+    model: str
+    model_sha256: str
+    modality: GalleryModality
+    head: Literal["cross", "uni"]
+    dimension: int
+    dtype: Literal["float32", "float16"]
+    part_rows: int
+    source: dict[str, Any]
+    versions: dict[str, str]
+
+    def begin(self, folder: Path) -> GalleryMeta | None:
+        """Begin or continue a gallery in `folder`. Returns its meta.json's content where it is complete already.
+
+        Raises DataError where the folder holds something else, or a gallery of another model or source.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"{folder} is a file, but a gallery is a folder; name another --output.")
+        if (folder / META).is_file():
+            from cusa.gallery.store import read_meta
+
+            meta = read_meta(folder)
+            self._require_equal(folder, meta.model_dump(mode="json") | {"part_rows": self.part_rows})
+            return meta
+        if (folder / PLAN).is_file():
+            self._require_equal(folder, read_plan(folder).model_dump(mode="json"))
+            return None
+        if others := _others(folder):
+            raise DataError(
+                f"{folder} is not empty and holds no gallery (it has {others[0]}); name another --output, nothing is "
+                "overwritten."
+            )
+        write_json(folder / PLAN, self.model_dump(mode="json"))
+        return None
+
+    def _require_equal(self, folder: Path, begun: dict[str, Any]) -> None:
+        mine = self.model_dump(mode="json")
+        for key, name in COMPARED.items():
+            if mine[key] == begun[key]:
+                continue
+            was, now = begun[key], mine[key]
+            if isinstance(now, dict):
+                changed = [part for part in {**was, **now} if was.get(part) != now.get(part)]
+                name = f"{name} ({', '.join(changed)})"
+                was, now = ({part: value.get(part) for part in changed} for value in (was, now))
+            raise DataError(
+                f"{folder} was begun with another {name.removeprefix('the ')}: it was {was!s:.200}, now it is "
+                f"{now!s:.200}. A gallery of both would be a mixture: name another --output, or delete {folder}."
+            )
+
+
+def _others(folder: Path) -> list[str]:
+    """The names in a folder that are no part of a gallery; hidden ones are left over from a process that was killed."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.name not in OURS and not path.name.startswith("."))
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan of a gallery that is not complete. Raises DataError where there is none."""
+    path = folder / PLAN
+    if not path.is_file():
+        raise DataError(f"{path} does not exist, so there is nothing to join; embed the shares first.")
+    try:
+        return Plan.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(
+            f"{path} does not say what is embedded ({'.'.join(map(str, first['loc']))}: {first['msg']}); delete "
+            f"{folder} and embed again."
+        ) from None
+
+
+def versions_in_use() -> dict[str, str]:
+    """The versions of cusa, Python, and the packages that are loaded; none is imported for this."""
+    loaded = [package for package in PACKAGES if MODULES.get(package, package) in sys.modules]
+    return {"cusa": __version__, "python": platform.python_version(), **{name: version(name) for name in loaded}}

@@ -1,0 +1,150 @@
+"""WebDataset tars, as img2dataset writes them: KEY.jpg with KEY.txt, KEY.json or both, read where they lie.
+
+Of a plain tar, only the headers are read in passing, and the pictures by the threads that decode them. A compressed tar
+is unpacked from its first to its last byte.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cusa.annotations.sources.rows import captions_in
+from cusa.annotations.sources.tar_members import Member, is_compressed, tar_members
+from cusa.annotations.sources.webdataset import CAPTION, ENDINGS, PICTURE_ENDINGS, TEXT, UTF8
+from cusa.common.image_files import file_problem
+from cusa.common.json_stream import unrepeated
+from cusa.common.text import unstorable
+from cusa.config.dataset_packed import TAR_ENDINGS, matching_files
+from cusa.errors import ConfigurationError, DataError
+from cusa.gallery.sources.source import Entry, Wanted, state_of_files, storable
+from cusa.gallery.store import GalleryModality, read_bytes
+
+log = logging.getLogger(__name__)
+SCALAR = (str, int, float, bool)
+WITHOUT_PICTURE, BROKEN_TEXT = "texts without a picture beside them", "captions or JSON files that cannot be read"
+
+
+@dataclass
+class _Sample:
+    """The files of one key that stand one after another."""
+
+    key: str
+    pictures: list[Member] = field(default_factory=list)
+    texts: list[Member] = field(default_factory=list)
+
+
+class TarSource:
+    """The pictures of tars, called `{tar}/{name in it}`. `caption_key` is the key of the JSON that has the caption."""
+
+    modality: ClassVar[GalleryModality] = "image"
+    total: int | None = None
+
+    def __init__(self, files: Sequence[Path], caption_key: str | None = None) -> None:
+        """Raises DataError where a tar is not there."""
+        for path in files:
+            if (found := file_problem(path)) is not None:
+                raise DataError(f"{path}: {found[0]}; correct its name, or the pattern that names it.")
+        self.files, self.caption_key = [path.absolute() for path in files], caption_key
+        common = os.path.commonpath([path.parent for path in self.files])
+        self.names = [storable(path.relative_to(common).as_posix()) for path in self.files]
+
+    def describe(self) -> dict[str, Any]:
+        """The tars, their number, and a digest of their names, sizes and times."""
+        digest = state_of_files(self.files, self.names)
+        place = storable(os.path.commonpath(self.files))
+        return {
+            "kind": "tars",
+            "place": place,
+            "files": len(self.files),
+            "digest": digest,
+            "caption_key": self.caption_key,
+        }
+
+    def entries(self, wanted: Wanted) -> Iterator[Entry | None]:
+        """Every picture of every tar. A damaged tar gives its sound pictures, then an entry with its problem."""
+        number, odd = 0, Counter[str]()
+        for path, name in zip(self.files, self.names, strict=True):
+            packed, seen = is_compressed(path), set[str]()
+            try:
+                for sample in _samples(path, packed):
+                    odd[WITHOUT_PICTURE] += bool(sample.texts) and not sample.pictures
+                    for picture in sample.pictures:
+                        entry = self._entry(path, name, sample, picture, packed, odd) if wanted(number) else None
+                        if entry is not None and picture.name in seen:
+                            entry.item, entry.problem = f"{entry.item} ({number})", "its tar has its name twice"
+                        seen.add(picture.name)
+                        number += 1
+                        yield entry
+            except DataError as error:
+                yield Entry(name, problem=str(error)) if wanted(number) else None
+                number += 1
+        for what, count in odd.items():
+            if count:
+                log.warning("%s %s in the tars are left out", f"{count:,}", what)
+
+    def _entry(self, path: Path, name: str, sample: _Sample, picture: Member, packed: bool, odd: Counter[str]) -> Entry:
+        entry = Entry(f"{name}/{storable(picture.name)}", str(path))
+        if isinstance(picture.content, str):
+            entry.problem = f"it {picture.content}"
+            return entry
+        if packed:
+            entry.path, entry.content = None, picture.content
+        else:
+            entry.offset, entry.size = picture.offset, picture.size
+        text, metadata = None, dict[str, Any]()
+        for member in sample.texts:
+            try:
+                content = _read(path, member, packed)
+                if member.ending == TEXT:
+                    text = content.decode(UTF8)
+                else:
+                    metadata = dict(json.loads(content, object_pairs_hook=unrepeated))
+            except (ValueError, TypeError, RecursionError, DataError):
+                odd[BROKEN_TEXT] += 1
+        entry.captions = self._captions(text, metadata)
+        columns = {key: value for key, value in metadata.items() if key not in (CAPTION, self.caption_key)}
+        entry.columns = {key: value for key, value in columns.items() if _is_storable(key, value)}
+        return entry
+
+    def _captions(self, text: str | None, metadata: dict[str, Any]) -> list[str]:
+        if self.caption_key is None and text is not None:
+            return [text] if text.strip() and unstorable(text) is None else []
+        captions, _ = captions_in(metadata, self.caption_key or CAPTION)
+        return [caption for caption in captions if caption.strip()]
+
+
+def tar_files(place: str) -> list[Path]:
+    """The tars that a file, a pattern or a folder names. Raises ConfigurationError for a pattern that is none."""
+    try:
+        return [Path(path) for path in matching_files(place, TAR_ENDINGS)]
+    except ValueError as error:
+        raise ConfigurationError(f"{error}.") from None
+
+
+def _read(path: Path, member: Member, packed: bool) -> bytes:
+    if isinstance(member.content, str):
+        raise DataError(f"{member.name} {member.content}")
+    return member.content if packed else read_bytes(path, member.offset, member.size)
+
+
+def _is_storable(key: str, value: Any) -> bool:
+    if not isinstance(value, SCALAR) or unstorable(key) is not None:
+        return False
+    return unstorable(value) is None if isinstance(value, str) else True
+
+
+def _samples(path: Path, packed: bool) -> Iterator[_Sample]:
+    current = _Sample("")
+    for member in tar_members(path, ENDINGS, contents=packed):
+        if member.key != current.key:
+            yield current
+            current = _Sample(member.key)
+        (current.pictures if member.ending in PICTURE_ENDINGS else current.texts).append(member)
+    yield current
