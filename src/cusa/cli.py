@@ -7,6 +7,7 @@ cusa import-config cusa.yaml --output published.yaml
 cusa import-features train_unicom.npy --data results/coco --split train
 cusa import-checkpoint checkpoint_best.pth --run-folder results/coco/runs/theirs/seed23 --dataset coco \\
     --student ViT-B/32
+cusa embed results/openmoji/runs/cusa/seed23 photos --output gallery
 cusa export results/openmoji/runs/cusa/seed23 --to onnx --output exported
 cusa search results/openmoji/runs/cusa/seed23/search/test "birthday"
 cusa serve results/openmoji/runs/contrastive/seed23/search/test results/openmoji/runs/cusa/seed23/search/test
@@ -19,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cusa.commands.embedding import add_embed
 from cusa.commands.serving import add_serve
 from cusa.common import program
 from cusa.config.files import read_files
@@ -82,6 +84,7 @@ def _main() -> None:
     command.add_argument("--seed", type=int, default=23, help="the n of seed{n}; default 23")
     command.set_defaults(call=_import_checkpoint)
 
+    add_embed(commands)
     _add_export(commands)
     _add_search(commands)
     add_serve(commands)

@@ -20,3 +20,13 @@ def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert list(progress.progress(range(4), 4, "images", "reading")) == [0, 1, 2, 3]
     assert "100%" in capsys.readouterr().err
+
+
+def test_a_loop_of_unknown_length_says_how_many_are_done(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "SHORTEST_REPORTED_SECONDS", 0.0)
+    assert list(progress.progress("ab", None, "images", "reading")) == ["a", "b"]
+    assert capsys.readouterr().err.startswith("reading: 1 images in ")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert list(progress.progress("ab", None, "images", "reading")) == ["a", "b"]
+    assert "2images" in capsys.readouterr().err.replace(" ", "")

@@ -32,7 +32,11 @@ def add_embed(commands: Any) -> None:
     items.add_argument("--split", nargs="+", default=[], metavar="SPLIT", help="splits of results/{dataset}, or `all`")
     items.add_argument("--texts", help="embed texts: a file with a text a line; or, with items, their column of texts")
     items.add_argument(
-        "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="larger pictures are not decoded; default %(default)s"
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="larger pictures are not decoded; default %(default)s",
     )
     how = command.add_argument_group("how")
     how.add_argument("--head", default="cross", choices=["cross", "uni"], help="cross (default) searches by text too")
@@ -41,7 +45,11 @@ def add_embed(commands: Any) -> None:
     how.add_argument("--precision", choices=["fp32", "fp16", "bf16"], help="of the towers; default: that of the run")
     how.add_argument("--threads", type=int, help="threads that decode pictures; default: as many as cores")
     how.add_argument(
-        "--part-rows", type=int, default=PART_ROWS, metavar="N", help="items a part; a killed run loses at most one; default %(default)s"
+        "--part-rows",
+        type=int,
+        default=PART_ROWS,
+        metavar="N",
+        help="items a part; a killed run loses at most one; default %(default)s",
     )
     how.add_argument("--keep-parts", action="store_true", help="leave the embeddings in parts, do not join them")
     how.add_argument(
@@ -73,7 +81,7 @@ def _embed(arguments: argparse.Namespace) -> None:
     unit = "images" if meta.modality == "image" else "texts"
     sys.stdout.write(f"{arguments.output}: {meta.rows:,} {unit}, {meta.dtype} [{meta.rows}, {meta.dimension}]\n")
     if meta.unreadable:
-        sys.stdout.write(f"{meta.unreadable:,} items cannot be read; {arguments.output}/unreadable.parquet lists them\n")
+        sys.stdout.write(f"unreadable: {meta.unreadable:,}, listed in {arguments.output}/unreadable.parquet\n")
 
 
 def _run(arguments: argparse.Namespace) -> Any:

@@ -7,7 +7,7 @@ are missing, and the result is bit for bit that of a run which was not killed: b
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -74,10 +74,11 @@ def embed_gallery(
     """
     how, output = how or Embedding(), Path(output).absolute()
     checked_head(how.head)
-    require_writable(output)
     if source.total == 0:
         place = source.describe()["place"]
         raise DataError(f"{place} has no {_unit(source)[:-1]}, so there is nothing to embed.")
+    if not output.is_file():
+        require_writable(output)
     if (done := _plan(model, source, how).begin(output)) is not None:
         log.info("%s is complete: %s items of the same model and source", output, f"{done.rows:,}")
         return join(output)
@@ -171,13 +172,22 @@ class _Numbered:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Items of one part: those that are embedded, float32 [n, D] with `encode`, and those that cannot be read."""
+    """Items of one part: those that a thread has prepared, and the names and reasons of those that cannot be read."""
 
     part: int
     entries: list[Entry]
+    prepared: list[Any]
     unreadable: list[tuple[str, str]]
-    prepared: Sequence[Any] = ()
-    embeddings: np.ndarray = np.empty((0, 0), dtype=np.float32)  # noqa: RUF009 (it is never written to)
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """A batch with the embeddings of its entries, float32 [n, D]."""
+
+    part: int
+    entries: list[Entry]
+    embeddings: np.ndarray
+    unreadable: list[tuple[str, str]]
 
 
 def _batches(ready: Iterator[_Ready], batch_size: int) -> Iterator[_Batch]:
@@ -196,7 +206,7 @@ def _batches(ready: Iterator[_Ready], batch_size: int) -> Iterator[_Batch]:
 def _batch(part: int, items: list[_Ready]) -> _Batch:
     sound = [item for item in items if item.problem is None]
     problems = [(item.entry.item, item.problem) for item in items if item.problem is not None]
-    return _Batch(part, [item.entry for item in sound], problems, [item.prepared for item in sound])
+    return _Batch(part, [item.entry for item in sound], [item.prepared for item in sound], problems)
 
 
 class _Encoder:
@@ -224,14 +234,14 @@ class _Encoder:
         """What the model takes of a sound item. Raises DataError where it cannot be read."""
         raise TypeError(f"{type(self).__name__} has to define prepared()")
 
-    def encode(self, batch: _Batch) -> _Batch:
+    def encode(self, batch: _Batch) -> _Embedded:
         """The batch with its embeddings. Items that the model refuses move to those that cannot be read."""
         if not batch.entries:
             empty = np.empty((0, self.model.dimension), dtype=np.float32)
-            return _Batch(batch.part, [], batch.unreadable, (), empty)
+            return _Embedded(batch.part, [], empty, batch.unreadable)
         with suppress(DataError):
             embeddings = self._encode(batch.prepared, head=self.how.head)
-            return _Batch(batch.part, batch.entries, batch.unreadable, (), embeddings)
+            return _Embedded(batch.part, batch.entries, embeddings, batch.unreadable)
         # The model names one item or a few; each is tried alone, to know all of them.
         entries, unreadable, rows = [], list(batch.unreadable), []
         for entry, prepared in zip(batch.entries, batch.prepared, strict=True):
@@ -241,7 +251,7 @@ class _Encoder:
             except DataError as error:
                 unreadable.append((entry.item, self._reason(str(error))))
         found = np.concatenate([np.empty((0, self.model.dimension), dtype=np.float32), *rows])
-        return _Batch(batch.part, entries, unreadable, (), found)
+        return _Embedded(batch.part, entries, found, unreadable)
 
     def _reason(self, message: str) -> str:
         for alone in ("1 of 1 pictures cannot be read: item 0: ", "1 of 1 texts have no word after clean-up: 0: "):

@@ -71,6 +71,8 @@ class Encoder:
     def _batches(self, rows: int, unit: str) -> Iterator[np.ndarray]:
         starts = range(0, rows, self.batch_size)
         batches = (np.arange(start, min(start + self.batch_size, rows)) for start in starts)
+        if rows <= self.batch_size:  # of many small calls, no one wants to see the progress of each
+            return batches
         return progress(batches, rows, unit, "embedding", self.batch_size)
 
 

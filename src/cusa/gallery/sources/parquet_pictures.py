@@ -21,7 +21,7 @@ from cusa.common.files import parquet_damage
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 from cusa.gallery.sources.source import Entry, Wanted, state_of_files, storable
-from cusa.gallery.sources.tables import SAMPLED, column_named, other_columns
+from cusa.gallery.sources.tables import SAMPLED, caption_columns, column_named, other_columns
 from cusa.gallery.store import GalleryModality
 
 BATCH_ROWS = 32
@@ -50,10 +50,12 @@ class ParquetPictures:
         if captions is not None:
             self.captions = [str(column_named(first, captions, names, "--text-column"))]
         else:
-            others = [str(name) for name in names if name not in found]
-            rows = [row for number, row in zip(range(SAMPLED), self._rows(first, others, [0]), strict=False)]
+            others = [name for name in names if name not in found]
+            rows = [
+                row for number, row in zip(range(SAMPLED), self._rows(first, list(map(str, others)), [0]), strict=False)
+            ]
             looked = find_columns(first, [row for row in rows if isinstance(row, dict)], [], self.image, False)
-            self.captions = [str(column) for column in looked.captions]
+            self.captions = [str(column) for column in caption_columns(others, looked)]
         for path in self.files:
             if lacking := [name for name in (self.image, *self.captions) if name not in parquet_schema(path).names]:
                 raise ConfigurationError(f"{path} has no column {', '.join(lacking)}, but {first} has; leave it out.")

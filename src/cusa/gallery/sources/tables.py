@@ -15,7 +15,7 @@ import numpy as np
 
 from cusa.annotations.sources.rows import captions_of, identity, image_path
 from cusa.annotations.sources.source import MalformedRow
-from cusa.annotations.table_columns import find_columns
+from cusa.annotations.table_columns import FoundColumns, find_columns
 from cusa.annotations.table_rows import Reading, table_rows
 from cusa.common.files import sha256_of_file
 from cusa.common.text import unstorable
@@ -25,6 +25,7 @@ from cusa.gallery.sources.source import Entry, Wanted, storable
 from cusa.gallery.store import GalleryModality
 
 SAMPLED = 200  # rows that the columns are found by
+CAPTION_NAMES = ("caption", "captions", "text", "txt", "title", "description", "sentence", "sentences", "alt_text")
 Row = Mapping[Column, Any]
 
 
@@ -73,7 +74,7 @@ class TableSource:
         if self.image is None:
             self.image, self.pattern = found.image, found.image_name
             self.root = self.root or found.image_root
-        self.captions = self.captions or [column for column in found.captions if column != self.image]
+        self.captions = self.captions or caption_columns(names, found)
 
     @property
     def total(self) -> int:
@@ -175,6 +176,15 @@ def column_named(path: Path, wanted: str, names: list[Column], option: str) -> C
             f"{option} is `{wanted}`, but {path} has the columns {', '.join(map(str, names))}; name one of them."
         )
     return found
+
+
+def caption_columns(names: Sequence[Column], found: FoundColumns) -> list[Column]:
+    """The columns of captions: one of that name, else those whose values look like it, else one of a usual name."""
+    others = [name for name in names if name not in (found.image, found.split, found.label)]
+    named = [name for name in others if str(name).lower() in CAPTION_NAMES]
+    if named and str(named[0]).lower().startswith("caption"):
+        return named[:1]
+    return [name for name in found.captions if name in others] or named[:1]
 
 
 def other_columns(row: Mapping[Any, Any], used: Sequence[Column | None]) -> dict[Column, Any]:

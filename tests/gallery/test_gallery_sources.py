@@ -1,0 +1,354 @@
+"""What is embedded: every kind of source gives its items in order, with captions, columns and places of pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from cusa.errors import ConfigurationError, DataError
+from cusa.gallery.sources.opening import Reading, open_source
+
+
+def everything(number):
+    return True
+
+
+def entries(source):
+    return list(source.entries(everything))
+
+
+def names(source):
+    return [entry.item for entry in entries(source)]
+
+
+def picture_bytes(shade=0, kind="JPEG"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), (shade, 2 * shade % 256, 50)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    for number, name in enumerate(["b.jpg", "a/2.PNG", "a/10.jpg", "a.jpg", "c/d/e.jpeg"]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture_bytes(number))
+    return folder
+
+
+def add(tar, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture
+def tars(tmp_path):
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"0000{shard}.tar", "w") as tar:
+            for key in range(3):
+                name = f"{shard}{key:03d}"
+                metadata = {"caption": f"json {name}", "width": 8, "label": f"l{key % 2}", "exif": {"a": 1}}
+                add(tar, f"{name}.jpg", picture_bytes(10 * shard + key))
+                add(tar, f"{name}.json", json.dumps(metadata).encode())
+                if key:
+                    add(tar, f"{name}.txt", f"text {name}".encode())
+    return tmp_path
+
+
+class TestFolder:
+    def test_pictures_come_in_the_order_of_sorted_paths(self, pictures):
+        source = open_source(str(pictures))
+        expected = [str(path.relative_to(pictures)) for path in sorted(pictures.rglob("*")) if path.is_file()]
+        assert names(source) == expected == ["a/10.jpg", "a/2.PNG", "a.jpg", "b.jpg", "c/d/e.jpeg"]
+        assert source.total == 5
+        assert entries(source)[0].picture() == pictures / "a/10.jpg"
+
+    def test_hidden_files_links_to_folders_and_other_files_are_left_out(self, pictures):
+        for name in (".hidden.jpg", ".git/a.jpg", "@eaDir/a.jpg", "__MACOSX/a.jpg", "notes.txt"):
+            (pictures / name).parent.mkdir(exist_ok=True)
+            (pictures / name).write_bytes(picture_bytes())
+        (pictures / "z").symlink_to(pictures / "a")
+        (pictures / "link.jpg").symlink_to(pictures / "b.jpg")
+        assert names(open_source(str(pictures))) == ["a/10.jpg", "a/2.PNG", "a.jpg", "b.jpg", "c/d/e.jpeg", "link.jpg"]
+
+    def test_the_folder_that_is_written_is_none_of_the_pictures(self, pictures):
+        (pictures / "out").mkdir()
+        (pictures / "out/a.jpg").write_bytes(picture_bytes())
+        assert open_source(str(pictures), output=pictures / "out").total == 5
+
+    def test_a_name_that_is_no_text_is_an_unreadable_item(self, pictures):
+        (pictures / os.fsdecode(b"\xff.jpg")).write_bytes(picture_bytes())
+        found = entries(open_source(str(pictures)))[-1]
+        assert "not UTF-8" in found.problem
+        found.item.encode()
+
+    def test_a_change_is_noticed(self, pictures):
+        before = open_source(str(pictures)).describe()
+        assert open_source(str(pictures)).describe() == before
+        (pictures / "b.jpg").write_bytes(picture_bytes() + b" ")
+        assert open_source(str(pictures)).describe() != before
+
+    def test_a_folder_without_pictures_is_a_sentence(self, tmp_path):
+        with pytest.raises(DataError, match="has no picture"):
+            open_source(str(tmp_path))
+
+
+class TestTable:
+    def table(self, folder, name="t.csv"):
+        rows = ["file,caption,label", "b.jpg,one,x", "a.jpg,two,y", "b.jpg,three,x", "gone.jpg,four,z", ",five,z"]
+        (folder / name).write_text("\n".join(rows) + "\n")
+        return folder / name
+
+    def test_each_picture_comes_once_with_the_captions_of_all_its_rows(self, pictures):
+        source = open_source(str(self.table(pictures)))
+        found = entries(source)
+        assert source.total == len(found) == 4
+        assert [entry.item for entry in found[:3]] == ["b.jpg", "a.jpg", "gone.jpg"]
+        assert [entry.captions for entry in found[:2]] == [["one", "three"], ["two"]]
+        assert [entry.columns for entry in found[:2]] == [{"label": "x"}, {"label": "y"}]
+        assert found[0].path == str(pictures / "b.jpg")
+        assert "has no name of a picture" in found[3].problem
+
+    def test_columns_are_found_or_named(self, pictures, tmp_path):
+        rows = [{"where": "b.jpg", "alt": "cap", "title": "a longer text of words", "n": 3, "more": {"a": [1]}}]
+        (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows * 2)))
+        found = entries(open_source(str(tmp_path / "t.jsonl"), Reading(image_root=pictures)))
+        assert (found[0].item, found[0].captions) == ("b.jpg", ["a longer text of words"])
+        assert found[0].columns == {"alt": "cap", "n": 3, "more": '{"a": [1]}'}
+        named = Reading(image_column="where", text_column="alt", image_root=pictures)
+        assert entries(open_source(str(tmp_path / "t.jsonl"), named))[0].captions == ["cap"]
+
+    @pytest.mark.parametrize("name", ["t.tsv", "t.json", "t.parquet"])
+    def test_every_kind_of_table_is_read(self, pictures, name):
+        rows = [{"image": f"{item}.jpg", "caption": f"a picture {item}", "n": number} for number, item in
+                enumerate("ba")]  # fmt: skip
+        if name == "t.tsv":
+            lines = ["image\tcaption\tn", *("\t".join(map(str, row.values())) for row in rows)]
+            (pictures / name).write_text("\n".join(lines))
+        elif name == "t.json":
+            (pictures / name).write_text(json.dumps(rows))
+        else:
+            pq.write_table(pa.Table.from_pylist(rows), pictures / name)
+        found = entries(open_source(str(pictures / name)))
+        assert [(entry.item, entry.captions) for entry in found] == [
+            ("b.jpg", ["a picture b"]),
+            ("a.jpg", ["a picture a"]),
+        ]
+        assert [str(entry.columns["n"]) for entry in found] == ["0", "1"]
+
+    def test_a_table_without_a_heading_has_numbered_columns(self, pictures):
+        (pictures / "t.csv").write_text("b.jpg,a first caption\na.jpg,a second caption\n")
+        with pytest.raises(DataError, match=r"has no heading.*use --no-heading.*--image-column 0"):
+            open_source(str(pictures / "t.csv"))
+        found = entries(open_source(str(pictures / "t.csv"), Reading(heading=False, image_column="0")))
+        assert [(entry.item, entry.captions) for entry in found] == [
+            ("b.jpg", ["a first caption"]),
+            ("a.jpg", ["a second caption"]),
+        ]
+
+    def test_columns_that_are_not_there_are_a_sentence(self, pictures):
+        table = self.table(pictures)
+        with pytest.raises(ConfigurationError, match="--image-column is `x`, but .* has the columns file, caption"):
+            open_source(str(table), Reading(image_column="x"))
+        (pictures / "n.csv").write_text("a,b\n1,2\n3,4\n")
+        with pytest.raises(ConfigurationError, match="none of which holds names of pictures; name it with --image-col"):
+            open_source(str(pictures / "n.csv"))
+
+    def test_a_changed_table_is_noticed(self, pictures):
+        table = self.table(pictures)
+        before = open_source(str(table)).describe()
+        table.write_text(table.read_text().replace("two", "new"))
+        assert open_source(str(table)).describe() != before
+
+
+class TestTars:
+    def test_pictures_captions_and_metadata_are_found(self, tars):
+        source = open_source(str(tars))
+        found = entries(source)
+        assert [entry.item for entry in found[:4]] == [
+            *("00000.tar/0000.jpg", "00000.tar/0001.jpg", "00000.tar/0002.jpg", "00001.tar/1000.jpg"),
+        ]
+        assert [entry.captions for entry in found[:2]] == [["json 0000"], ["text 0001"]]
+        assert found[0].columns == {"width": 8, "label": "l0"}
+        assert found[1].picture() == picture_bytes(1)
+        assert found[4].path == str(tars / "00001.tar")
+
+    @pytest.mark.parametrize("pattern", ["{00000..00001}.tar", "0000?.tar"], ids=["braces", "glob"])
+    def test_patterns_name_tars(self, tars, pattern):
+        assert len(names(open_source(f"{tars}/{pattern}"))) == 6
+
+    def test_one_tar_and_a_caption_key(self, tars):
+        found = entries(open_source(str(tars / "00001.tar"), Reading(text_column="caption")))
+        assert [entry.captions for entry in found] == [["json 1000"], ["json 1001"], ["json 1002"]]
+
+    def test_compressed_tars_give_the_bytes(self, tars):
+        with tarfile.open(tars / "packed.tar.gz", "w:gz") as tar:
+            add(tar, "a.jpg", picture_bytes(7))
+            add(tar, "a.txt", b"seven")
+        (found,) = entries(open_source(str(tars / "packed.tar.gz")))
+        assert (found.content, found.path, found.captions) == (picture_bytes(7), None, ["seven"])
+
+    def test_a_tar_that_was_cut_off_gives_its_sound_pictures_and_a_problem(self, tars):
+        content = (tars / "00000.tar").read_bytes()
+        (tars / "00000.tar").write_bytes(content[: len(content) // 3 // 512 * 512])
+        found = entries(open_source(str(tars)))
+        problems = [entry for entry in found if entry.problem]
+        assert [entry.item for entry in problems] == ["00000.tar"]
+        assert names(open_source(str(tars)))[-3:] == [f"00001.tar/100{key}.jpg" for key in range(3)]
+
+    def test_a_tar_that_is_missing_is_a_sentence(self, tars):
+        with pytest.raises(DataError, match=r"00002.tar: the file does not exist"):
+            open_source(f"{tars}/{{00000..00002}}.tar")
+
+    def test_broken_captions_do_not_cost_the_picture(self, tmp_path):
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            add(tar, "a.jpg", picture_bytes(1))
+            add(tar, "a.json", b"{")
+            add(tar, "b.txt", b"no picture")
+            add(tar, "c.jpg", picture_bytes(2))
+            add(tar, "c.txt", b"\xff")
+        found = entries(open_source(str(tmp_path / "a.tar")))
+        assert [(entry.item, entry.captions, entry.problem) for entry in found] == [
+            ("a.tar/a.jpg", [], None),
+            ("a.tar/c.jpg", [], None),
+        ]
+
+    def test_a_name_that_a_tar_has_twice_is_a_problem(self, tmp_path):
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            for shade in (1, 2):
+                add(tar, "a.jpg", picture_bytes(shade))
+                add(tar, "b.jpg", picture_bytes(shade))
+        found = entries(open_source(str(tmp_path / "a.tar")))
+        assert len({entry.item for entry in found}) == 4
+        assert [entry.problem for entry in found] == [None, None, *["its tar has its name twice"] * 2]
+
+
+class TestParquet:
+    def write(self, folder, row_group=3):
+        (folder / "beside.jpg").write_bytes(picture_bytes(99))
+        rows = [{"bytes": picture_bytes(n), "path": f"{n}.jpg"} for n in range(7)]
+        rows += [{"bytes": None, "path": "beside.jpg"}, {"bytes": None, "path": None}]
+        table = pa.table({"image": rows, "text": [f"a caption {n}" for n in range(9)], "n": list(range(9))})
+        pq.write_table(table, folder / "p.parquet", row_group_size=row_group)
+        return folder / "p.parquet"
+
+    def test_bytes_paths_and_rows_without_a_picture(self, tmp_path):
+        source = open_source(str(self.write(tmp_path)))
+        found = entries(source)
+        assert source.total == 9
+        assert [entry.item for entry in found[:2]] == ["p.parquet/0", "p.parquet/1"]
+        assert found[3].content == picture_bytes(3)
+        assert found[3].captions == ["a caption 3"]
+        assert found[3].columns == {"n": 3}
+        assert found[7].path == str(tmp_path / "beside.jpg")
+        assert "has no picture" in found[8].problem
+
+    def test_rows_that_nobody_wants_are_passed(self, tmp_path):
+        source = open_source(str(self.write(tmp_path)))
+        found = list(source.entries(lambda number: number in (4, 8)))
+        assert [number for number, entry in enumerate(found) if entry is not None] == [4, 8]
+        assert found[4].content == picture_bytes(4)
+
+    def test_a_folder_of_parquet_files(self, tmp_path):
+        for name in ("x", "y"):
+            pq.write_table(pa.table({"image": [picture_bytes(1)], "label": [name]}), tmp_path / f"{name}.parquet")
+        assert names(open_source(str(tmp_path))) == ["x.parquet/0", "y.parquet/0"]
+
+
+class TestSplit:
+    def test_pictures_of_the_shards_with_the_captions_of_the_tables(self, shapes_data):
+        from cusa.shards.reading import ShardReader
+
+        source = open_source(str(shapes_data), Reading(splits=["test"]))
+        found = entries(source)
+        assert source.total == len(found) == 8
+        assert all(len(entry.captions) == 2 and entry.in_shard for entry in found)
+        assert {entry.columns["split"] for entry in found} == {"test"}
+        assert found[3].item == found[3].columns["image_id"]
+        assert found[3].picture() == ShardReader(shapes_data / "shards/test").encoded(3)
+
+    def test_all_splits_and_those_that_are_none(self, shapes_data):
+        assert open_source(str(shapes_data), Reading(splits=["all"])).total == 48
+        with pytest.raises(ConfigurationError, match=r"has the splits .*, but not tset"):
+            open_source(str(shapes_data), Reading(splits=["tset"]))
+        with pytest.raises(ConfigurationError, match="say with --split which"):
+            open_source(str(shapes_data))
+        with pytest.raises(ConfigurationError, match="--split is for the results"):
+            open_source(str(shapes_data / "annotations"), Reading(splits=["test"]))
+
+    def test_captions_as_texts(self, shapes_data):
+        source = open_source(str(shapes_data), Reading(splits=["test"], texts="caption"))
+        assert source.modality == "text"
+        assert source.total == 16
+
+
+class TestTexts:
+    def test_lines_come_once_and_blank_ones_never(self, tmp_path):
+        (tmp_path / "t.txt").write_text("a dog\n\n  a cat \na dog\n")
+        source = open_source(None, Reading(texts=str(tmp_path / "t.txt")))
+        assert names(source) == ["a dog", "a cat"]
+        assert source.total == 2
+
+    def test_a_column_keeps_the_other_ones(self, tmp_path):
+        (tmp_path / "t.csv").write_text("text,label\na dog,x\na cat,y\n")
+        for items, how in (
+            (str(tmp_path / "t.csv"), Reading(texts="text")),
+            (None, Reading(texts=str(tmp_path / "t.csv"), text_column="text")),
+        ):
+            found = entries(open_source(items, how))
+            assert [(entry.item, entry.columns) for entry in found] == [
+                ("a dog", {"label": "x"}),
+                ("a cat", {"label": "y"}),
+            ]
+
+    def test_what_is_not_there_or_not_clear_is_a_sentence(self, tmp_path):
+        (tmp_path / "t.csv").write_text("text,label\na dog,x\n")
+        with pytest.raises(ConfigurationError, match="name its column of texts with --text-column"):
+            open_source(None, Reading(texts=str(tmp_path / "t.csv")))
+        with pytest.raises(DataError, match="does not exist; --texts names a file"):
+            open_source(None, Reading(texts=str(tmp_path / "gone.txt")))
+        with pytest.raises(ConfigurationError, match="name what to embed"):
+            open_source(None)
+
+
+def test_other_things_are_sentences(tmp_path, pictures):
+    with pytest.raises(DataError, match="does not exist"):
+        open_source(str(tmp_path / "gone"))
+    with pytest.raises(ConfigurationError, match="is one picture"):
+        open_source(str(pictures / "b.jpg"))
+    with pytest.raises(DataError, match="names no tar"):
+        open_source(f"{tmp_path}/*.tar")
+
+
+@pytest.mark.parametrize("kind", ["folder", "table", "tars", "parquet", "texts"])
+def test_passed_entries_keep_the_numbers_of_the_others(kind, pictures, tars, tmp_path):
+    how = Reading()
+    match kind:
+        case "folder":
+            items = str(pictures)
+        case "table":
+            items = str(TestTable().table(pictures))
+        case "tars":
+            items = f"{tars}/*.tar"
+        case "parquet":
+            items = str(TestParquet().write(tmp_path))
+        case "texts":
+            (tmp_path / "t.txt").write_text("a\nb\na\nc\nd\ne\n")
+            items, how = None, Reading(texts=str(tmp_path / "t.txt"))
+    source = open_source(items, how)
+    whole = names(source)
+    assert source.total in (len(whole), None)
+    chosen = np.random.default_rng(0).random(len(whole)) < 0.5
+    found = list(source.entries(lambda number: bool(chosen[number])))
+    assert [None if entry is None else entry.item for entry in found] == [
+        item if chosen[number] else None for number, item in enumerate(whole)
+    ]
