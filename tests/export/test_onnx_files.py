@@ -28,7 +28,10 @@ from cusa.runs.record import RunRecord
 HEADS = ("cross", "uni")
 
 
-@pytest.fixture(scope="module", params=RUNS)
+KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind in ("imported", "zero_shot"))) for kind in RUNS]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def exported(request, tmp_path_factory) -> tuple[Path, Path]:
     """A run of one kind, and the folder of its export."""
     run = RUNS[request.param](request.getfixturevalue)
@@ -157,6 +160,20 @@ def test_large_tables_of_embeddings_have_a_scale_for_each_row(tmp_path):
     largest = np.abs(rows).max(axis=1, keepdims=True)
     assert (np.abs(found - rows) <= largest / 127).all()
     assert (tmp_path / "b.onnx").stat().st_size < 0.6 * (tmp_path / "a.onnx").stat().st_size
+
+
+def test_weights_that_are_too_large_for_one_file_lie_beside_it(request, tmp_path, monkeypatch, data):
+    """protobuf ends at 2 GiB; here it ends at nothing."""
+    monkeypatch.setattr("cusa.export.graphs.LARGEST_FILE", 0)
+    monkeypatch.setattr("cusa.export.int8.LARGEST_FILE", 0)
+    run = RUNS["clip"](request.getfixturevalue)
+    export(run, "onnx", tmp_path / "out", ExportOptions(int8=True, head="cross"))
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    files = read_json(tmp_path / "out/cusa.json")["int8"]["files"]
+    assert "text.onnx.data" not in names
+    assert ("image.onnx.data" in names) == ("image.onnx" not in files)
+    expected = cusa.load(run, device="cpu").encode_text(data[1])
+    assert (cusa.load(tmp_path / "out").encode_text(data[1]) * expected).sum(axis=1).min() > 0.98
 
 
 def test_one_head_can_be_exported_and_the_other_is_then_refused(request, tmp_path):

@@ -45,7 +45,8 @@ def test_a_cusa_json_that_lacks_a_key_or_has_another_format_is_a_sentence(tmp_pa
 
 def test_the_interface_and_the_loading_import_no_torch():
     code = (
-        "import sys, cusa.model, cusa.model.interface, cusa.model.loading, cusa.model.exported, cusa.model.onnx_folder\n"
+        "import sys, cusa.model, cusa.model.interface, cusa.model.loading, cusa.model.exported\n"
+        "import cusa.model.onnx_folder\n"
         "print({'torch', 'transformers', 'onnxruntime'} & set(sys.modules) or 'none')\n"
         "print(cusa.model.Model.__name__, 'torch' in sys.modules)"
     )

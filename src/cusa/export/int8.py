@@ -7,7 +7,6 @@ runs, so nothing has to be calibrated. Convolutions stay float32: onnxruntime ru
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,12 +37,17 @@ LARGE_TABLE = 512  # rows from which a table of embeddings is worth it
 LEVELS = 127  # of a sign and seven bits
 
 
-def quantised(folder: Path, dataset: DatasetFolder, named: bool) -> Int8:
+def require_measurable(dataset: DatasetFolder) -> None:
+    """Raise DataError where a data set's tables or shards, which the cost is to be measured on, are missing."""
+    SplitTables.open(dataset, MEASURED_SPLIT)
+    ShardReader(dataset.shards(MEASURED_SPLIT))
+
+
+def quantised(folder: Path, dataset: DatasetFolder) -> Int8:
     """Quantise the files of an onnx folder in their places, and say which, and what it costs.
 
     The text tower is always quantised, the image tower if it is mostly matrices and costs no more than IMAGE_MAY_COST.
-    The cost is measured on the val split of `dataset`. Where that is missing, the image tower stays as it is, or, if a
-    user `named` the data set, DataError is raised.
+    The cost is measured on the val split of `dataset`. Where that is missing, the image tower stays as it is.
     """
     with TemporaryDirectory(dir=folder.parent) as temporary:
         text, image = Path(temporary) / TEXT_FILE, Path(temporary) / IMAGE_FILE
@@ -51,9 +55,7 @@ def quantised(folder: Path, dataset: DatasetFolder, named: bool) -> Int8:
         try:
             sample = Sample.read(OnnxModel(folder, "cpu"), dataset)
         except DataError as error:
-            if named:
-                raise
-            shutil.move(text, folder / TEXT_FILE)
+            _replace(folder / TEXT_FILE, text)
             note = f"the loss of int8 weights could not be measured ({str(error).rstrip('.')})"
             return Int8(files=(TEXT_FILE,), measured=None, note=note)
         pictures = sample.image_embeddings(folder / IMAGE_FILE)
@@ -69,8 +71,8 @@ def quantised(folder: Path, dataset: DatasetFolder, named: bool) -> Int8:
             if cost <= IMAGE_MAY_COST:
                 after, kept = both, "the image tower is quantised too"
                 files.append(IMAGE_FILE)
-                shutil.move(image, folder / IMAGE_FILE)
-        shutil.move(text, folder / TEXT_FILE)
+                _replace(folder / IMAGE_FILE, image)
+        _replace(folder / TEXT_FILE, text)
     loss = {name: round(before[name] - after[name], 6) for name in before}
     measured = Int8Measurement(
         data=str(dataset.root.absolute()),
@@ -147,8 +149,14 @@ class Sample:
         return {name: metrics[name] for name in ("i2t_r1", "t2i_r1")}
 
 
+def _replace(path: Path, quantised: Path) -> None:
+    """Put a quantised file in the place of a file of float32 weights, and remove what those have beside it."""
+    quantised.replace(path)
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)
+
+
 def quantise(source: Path, target: Path) -> None:
-    """Write a graph with 8-bit matrices, and 8-bit tables of embeddings where they are large."""
+    """Write a graph with 8-bit matrices, and 8-bit tables of embeddings where they are large, as one file."""
     import_onnxruntime()
     from onnxruntime.quantization import quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -160,9 +168,7 @@ def quantise(source: Path, target: Path) -> None:
         model = onnx.load(prepared)
         _quantise_tables(model.graph)
         onnx.save(model, tables, save_as_external_data=large)
-        quantize_dynamic(
-            tables, target, op_types_to_quantize=MATRICES, per_channel=True, use_external_data_format=large
-        )
+        quantize_dynamic(tables, target, op_types_to_quantize=MATRICES, per_channel=True)
 
 
 def _quantise_tables(graph: onnx.GraphProto) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cusa.annotations.captions import sampled_positions
 from cusa.annotations.tables import CAPTIONS, read_table
 from cusa.export.graphs import OPSET, write_image_graph, write_text_graph
-from cusa.export.int8 import quantised
+from cusa.export.int8 import quantised, require_measurable
 from cusa.export.tokeniser_files import tokens_of, write_tokeniser
 from cusa.layout import DatasetFolder
 from cusa.model.exported import Exported
@@ -26,6 +26,8 @@ def write_onnx(model: Model, about: Exported, folder: Path, int8: bool, data: Pa
     set's folder `data`, None for that of the run. Raises ConfigurationError where the model has no such form.
     """
     dataset = DatasetFolder.of_run(model.folder) if data is None else DatasetFolder(data)
+    if data is not None:
+        require_measurable(dataset)
     preparation = write_tokeniser(model, folder / TOKENISER_FILE, _captions(dataset))
     write_image_graph(model, about.heads, folder / IMAGE_FILE)
     _write_text(model, about, preparation, folder / TEXT_FILE)
@@ -35,7 +37,7 @@ def write_onnx(model: Model, about: Exported, folder: Path, int8: bool, data: Pa
     exported.write(folder)
     if not int8:
         return []
-    measured = quantised(folder, dataset, named=data is not None)
+    measured = quantised(folder, dataset)
     exported.model_copy(update={"int8": measured}).write(folder)
     return [measured.note]
 

@@ -166,10 +166,10 @@ def load_onnx(folder: Path, device: str | torch.device | None = None, precision:
             "the run folder."
         )
     available = onnxruntime.get_available_providers()
-    chosen = ("cuda" if PROVIDERS["cuda"] in available else "cpu") if device is None else str(device).partition(":")[0]
-    if chosen not in PROVIDERS:
+    chosen = str(device or ("cuda" if PROVIDERS["cuda"] in available else "cpu"))
+    if (kind := chosen.partition(":")[0]) not in PROVIDERS:
         raise ConfigurationError(f"device is {device}; expected cpu or cuda.")
-    if PROVIDERS[chosen] not in available:
+    if PROVIDERS[kind] not in available:
         raise ConfigurationError(
             f"device is {device}, but this onnxruntime has no CUDA; install onnxruntime-gpu, or use device='cpu'."
         )
@@ -186,7 +186,7 @@ def padded(tokens: Sequence[Sequence[int]], pad_token: int) -> dict[str, np.ndar
 
 
 class Session:
-    """One onnx file in onnxruntime; `threads` None takes a thread for each core."""
+    """One onnx file in onnxruntime on `cpu`, `cuda` or `cuda:1`; `threads` None takes a thread for each core."""
 
     def __init__(self, path: Path, device: str, threads: int | None = None) -> None:
         onnxruntime = import_onnxruntime()
@@ -196,8 +196,10 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
+        kind, _, number = device.partition(":")
+        provider = (PROVIDERS[kind], {"device_id": number} if kind == "cuda" and number else {})
         try:
-            self.session = onnxruntime.InferenceSession(path, options, providers=[PROVIDERS[device]])
+            self.session = onnxruntime.InferenceSession(path, options, providers=[provider])
         except Exception as error:  # onnxruntime has a class of errors for each reason, which it does not export
             raise DataError(f"{path} cannot be loaded ({cause_of(error)}); export the run again.") from error
         self.inputs = {each.name for each in self.session.get_inputs()}
