@@ -23,6 +23,7 @@ PROGRAMS = [
     "training_step",
     "scale",
     "onnx_text",
+    "search_start",
 ]
 
 
