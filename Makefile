@@ -1,10 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow fuzz test-lowest test-cluster test-browser lint format lock benchmark clean-venv
+.PHONY: help demo serve test test-slow fuzz test-lowest test-cluster test-browser lint format lock benchmark clean-venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 CORES ?= all
+INDEXES := $(foreach run,contrastive cusa,results/openmoji/runs/$(run)/seed23/search/test)
 TOOLS := $(VENV)/.installed-demo,test,slurm
 UV := uv==0.13.9
 PLATFORM := --python-version 3.11 --python-platform x86_64-manylinux_2_28
@@ -24,9 +25,15 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt --editable '.[demo,test]'
 	@touch $@
 
-demo: $(VENV)/.installed-demo ## train and evaluate the emoji search, then print where the report is
+demo: $(VENV)/.installed-demo ## train and evaluate the emoji search, then print where the report is, and how to search
 	$(BIN)/snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
 	@echo "The report: file://$(CURDIR)/results/openmoji/report/index.html"
+	@echo "The search: make serve, which runs"
+	@echo "    cusa serve $(INDEXES)"
+
+serve: $(VENV)/.installed-demo ## search the emoji with two models in the browser, after make demo; PORT=8080 is the port
+	@for index in $(INDEXES); do test -f $$index/meta.json || { echo "$$index is not there yet; run make demo"; exit 1; }; done
+	$(BIN)/cusa serve $(INDEXES) $(if $(PORT),--port $(PORT))
 
 test: $(TOOLS) lint ## the linters, the types and the tests, but the slow ones
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not browser"

@@ -21,7 +21,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-ENVIRONMENTS = ("data", "torch", "torch-gpu")
+ENVIRONMENTS = ("data", "search", "torch", "torch-gpu")
 
 
 def pins(requirements: list[str]) -> dict[str, str]:
@@ -197,7 +197,7 @@ def test_no_module_is_over_350_lines_and_no_function_over_60():
 
 def test_scripts_are_small_and_have_help():
     scripts = sorted((ROOT / "workflow/scripts").glob("*.py"))
-    assert len(scripts) == 17
+    assert len(scripts) == 19
     for script in scripts:
         statements = [line for line in script.read_text().splitlines() if line.strip()]
         assert len(statements) <= 45, script
@@ -221,7 +221,11 @@ def test_every_rule_has_log_benchmark_threads_resources_and_conda():
 
 def test_jobs_on_devices_replace_the_shell():
     """The signals of a cluster then reach the jobs, and the jobs hold the locks of their GPUs; see docs/cluster.md."""
-    for name, rules in (("training", ["train"]), ("teachers", ["extract_image_features", "extract_text_features"])):
+    for name, rules in (
+        ("training", ["train"]),
+        ("teachers", ["extract_image_features", "extract_text_features"]),
+        ("search", ["embed_gallery"]),
+    ):
         text = (ROOT / f"workflow/rules/{name}.smk").read_text()
         for rule in rules:
             shell = text.split(f"rule {rule}:")[1].split("    shell:")[1].split("\n\n")[0]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from cusa.config import check_files, load, merge
+from cusa.config import check_files, load, merge, read_files
+from cusa.config.search import ExportFormat, IndexSettings, Search
 from cusa.errors import ConfigurationError
+from cusa.index.meta import KINDS
+from cusa.model.exported import ExportFormat as WrittenFormat
+
+
+def test_the_embedded_default_searches_its_test_pictures_and_exports_nothing_else():
+    configuration = load(read_files([]))
+    assert configuration.search == Search()
+    assert configuration.exports is None
 
 
 def test_both_are_off_where_a_configuration_of_ones_own_lacks_them(tiny_configuration):
@@ -85,3 +95,11 @@ def test_galleries_that_are_there(tiny_configuration, place, tmp_path, monkeypat
     configuration = load({**tiny_configuration, "search": {"gallery": place}})
     check_files(configuration)
     assert configuration.search.is_own_gallery == (place not in ("test", "all"))
+
+
+def test_every_format_that_is_written_can_be_asked_for():
+    assert set(get_args(ExportFormat)) == set(get_args(WrittenFormat))
+
+
+def test_every_kind_of_index_can_be_asked_for():
+    assert {"auto", *KINDS} == set(get_args(IndexSettings.model_fields["kind"].annotation))

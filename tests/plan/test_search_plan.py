@@ -111,6 +111,14 @@ def test_options_of_an_export(tiny_configuration):
     assert asked.export_options("onnx") == ["--head", "uni", "--int8"]
     assert asked.export_options("sentence-transformers") == ["--head", "uni"]
     assert asked.gallery_head == "uni"
+    assert asked.export_inputs("cusa", "safetensors") == []
+    assert "results/shapes/shards/val" in asked.export_inputs("cusa", "onnx")  # what int8 loses is measured
+
+
+def test_everything_that_is_exported(tiny_configuration):
+    found = plan(tiny_configuration, {}, {"experiments": ["cusa"], "formats": ["safetensors", "onnx"]})
+    assert found.exported_formats() == [("cusa", "safetensors"), ("cusa", "onnx"), ("contrastive", "onnx")]
+    assert plan(tiny_configuration, {"queries": "run"}).exported_formats() == []
 
 
 def test_the_settings_of_an_index_are_one_line_for_its_job(tiny_configuration):

@@ -1,7 +1,7 @@
 # Trained models for other programs, and for queries: an ONNX model starts without PyTorch.
 rule export_model:
     input:
-        lambda wildcards: PLAN.student_files(wildcards.experiment),
+        lambda wildcards: SEARCH.export_inputs(wildcards.experiment, wildcards.format),
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",
     output:
@@ -15,7 +15,7 @@ rule export_model:
         format="onnx|sentence-transformers|safetensors",
     conda:
         TORCH_ENVIRONMENT
-    threads: 2
+    threads: 1
     resources:
         script=f"{SCRIPTS}/export_model.py",
         mem_mb=8000,

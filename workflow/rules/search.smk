@@ -1,5 +1,6 @@
 # What is searched: a gallery, embedded by a model; and its index, which names the model that embeds the queries.
 GALLERY = f"{RUN}/gallery/{{gallery}}"
+UNFINISHED = f"{GALLERY}.unfinished"
 INDEX = f"{RUN}/search/{{gallery}}"
 
 
@@ -38,6 +39,73 @@ rule collect_gallery:
         " > {log} 2>&1"
 
 
+# Pictures that the workflow has not seen. They are a parameter: the time of a folder says nothing about its content. The
+# jobs collect their shares in a folder that is no output: Snakemake deletes the outputs of a failed job, but what it has
+# embedded must remain, so that it can continue.
+rule embed_gallery:
+    input:
+        lambda wildcards: PLAN.student_files(wildcards.experiment),
+        SEARCH.own_gallery_files,
+        weights=f"{RUN}/best.safetensors",
+        run=f"{RUN}/run.json",
+    output:
+        temp(touch(f"{GALLERY}.shares/{{part}}-of-{SEARCH.parts}")),
+    log:
+        log_of("embed_gallery", "{experiment}/seed{seed}/{gallery}/{part}"),
+    benchmark:
+        timing_of("embed_gallery", "{experiment}/seed{seed}/{gallery}/{part}")
+    wildcard_constraints:
+        experiment=one_of(SEARCH.across_modalities),
+        gallery=one_of(SEARCH.own_galleries),
+    conda:
+        "../../envs/search.yaml"
+    threads: 8
+    resources:
+        script=f"{SCRIPTS}/embed_gallery.py",
+        mem_mb=8000,
+        runtime=1440,
+        gpu=int(ON_GPU),
+    params:
+        place=lambda wildcards: SEARCH.own_gallery,
+        run=subpath(input.run, parent=True),
+        head=SEARCH.gallery_head,
+        unfinished=lambda wildcards: UNFINISHED.format(**wildcards),
+        parts=SEARCH.parts,
+        gpu="--gpu" if ON_GPU else "",
+        lease=lease(ON_GPU),
+    shell:
+        "exec {params.lease} python {resources.script} --run-folder {params.run} --items {params.place:q}"
+        " --head {params.head} --unfinished {params.unfinished} --part {wildcards.part} --parts {params.parts}"
+        " --threads {threads} {params.gpu} > {log} 2>&1"
+
+
+rule join_gallery:
+    input:
+        expand(rules.embed_gallery.output, part=range(SEARCH.parts), allow_missing=True),
+    output:
+        embeddings=f"{GALLERY}/embeddings.npy",
+        table=f"{GALLERY}/items.parquet",
+        meta=f"{GALLERY}/meta.json",
+    log:
+        log_of("join_gallery", "{experiment}/seed{seed}/{gallery}"),
+    benchmark:
+        timing_of("join_gallery", "{experiment}/seed{seed}/{gallery}")
+    wildcard_constraints:
+        gallery=one_of(SEARCH.own_galleries),
+    conda:
+        "../../envs/search.yaml"
+    threads: 1
+    resources:
+        script=f"{SCRIPTS}/join_gallery.py",
+        mem_mb=4000,
+        runtime=60,
+    params:
+        unfinished=lambda wildcards: UNFINISHED.format(**wildcards),
+        gallery=subpath(output.meta, parent=True),
+    shell:
+        "python {resources.script} --unfinished {params.unfinished} --output {params.gallery} > {log} 2>&1"
+
+
 # The index that is there can be searched until the new one is complete, and a server that has it open reads the new one.
 rule build_index:
     input:
@@ -51,9 +119,9 @@ rule build_index:
         timing_of("build_index", "{experiment}/seed{seed}/{gallery}")
     wildcard_constraints:
         experiment=one_of(SEARCH.across_modalities),
-        gallery=one_of([*SEARCH.galleries, SEARCH.gallery]),
+        gallery=one_of([*SEARCH.galleries, *SEARCH.own_galleries]),
     conda:
-        "../../envs/data.yaml"
+        "../../envs/search.yaml"
     threads: 8
     resources:
         script=f"{SCRIPTS}/build_index.py",

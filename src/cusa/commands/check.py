@@ -16,14 +16,15 @@ from cusa.annotations.enough_data import needs_of
 from cusa.annotations.problems import WHAT_TO_DO, can_be_skipped
 from cusa.commands.benchmark_data import images_of, pairs_of
 from cusa.commands.finding import Finding
+from cusa.commands.search_findings import ModelSize, search_findings
 from cusa.commands.token_findings import clean_up, student_tokens, text_model_tokens
 from cusa.config.configuration import check_files, load
 from cusa.config.experiments import RunConfiguration
-from cusa.config.models import ImageModel, TextModel
+from cusa.config.models import ImageModel, ImageTower, TextModel, TextTower
 from cusa.errors import CusaError
 from cusa.layout import CachedFeatures
 from cusa.metrics.neighbours import import_faiss
-from cusa.plan import RESULTS, Plan
+from cusa.plan import RESULTS, Plan, SearchPlan
 from cusa.shards.writing import bytes_per_image
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     check_files(configuration)
     plan = Plan(configuration)
     plan.check()
+    search = SearchPlan(plan)
     counts = [f"{len(plan.experiments)} experiments"]
     counts += [f"{len(plan.baselines)} baselines"] * bool(plan.baselines)
     counts += [f"{len(plan.checkpoints)} checkpoints"] * bool(plan.checkpoints)
@@ -68,14 +70,15 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     yield sizes.shards()
     yield from sizes.models()
     yield from sizes.students()
+    yield from sizes.searches(search)
     yield sizes.disk()
-    if "image_retrieval" in plan.benchmarks or plan.gallery_runs:
+    if "image_retrieval" in plan.benchmarks or plan.gallery_runs or search.searched_runs:
         yield _faiss()
     yield from _gpus(plan)
 
 
 def _faiss() -> Finding:
-    """Whether nearest neighbours can be searched, which image retrieval and the report's gallery need at the end."""
+    """Whether nearest neighbours can be searched: for image retrieval, the report's gallery and indexes, at the end."""
     try:
         return Finding("faiss", import_faiss().__version__)
     except CusaError as error:
@@ -126,6 +129,8 @@ class _Sizes:
         self.image_bytes = image_bytes + TAR_OVERHEAD
         self.labelled = labelled
         self.dimensions: dict[str, int] = {}
+        self.encoders: dict[str, int] = {}
+        self.of_runs: dict[str, ModelSize] = {}
         self.needed = 0.0
 
     def pictures(self) -> Finding:
@@ -159,6 +164,7 @@ class _Sizes:
                 yield Finding(f"{kind} {model.identity}", str(error), sound=False)
                 continue
             self.dimensions[model.folder] = encoder.dimension
+            self.encoders[model.folder] = sum(parameter.numel() for parameter in encoder.parameters())
             size = self._rows_of(model.folder) * encoder.dimension * np.dtype(model.dtype).itemsize
             self.needed += size
             text = f"{encoder.dimension:,} numbers a row, {size / GIGABYTE:.2f} GB in {model.dtype}"
@@ -194,6 +200,8 @@ class _Sizes:
             if student is None:
                 continue  # one of its frozen towers could not be loaded, and `models` has reported that
             count = sum(parameter.numel() for parameter in student.parameters())
+            frozen = sum(self.encoders[tower.folder] for tower in _frozen_towers(configuration))
+            self.of_runs[run] = ModelSize(count + frozen, student.backbone.dimension)
             name = configuration.student.name or "pair of towers"
             if parameters.get(name) != count:
                 parameters[name] = count
@@ -213,8 +221,7 @@ class _Sizes:
 
         if (towers := configuration.student.towers) is None:
             return build_student(configuration.student, configuration.losses)
-        frozen = [tower for tower in (towers.image, towers.text) if not tower.trainable]
-        if any(tower.folder not in self.dimensions for tower in frozen):
+        if any(tower.folder not in self.dimensions for tower in _frozen_towers(configuration)):
             return None
         image, text = (self.dimensions.get(tower.folder, 0) for tower in (towers.image, towers.text))
         return build_student(configuration.student, configuration.losses, FrozenDimensions(image, text))
@@ -225,12 +232,23 @@ class _Sizes:
         counts = (inspection.images, inspection.captions, self.labelled)
         return sum(count.get(name, 0) for count in counts for name in data)
 
+    def searches(self, search: SearchPlan) -> Iterator[Finding]:
+        """The galleries, indexes and exports."""
+        added: list[float] = []
+        yield from search_findings(search, self.inspection.images, self.of_runs, added)
+        self.needed += sum(added)
+
     def disk(self) -> Finding:
         """Whether all of it together fits on the disk of results/."""
         results = Path.cwd() / RESULTS
         free = shutil.disk_usage(results if results.exists() else Path.cwd()).free
         text = f"{self.needed / GIGABYTE:.2f} GB needed, {free / GIGABYTE:.2f} GB free in {results}"
         return Finding("disk", text, sound=self.needed < free)
+
+
+def _frozen_towers(configuration: RunConfiguration) -> list[ImageTower | TextTower]:
+    towers = configuration.student.towers
+    return [] if towers is None else [tower for tower in (towers.image, towers.text) if not tower.trainable]
 
 
 def _gpus(plan: Plan) -> Iterator[Finding]:

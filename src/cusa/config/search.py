@@ -31,10 +31,10 @@ Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_distinct)]
 class IndexSettings(Section):
     """How the index of a gallery is built."""
 
-    kind: Literal["auto", "flat", "hnsw", "ivf_pq"] = Field(
+    kind: Literal["auto", "flat", "hnsw", "ivf_sq", "ivf_pq"] = Field(
         default="auto",
-        description="`flat` compares with every item and is exact; `hnsw` and `ivf_pq` are approximate, for millions "
-        "of items; `auto` chooses by the number of items and the measured recall.",
+        description="`flat` compares with every item and is exact; `hnsw`, `ivf_sq` and `ivf_pq` are approximate, for "
+        "millions of items; `auto` chooses by the number of items and the measured recall.",
     )
     target_recall: Annotated[float, BeforeValidator(_share), Field(gt=0, le=1, allow_inf_nan=False)] = Field(
         default=0.95, description="Share of the exact 10 nearest items that an approximate index has to find."

@@ -12,6 +12,7 @@ from cusa.config.search import ALL, TEST, Exports, IndexSettings, Search
 from cusa.plan.plan import Plan
 
 DEFAULT_RUNS = 2
+MEASURED = "val"  # the split that the loss of 8 bits is measured on
 # The entry points by which installed packages register students and encoders.
 MODEL_GROUPS = ("cusa.students", "cusa.teachers")
 
@@ -77,6 +78,11 @@ class SearchPlan:
         return self.search.gallery if self.search is not None and self.search.is_own_gallery else None
 
     @property
+    def own_galleries(self) -> list[str]:
+        """The name of the gallery if it is no splits of the data set."""
+        return [self.gallery] if self.own_gallery else []
+
+    @property
     def own_gallery_files(self) -> list[str]:
         """The table that is made searchable, if it is one; the time of a folder says nothing about what is in it."""
         path = Path(self.own_gallery or "").expanduser()
@@ -121,6 +127,13 @@ class SearchPlan:
         head = [] if exports.head is None else ["--head", exports.head]
         return [*head, *(["--int8"] if exports.int8 and export_format == "onnx" else [])]
 
+    def export_inputs(self, run: str, export_format: str) -> list[str]:
+        """What an export reads besides the run: Python files, and the images that the loss of int8 is measured on."""
+        files = self.plan.student_files(run)
+        if "--int8" in self.export_options(export_format):
+            files += [*self.plan.tables(), str(self.plan.folder.shards(MEASURED))]
+        return files
+
     def query_model(self, run: str, seed: int | str) -> str:
         """The folder of the model that embeds the queries to a run's index."""
         folder = self.plan.folder.run(run, seed)
@@ -143,6 +156,12 @@ class SearchPlan:
     def index_files(self) -> list[str]:
         """A file of each index: what the target `search` makes."""
         return [f"{folder}/meta.json" for folder in self.index_folders()]
+
+    def exported_formats(self) -> list[tuple[str, str]]:
+        """Every run and format that is exported: those of `exports`, and the ONNX models that embed queries."""
+        formats = [] if self.exports is None else self.exports.formats
+        queries = [(run, "onnx") for run in self.searched_runs if self.answers_by_export(run)]
+        return list(dict.fromkeys([*((run, name) for run in self.exported_runs for name in formats), *queries]))
 
     def export_folders(self) -> list[str]:
         """The folders of all exports that are asked for: what the target `exports` makes."""
