@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,7 +88,6 @@ class Server:
 @contextmanager
 def running(command: list[str]) -> Iterator[Server]:
     """A process until the block ends. What it logs is kept."""
-    import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
