@@ -20,6 +20,7 @@ ITEMS = pa.table(
         "sold": [True, False, None, True],
         "day": [date(2026, 1, 1), date(2026, 2, 1), None, date(2026, 3, 1)],
         "tags": [["red", "car"], [], None, ["car"]],
+        "unknown": pa.nulls(4),
         "kind": pa.array(["x", "y", "x", "y"]).dictionary_encode(),
     }
 )
@@ -42,6 +43,9 @@ ITEMS = pa.table(
         pytest.param({"sold": False}, [1], id="a boolean"),
         pytest.param({"day": "2026-02-01"}, [1], id="a date as text"),
         pytest.param({"kind": "x"}, [0, 2], id="a column of few values"),
+        pytest.param({"unknown": "x"}, [], id="a column without values"),
+        pytest.param({"unknown": [None, 3]}, [0, 1, 2, 3], id="the missing values of a column without others"),
+        pytest.param({"unknown": Range(above=3)}, [], id="a limit of a column without values"),
         pytest.param({"tags": "car"}, [0, 3], id="one of a list"),
         pytest.param({"tags": ["red", "blue"]}, [0], id="one of several of a list"),
         pytest.param({"year": Range(at_least=2000)}, [1, 2], id="from a number on"),

@@ -125,6 +125,8 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _is_one_of(name: str, column: pa.ChunkedArray, values: list[Any]) -> np.ndarray:
+    if pa.types.is_null(column.type):  # no value is known
+        return np.full(len(column), None in values)
     if not _is_list(column.type):
         wanted = pa.array([_typed(name, column.type, value) for value in values], type=column.type)
         return _booleans(pc.is_in(column, value_set=wanted))
@@ -138,6 +140,8 @@ def _is_one_of(name: str, column: pa.ChunkedArray, values: list[Any]) -> np.ndar
 
 def _in_range(name: str, column: pa.ChunkedArray, limits: Range) -> np.ndarray:
     kind = column.type
+    if pa.types.is_null(kind):
+        return np.zeros(len(column), dtype=bool)
     numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not (numbers or pa.types.is_temporal(kind)):
         raise ConfigurationError(
