@@ -24,6 +24,7 @@ PROGRAMS = [
     "scale",
     "onnx_text",
     "search_start",
+    "serving",
 ]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
 import json
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,10 +18,20 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import process_of, running, until
+from serving import png, process_of, running, until
 
+from cusa.commands.serving import add_serve
+
+ROOT = Path(__file__).parents[2]
 CUSA = Path(sys.executable).parent / "cusa"
-QUICK = {"upload_seconds": 1.0, "head_seconds": 1.0, "upload_bytes": 1 << 20, "queue": 4, "batch": 2}
+QUICK = {
+    "upload_seconds": 1.0,
+    "head_seconds": 1.0,
+    "idle_seconds": 1,
+    "upload_bytes": 1 << 20,
+    "queue": 4,
+    "batch": 2,
+}
 HEAD = b"POST /api/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
 
 
@@ -165,6 +178,45 @@ def test_a_full_queue_answers_503_and_every_other_answer_is_right(server):
             assert len(answer.json()["results"]) == 1
 
 
+def section() -> str:
+    page = (ROOT / "docs/use-the-model.md").read_text()
+    return re.search(r"^## Serve\n(.*?)^## ", page, flags=re.MULTILINE | re.DOTALL)[1]
+
+
+def test_the_snippet_of_the_page_runs(server, tmp_path, monkeypatch, capsys):
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", section(), flags=re.MULTILINE | re.DOTALL)
+    assert snippet.count("http://127.0.0.1:8000/") == 2
+    (tmp_path / "photo.jpg").write_bytes(png())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, dict] = {}
+    exec(snippet.replace("http://127.0.0.1:8000/", server.address), names)  # noqa: S102 (it is ours)
+    assert len(ast.literal_eval(capsys.readouterr().out)) == 5
+    assert names["found"]["query"]["picture"] is True
+
+
+def test_the_commands_of_the_page_have_these_options():
+    (block,) = re.findall(r"^```bash\n(.*?)^```", section(), flags=re.MULTILINE | re.DOTALL)
+    parser = argparse.ArgumentParser()
+    add_serve(parser.add_subparsers())
+    parsed = [parser.parse_args(shlex.split(line)[1:]) for line in block.splitlines()]
+    assert [len(arguments.index) for arguments in parsed] == [1, 2, 1]
+    assert parsed[1].port == 8080
+    options = set(re.findall(r"`(--[a-z-]+)", section()))
+    assert options
+    assert options <= _options(parser)
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    (commands,) = (action for action in parser._actions if isinstance(action.choices, dict))
+    return {option for action in commands.choices["serve"]._actions for option in action.option_strings}
+
+
+def test_a_server_of_exports_starts_without_torch():
+    code = "import cusa.serve.server, sys; print({'torch', 'transformers', 'snakemake'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_on_sigterm_running_requests_are_answered_and_the_status_is_0(shapes_index):
     with process_of(shapes_index) as server:
         body = b'--x\r\nContent-Disposition: form-data; name="q"\r\n\r\nred\r\n--x--\r\n'
@@ -191,6 +243,7 @@ def refused(port: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_on_sigint_too(shapes_index):
     with process_of(shapes_index) as server:
         assert server.search().status_code == 200
@@ -198,6 +251,7 @@ def test_on_sigint_too(shapes_index):
         assert "Traceback" not in server.log
 
 
+@pytest.mark.slow
 def test_killed_under_load_it_starts_again_on_the_same_port(shapes_index):
     with process_of(shapes_index) as server:
         port, stop = server.port, threading.Event()

@@ -56,7 +56,7 @@ def serve(indexes: Sequence[str], settings: Settings, model: Path | None = None,
             access_log=False,
             server_header=False,
             backlog=BACKLOG,
-            timeout_keep_alive=15,
+            timeout_keep_alive=settings.limits.idle_seconds,
             timeout_graceful_shutdown=round(settings.limits.stop_seconds),
         )
         _Protocol.head_seconds = settings.limits.head_seconds

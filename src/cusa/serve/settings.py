@@ -30,6 +30,7 @@ class Limits:
     requests: int = 1_024  # that are under way at the same time
     upload_seconds: float = 30.0  # in which a request's body has to be there
     head_seconds: float = 10.0  # in which a new connection has to send the head of its first request
+    idle_seconds: int = 15  # that a connection is kept open for its next request
     stop_seconds: float = 20.0  # that running requests have after SIGTERM
 
 
