@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,22 @@ def test_missing_shares_are_a_sentence_and_the_old_gallery_stays(run, shapes, tm
     with pytest.raises(DataError, match="lacks 1 of its 2 parts"):
         finish_gallery(unfinished, output)
     assert Gallery.open(output).rows == 48
+
+
+def test_shares_of_a_model_that_was_trained_again_begin_anew(scored_runs, shapes, tmp_path):
+    _, runs = scored_runs
+    unfinished, output = tmp_path / "unfinished", tmp_path / "gallery"
+    embed_share(runs["contrastive"][0], str(shapes / "pics"), unfinished, share=(0, 2), device="cpu")
+    for number in range(2):
+        embed_share(runs["cusa"][0], str(shapes / "pics"), unfinished, share=(number, 2), device="cpu")
+    finish_gallery(unfinished, output)
+    assert Gallery.open(output).meta.model_sha256 == load(runs["cusa"][0], "cpu").weights_sha256
+    assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
+
+
+def test_items_that_changed_meanwhile_are_a_sentence(run, shapes, tmp_path):
+    photos = Path(shutil.copytree(shapes / "pics", tmp_path / "photos"))
+    embed_share(run, str(photos), tmp_path / "unfinished", share=(0, 2), device="cpu")
+    next(photos.iterdir()).unlink()
+    with pytest.raises(DataError, match="was begun with another .*or delete"):
+        embed_share(run, str(photos), tmp_path / "unfinished", share=(1, 2), device="cpu")

@@ -6,16 +6,22 @@ stays there, and the job continues it. The gallery appears when it is whole.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from filelock import FileLock
+
 from cusa.config.losses import HeadName
 from cusa.gallery.embedding import PART_ROWS, Embedding, embed_gallery
 from cusa.gallery.parts import join
+from cusa.gallery.plan import PLAN, read_plan
 from cusa.gallery.sources.opening import open_source
 from cusa.gallery.store import GalleryMeta
 from cusa.model import load
+
+log = logging.getLogger(__name__)
 
 
 def embed_share(
@@ -30,15 +36,27 @@ def embed_share(
     """Embed a share of a folder, a table or tars into the folder `unfinished`.
 
     `share` is its number, counted from 0, and the number of shares. `device` is `cpu` or `cuda`; None takes a GPU if
-    there is one. Raises DataError where there is nothing to embed, or where the folder was begun with another model or
-    other items, and ConfigurationError where the model cannot be loaded.
+    there is one. What other weights have embedded there is removed. Raises DataError where there is nothing to embed,
+    or where the folder was begun with other items, and ConfigurationError where the model cannot be loaded.
     """
     unfinished = Path(unfinished).absolute()
     source = open_source(items, output=unfinished)
     how = Embedding(head=head, threads=threads, part=share[0], of=share[1])
     if source.total:
         how = replace(how, part_rows=min(PART_ROWS, -(-source.total // share[1])))
-    embed_gallery(load(run, device), source, unfinished, how)
+    model = load(run, device)
+    _drop_other_model(unfinished, model.weights_sha256)
+    embed_gallery(model, source, unfinished, how)
+
+
+def _drop_other_model(unfinished: Path, weights_sha256: str) -> None:
+    """Remove what was embedded before the model was trained again; nobody can use it."""
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    lock = unfinished.with_name(f".{unfinished.name}.lock")
+    with FileLock(lock):  # shares begin at the same time, and none may remove what another has begun
+        if (unfinished / PLAN).is_file() and (found := read_plan(unfinished).model_sha256) != weights_sha256:
+            log.info("%s was begun with the weights %s, which have changed; beginning again", unfinished, found[:12])
+            shutil.rmtree(unfinished)
 
 
 def finish_gallery(unfinished: str | Path, output: str | Path) -> GalleryMeta:
@@ -52,4 +70,5 @@ def finish_gallery(unfinished: str | Path, output: str | Path) -> GalleryMeta:
         shutil.rmtree(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished.rename(output)
+    unfinished.with_name(f".{unfinished.name}.lock").unlink(missing_ok=True)
     return meta
