@@ -26,7 +26,7 @@ from cusa.gallery.parts import PartWriter, finished_parts, join
 from cusa.gallery.plan import END, SHARES, Plan, versions_in_use
 from cusa.gallery.sources.source import Entry, Source
 from cusa.gallery.store import GalleryMeta
-from cusa.model.interface import RetrievalModel, checked_head
+from cusa.model.interface import HEADS, RetrievalModel, checked_head
 from cusa.model.prefetch import available_cores, prefetched
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def embed_gallery(
     none can be read, and where `output` holds something else or a gallery of another model or source.
     """
     how, output = how or Embedding(), Path(output).absolute()
-    checked_head(how.head)
+    checked_head(how.head, getattr(model, "heads", HEADS))
     if source.total == 0:
         place = source.describe()["place"]
         raise DataError(f"{place} has no {_unit(source)[:-1]}, so there is nothing to embed.")

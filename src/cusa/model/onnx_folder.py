@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from cusa.common.images import resize_shorter_side
+from cusa.common.images import decoded_rgb, resize_shorter_side
 from cusa.common.onnx_runtime import import_onnxruntime
 from cusa.common.progress import progress
+from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.losses import HeadName
 from cusa.errors import ConfigurationError, DataError, cause_of
 from cusa.metrics.scores import unit_float32
@@ -108,6 +109,33 @@ class OnnxModel:
                     raise unreadable(problems, len(pictures))
                 embeddings[rows] = self.image.run(head, {"pixels": np.stack([np.asarray(each) for each in found])})
         return unit_float32(embeddings)
+
+    def prepared(self, item: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """A picture as image.onnx reads it, uint8 [3, H, W]. Threads may do this ahead of `encode_prepared`.
+
+        Raises DataError where the picture cannot be read, or has more than `max_pixels` pixels.
+        """
+        with opened(item, max_pixels) as picture:
+            return self.pixels(picture)
+
+    def prepared_from_shard(self, encoded: bytes, plain: bool) -> np.ndarray:
+        """A picture that a shard holds, which has been shrunk and encoded already, as image.onnx reads it."""
+        with decoded_rgb(encoded) as picture:
+            return self.about.image.array_of(picture)
+
+    def encode_prepared(self, prepared: Sequence[np.ndarray], head: HeadName = "cross") -> np.ndarray:
+        """Embeddings of pictures that `prepared` returned, one batch, float32 [n, D], normalised."""
+        return unit_float32(self.image.run(checked_head(head, self.heads), {"pixels": np.stack(prepared)}))
+
+    @property
+    def heads(self) -> tuple[HeadName, ...]:
+        """The heads that the folder holds."""
+        return self.about.heads
+
+    @property
+    def batch_size(self) -> int:
+        """The number of items that the model takes at once."""
+        return BATCH
 
     def encode_text(self, texts: str | Sequence[str], head: HeadName = "cross") -> np.ndarray:
         """Embeddings of texts, float32 [n, D], normalised, in the order of `texts`; see RetrievalModel."""

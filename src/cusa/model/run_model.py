@@ -144,7 +144,7 @@ class Model:
         """Embeddings of pictures that `prepared` returned, one batch, float32 [n, D], normalised."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             features = self.encoder.student.backbone.image_features(self.image_inputs(prepared).to(self.device))
-            embeddings = self.encoder.student.head(features, checked_head(head), "image")
+            embeddings = self.encoder.student.head(features, checked_head(head, self.heads), "image")
         return unit_float32(embeddings.float().cpu().numpy())
 
     def image_inputs(self, prepared: Sequence[Tensor]) -> Tensor:
