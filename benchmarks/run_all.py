@@ -22,6 +22,7 @@ PROGRAMS = [
     "mapped_features",
     "training_step",
     "scale",
+    "embedding_gallery",
     "onnx_text",
     "search_start",
     "serving",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -119,13 +119,14 @@ def _embed_parts(model: RetrievalModel, source: Source, output: Path, how: Embed
     threads = how.threads or available_cores()
     ready = prefetched(numbered, encoder.prepare, 2 * batch_size + 2 * threads, threads)
     batches = _batches(progress(ready, total, _unit(source), "embedding"), batch_size)
-    embedded = prefetched(batches, encoder.encode, encoder.workers + 1, encoder.workers, encoder.begin_thread)
-    for part, group in groupby(embedded, key=lambda batch: batch.part):
-        writer = PartWriter(output, part, model.dimension, how.dtype, how.keep_pictures)
-        with writer.whole():
-            for batch in group:
-                writer.unreadable += batch.unreadable
-                writer.add(batch.entries, batch.embeddings)
+    with encoder.batches_at_once() as (at_once, begin_thread):
+        embedded = prefetched(batches, encoder.encode, at_once + 1, at_once, begin_thread)
+        for part, group in groupby(embedded, key=lambda batch: batch.part):
+            writer = PartWriter(output, part, model.dimension, how.dtype, how.keep_pictures)
+            with writer.whole():
+                for batch in group:
+                    writer.unreadable += batch.unreadable
+                    writer.add(batch.entries, batch.embeddings)
     if source.total is not None and numbered.count != source.total:
         raise DataError(
             f"the source changed while it was embedded: it had {source.total:,} items, then {numbered.count:,}; "
@@ -212,13 +213,12 @@ def _batch(part: int, items: list[_Ready]) -> _Batch:
 class _Encoder:
     """Prepares items in threads and embeds batches of them, by any RetrievalModel."""
 
-    workers = 1
-
     def __init__(self, model: RetrievalModel, how: Embedding, encode: Callable[..., np.ndarray]) -> None:
         self.model, self.how, self._encode = model, how, encode
 
-    def begin_thread(self) -> None:
-        """Called once in each thread that encodes."""
+    def batches_at_once(self) -> AbstractContextManager[tuple[int, Callable[[], None]]]:
+        """A block in which threads encode batches: how many they are, and what each calls first."""
+        return nullcontext((1, lambda: None))
 
     def prepare(self, numbered: tuple[int, Entry]) -> _Ready:
         """What the model takes of an item. This runs in threads."""
@@ -281,6 +281,10 @@ class _Pictures(_Encoder):
 
 class _PreparedPictures(_Encoder):
     """For models whose pictures are prepared in threads: `prepared` and `encode_prepared`, as those of torch have."""
+
+    def batches_at_once(self) -> AbstractContextManager[tuple[int, Callable[[], None]]]:
+        found: Any = getattr(self.model, "batches_at_once", None)
+        return super().batches_at_once() if found is None else found()
 
     def prepared(self, entry: Entry) -> Any:
         model: Any = self.model

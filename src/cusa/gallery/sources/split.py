@@ -36,7 +36,9 @@ class SplitSource:
                 f"{folder.root} has the splits {', '.join(found)}, but not {', '.join(unknown)}; name one of them, or "
                 f"`{ALL}` for every one."
             )
-        self.labels = [LABEL] if LABEL in read_schema(folder.annotations, IMAGES).names else []
+        has_labels = LABEL in read_schema(folder.annotations, IMAGES).names
+        labels = read_table(folder.annotations, IMAGES, [LABEL])[LABEL] if has_labels else None
+        self.labels = [LABEL] if labels is not None and labels.null_count < len(labels) else []
 
     @cached_property
     def total(self) -> int:
