@@ -90,7 +90,7 @@ def imported_run(get: Callable[[str], Any]) -> Path:
     """A published checkpoint that was imported."""
     folder = get("tmp_path_factory").mktemp("imported")
     clip = clip_with_heads_of_64(get("tiny_clip"), folder / "clip")
-    run = DatasetFolder(get("shapes_data")).run("theirs_to_export", 23)
+    run = DatasetFolder(get("shapes_data")).run(f"theirs_{folder.name}", 23)  # an import overwrites none
     import_checkpoint(checkpoint_of(clip, folder / "checkpoint_best.pth"), run, "shapes", str(clip))
     return run
 

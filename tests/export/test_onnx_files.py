@@ -26,6 +26,7 @@ from cusa.model.run_model import Model
 from cusa.runs.record import RunRecord
 
 HEADS = ("cross", "uni")
+FILES = ("README.md", "cusa.json", "image.onnx", "text.onnx", "tokenizer.json")
 
 
 KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind in ("imported", "zero_shot"))) for kind in RUNS]
@@ -87,7 +88,7 @@ def test_batch_and_text_length_are_free_and_the_opset_is_stated(exported):
     assert [each.name for each in graph.graph.input] == ["pixels"]
     assert graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     assert [each.name for each in graph.graph.output] == list(HEADS)
-    assert {path.name for path in folder.iterdir()} == {"image.onnx", "text.onnx", "tokenizer.json", "cusa.json"}
+    assert {path.name for path in folder.iterdir()} == set(FILES)
 
 
 CODE = """

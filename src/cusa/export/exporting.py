@@ -9,6 +9,8 @@ from cusa.common.files import require_writable, whole_folder
 from cusa.common.versions import versions
 from cusa.config.losses import HeadName
 from cusa.errors import ConfigurationError
+from cusa.export.hub import push, require_login, require_name
+from cusa.export.model_card import write_model_card
 from cusa.model.exported import Exported, ExportFormat
 from cusa.model.interface import HEADS
 from cusa.model.run_model import Model, load_run
@@ -60,7 +62,11 @@ def export(run: str | Path, to: ExportFormat, output: str | Path, options: Expor
     )
     with whole_folder(output) as temporary:
         told = _write(model, about, temporary, options)
-    return [*told, f"wrote {output}; in Python: cusa.load({str(output)!r})"]
+        write_model_card(temporary, run, record, about, told)
+    told = [*told, f"wrote {output}; in Python: cusa.load({str(output)!r}); its model card is README.md"]
+    if options.push_to_hub is not None:
+        told.append(f"uploaded to {push(output, options.push_to_hub)}; fill in the licence there")
+    return told
 
 
 def _write(model: Model, about: Exported, folder: Path, options: ExportOptions) -> list[str]:
@@ -94,5 +100,8 @@ def _check(to: ExportFormat, output: Path, options: ExportOptions) -> None:
         raise ConfigurationError(f"{output} exists already; name another folder, nothing is overwritten.")
     if (options.int8 or options.data) and to != "onnx":
         raise ConfigurationError(f"--int8 and --data are for --to onnx, but the format is {to}; leave them out.")
+    if options.push_to_hub is not None:
+        require_name(options.push_to_hub)
+        require_login()
     if options.data is not None and not options.int8:
         raise ConfigurationError("--data is what --int8 is measured on; give --int8 too, or leave it out.")

@@ -34,6 +34,36 @@ def difference_intervals(
     A metric has no interval if one of the runs does not have its statistic, or has it of other units.
     """
     comparable = {name: _comparable(seeds, runs.get(reference, [])) for name, seeds in runs.items()}
+    values = _on_resamples(comparable, resamples)
+    intervals = {}
+    for experiment, statistics in comparable.items():
+        for name in statistics if experiment != reference else ():
+            first, second = (_value(one, name, comparable, values) for one in (reference, experiment))
+            if first is not None and second is not None and not np.isnan(second - first).all():
+                intervals[experiment, name] = _interval(second - first)
+    return intervals
+
+
+def metric_intervals(statistics: Statistics, resamples: int = RESAMPLES) -> dict[str, tuple[float, float]]:
+    """95 % intervals of the metrics of one run, by metric, from the statistics of one benchmark.
+
+    The resamples are those of `difference_intervals`. A metric that no resample defines has no interval.
+    """
+    comparable = {"": _comparable([statistics], [statistics])}
+    values = _on_resamples(comparable, resamples)
+    found = {name: _value("", name, comparable, values) for name in comparable[""]}
+    return {name: _interval(value) for name, value in found.items() if value is not None and not np.isnan(value).all()}
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.nanquantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return float(low), float(high)
+
+
+def _on_resamples(
+    comparable: Mapping[str, Mapping[str, Sequence[Statistic | Combination]]], resamples: int
+) -> dict[Key, np.ndarray]:
+    """Each statistic of each experiment on each resample, float64 [resamples]; all draw the same units."""
     leaves: dict[tuple[str, int], dict[Key, Sequence[Statistic]]] = {}
     for experiment, statistics in comparable.items():
         for name, seeds in statistics.items():
@@ -42,14 +72,7 @@ def difference_intervals(
     values: dict[Key, np.ndarray] = {}
     for of_same_units in leaves.values():
         values |= _resampled(of_same_units, resamples)
-    intervals = {}
-    for experiment, statistics in comparable.items():
-        for name in statistics if experiment != reference else ():
-            first, second = (_value(one, name, comparable, values) for one in (reference, experiment))
-            if first is not None and second is not None and not np.isnan(second - first).all():
-                low, high = np.nanquantile(second - first, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-                intervals[experiment, name] = (float(low), float(high))
-    return intervals
+    return values
 
 
 def draws(units: str, count: int, resamples: int) -> Iterator[np.ndarray]:

@@ -89,19 +89,20 @@ class SentenceEncoder(TextEncoder):
         encoded = self.model.tokenizer(
             [self.prompt + caption for caption in captions],
             truncation=True,
-            max_length=self._limit(max_tokens),
+            max_length=self.token_limit(max_tokens),
             add_special_tokens=True,
         )
         ids: list[list[int]] = encoded["input_ids"]
         require_known(ids, self.known_ids, self.name)
         return ids
 
-    def _limit(self, max_tokens: int | None) -> int:
+    def token_limit(self, max_tokens: int | None = None) -> int:
+        """The number of tokens that are read of a text, special tokens and prompt included, at most `max_tokens`."""
         return shortest(max_tokens, self.model.max_seq_length, self.positions, default=512)
 
     def vocabulary(self, max_tokens: int | None = None) -> Vocabulary:
         """That of the model's own tokeniser."""
-        return vocabulary_of(self.model.tokenizer, self._limit(max_tokens), self.prompt)
+        return vocabulary_of(self.model.tokenizer, self.token_limit(max_tokens), self.prompt)
 
     @property
     def pad_token(self) -> int:

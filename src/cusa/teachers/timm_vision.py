@@ -36,8 +36,8 @@ class TimmVision(ImageEncoder):
         self.transform = ImageTransform(
             resize=max(crop, math.floor(crop / settings["crop_pct"])),
             crop=crop,
-            mean=settings["mean"],
-            std=settings["std"],
+            mean=tuple(settings["mean"]),
+            std=tuple(settings["std"]),
             interpolation=settings["interpolation"],
         )
         # Without its classifier timm reads a state dict that lacks weights too.
