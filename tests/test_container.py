@@ -86,7 +86,7 @@ def test_the_image_has_every_package_that_the_server_imports():
         "for package in (cusa.search, cusa.serve):\n"
         "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
         "        importlib.import_module(module.name)\n"
-        "for name in ('cli', 'commands.searching', 'commands.serving', 'model.onnx_folder', 'index.folder'):\n"
+        "for name in ('cli', 'commands.search_answers', 'commands.serving', 'model.onnx_folder', 'index.folder'):\n"
         "    importlib.import_module('cusa.' + name)\n"
         "import onnxruntime, tokenizers, faiss\n"
         "print(*{name.partition('.')[0] for name in sys.modules})\n"

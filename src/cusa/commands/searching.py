@@ -1,144 +1,79 @@
-"""The command `cusa search`: queries in, hits as a table or as JSON out. Queries are counted from 0."""
+"""The command `cusa search`: its arguments."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
+import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cusa.errors import ConfigurationError, DataError
-from cusa.search.query import Query
-from cusa.search.searcher import Hit, Searcher
+from cusa.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cusa.search.pictures import When
-
-AT_ONCE = 64  # queries from a file that the model encodes together
-
-
-@dataclass(frozen=True)
-class Output:
-    """How hits are shown: as JSON or as a table, with pictures or without, and where."""
-
-    stream: TextIO
-    as_json: bool = False
-    pictures: When = "auto"
+    from cusa.search.query import Query
+    from cusa.search.searcher import Searcher
 
 
-def search_one(searcher: Searcher, query: Query, output: Output, **options: Any) -> None:
-    """Answer one query; `options` are those of Searcher.search. JSON is one list of hits."""
-    (hits,) = searcher.search([query], **options)
-    with _reader_may_leave(output.stream):
-        if output.as_json:
-            json.dump([hit.as_json() for hit in hits], output.stream, indent=1, ensure_ascii=False, allow_nan=False)
-            output.stream.write("\n")
-        else:
-            _show(searcher, hits, output)
-        if not hits:
-            sys.stderr.write(f"nothing was found: {_reason(searcher, options.get('where'))}\n")
+def add_search(commands: Any) -> None:
+    """Add the command to the parsers of `cusa`."""
+    command = commands.add_parser("search", help="an index and a text or a picture -> the items that fit best")
+    command.add_argument("index", type=Path, help="INDEX folder, which cusa index wrote")
+    command.add_argument("query", nargs="?", metavar="TEXT", help="what to look for; the same as --text")
+    command.add_argument("--text", help="what to look for")
+    command.add_argument("--image", type=Path, help="a picture to look for; with a text, their weighted sum")
+    command.add_argument("--like", metavar="ROW", help="a row, or the name of an item, in place of a picture")
+    command.add_argument("--weight", type=float, help="of the picture beside the text, 0 to 1; default 0.5")
+    command.add_argument("--not", dest="exclude", metavar="TEXT", action="append", default=[], help="what hits are not")
+    command.add_argument("--queries", type=Path, metavar="FILE", help="many queries: .txt, .csv, .jsonl, or - for text")
+    command.add_argument(
+        "--where",
+        metavar="CONDITION",
+        action="append",
+        default=[],
+        help="column=value, or column>=number (also <=, > and <), of items.parquet; several: all of them, or one of "
+        "the values where the column is the same",
+    )
+    command.add_argument("--top", type=int, default=10, help="number of hits; default 10")
+    command.add_argument("--collapse", action="store_true", help="only the best of hits that are the same, or nearly")
+    command.add_argument("--model", type=Path, help="run or exported folder of the same model; default: the index's")
+    command.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
+    command.add_argument("--json", action="store_true", help="a list of hits; with --queries an object a line")
+    command.add_argument("--pictures", choices=["always", "never", "auto"], default="auto", help="default auto")
+    command.set_defaults(call=_search)
 
 
-def search_many(searcher: Searcher, queries: Sequence[Query], output: Output, **options: Any) -> None:
-    """Answer queries in their order, with a heading each. JSON is one object a line, with `query` and `results`.
+def _search(arguments: argparse.Namespace) -> None:
+    from cusa.commands.search_answers import Output, search_many, search_one
+    from cusa.search.searcher import Searcher
 
-    A query that cannot be answered has `error` in place of `results`, and the others are answered. Raises DataError at
-    the end where there was one.
-    """
-    for number, query in enumerate(queries):
-        try:
-            searcher.check(query)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"Query {number}: {error}") from None
-    failed = []
-    with _reader_may_leave(output.stream):
-        for number, (query, answer) in enumerate(_answers(searcher, queries, options)):
-            if isinstance(answer, str):
-                failed.append(f"query {number}: {answer}")
-            if output.as_json:
-                found = {"error": answer} if isinstance(answer, str) else {"results": [hit.as_json() for hit in answer]}
-                line = {"query": query.described(), **found}
-                output.stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-            else:
-                _show_one_of_many(searcher, query, answer, output)
-    if failed:
-        raise DataError(f"{len(failed)} of {len(queries):,} queries cannot be answered; the first is {failed[0]}")
+    output = Output(sys.stdout, arguments.json, arguments.pictures)
+    searcher = Searcher.open(arguments.index, arguments.model, arguments.device)
+    options: dict[str, Any] = {"top": arguments.top, "collapse": arguments.collapse}
+    if arguments.where:
+        from cusa.search.filters import parse_where
 
-
-def _answers(
-    searcher: Searcher, queries: Sequence[Query], options: dict[str, Any]
-) -> Iterator[tuple[Query, list[Hit] | str]]:
-    """Each query with its hits, or with what is wrong with it."""
-    for start in range(0, len(queries), AT_ONCE):
-        batch = queries[start : start + AT_ONCE]
-        try:
-            yield from zip(batch, searcher.search(batch, **options), strict=True)
-        except DataError:
-            # One of them names a picture that cannot be read, or a text without a word.
-            for query in batch:
-                try:
-                    yield query, searcher.search([query], **options)[0]
-                except DataError as error:
-                    yield query, str(error)
-
-
-def _show_one_of_many(searcher: Searcher, query: Query, answer: list[Hit] | str, output: Output) -> None:
-    from cusa.search.table import printable
-
-    title = ", ".join(f"{name} {value!r}" for name, value in query.described().items())
-    output.stream.write(f"{printable(title)}\n")
-    if isinstance(answer, str):
-        output.stream.write(f"Error: {printable(answer)}\n")
+        options["where"] = parse_where(arguments.where)
+    parts = (arguments.query, arguments.text, arguments.image, arguments.like, arguments.weight, *arguments.exclude)
+    if arguments.queries is None:
+        search_one(searcher, _query(arguments, searcher), output, **options)
+    elif any(part is not None for part in parts):
+        raise ConfigurationError("--queries takes the whole queries from a file; give no other text or picture.")
     else:
-        _show(searcher, answer, output)
-    output.stream.write("\n")
+        from cusa.search.query_files import read_queries
+
+        search_many(searcher, read_queries(arguments.queries), output, **options)
 
 
-def _show(searcher: Searcher, hits: Sequence[Hit], output: Output) -> None:
-    from cusa.search.table import table_lines
+def _query(arguments: argparse.Namespace, searcher: Searcher) -> Query:
+    from cusa.search.query import Query
 
-    stream = output.stream
-    width = shutil.get_terminal_size().columns if stream.isatty() else None
-    if hits:
-        stream.writelines(f"{line}\n" for line in table_lines(hits, width))
-    if hits and searcher.index.modality == "image" and output.pictures != "never":
-        from cusa.search.pictures import fitting, show_strip, wanted
-
-        if wanted(output.pictures, stream):
-            shown = hits[: fitting(width or shutil.get_terminal_size().columns)]
-            labels = [str(rank) for rank in range(1, len(shown) + 1)]
-            show_strip([_picture(searcher, hit) for hit in shown], labels, stream)
-
-
-def _picture(searcher: Searcher, hit: Hit) -> bytes | None:
-    try:
-        return searcher.index.picture_bytes(hit.row)
-    except DataError as error:
-        sys.stderr.write(f"no picture of {hit.item!r}: {error}\n")
-        return None
-
-
-def _reason(searcher: Searcher, where: Any) -> str:
-    if not where:
-        return "the index has no other item."
-    from cusa.search.filters import choices
-
-    known = choices(searcher.index.items)
-    values = [f"{column} has {', '.join(map(repr, known[column]))}" for column in where if column in known]
-    return f"no item satisfies --where. {'; '.join(values)}".rstrip() + ("." if values else "")
-
-
-@contextmanager
-def _reader_may_leave(stream: TextIO) -> Iterator[None]:
-    """End quietly where the reader of a pipe, such as `head`, has read enough."""
-    try:
-        yield
-        stream.flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())  # what Python still flushes at its end goes there
-        os.close(nowhere)
+    if arguments.query is not None and arguments.text is not None:
+        raise ConfigurationError("The text is given twice, after the index and with --text; give it once.")
+    like = arguments.like
+    return Query(
+        text=arguments.query if arguments.text is None else arguments.text,
+        image=arguments.image,
+        weight=Query.weight if arguments.weight is None else arguments.weight,
+        exclude=tuple(arguments.exclude),
+        like=None if like is None else int(like) if like.isdecimal() else searcher.row_of(like),
+    )
