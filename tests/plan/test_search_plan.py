@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,8 @@ def test_galleries_of_ones_own_have_folders_that_do_not_collide(tiny_configurati
     assert (first.own_gallery, first.own_gallery_files) == ("a/photos", [])
     assert table.own_gallery_files == ["list.csv"]
     assert table.index_folders()[0].endswith(f"search/{table.gallery}")
+    odd = plan(tiny_configuration, {"gallery": "tars {new}/*.tar"}).gallery
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*-[0-9a-f]{8}", odd)  # Snakemake takes braces for wildcards
 
 
 @pytest.mark.parametrize(

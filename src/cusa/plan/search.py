@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,9 +69,11 @@ class SearchPlan:
 
     @property
     def gallery(self) -> str:
-        """The name of the gallery, which is that of its folders."""
+        """The name of the gallery, which is that of its folders: letters, digits, `_`, `.` and `-`."""
         chosen = TEST if self.search is None else self.search.gallery
-        return folder_name(str(Path(chosen).expanduser().absolute())) if self.own_gallery else chosen
+        if not self.own_gallery:
+            return chosen
+        return re.sub(r"[^A-Za-z0-9_.\-]+", "-", folder_name(str(Path(chosen).expanduser().absolute()))).lstrip("-.")
 
     @property
     def own_gallery(self) -> str | None:
