@@ -55,5 +55,5 @@ def test_the_interface_and_the_loading_import_no_torch():
 
 
 def test_the_package_has_no_other_names():
-    with pytest.raises(AttributeError, match=r"module cusa.model has no attribute Modell"):
-        cusa.model.Modell  # noqa: B018
+    with pytest.raises(AttributeError, match=r"module cusa.model has no attribute Network"):
+        cusa.model.Network  # noqa: B018
