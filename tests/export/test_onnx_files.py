@@ -124,9 +124,15 @@ def test_8_bit_weights_come_with_their_measured_loss(folder, data, shapes_data):
         assert measured["loss"][name] == pytest.approx(measured["fp32"][name] - measured["int8"][name])
         assert 0 <= measured["int8"][name] <= 100
     kinds = {node.op_type for node in onnx.load(folder / "text.onnx").graph.node}
-    assert "MatMulInteger" in kinds
+    assert "MatMulNBits" in kinds
     exact = cusa.load(shapes_data / "runs/a_clip/seed23", device="cpu").encode_text(data[1])
-    assert (cusa.load(folder).encode_text(data[1]) * exact).sum(axis=1).min() > 0.98
+    assert (cusa.load(folder).encode_text(data[1]) * exact).sum(axis=1).min() > 0.995
+
+
+def test_an_int8_embedding_does_not_depend_on_its_batch(folder, data):
+    model = cusa.load(folder)
+    alone = np.concatenate([model.encode_text(text) for text in data[1][:6]])
+    assert np.allclose(model.encode_text(data[1][:6]), alone, atol=1e-5)
 
 
 def test_a_loss_that_cannot_be_measured_is_said(tmp_path, request):
@@ -166,7 +172,6 @@ def test_large_tables_of_embeddings_have_a_scale_for_each_row(tmp_path):
 def test_weights_that_are_too_large_for_one_file_lie_beside_it(request, tmp_path, monkeypatch, data):
     """protobuf ends at 2 GiB; here it ends at nothing."""
     monkeypatch.setattr("cusa.export.graphs.LARGEST_FILE", 0)
-    monkeypatch.setattr("cusa.export.int8.LARGEST_FILE", 0)
     run = RUNS["clip"](request.getfixturevalue)
     export(run, "onnx", tmp_path / "out", ExportOptions(int8=True, head="cross"))
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -174,7 +179,7 @@ def test_weights_that_are_too_large_for_one_file_lie_beside_it(request, tmp_path
     assert "text.onnx.data" not in names
     assert ("image.onnx.data" in names) == ("image.onnx" not in files)
     expected = cusa.load(run, device="cpu").encode_text(data[1])
-    assert (cusa.load(tmp_path / "out").encode_text(data[1]) * expected).sum(axis=1).min() > 0.98
+    assert (cusa.load(tmp_path / "out").encode_text(data[1]) * expected).sum(axis=1).min() > 0.995
 
 
 def test_one_head_can_be_exported_and_the_other_is_then_refused(request, tmp_path):
