@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -172,6 +173,23 @@ def test_a_run_whose_data_set_is_gone_exports_too(clip_run, tmp_path, shapes_dat
     assert any("8 pictures as the shards store them: embeddings equal the run's" in line for line in told)
 
 
+def test_the_recipe_of_the_card_makes_every_picture_equal(clip_run, clip_folder, paths, tmp_path, monkeypatch):
+    """Also those that the library crops one pixel apart."""
+    from sentence_transformers import SentenceTransformer
+
+    card = (clip_folder / "README.md").read_text()
+    recipe = next(block for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "as_trained" in block)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(paths[0], "photo.jpg")
+    names = {"model": SentenceTransformer(str(clip_folder), device="cpu")}
+    exec(recipe, names)  # noqa: S102 (it is ours)
+    pictures = [names["as_trained"](Image.open(path)) for path in paths]
+    ours = cusa.load(clip_run, device="cpu", precision="fp32").encode_image(paths)
+    assert np.allclose(names["model"].encode(pictures), ours, atol=1e-5)
+    assert np.allclose(names["images"], ours[:1], atol=1e-5)
+    assert not np.allclose(names["model"].encode([Image.open(path) for path in paths]), ours, atol=1e-3)
+
+
 ALONE = """
 import json, sys
 sys.modules["cusa"] = None  # an import of it fails
@@ -238,6 +256,16 @@ def test_an_encoder_of_another_kind_is_refused_with_the_way_out(tmp_path):
 
     with pytest.raises(ConfigurationError, match=r"the image tower mine \(Unknown\) .* export with --to onnx"):
         image_modules(Unknown(), tmp_path)
+
+
+def test_a_tokeniser_without_a_normaliser_is_refused_with_the_way_out():
+    from transformers import CanineTokenizer
+
+    from cusa.config.captions import PUBLISHED
+    from cusa.export.text_modules import cleaning_tokeniser
+
+    with pytest.raises(ConfigurationError, match=r"CanineTokenizer is written in Python .* with --to safetensors"):
+        cleaning_tokeniser(CanineTokenizer(), PUBLISHED, limit=32, pad=0)
 
 
 def test_an_odd_image_size_of_efficientnet_is_refused():

@@ -13,7 +13,7 @@ from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import LossConfiguration
 from cusa.config.models import ImageModel, StudentSettings, TextModel, is_path
 from cusa.errors import DataError
-from cusa.model.exported import Exported
+from cusa.model.exported import EXPORT, Exported
 from cusa.report.statistics import metric_intervals
 from cusa.report.tables import DATA_TITLES, TITLES, metric_title
 from cusa.runs.record import RunRecord
@@ -38,11 +38,17 @@ Row = dict[str, Any]
 def write_model_card(folder: Path, run: Path, record: RunRecord, about: Exported, told: Sequence[str]) -> None:
     """Write the README.md of an exported folder. `told` is what was measured while it was exported, a line each."""
     with whole_file(folder / CARD) as temporary:
-        temporary.write_text(model_card(run, record, about, told), encoding="utf-8")
+        image = read_json(folder / EXPORT).get("image")
+        temporary.write_text(model_card(run, record, about, told, image), encoding="utf-8")
 
 
-def model_card(run: Path, record: RunRecord, about: Exported, told: Sequence[str]) -> str:
-    """The text of a model card, with front matter as the Hugging Face hub reads it."""
+def model_card(
+    run: Path, record: RunRecord, about: Exported, told: Sequence[str], image: Mapping[str, Any] | None = None
+) -> str:
+    """The text of a model card, with front matter as the Hugging Face hub reads it.
+
+    `image` is the preprocessing of pictures, as cusa.json has it.
+    """
     import jinja2
 
     configuration, rows = record.configuration, list(scores(run))
@@ -64,6 +70,7 @@ def model_card(run: Path, record: RunRecord, about: Exported, told: Sequence[str
         scores=rows,
         protocols=list(dict.fromkeys((row["title"], row["protocol"]) for row in rows)),
         told=told,
+        image=image,
         heads={head: record.head_used(head) for head in about.heads},
         baseline=record.selected_epoch < 0,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,6 @@ from cusa.export.open_clip_conversion import END, linear_of, transformers_text, 
 from cusa.teachers.encoders import TextEncoder
 from cusa.teachers.sentence_encoder import SentenceEncoder
 
-log = logging.getLogger(__name__)
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MASKED = ("input_ids", "attention_mask")
 
@@ -81,27 +79,19 @@ def cleaning_tokeniser(
 ) -> Any:
     """A copy of a tokeniser that gives for a raw caption the ids of the cleaned one, after `prompt`, at most `limit`.
 
-    It pads on the right with the id `pad`. A tokeniser in Python has no normaliser, so its copy reads captions that are
-    cleaned already; a warning says so.
+    It pads on the right with the id `pad`. Raises ConfigurationError for tokenisers without a normaliser.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
+    if not isinstance(getattr(tokeniser, "backend_tokenizer", None), Tokenizer):
+        raise ConfigurationError(
+            f"the tokeniser {type(tokeniser).__name__} is written in Python and has no normaliser, so an export to "
+            "sentence-transformers could not clean captions; export with --to safetensors instead."
+        )
     names = {name: getattr(tokeniser, name, None) for name in SPECIAL}
     names["pad_token"] = tokeniser.convert_ids_to_tokens(pad)
     settings: dict[str, Any] = {"model_max_length": limit, "padding_side": "right", "truncation_side": "right"}
-    if getattr(tokeniser, "backend_tokenizer", None) is None or not isinstance(tokeniser.backend_tokenizer, Tokenizer):
-        log.warning(
-            "the tokeniser %s has no normaliser, so the exported model does not clean captions (%s%s); clean them",
-            type(tokeniser).__name__,
-            cleaning,
-            f", prompt {prompt!r}" if prompt else "",
-        )
-        same = copy.deepcopy(tokeniser)
-        same.pad_token = names["pad_token"]
-        for name, value in settings.items():
-            setattr(same, name, value)
-        return same
     candidates, wrap = [], cast("Any", PreTrainedTokenizerFast)
     for split in (False, True):
         backend = Tokenizer.from_str(tokeniser.backend_tokenizer.to_str())
