@@ -165,6 +165,20 @@ def test_what_was_measured_is_told(clip_run, tmp_path):
     assert any(line.startswith("8 pictures without being shrunk to a shorter side of 32") for line in told)
 
 
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_a_tower_that_embeds_otherwise_is_refused(clip_run, clip_folder, tmp_path, tower):
+    """The towers of the folder are changed here as a wrong conversion would do it."""
+    from safetensors.torch import load_file, save_file
+
+    from cusa.export.sentence_transformers_check import measure
+
+    broken = Path(shutil.copytree(clip_folder, tmp_path / "broken"))
+    weights = broken / f"{tower}_2_Dense/model.safetensors"
+    save_file({name: tensor.flip(0) for name, tensor in load_file(weights).items()}, weights)
+    with pytest.raises(ConfigurationError, match=f"the exported {tower} tower gives other embeddings.*--to onnx"):
+        measure(cusa.load(clip_run, device="cpu", precision="fp32"), broken, "cross")
+
+
 def test_a_run_whose_data_set_is_gone_exports_too(clip_run, tmp_path, shapes_data):
     data = tmp_path / "moved"
     shutil.copytree(shapes_data / "shards/train", data / "shards/train")
