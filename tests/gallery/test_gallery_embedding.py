@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import gallery_models
 import numpy as np
@@ -92,7 +93,9 @@ def test_all_unreadable_or_none_at_all_is_a_sentence(tmp_path):
         (tmp_path / f"in/{number}.png").write_text("no picture")
     with pytest.raises(DataError, match=r"none of the 7 items can be embedded(.|\n)*0.png: .*it is text"):
         embed(tmp_path / "in", tmp_path / "out")
-    assert not (tmp_path / "out/meta.json").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["unreadable.parquet"]
+    (tmp_path / "in/0.png").write_bytes(picture_bytes(0))
+    assert embed(tmp_path / "in", tmp_path / "out").rows == 1
     (tmp_path / "t.csv").write_text("image\n")
     with pytest.raises(DataError, match="no row that can be read"):
         embed(tmp_path / "t.csv", tmp_path / "out2")
@@ -157,6 +160,21 @@ def test_another_model_source_or_setting_is_no_mixture(pictures, tmp_path):
     (pictures / "000.png").write_bytes(picture_bytes(0) + b"more")
     with pytest.raises(DataError, match=r"another source \(digest\)"):
         embed(pictures, output)
+
+
+def test_a_disk_that_is_too_small_is_found_before_anything_is_embedded(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("cusa.common.files.shutil.disk_usage", lambda _: SimpleNamespace(free=2000))
+    with pytest.raises(DataError, match="the gallery of 26 items needs"):
+        embed(pictures, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert embed(pictures, tmp_path / "parts", keep_parts=True).rows == 23
+
+
+def test_progress_counts_all_items(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("cusa.common.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("cusa.common.progress.SHORTEST_REPORTED_SECONDS", 0.0)
+    embed(pictures, tmp_path / "out")
+    assert "embedding: 26/26 images in " in capsys.readouterr().err
 
 
 def test_a_gallery_that_is_complete_is_left_as_it_is(pictures, tmp_path):

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from cusa import cli
+from cusa.commands import embedding as command
 from cusa.config.configuration import load
+from cusa.gallery.embedding import PART_ROWS
 from cusa.gallery.store import Gallery
 from cusa.layout import DatasetFolder
 from cusa.training.loop import train
@@ -51,8 +53,8 @@ def directory(tiny_configuration, shapes_data, shapes, tmp_path, monkeypatch) ->
 
 def test_the_commands_and_the_snippet_run(directory, monkeypatch, capsys):
     (commands,) = blocks("bash")
-    for command in commands.splitlines():
-        monkeypatch.setattr(sys, "argv", shlex.split(command))
+    for line in commands.splitlines():
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
         cli.main()
     rows = {folder.name: Gallery.open(folder).rows for folder in sorted(Path("galleries").iterdir())}
     assert rows == {"emoji": 48, "photos": 4, "queries": 2, "test": 8, "web": 2}
@@ -70,4 +72,5 @@ def test_the_options_of_the_page_are_those_of_the_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["cusa", "embed", "--help"])
     with pytest.raises(SystemExit):
         cli.main()
+    assert PART_ROWS == command.PART_ROWS
     assert set(re.findall(r"--[a-z-]+\b", section)) <= set(re.findall(r"--[a-z-]+\b", capsys.readouterr().out))

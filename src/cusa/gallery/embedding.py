@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cusa.common.files import require_writable, write_json
+from cusa.common.files import require_space, require_writable, write_json
 from cusa.common.images import check_image, decoded_rgb
 from cusa.common.progress import progress
 from cusa.config.dataset_section import MAX_PIXELS
@@ -79,11 +79,19 @@ def embed_gallery(
         raise DataError(f"{place} has no {_unit(source)[:-1]}, so there is nothing to embed.")
     if not output.is_file():
         require_writable(output)
+        require_space(output, _bytes_needed(model, source, how), f"the gallery of {source.total or 'some'} items")
     if (done := _plan(model, source, how).begin(output)) is not None:
         log.info("%s is complete: %s items of the same model and source", output, f"{done.rows:,}")
         return join(output)
     _embed_parts(model, source, output, how)
     return join(output, how.keep_parts) if how.of == 1 else None
+
+
+def _bytes_needed(model: RetrievalModel, source: Source, how: Embedding) -> int:
+    """The disk space of the embeddings, twice where parts are joined, and of the pictures that are copied."""
+    once = (source.total or 0) * model.dimension * np.dtype(how.dtype).itemsize
+    copied = source.copied_bytes if how.keep_pictures else 0
+    return copied + once * (1 if how.keep_parts else 2)
 
 
 def _unit(source: Source) -> str:
@@ -118,9 +126,10 @@ def _embed_parts(model: RetrievalModel, source: Source, output: Path, how: Embed
     batch_size = int(getattr(model, "batch_size", BATCH_SIZE))
     threads = how.threads or available_cores()
     ready = prefetched(numbered, encoder.prepare, 2 * batch_size + 2 * threads, threads)
-    batches = _batches(progress(ready, total, _unit(source), "embedding"), batch_size)
+    batches = _batches(ready, batch_size)
     with encoder.batches_at_once() as (at_once, begin_thread):
         embedded = prefetched(batches, encoder.encode, at_once + 1, at_once, begin_thread)
+        embedded = _reported(embedded, total, _unit(source))
         for part, group in groupby(embedded, key=lambda batch: batch.part):
             writer = PartWriter(output, part, model.dimension, how.dtype, how.keep_pictures)
             with writer.whole():
@@ -189,6 +198,17 @@ class _Embedded:
     entries: list[Entry]
     embeddings: np.ndarray
     unreadable: list[tuple[str, str]]
+
+
+def _reported(embedded: Iterator[_Embedded], total: int | None, unit: str) -> Iterator[_Embedded]:
+    """The batches; their items are counted on the screen."""
+
+    def items() -> Iterator[_Embedded | None]:
+        for batch in embedded:
+            yield from (None for _ in range(len(batch.entries) + len(batch.unreadable) - 1))
+            yield batch
+
+    yield from (batch for batch in progress(items(), total, unit, "embedding") if batch is not None)
 
 
 def _batches(ready: Iterator[_Ready], batch_size: int) -> Iterator[_Batch]:

@@ -174,9 +174,9 @@ def join(folder: Path, keep_parts: bool = False) -> GalleryMeta:
     return meta
 
 
-def _clean(folder: Path, meta: GalleryMeta) -> None:
-    """Remove what a complete gallery does not need any more."""
-    if not any(part.embeddings.startswith(f"{PARTS}/") for part in meta.parts):
+def _clean(folder: Path, meta: GalleryMeta | None) -> None:
+    """Remove what a complete gallery, or one of nothing, does not need any more."""
+    if meta is None or not any(part.embeddings.startswith(f"{PARTS}/") for part in meta.parts):
         shutil.rmtree(folder / PARTS, ignore_errors=True)
     for name in (PLAN, END):
         (folder / name).unlink(missing_ok=True)
@@ -237,11 +237,12 @@ def _join_embeddings(folder: Path, parts: list[Part], rows: int, dimension: int,
 
 
 def _refuse_nothing(folder: Path, unreadable: int) -> None:
+    _clean(folder, None)  # so that the corrected command can begin anew
     if not unreadable:
         raise DataError(f"{folder}: the source has no item, so there is nothing to embed.")
     table = pq.read_table(folder / UNREADABLE).slice(0, EXAMPLES).to_pylist()
     shown = "\n    ".join(f"{row['item']}: {row['reason']}" for row in table)
     raise DataError(
         f"none of the {unreadable:,} items can be embedded; {folder / UNREADABLE} lists them with reasons. Correct "
-        f"them, delete {folder}, and embed again:\n    {shown}"
+        f"them, or how they are named, and embed again:\n    {shown}"
     )

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cusa import __version__
 from cusa.common.files import read_json, write_json
 from cusa.errors import DataError
-from cusa.gallery.store import META, PARTS, GalleryMeta, GalleryModality
+from cusa.gallery.store import META, PARTS, UNREADABLE, GalleryMeta, GalleryModality
 
 PLAN = "plan.json"
 END = "end.json"
 SHARES = "shares"
-OURS = {META, PLAN, END, PARTS, SHARES, "pictures"}
+OURS = {META, PLAN, END, PARTS, SHARES, UNREADABLE, "pictures"}
 PACKAGES = ("numpy", "pillow", "torch", "transformers", "onnxruntime")
 MODULES = {"pillow": "PIL"}
 # What has to be the same in a run that continues, and how an error calls it.

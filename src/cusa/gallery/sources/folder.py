@@ -31,6 +31,7 @@ class FolderSource:
     """The pictures of a folder. Memory holds the names of one folder and of those that it lies in at a time."""
 
     modality: ClassVar[GalleryModality] = "image"
+    copied_bytes = 0
 
     def __init__(self, folder: Path, ignored_folder: Path | None = None) -> None:
         """`ignored_folder` is left out: where the gallery is written, if that lies within the folder."""

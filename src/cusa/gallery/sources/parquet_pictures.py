@@ -37,6 +37,7 @@ class ParquetPictures:
     ) -> None:
         """Raises DataError where a file is damaged, ConfigurationError where a column is missing."""
         self.files, self.root = [path.absolute() for path in files], root
+        self.copied_bytes = sum(path.stat().st_size for path in self.files)
         common = os.path.commonpath([path.parent for path in self.files])
         self.names = [storable(path.relative_to(common).as_posix()) for path in self.files]
         first, names = self.files[0], list[Column](parquet_schema(self.files[0]).names)

@@ -45,6 +45,7 @@ class Source(Protocol):
     """The items of a gallery. Entries have numbers from 0; the same source always gives the same ones."""
 
     modality: ClassVar[GalleryModality] = "image"
+    copied_bytes: int = 0  # about the size of the pictures that have no place of their own, so that they are copied
 
     @property
     def total(self) -> int | None:

@@ -25,6 +25,7 @@ class SplitSource:
     """The pictures of one split or several; `all` stands for every split of the data set."""
 
     modality: ClassVar[GalleryModality] = "image"
+    copied_bytes = 0
 
     def __init__(self, folder: DatasetFolder, splits: Sequence[str]) -> None:
         """Raises ConfigurationError for a split that the data set does not have."""

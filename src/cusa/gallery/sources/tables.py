@@ -36,6 +36,7 @@ class TableSource:
     """
 
     modality: ClassVar[GalleryModality] = "image"
+    copied_bytes = 0
 
     def __init__(
         self,

@@ -52,6 +52,7 @@ class TarSource:
             if (found := file_problem(path)) is not None:
                 raise DataError(f"{path}: {found[0]}; correct its name, or the pattern that names it.")
         self.files, self.caption_key = [path.absolute() for path in files], caption_key
+        self.copied_bytes = sum(path.stat().st_size for path in self.files if is_compressed(path))
         common = os.path.commonpath([path.parent for path in self.files])
         self.names = [storable(path.relative_to(common).as_posix()) for path in self.files]
 

@@ -27,6 +27,7 @@ class TextSource:
     """
 
     modality: ClassVar[GalleryModality] = "text"
+    copied_bytes = 0
 
     def __init__(self, place: str, read: Callable[[], Iterable[Entry]]) -> None:
         """`read` gives an entry a text, in the same order in each call; `place` says where they come from."""
