@@ -10,6 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from cusa.gallery.items import items_table
+from cusa.gallery.store import write_gallery
+
 
 def unit(rows: np.ndarray) -> np.ndarray:
     """Normalised float32 rows."""
@@ -23,57 +26,45 @@ def clustered(rows: int, dimension: int, seed: int = 0, clusters: int = 20) -> n
     return unit(centres[random.integers(clusters, size=rows)] + 0.7 * random.standard_normal((rows, dimension)))
 
 
-def write_gallery(
+def save_gallery(
     out: Path,
     embeddings: np.ndarray,
     items: list[str] | None = None,
     pictures: list[Path] | None = None,
     model_sha256: str = "a" * 64,
-    modality: str = "image",
     parts: int | None = None,
-    **columns: list,
+    captions: list[list[str]] | None = None,
+    columns: dict[str, list] | None = None,
+    **described: str,
 ) -> Path:
-    """Write OUT. `parts` keeps the embeddings in so many parts."""
+    """Write OUT, with items 0000.png, 0001.png, ... `parts` keeps the embeddings in so many parts."""
     rows = len(embeddings)
-    items = [f"{row:04}.png" for row in range(rows)] if items is None else items
-    table = pa.table(
-        {
-            "item": pa.array(items, pa.string()),
-            "path": pa.array([str(path) for path in pictures] if pictures else [None] * rows, pa.string()),
-            "offset": pa.array([None] * rows, pa.int64()),
-            "size": pa.array([None] * rows, pa.int64()),
-            "captions": pa.array([[f"number {row}"] for row in range(rows)], pa.list_(pa.string())),
-            **columns,
-        }
+    table = items_table(
+        [f"{row:04}.png" for row in range(rows)] if items is None else items,
+        None if pictures is None else [str(path) for path in pictures],
+        captions=[[f"number {row}"] for row in range(rows)] if captions is None else captions,
+        columns=columns,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    bounds = np.linspace(0, rows, (parts or 1) + 1).astype(int).tolist()
-    listed = []
-    for part in range(parts or 1):
-        start, stop = bounds[part], bounds[part + 1]
-        folder = f"parts/{part:06}/" if parts else ""
-        (out / folder).mkdir(parents=True, exist_ok=True)
-        np.save(out / f"{folder}embeddings.npy", embeddings[start:stop])
-        pq.write_table(table.slice(start, stop - start), out / f"{folder}items.parquet")
-        listed.append(
-            {"embeddings": f"{folder}embeddings.npy", "items": f"{folder}items.parquet", "rows": stop - start}
-        )
-    meta = {
-        "schema": 1,
-        "model": str(out / "model"),
-        "model_sha256": model_sha256,
-        "modality": modality,
-        "head": "cross",
-        "dimension": embeddings.shape[1],
-        "dtype": "float32",
-        "rows": rows,
-        "parts": listed,
-        "unreadable": 0,
-        "source": str(out),
-        "versions": {},
-    }
-    (out / "meta.json").write_text(json.dumps(meta))
+    write_gallery(out, embeddings, table, out / "model", model_sha256, **described)
+    if parts:
+        split_into_parts(out, embeddings, table, parts)
     return out
+
+
+def split_into_parts(out: Path, embeddings: np.ndarray, table: pa.Table, parts: int) -> None:
+    """Keep the embeddings and items of a gallery in parts, as `cusa embed` does for large ones."""
+    meta = json.loads((out / "meta.json").read_text())
+    bounds = np.linspace(0, len(table), parts + 1).astype(int).tolist()
+    meta["parts"] = []
+    for part in range(parts):
+        start, stop = bounds[part], bounds[part + 1]
+        folder = f"parts/{part:06}"
+        (out / folder).mkdir(parents=True)
+        np.save(out / folder / "embeddings.npy", embeddings[start:stop])
+        pq.write_table(table.slice(start, stop - start), out / folder / "items.parquet")
+        files = {"embeddings": f"{folder}/embeddings.npy", "items": f"{folder}/items.parquet"}
+        meta["parts"].append({**files, "rows": stop - start})
+    (out / "meta.json").write_text(json.dumps(meta))
 
 
 def save_picture(path: Path, seed: int, side: int = 64) -> Path:

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from gallery_files import clustered, save_picture, write_gallery
+from gallery_files import clustered, save_gallery, save_picture
 
 from cusa.errors import DataError
 from cusa.index.build import build_index
@@ -22,7 +22,7 @@ def embeddings() -> np.ndarray:
 
 @pytest.fixture(scope="module", params=[None, 3], ids=["one file", "three parts"])
 def out(request, tmp_path_factory, embeddings):
-    folder = write_gallery(tmp_path_factory.mktemp("gallery") / "out", embeddings, parts=request.param)
+    folder = save_gallery(tmp_path_factory.mktemp("gallery") / "out", embeddings, parts=request.param)
     build_index(folder)
     return folder
 
@@ -70,7 +70,7 @@ def test_rows_have_items_captions_and_vectors(index, embeddings):
     assert index.captions[7].as_py() == ["number 7"]
     assert np.array_equal(index.vector(400), embeddings[400])
     assert np.array_equal(index.vectors(np.array([400, 1])), embeddings[[400, 1]])
-    with pytest.raises(DataError, match="row 3 of .* is no picture"):
+    with pytest.raises(DataError, match="item 3 of .* has no picture"):
         index.picture_bytes(3)
     with pytest.raises(DataError, match="there is no row 500 in .*; its rows are 0 to 499"):
         index.vector(500)
@@ -81,7 +81,7 @@ def test_the_bytes_of_pictures_are_files_or_parts_of_files(tmp_path):
     import pyarrow.parquet as pq
 
     pictures = [save_picture(tmp_path / f"{number}.png", number) for number in range(3)]
-    out = write_gallery(tmp_path / "out", clustered(3, 8), pictures=pictures)
+    out = save_gallery(tmp_path / "out", clustered(3, 8), pictures=pictures)
     (tmp_path / "all.tar").write_bytes(b"head" + pictures[1].read_bytes() + b"tail")
     table = pq.read_table(out / "items.parquet").to_pylist()
     table[1] |= {"path": str(tmp_path / "all.tar"), "offset": 4, "size": pictures[1].stat().st_size}
@@ -91,7 +91,7 @@ def test_the_bytes_of_pictures_are_files_or_parts_of_files(tmp_path):
     assert index.picture_bytes(0) == pictures[0].read_bytes()
     assert index.picture_bytes(1) == pictures[1].read_bytes()
     pictures[2].unlink()
-    with pytest.raises(DataError, match=r"2\.png, the picture of row 2 .*No such file"):
+    with pytest.raises(DataError, match=r"2\.png cannot be read .No such file"):
         index.picture_bytes(2)
 
 
@@ -112,7 +112,7 @@ def test_wrong_queries_are_sentences(index, queries, allowed, message):
 
 
 def test_an_index_elsewhere_names_its_gallery(tmp_path, embeddings):
-    out = write_gallery(tmp_path / "out", embeddings)
+    out = save_gallery(tmp_path / "out", embeddings)
     build_index(out, tmp_path / "search/test")
     index = SearchIndex.open(tmp_path / "search/test")
     assert index.items.num_rows == 500

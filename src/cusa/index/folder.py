@@ -10,7 +10,8 @@ import numpy as np
 
 from cusa.common.files import array_damage, read_parquet
 from cusa.errors import DataError
-from cusa.index.galleries import GalleryFiles, Vectors
+from cusa.gallery.store import Gallery
+from cusa.index.galleries import joined_items, joined_vectors
 from cusa.index.meta import DUPLICATES_FILE, INDEX_FILE, REMOVED_FILE, IndexMeta, index_of, read_meta
 from cusa.index.searching import EXACT_ROWS, exact_nearest, faiss_nearest, lacking, mapping_flag
 from cusa.metrics.neighbours import import_faiss
@@ -35,10 +36,10 @@ class SearchIndex:
         self.meta: IndexMeta = index_of(folder, read_meta(folder))
         if not self.meta.file(folder, INDEX_FILE).is_file():
             raise FileNotFoundError(self.meta.file(folder, INDEX_FILE))
-        self._galleries = [GalleryFiles(folder / part.folder) for part in self.meta.galleries]
+        self._galleries = [Gallery.open(folder / part.folder) for part in self.meta.galleries]
         self._require_the_same_galleries()
-        arrays = [array for gallery in self._galleries for array in gallery.arrays]
-        self._vectors = Vectors(arrays, self.meta.dimension)
+        self._vectors = joined_vectors(self._galleries)
+        self._starts = np.cumsum([0, *(gallery.rows for gallery in self._galleries)])
         self._live = self._live_rows()
         self.faiss_index = self._read_faiss()
 
@@ -94,9 +95,7 @@ class SearchIndex:
     @cached_property
     def items(self) -> pa.Table:
         """The items, a pyarrow table of `rows` rows with at least the columns item, path, offset, size and captions."""
-        import pyarrow as pa
-
-        table = pa.concat_tables([gallery.items() for gallery in self._galleries], promote_options="permissive")
+        table = joined_items(self._galleries)
         return table if self._live is None else table.take(self._live)
 
     @property
@@ -118,17 +117,9 @@ class SearchIndex:
 
     def picture_bytes(self, row: int) -> bytes:
         """The bytes of a row's picture file. Raises DataError where the row is no picture, or its file is gone."""
-        item = self.items.slice(self._checked_row(row), 1).to_pylist()[0]
-        if item["path"] is None:
-            raise DataError(f"row {row} of {self.folder} ({item['item']!r:.80}) is no picture.")
-        try:
-            with Path(item["path"]).open("rb") as file:
-                if item.get("size") is None:
-                    return file.read()
-                file.seek(item["offset"] or 0)
-                return file.read(item["size"])
-        except OSError as error:
-            raise DataError(f"{item['path']}, the picture of row {row} of {self.folder}: {error.strerror}.") from None
+        gallery_row = int(self._gallery_rows(np.array([self._checked_row(row)]))[0])
+        place = int(np.searchsorted(self._starts, gallery_row, side="right")) - 1
+        return self._galleries[place].picture_bytes(gallery_row - int(self._starts[place]))
 
     def vector(self, row: int) -> np.ndarray:
         """The embedding of a row, float32 [D], normalised."""
@@ -136,7 +127,7 @@ class SearchIndex:
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """The embeddings of rows, int64 [n] -> float32 [n, D], normalised."""
-        return self._vectors.take(self._gallery_rows(np.asarray(rows, dtype=np.int64)))
+        return self._vectors[self._gallery_rows(np.asarray(rows, dtype=np.int64))]
 
     def nearest(
         self, vectors: np.ndarray, top: int, allowed: np.ndarray | None = None
@@ -208,7 +199,9 @@ class SearchIndex:
 
     @cached_property
     def _live_bits(self) -> np.ndarray | None:
-        return None if self._live is None else _packed(self._live, len(self._vectors))
+        if self._live is None or self.faiss_index.ntotal == self.rows:
+            return None
+        return _packed(self._live, len(self._vectors))
 
     def _live_rows(self) -> np.ndarray | None:
         """The rows of the galleries that are not removed, int64 [rows]; None if no row is removed."""
@@ -224,7 +217,7 @@ class SearchIndex:
 
     def _require_the_same_galleries(self) -> None:
         for part, gallery in zip(self.meta.galleries, self._galleries, strict=True):
-            found = (gallery.rows, gallery.dimension, gallery.model_sha256)
+            found = (gallery.rows, gallery.dimension, gallery.meta.model_sha256)
             if found != (part.rows, self.meta.dimension, self.meta.model_sha256):
                 raise DataError(
                     f"the index in {self.folder} was made of other embeddings than {gallery.folder} has now: of "

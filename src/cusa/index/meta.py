@@ -16,6 +16,7 @@ INDEX_FILE = "index.faiss"
 DUPLICATES_FILE = "duplicates.parquet"
 REMOVED_FILE = "removed.parquet"
 VERSIONS = "index-versions"  # folder of the files of each version of an index
+ADDED = "added"  # folder of the galleries that were added
 Kind = Literal["flat", "hnsw", "ivf_sq", "ivf_pq"]
 KINDS: tuple[Kind, ...] = ("flat", "hnsw", "ivf_sq", "ivf_pq")
 
@@ -62,6 +63,7 @@ class IndexMeta(_Part):
     search: SearchSettings
     rows: int  # that can be found
     removed: int = 0  # rows of the galleries that are never found
+    built_rows: int = 0  # rows when the index was last built as a whole
     dimension: int
     model: str  # absolute folder that answers queries
     model_sha256: str
@@ -72,6 +74,7 @@ class IndexMeta(_Part):
     measured_recall: float
     sample: dict[str, int]
     tried: list[Trial] = []
+    options: dict[str, Any] = {}  # what it was built with: IndexOptions.stored
     bytes: int
     seed: int
     made: str  # ISO 8601, UTC
@@ -110,9 +113,9 @@ def index_of(folder: Path, content: dict[str, Any]) -> IndexMeta:
         ) from None
 
 
-def write_index(folder: Path, gallery: str, index: IndexMeta) -> None:
+def write_index(folder: Path, index: IndexMeta) -> None:
     """Write the key `index` into meta.json. In a gallery's own folder, its other keys stay."""
-    own = (folder / META).is_file()
-    content = read_meta(folder) if own else {"schema": SCHEMA, "gallery": gallery}
+    gallery = index.galleries[0].folder
+    content = read_meta(folder) if gallery == "." else {"schema": SCHEMA, "gallery": gallery}
     content["index"] = index.model_dump(mode="json", exclude_none=True)
     write_json(folder / META, content)

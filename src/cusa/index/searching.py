@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from cusa.index.galleries import Vectors
+from cusa.gallery.store import Vectors
 from cusa.index.meta import Kind, SearchSettings
 from cusa.metrics.neighbours import import_faiss
 
 # Exact cosines with so many rows take a few milliseconds. An approximate index is not faster, and may miss rows that a
 # filter leaves.
-EXACT_ROWS = 20_000
+EXACT_ROWS = 10_000
+MOST_CANDIDATES = 2000  # beyond the results, that are compared by their embeddings
 HELD_BYTES = 64 << 20  # of embeddings that are compared at once
 
 
@@ -33,10 +34,10 @@ def exact_nearest(vectors: Vectors, rows: np.ndarray, queries: np.ndarray, top: 
     Equal scores are in the order of the rows. Returns float32 [n, top] and int64 [n, top], with -inf and -1 behind m.
     """
     best_scores, best_rows = lacking(len(queries), top)
-    step = max(1, HELD_BYTES // (4 * max(vectors.dimension, len(queries))))
+    step = max(1, HELD_BYTES // (4 * max(vectors.shape[1], len(queries))))
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
-        scores = queries @ vectors.take(block).T
+        scores = queries @ vectors[block].T
         scores = np.concatenate([best_scores, scores], axis=1)
         numbers = np.concatenate([best_rows, np.broadcast_to(block, (len(queries), len(block)))], axis=1)
         best_scores, best_rows = best_of(scores, numbers, top)
@@ -73,7 +74,11 @@ def faiss_nearest(
     `vectors`. Returns float32 [n, top] and int64 [n, top], with -inf and -1 where fewer are found.
     """
     parameters, kept = _parameters(index, settings, top, bits, max(share, 1e-3))
-    count = min(index.ntotal, top if settings.rerank is None else max(top, settings.rerank * max(top, 10)))
+    count = top
+    if settings.rerank is not None:  # the factor was measured for ten results; of many, fewer candidates suffice
+        count = top + min((settings.rerank - 1) * max(top, 10), MOST_CANDIDATES)
+        count = max(count, settings.rerank * 10)
+    count = min(index.ntotal, count)
     scores, rows = index.search(queries, count, params=parameters)
     del kept
     if settings.rerank is not None:
@@ -104,10 +109,10 @@ def _parameters(
 def _reranked(vectors: Vectors, queries: np.ndarray, rows: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
     """The `top` of the candidates `rows` int64 [n, c] (-1: none) by their exact inner products with `queries`."""
     scores = np.full(rows.shape, -np.inf, dtype=np.float32)
-    step = max(1, HELD_BYTES // (4 * vectors.dimension * rows.shape[1]))
+    step = max(1, HELD_BYTES // (4 * vectors.shape[1] * rows.shape[1]))
     for start in range(0, len(rows), step):
         block = slice(start, start + step)
-        candidates = vectors.take(np.maximum(rows[block], 0).ravel()).reshape(*rows[block].shape, -1)
+        candidates = vectors[np.maximum(rows[block], 0).ravel()].reshape(*rows[block].shape, -1)
         scores[block] = np.einsum("ncd,nd->nc", candidates, queries[block], optimize=True)
     scores[rows < 0] = -np.inf
     return best_of(scores, rows, min(top, rows.shape[1]))

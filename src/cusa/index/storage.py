@@ -10,11 +10,22 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cusa.common.files import read_json, whole_file, whole_folder
 from cusa.errors import DataError
-from cusa.index.meta import DUPLICATES_FILE, INDEX_FILE, META, VERSIONS, IndexMeta, write_index
+from cusa.index.meta import (
+    ADDED,
+    DUPLICATES_FILE,
+    INDEX_FILE,
+    META,
+    VERSIONS,
+    IndexMeta,
+    index_of,
+    read_meta,
+    write_index,
+)
 
 LINKS = (INDEX_FILE, DUPLICATES_FILE)
 
@@ -22,6 +33,11 @@ LINKS = (INDEX_FILE, DUPLICATES_FILE)
 def new_fingerprint() -> str:
     """A name that no other version of any index has."""
     return uuid.uuid4().hex[:16]
+
+
+def now() -> str:
+    """The time as meta.json has it: ISO 8601, UTC."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def require_free(folder: Path) -> None:
@@ -36,11 +52,11 @@ def require_free(folder: Path) -> None:
             )
 
 
-def publish(folder: Path, gallery: str, index: IndexMeta, write_files: Callable[[Path], None]) -> None:
+def publish(folder: Path, index: IndexMeta, write_files: Callable[[Path], None]) -> IndexMeta:
     """Make a version the index of `folder`: its files, which `write_files` writes into a folder, meta.json, links.
 
-    `gallery` is the path from `folder` to the gallery, for meta.json. Readers see the old version or the new one, and
-    a crash at any moment leaves either. Versions that nothing names any more are deleted.
+    Readers see the old version or the new one, and a crash at any moment leaves either. Versions that nothing names
+    any more are deleted. Returns `index` with its size.
     """
     require_free(folder)
     version = folder / VERSIONS / index.fingerprint
@@ -49,12 +65,22 @@ def publish(folder: Path, gallery: str, index: IndexMeta, write_files: Callable[
         for file in temporary.iterdir():
             with file.open("rb+") as opened:
                 os.fsync(opened.fileno())
-    write_index(folder, gallery, index)
+    index = index.model_copy(update={"bytes": (version / INDEX_FILE).stat().st_size})
+    write_index(folder, index)
     for name in LINKS:
         _link(folder, name, version)
-    for old in (folder / VERSIONS).iterdir():
-        if old != version:
-            shutil.rmtree(old, ignore_errors=True)
+    sweep(folder)
+    return index
+
+
+def sweep(folder: Path) -> None:
+    """Delete versions and added galleries that meta.json does not name, as a crash or a newer version leaves them."""
+    index = index_of(folder, read_meta(folder))
+    named = {folder / VERSIONS / index.fingerprint, *(folder / part.folder for part in index.galleries)}
+    for parent in (folder / VERSIONS, folder / ADDED):
+        for path in parent.iterdir() if parent.is_dir() else ():
+            if path not in named:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _link(folder: Path, name: str, version: Path) -> None:
