@@ -9,6 +9,7 @@ cusa import-checkpoint checkpoint_best.pth --run-folder results/coco/runs/theirs
     --student ViT-B/32
 cusa embed results/openmoji/runs/cusa/seed23 photos --output gallery
 cusa export results/openmoji/runs/cusa/seed23 --to onnx --output exported
+cusa index out
 cusa search results/openmoji/runs/cusa/seed23/search/test "birthday"
 cusa serve results/openmoji/runs/contrastive/seed23/search/test results/openmoji/runs/cusa/seed23/search/test
 """
@@ -22,6 +23,7 @@ from typing import Any
 
 from cusa.commands.embedding import add_embed
 from cusa.commands.searching import add_search
+from cusa.commands.indexing import add_index
 from cusa.commands.serving import add_serve
 from cusa.common import program
 from cusa.config.files import read_files
@@ -84,6 +86,8 @@ def _main() -> None:
     add_embed(commands)
     _add_export(commands)
     add_search(commands)
+    add_index(commands)
+    _add_search(commands)
     add_serve(commands)
 
     arguments = parser.parse_args()

@@ -20,9 +20,9 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def clustered(rows: int, dimension: int, seed: int = 0, clusters: int = 20) -> np.ndarray:
-    """Normalised embeddings in clusters, float32 [rows, dimension]."""
+    """Normalised embeddings, float32 [rows, dimension], around centres that are the same for every seed."""
+    centres = np.random.default_rng(1000).standard_normal((clusters, dimension))
     random = np.random.default_rng(seed)
-    centres = random.standard_normal((clusters, dimension))
     return unit(centres[random.integers(clusters, size=rows)] + 0.7 * random.standard_normal((rows, dimension)))
 
 

@@ -102,9 +102,7 @@ def test_a_rebuild_keeps_what_was_added_and_removed(out, more, embeddings):
     save_gallery(out, np.concatenate([clustered(1, 32, seed=5), embeddings]), items)
     again = json.loads((out / "meta.json").read_text())
     (out / "meta.json").write_text(json.dumps({**again, "index": content["index"]}))
-    with pytest.raises(
-        DataError, match=r"made of other embeddings than .*2,000 rows.*found 2,001 rows"
-    ):
+    with pytest.raises(DataError, match=r"made of other embeddings than .*2,000 rows.*found 2,001 rows"):
         SearchIndex.open(out)
     assert build_index(out).rows == 2298
     assert not {"new3.png", "0005.png", "0100.png"} & set(SearchIndex.open(out).items["item"].to_pylist())
@@ -114,7 +112,7 @@ def test_a_rebuild_keeps_what_was_added_and_removed(out, more, embeddings):
 
 def test_many_removed_rows_are_left_out_of_a_new_index(out, embeddings):
     build_index(out, options=IndexOptions(kind="ivf_sq", target_recall=0.9))
-    remove_items(out, [f"{row:04}.png" for row in range(600)], IndexOptions(kind="ivf_sq", target_recall=0.9))
+    remove_items(out, [f"{row:04}.png" for row in range(600)])
     index = SearchIndex.open(out)
     assert index.faiss_index.ntotal == index.rows == 1400
     assert names(index, embeddings[700], 1) == ["0700.png"]
@@ -122,9 +120,7 @@ def test_many_removed_rows_are_left_out_of_a_new_index(out, embeddings):
 
 def test_items_that_are_not_there_are_told(out):
     build_index(out)
-    with pytest.raises(
-        DataError, match=r"2 of the 3 items are not in .*'a.png', 'b.png'; nothing was removed"
-    ):
+    with pytest.raises(DataError, match=r"2 of the 3 items are not in .*'a.png', 'b.png'; nothing was removed"):
         remove_items(out, ["a.png", "0001.png", "b.png"])
     assert SearchIndex.open(out).rows == 2000
     assert remove_items(out, ["a.png", "0001.png", "0001.png"], missing_ok=True).rows == 1999

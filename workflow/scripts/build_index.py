@@ -6,6 +6,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from cusa.common.program import run
@@ -22,9 +23,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
     arguments = parser.parse_args()
     from cusa.index.build import build_index
+    from cusa.index.options import IndexOptions
+    from cusa.index.table import table
 
-    validate(IndexSettings, json.loads(arguments.settings))
-    build_index(arguments.gallery, arguments.output)
+    settings = validate(IndexSettings, json.loads(arguments.settings))
+    kind = None if settings.kind == "auto" else settings.kind
+    options = IndexOptions(settings.target_recall, kind, model=arguments.model, threads=arguments.threads)
+    sys.stdout.writelines(f"{line}\n" for line in table(build_index(arguments.gallery, arguments.output, options)))
 
 
 if __name__ == "__main__":

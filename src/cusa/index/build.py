@@ -22,11 +22,10 @@ from cusa.index.galleries import require_sound
 from cusa.index.kinds import Plan
 from cusa.index.meta import DUPLICATES_FILE, INDEX_FILE, REMOVED_FILE, IndexMeta
 from cusa.index.options import IndexOptions
-from cusa.index.queries import HELD_OUT, TEXTS, held_out, text_queries
+from cusa.index.queries import HELD_OUT, TEXTS, held_out, text_queries, weights_of
 from cusa.index.sample import Sample, exact_samples
 from cusa.index.storage import new_fingerprint, now, publish, require_free
 from cusa.metrics.neighbours import import_faiss
-from cusa.model.loading import load
 
 log = logging.getLogger(__name__)
 
@@ -131,12 +130,13 @@ def answering_model(contents: Contents, model: Path | None) -> Path:
     gallery = contents.galleries[0]
     if model is None:
         return Path(gallery.meta.model)
-    if (found := load(model).weights_sha256) != gallery.meta.model_sha256:
+    model = Path(model).absolute()
+    if (found := weights_of(model)) != gallery.meta.model_sha256:
         raise ConfigurationError(
             f"{model} comes from the weights {found[:12]}, but the embeddings in {gallery.folder} from "
             f"{gallery.meta.model_sha256[:12]}; name the run {gallery.meta.model}, or an export of it."
         )
-    return Path(model).absolute()
+    return model
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cusa.common.files import parquet_damage, whole_folder
+from cusa.common.files import read_parquet, whole_folder
 from cusa.errors import DataError
 from cusa.gallery.store import META, UNREADABLE, Gallery
 from cusa.index.build import make, publish_chosen, threads
@@ -41,19 +41,21 @@ log = logging.getLogger(__name__)
 MOST_REMOVED = 0.2  # of the rows of index.faiss; with more, it is built again
 MOST_GROWTH = 1.5  # times the rows that the index was built of; with more, it is built again
 EXAMPLES = 5
+Change = Callable[[IndexOptions], IndexOptions]
 
 
 def add_gallery(
-    folder: str | Path, out: str | Path, options: IndexOptions | None = None, replace_items: bool = False
+    folder: str | Path, out: str | Path, change: Change | None = None, replace_items: bool = False
 ) -> IndexMeta:
     """Add the embeddings of `out` to the index in `folder`; return the meta of the new index.
 
     They must come from the same weights. Items that the index has already are an error, unless `replace_items`: then
-    the new rows take the places of the old ones. The old index serves until the new one is whole.
+    the new rows take the places of the old ones. `change` makes other options of those that the index was built with,
+    for a case where it is built again. The old index serves until the new one is whole.
     """
     folder, added = Path(folder).absolute(), Gallery.open(out)
     before, meta = Contents.of_index(folder)
-    options = _as_before(before, meta, options)
+    options = _as_before(before, meta, change)
     require_same_model(before.galleries[0], added)
     require_sound(added)
     with locked(folder), threads(options.processors()):
@@ -75,16 +77,17 @@ def add_gallery(
 
 
 def remove_items(
-    folder: str | Path, items: Sequence[str], options: IndexOptions | None = None, missing_ok: bool = False
+    folder: str | Path, items: Sequence[str], change: Change | None = None, missing_ok: bool = False
 ) -> IndexMeta:
     """Remove items from the index in `folder`; return the meta of the new index.
 
-    Items that it does not have are an error, unless `missing_ok`. The old index serves until the new one is whole.
+    `change` makes other options of those that the index was built with, for a case where it is built again. Items that
+    it does not have are an error, unless `missing_ok`. The old index serves until the new one is whole.
     """
     folder = Path(folder).absolute()
     with locked(folder):
         before, meta = Contents.of_index(folder)
-        options = _as_before(before, meta, options)
+        options = _as_before(before, meta, change)
         column = before.items["item"].take(before.live)
         rows = before.live[rows_of(column, set(items))]
         if (lacking := len(set(items)) - len(rows)) and not missing_ok:
@@ -104,12 +107,11 @@ def remove_items(
             return _smaller(before, after, meta)
 
 
-def _as_before(before: Contents, meta: IndexMeta, options: IndexOptions | None) -> IndexOptions:
-    """The options that an index was built with, where none are given."""
-    if options is not None:
-        return options
+def _as_before(before: Contents, meta: IndexMeta, change: Change | None) -> IndexOptions:
+    """The options that an index was built with, after `change`."""
     other_model = None if meta.model == before.galleries[0].meta.model else Path(meta.model)
-    return IndexOptions(**meta.options, model=other_model)
+    options = IndexOptions(**meta.options, model=other_model)
+    return options if change is None else change(options)
 
 
 def _known(before: Contents, added: Gallery) -> np.ndarray:
@@ -180,9 +182,7 @@ def _new_numbers(before: Contents, after: Contents) -> np.ndarray:
 
 
 def _duplicates(meta: IndexMeta, folder: Path) -> pa.Table:
-    path = meta.file(folder, DUPLICATES_FILE)
-    with parquet_damage(path):
-        return pq.read_table(path)
+    return read_parquet(meta.file(folder, DUPLICATES_FILE))
 
 
 def _in_memory(meta: IndexMeta, folder: Path) -> Any:

@@ -20,6 +20,7 @@ from cusa.errors import DataError
 from cusa.index.folder import SearchIndex
 from cusa.index.galleries import BLOCK_BYTES
 from cusa.index.kinds import EF_CONSTRUCTION, LINKS
+from cusa.index.meta import INDEX_FILE
 from cusa.metrics.neighbours import import_faiss
 
 NAMES = {"image": ("img_emb", "image"), "text": ("text_emb", "text")}
@@ -73,12 +74,15 @@ def _metadata(index: SearchIndex) -> pa.Table:
 def _numbered(index: SearchIndex) -> Any:
     """An index of faiss in memory whose ids are the numbers of the rows, with the search settings as its defaults."""
     faiss = import_faiss()
-    trained, settings = index.faiss_index, index.meta.search
+    settings = index.meta.search
     if settings.nprobe is not None:
-        copy = faiss.clone_index(trained)
-        copy.replace_invlists(faiss.ArrayInvertedLists(copy.nlist, copy.code_size), True)
-        copy.ntotal = 0
-        copy.nprobe = settings.nprobe
+        # What was trained, with new lists in memory in place of the mapped ones.
+        path = index.meta.file(index.folder, INDEX_FILE)
+        copy = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        lists = faiss.ArrayInvertedLists(copy.nlist, copy.code_size)
+        copy.replace_invlists(lists, True)
+        lists.this.disown()  # the index owns them now
+        copy.ntotal, copy.nprobe = 0, settings.nprobe
         for rows in _blocks(index):
             copy.add_with_ids(index.vectors(rows), rows)
         return copy

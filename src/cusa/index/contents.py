@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from cusa.common.files import parquet_damage, read_json
+from cusa.common.files import read_json, read_parquet
 from cusa.errors import DataError
 from cusa.gallery.store import META, Gallery, Vectors
 from cusa.index.galleries import joined_items, joined_vectors
@@ -80,8 +80,7 @@ class Contents:
         if not meta.removed:
             return np.empty(0, dtype=np.int64)
         path = meta.file(folder, REMOVED_FILE)
-        with parquet_damage(path):
-            table = pq.read_table(path)
+        table = read_parquet(path)
         places, names = table["gallery"].to_numpy(), table["item"].to_pylist()
         found, start = [], 0
         for place, gallery in enumerate(galleries):

@@ -34,14 +34,16 @@ class SearchIndex:
         """Use `SearchIndex.open`."""
         self.folder = folder
         self.meta: IndexMeta = index_of(folder, read_meta(folder))
-        if not self.meta.file(folder, INDEX_FILE).is_file():
-            raise FileNotFoundError(self.meta.file(folder, INDEX_FILE))
+        self._file(INDEX_FILE)
         self._galleries = [Gallery.open(folder / part.folder) for part in self.meta.galleries]
         self._require_the_same_galleries()
         self._vectors = joined_vectors(self._galleries)
         self._starts = np.cumsum([0, *(gallery.rows for gallery in self._galleries)])
         self._live = self._live_rows()
         self.faiss_index = self._read_faiss()
+        # Rows that are the same as others or nearly: row, group (its first row), kind (`same` or `near`). They are read
+        # now, because a newer version deletes the file.
+        self.duplicates: pa.Table = read_parquet(self._file(DUPLICATES_FILE))
 
     @classmethod
     def open(cls, folder: str | Path) -> SearchIndex:
@@ -102,11 +104,6 @@ class SearchIndex:
     def captions(self) -> pa.ChunkedArray:
         """The captions that the data know of each row, list<string> [rows]; a list may be empty."""
         return self.items["captions"]
-
-    @cached_property
-    def duplicates(self) -> pa.Table:
-        """Rows that are the same as others or nearly: row, group (its first row), kind (`same` or `near`)."""
-        return read_parquet(self.meta.file(self.folder, DUPLICATES_FILE))
 
     @cached_property
     def groups(self) -> np.ndarray:
@@ -207,10 +204,7 @@ class SearchIndex:
         """The rows of the galleries that are not removed, int64 [rows]; None if no row is removed."""
         if not self.meta.removed:
             return None
-        path = self.meta.file(self.folder, REMOVED_FILE)
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        removed = read_parquet(path)["gallery_row"].to_numpy()
+        removed = read_parquet(self._file(REMOVED_FILE))["gallery_row"].to_numpy()
         live = np.ones(len(self._vectors), dtype=bool)
         live[removed] = False
         return np.flatnonzero(live)
@@ -224,6 +218,13 @@ class SearchIndex:
                     f"{part.rows:,} rows of {self.meta.dimension} values by the model {self.meta.model_sha256[:12]}, "
                     f"found {found[0]:,} rows of {found[1]} by {found[2][:12]}; {ADVICE}"
                 )
+
+    def _file(self, name: str) -> Path:
+        """A file of this version. Raises FileNotFoundError if a newer version has deleted it."""
+        path = self.meta.file(self.folder, name)
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        return path
 
     def _read_faiss(self) -> Any:
         faiss = import_faiss()

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from cusa.errors import ConfigurationError, CusaError, DataError
+from cusa.common.files import sha256_of_file
+from cusa.errors import CusaError, DataError
 from cusa.gallery.store import Gallery
-from cusa.model.loading import load
+from cusa.model.exported import Exported
+from cusa.model.loading import kind_of, load
+from cusa.runs.record import WEIGHTS
 
 log = logging.getLogger(__name__)
 QUERIES = 500  # of each sample
@@ -44,13 +47,20 @@ def text_queries(
         )
         return None
     try:
-        loaded = load(model)
-        if loaded.weights_sha256 != sha256:
-            raise ConfigurationError(f"{model} holds other weights than those that made the gallery.")
-        return loaded.encode_text(captions, head="cross")
-    except CusaError as error:
+        return load(model).encode_text(captions, head="cross")
+    except (CusaError, ImportError) as error:
         log.warning("the index is measured with pictures as queries only; captions cannot be encoded: %s", error)
         return None
+
+
+def weights_of(model: Path) -> str:
+    """The sha256 of the weights of a run folder or an exported folder, without loading it."""
+    if kind_of(model) == "run":
+        weights = model / WEIGHTS
+        if not weights.is_file():
+            raise DataError(f"{weights} does not exist; run `snakemake models` first.")
+        return sha256_of_file(weights)
+    return Exported.read(model).weights_sha256
 
 
 def _given(folder: Path, dimension: int, sha256: str, seed: int) -> np.ndarray:
