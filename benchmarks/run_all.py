@@ -23,6 +23,7 @@ PROGRAMS = [
     "training_step",
     "scale",
     "embedding_gallery",
+    "index_million",
     "onnx_text",
     "search_start",
     "serving",

@@ -353,3 +353,11 @@ def shapes_index(
     write_gallery(out, embeddings, shapes_items, search_run, search_model.weights_sha256)
     build_index(out)
     return out
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """Indexes are made by one thread: several of them wait for each other where other tests run beside."""
+    from cusa.index.options import IndexOptions
+
+    monkeypatch.setattr(IndexOptions, "processors", lambda options: 1)

@@ -9,7 +9,7 @@ cusa import-checkpoint checkpoint_best.pth --run-folder results/coco/runs/theirs
     --student ViT-B/32
 cusa embed results/openmoji/runs/cusa/seed23 photos --output gallery
 cusa export results/openmoji/runs/cusa/seed23 --to onnx --output exported
-cusa index out
+cusa index gallery
 cusa search results/openmoji/runs/cusa/seed23/search/test "birthday"
 cusa serve results/openmoji/runs/contrastive/seed23/search/test results/openmoji/runs/cusa/seed23/search/test
 """
@@ -85,9 +85,8 @@ def _main() -> None:
 
     add_embed(commands)
     _add_export(commands)
-    add_search(commands)
     add_index(commands)
-    _add_search(commands)
+    add_search(commands)
     add_serve(commands)
 
     arguments = parser.parse_args()

@@ -17,6 +17,8 @@ from cusa.index.clip_retrieval import write_clip_retrieval
 from cusa.index.folder import SearchIndex
 from cusa.index.options import IndexOptions
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.mark.parametrize("kind", ["flat", "ivf_sq", "hnsw"])
 def test_plain_faiss_and_pyarrow_read_it(tmp_path, kind):

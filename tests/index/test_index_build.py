@@ -20,6 +20,8 @@ from cusa.index.options import IndexOptions
 from cusa.index.sample import Sample
 from cusa.index.table import table
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROWS = 3000
 
 

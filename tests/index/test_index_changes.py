@@ -18,6 +18,8 @@ from cusa.index.folder import SearchIndex
 from cusa.index.meta import ADDED, VERSIONS
 from cusa.index.options import IndexOptions
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KINDS = ["flat", "ivf_sq", "ivf_pq", "hnsw"]
 MESSAGE = r"2 of the 302 items .* already, for instance '0005.png', '0006.png'; .*--replace"
 

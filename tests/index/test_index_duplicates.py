@@ -17,6 +17,8 @@ from cusa.index.duplicates import renumbered
 from cusa.index.folder import SearchIndex
 from cusa.index.options import IndexOptions
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def lines(index: SearchIndex) -> list[tuple[int, int, str]]:
     columns = (index.duplicates[name].to_pylist() for name in ("row", "group", "kind"))

@@ -120,11 +120,11 @@ def test_an_old_index_is_forgotten_after_a_while(index, monkeypatch):
 
 
 def test_removed_rows_are_not_found(index):
-    from cusa.index import changing
+    from cusa.index import changes
 
     with client_of(index) as client:
         name = client.get("/api/indexes/shapes/items/0").json()["item"]
-        changing.remove_items(index, [name])
+        changes.remove_items(index, [name])
         look(client)
         assert client.get("/api/indexes").json()[0]["rows"] == 47
         assert client.get("/api/search", params={"like_item": name}).status_code == 404

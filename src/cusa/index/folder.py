@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,7 +237,19 @@ class SearchIndex:
                 f"{path} has {index.ntotal:,} rows of {index.d} values, but meta.json says {self.rows:,} of "
                 f"{self.dimension}; {ADVICE}"
             )
+        if self.meta.search.nprobe is not None:
+            # Threads that read lists ahead cost more than they save: they are started anew for each query.
+            faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0
+            for array in self._vectors.arrays:
+                _read_at_random(array)
         return index
+
+
+def _read_at_random(array: np.ndarray) -> None:
+    """Tell the system that rows are read one by one: it then reads no pages beside them from disk."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
 
 
 def _packed(rows: np.ndarray, total: int) -> np.ndarray:
