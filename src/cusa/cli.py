@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from cusa.commands.embedding import add_embed
-from cusa.commands.searching import add_search
 from cusa.commands.indexing import add_index
+from cusa.commands.searching import add_search
 from cusa.commands.serving import add_serve
 from cusa.common import program
 from cusa.config.files import read_files
