@@ -58,7 +58,7 @@ def views(browser: Browser, arguments: argparse.Namespace, size: str, scheme: st
     page.get_by_role("list", name="Example pictures").wait_for()
     yield "start", page
     left, right = page.locator("#index option").all_inner_texts()[:2]
-    page.goto(f"{arguments.url}?{urlencode({'q': arguments.text, 'index': right})}")
+    page.goto(f"{arguments.url}?{urlencode({'q': arguments.text, 'index': right, 'beside': ''})}")
     page.locator(".tile").first.wait_for()
     yield "text", page
     page.locator(".tile .open").nth(1).click()
@@ -67,7 +67,7 @@ def views(browser: Browser, arguments: argparse.Namespace, size: str, scheme: st
     page.goto(f"{arguments.url}?{urlencode({'q': arguments.text, 'index': left, 'beside': right})}")
     page.locator('[data-side="right"] .tile').first.wait_for()
     yield "two", page
-    page.goto(f"{arguments.url}?{urlencode({'index': right})}")
+    page.goto(f"{arguments.url}?{urlencode({'index': right, 'beside': ''})}")
     page.get_by_role("list", name="Example pictures").wait_for()
     page.locator("#file").set_input_files(arguments.picture)
     page.locator(".tile").first.wait_for()

@@ -219,7 +219,7 @@ def test_the_example_queries_are_captions_of_the_index(visit, server):
 
 
 def test_rows_are_of_one_height_fill_the_width_and_never_move(visit):
-    one = visit().open("?q=bar&top=96")
+    one = visit().open("?q=bar&top=96&beside=")
     one.tiles().first.wait_for()
     one.page.wait_for_load_state("networkidle")
     boxes = one.page.evaluate(
@@ -242,7 +242,7 @@ def test_rows_are_of_one_height_fill_the_width_and_never_move(visit):
 
 def test_the_rank_of_the_right_answer_is_shown_and_opens_it(visit, server):
     row = server.data.items.index("red_circle_large.jpg")
-    one = visit().open()
+    one = visit().open("?beside=")
     one.search("A large red circle.")
     rank = server.api("api/indexes/contrastive/answers", q="A large red circle.")["answers"][0]["rank"]
     expect(one.page.locator("#answers")).to_contain_text(f"rank {rank}")
@@ -304,7 +304,7 @@ def test_a_picture_and_a_text_are_mixed_by_a_slider(visit, server):
     expect(slider).to_have_value("0.5")
     slider.press("End")
     one.page.wait_for_url(re.compile("weight=1"))
-    assert one.names()[0] == server.data.captions[5][0]
+    expect(one.tiles().first.locator(".caption")).to_have_text(server.data.captions[5][0])
     slider.press("Home")
     one.page.wait_for_url(re.compile("weight=0(&|$)"))
     text = server.api("api/search", q="a large yellow cross", top=48)["results"]
@@ -321,7 +321,7 @@ def test_the_address_says_what_it_cannot_hold(visit, server):
     one.search("a cross")
     one.page.go_back()
     expect(one.page.get_by_role("searchbox")).to_have_value("")
-    assert one.names() == first  # back finds the picture again
+    expect(one.tiles().locator(".caption")).to_have_text(first)  # back finds the picture again
     other = visit().open(one.page.url.removeprefix(server.url))
     expect(other.page.locator("#note")).to_contain_text("drop the picture here")
 
@@ -372,7 +372,10 @@ def test_more_results_are_shown_on_demand(visit, server):
 
 def test_two_models_side_by_side(visit, server):
     one = visit().open("?q=A+small+blue+cross.")
-    one.tiles().first.wait_for()
+    one.tiles("right").first.wait_for()  # which they are, unless the address says no
+    one.page.locator("#beside").select_option("no other")
+    one.page.wait_for_url(re.compile("beside=(&|$)"))
+    expect(one.tiles("right")).to_have_count(0)
     one.page.locator("#beside").select_option("cusa")
     one.page.wait_for_url(re.compile("beside=cusa"))
     ranks = [
@@ -392,7 +395,7 @@ def test_two_models_side_by_side(visit, server):
 
 
 def test_filters_are_columns_of_the_items(visit, server):
-    one = visit().open("?index=cusa&q=red")
+    one = visit().open("?index=cusa&beside=&q=red")
     one.tiles().first.wait_for()
     one.page.locator("summary", has_text="shape").click()
     of = server.data.shape.count("triangle")
@@ -410,13 +413,13 @@ def test_filters_are_columns_of_the_items(visit, server):
     expect(one.page.locator('[data-side="right"]')).to_contain_text("Not filtered by shape")
     one.open("?filter.split=val")  # filters alone list what passes them
     expect(one.tiles()).to_have_count(server.data.split.count("val"))
-    one.open("?q=red&filter.split=nowhere")
+    one.open("?q=red&filter.split=nowhere&beside=")
     expect(one.page.locator(".none")).to_contain_text("Nothing was found")
 
 
 def test_the_detail_has_everything_the_data_say(visit, server):
     row = server.data.items.index("ring.png")
-    one = visit().open(f"?index=cusa&q=circle&top=96&open=left.{row}")
+    one = visit().open(f"?index=cusa&beside=&q=circle&top=96&open=left.{row}")
     expect(one.detail.get_by_role("heading")).to_have_text(HARMFUL)  # captions are text, whatever they hold
     for text in ("ring.png", "test", "circle", "90 × 90", "score", "rank"):
         expect(one.detail).to_contain_text(text)
@@ -447,7 +450,7 @@ def test_pictures_that_are_there_twice_are_marked(visit):
         route.fulfill(response=answer, json=found)
 
     one.page.route("**/api/search*", mark)
-    one.open("?q=circle")
+    one.open("?q=circle&beside=")
     one.tiles().first.wait_for()
     assert one.page.locator(".tile .same").all_inner_texts() == ["copy", "≈ copy"]
     for place, words in ((1, "the same as an earlier result"), (2, "nearly the same as an earlier result")):
@@ -469,7 +472,7 @@ def test_texts_are_found_by_a_picture(visit, server):
 
 
 def test_everything_is_done_with_keys(visit, server):
-    one = visit().open()
+    one = visit().open("?beside=")
     page, focused = one.page, one.page.locator("*:focus")
     page.get_by_role("list", name="Example queries").wait_for()
     page.keyboard.press("/")
@@ -541,7 +544,7 @@ def test_every_view_is_accessible_and_fits_the_screen(visit, size, scheme):
 
 def test_transparent_pictures_lie_on_light_paper_also_in_the_dark(visit, server):
     row = server.data.items.index("ring.png")
-    one = visit(color_scheme="dark").open("?q=circle&top=96")
+    one = visit(color_scheme="dark").open("?q=circle&top=96&beside=")
     picture = one.page.locator(f'.tile[data-row="{row}"] img')
     picture.scroll_into_view_if_needed()
     one.page.wait_for_function("(image) => image.complete && image.naturalWidth", arg=picture.element_handle())
@@ -554,7 +557,7 @@ def test_transparent_pictures_lie_on_light_paper_also_in_the_dark(visit, server)
 
 
 def test_it_says_that_it_waits_only_when_that_takes_long(visit):
-    one = visit().open()
+    one = visit().open("?beside=")
     one.page.get_by_role("list", name="Example queries").wait_for()
     held: list[Route] = []
     one.page.route("**/api/search*", lambda route: held.append(route))
@@ -631,7 +634,7 @@ def test_the_servers_sentence_about_a_wrong_query_is_shown(visit):
 
 
 def test_a_busy_server_is_asked_again(visit):
-    one = visit().open()
+    one = visit().open("?beside=")
     one.page.get_by_role("list", name="Example queries").wait_for()
     asked: list[str] = []
 

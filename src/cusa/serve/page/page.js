@@ -48,11 +48,12 @@ function go(changes, { replace = false, focus = false } = {}) {
 
 const remember = () => history.replaceState({ ...history.state, scroll: scrollY }, "");
 
-/** The one or two indexes that are searched. */
+/** The one or two indexes that are searched. Two models of the same pictures are compared unless the address says no. */
 function sides() {
   const named = (name) => indexes.find((index) => index.name === name);
   const left = named(state.index) ?? indexes[0];
-  const right = named(state.beside);
+  const fits = (index) => index !== left && index.modality === left.modality && index.rows === left.rows;
+  const right = state.beside === null ? indexes.find(fits) : named(state.beside);
   return right && right !== left ? [left, right] : [left];
 }
 

@@ -5,7 +5,7 @@
  * @property {string} q
  * @property {string[]} not
  * @property {string} index     name of the left index; "" is the first
- * @property {string} beside    name of the right index; "" for none
+ * @property {string|null} beside   name of the right index; "" for none, null for the one that fits
  * @property {string} like      the item that the results are like; "" for none
  * @property {boolean} picture  whether a picture of the user's is part of the query; the address cannot hold it
  * @property {number} weight    of the picture beside the text, 0 to 1
@@ -33,7 +33,7 @@ export function read(query) {
     q: (given.get("q") ?? "").trim(),
     not: given.getAll("not").map((text) => text.trim()).filter(Boolean),
     index: given.get("index") ?? "",
-    beside: given.get("beside") ?? "",
+    beside: given.get("beside"),
     like: given.get("like") ?? "",
     picture: given.has("picture"),
     weight: number("weight", 0, 1, 0.5),
@@ -51,7 +51,7 @@ export function write(state) {
   if (state.like) fields.set("like", state.like);
   if (state.picture) fields.set("picture", "uploaded");
   if (state.index) fields.set("index", state.index);
-  if (state.beside) fields.set("beside", state.beside);
+  if (state.beside !== null) fields.set("beside", state.beside);
   if (state.weight !== 0.5) fields.set("weight", String(state.weight));
   for (const [column, values] of Object.entries(state.filters))
     for (const value of values) fields.append(`filter.${column}`, value);
