@@ -81,6 +81,16 @@ def test_embeddings_equal_those_of_the_run(exported, data, head):
     assert np.allclose(found.similarity(images, images).diagonal(), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("head", ["cross", "uni"])
+def test_pictures_that_threads_prepare_give_the_same(exported, data, head):
+    """As `cusa embed` calls the model."""
+    run, output = exported
+    for folder in (run, output):
+        model = cusa.load(folder, device="cpu")
+        prepared = [model.prepared(path) for path in data[0]]
+        assert np.allclose(model.encode_prepared(prepared, head), model.encode_image(data[0], head), atol=1e-6)
+
+
 def test_batch_and_text_length_are_free_and_the_opset_is_stated(exported):
     _, folder = exported
     about, graph = read_json(folder / "cusa.json"), onnx.load(folder / "image.onnx")
