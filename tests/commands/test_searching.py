@@ -155,10 +155,10 @@ def test_a_picture_that_is_gone_leaves_its_place_empty(monkeypatch, capsys, shap
     assert "▀" not in output
 
 
-def test_rows_are_searched_without_torch(shapes_index):
+def test_rows_are_searched_without_torch_and_pandas(shapes_index):
     code = (
         "import sys; from cusa import cli; sys.argv = ['cusa', 'search', sys.argv[1], '--like', '3', '--json'];"
-        "cli.main(); sys.stderr.write(str(sorted({'torch', 'transformers', 'snakemake'} & set(sys.modules))))"
+        "cli.main(); sys.stderr.write(str(sorted({'torch', 'transformers', 'pandas', 'snakemake'} & set(sys.modules))))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(shapes_index)], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)

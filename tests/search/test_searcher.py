@@ -216,6 +216,21 @@ def test_a_picture_searches_a_gallery_of_the_head_uni_by_that_head(tmp_path, sea
     assert hits[0].score == pytest.approx(1, abs=1e-4)
 
 
+def test_a_picture_that_lies_in_a_tar_is_named_with_its_place(tmp_path, search_model, shapes_items):
+    content = [Path(path).read_bytes() for path in shapes_items["path"].to_pylist()[:2]]
+    (tmp_path / "two.tar").write_bytes(b"".join(content))
+    sizes = [len(each) for each in content]
+    table = items_table(["a", "b"], ["../two.tar"] * 2, [0, sizes[0]], sizes)
+    out = tmp_path / "out"
+    vectors = search_model.encode_image(content)
+    write_gallery(out, vectors, table, search_model.folder, search_model.weights_sha256)
+    build_index(out)
+    (hits,) = Searcher.open(out, search_model).search([Query(like=0)], top=1)
+    found = hits[0]
+    assert Path(found.path).is_absolute()
+    assert Path(found.path).read_bytes()[found.offset : found.offset + found.size] == content[1]
+
+
 def test_texts_can_be_what_is_found(tmp_path, search_model, shapes_items):
     texts = ["a red circle", "a blue square", "a green triangle"]
     out = tmp_path / "out"
@@ -280,6 +295,8 @@ def test_a_hit_is_json(tmp_path):
         "score": pytest.approx(np.cos(0.2)),
         "captions": [],
         "path": None,
+        "offset": None,
+        "size": None,
         "duplicate_of": None,
         "columns": {"day": "2026-01-02", "price": None},
     }

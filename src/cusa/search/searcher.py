@@ -30,6 +30,7 @@ class Hit:
     """An item that was found.
 
     `score` is its cosine with the query, from -1 to 1; an index that compresses vectors gives it approximately.
+    `path` is the file that holds its picture, absolute: `size` bytes from `offset` on; all of it where these are None.
     `duplicate_of` is the row of a better hit that is the same picture, or nearly; None where there is none. `columns`
     has the values of the columns that came from the user's data.
     """
@@ -39,6 +40,8 @@ class Hit:
     score: float
     captions: tuple[str, ...] = ()
     path: str | None = None
+    offset: int | None = None
+    size: int | None = None
     duplicate_of: int | None = None
     columns: dict[str, Any] = field(default_factory=dict)
 
@@ -224,12 +227,15 @@ class Searcher:
     def _hit(self, score: float, row: int, duplicate_of: int | None) -> Hit:
         items = self.index.items
         values = {name: items[name][row].as_py() for name in items.column_names}
+        path = self.index.picture_path(row)
         return Hit(
             row=row,
             item=values["item"],
             score=score,
             captions=tuple(values.get("captions") or ()),
-            path=values.get("path"),
+            path=None if path is None else str(path),
+            offset=values.get("offset"),
+            size=values.get("size"),
             duplicate_of=duplicate_of,
             columns={name: value for name, value in values.items() if name not in FIELDS},
         )
