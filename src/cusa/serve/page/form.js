@@ -27,7 +27,7 @@ export function reflect(state, indexes, shown, picture, change) {
   choices(byId("beside"), [["", "no other"], ...others], shown[1]?.name ?? "");
   byId("index").closest("label").hidden = byId("beside-field").hidden = indexes.length < 2;
   showFilters(byId("filters"), shown, state.filters, (filters) => change({ filters }));
-  const active = state.not.length + Object.keys(state.filters).length + (shown.length > 1 ? 1 : 0);
+  const active = state.not.length + Object.keys(state.filters).length;
   byId("options-count").textContent = String(active);
   byId("options-count").hidden = !active;
   byId("mix").hidden = !(state.q && (picture || state.like));
@@ -81,7 +81,7 @@ export function empty(indexes, shown, pictures, change) {
   fill(
     byId("empty"),
     make("h2", {}, `Search ${counted(index.rows, noun)}`),
-    make("p", {}, "Type what you look for, or drop a picture anywhere on this page."),
+    make("p", {}, "Type what you look for, or give a picture: drop, paste or choose one."),
     index.examples.length > 0 && make("ul", { class: "examples", role: "list", "aria-label": "Example queries" },
       ...index.examples.map((text) => make("li", {}, make("a", { href: link("q", text), onclick: search({ q: text }) }, text)))),
     pictures.length > 0 && make("ul", { class: "starts", role: "list", "aria-label": "Example pictures" },
