@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from gallery_files import clustered, save_gallery
+from gallery_files import clustered, save_gallery, save_picture
 
 from cusa.errors import DataError
 from cusa.index import changes
@@ -167,3 +168,20 @@ def test_two_changes_at_once_are_refused(out):
     build_index(out)
     with locked(out), pytest.raises(DataError, match="another `cusa index` is changing"):
         remove_items(out, ["0001.png"])
+
+
+def test_pictures_that_a_gallery_holds_are_added_with_it(tmp_path, out):
+    """Also pictures that it names relative to itself; the others stay where they are."""
+    build_index(out)
+    more = tmp_path / "deep/more"
+    (more / "pictures").mkdir(parents=True)
+    save_picture(more / "pictures/own.png", 1)
+    save_picture(tmp_path / "deep/beside.png", 2)
+    paths = [Path("pictures/own.png"), Path("../beside.png")]
+    save_gallery(more, clustered(2, 32, seed=4), ["own", "beside"], pictures=paths)
+    expected = [(more / "pictures/own.png").read_bytes(), (tmp_path / "deep/beside.png").read_bytes()]
+    add_gallery(out, more)
+    shutil.rmtree(more)
+    index = SearchIndex.open(out)
+    assert [index.picture_bytes(row) for row in (2000, 2001)] == expected
+    assert [Path(index.items["path"][row].as_py()).read_bytes() for row in (2000, 2001)] == expected

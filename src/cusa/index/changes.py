@@ -27,7 +27,7 @@ from cusa.index.build import make, publish_chosen, threads
 from cusa.index.choice import Chosen
 from cusa.index.contents import Contents, locked, require_same_model, rows_of
 from cusa.index.duplicates import find_duplicates, renumbered
-from cusa.index.galleries import require_sound
+from cusa.index.galleries import require_sound, with_paths
 from cusa.index.kinds import add
 from cusa.index.meta import ADDED, DUPLICATES_FILE, INDEX_FILE, REMOVED_FILE, IndexMeta
 from cusa.index.options import IndexOptions
@@ -126,15 +126,30 @@ def _keep(added: Gallery, folder: Path) -> Gallery:
     parent = folder / ADDED
     numbers = [int(path.name) for path in parent.iterdir() if path.name.isdigit()] if parent.is_dir() else []
     kept = parent / f"{max(numbers, default=-1) + 1:06}"
-    names = [META, *(name for part in added.meta.parts for name in (part.embeddings, part.items))]
     with whole_folder(kept) as temporary:
-        for name in names + [UNREADABLE] * (added.folder / UNREADABLE).is_file():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(added.folder / name, temporary / name)
-            except OSError:  # another file system, or one without hard links
-                shutil.copyfile(added.folder / name, temporary / name)
+        for name in [META, *(part.embeddings for part in added.meta.parts)]:
+            _link_or_copy(added.folder / name, temporary / name)
+        if (added.folder / UNREADABLE).is_file():
+            _link_or_copy(added.folder / UNREADABLE, temporary / UNREADABLE)
+        for part in added.meta.parts:
+            _keep_items(added.folder, part.items, temporary, kept)
     return Gallery.open(kept)
+
+
+def _keep_items(source: Path, name: str, temporary: Path, kept: Path) -> None:
+    """Write a part's items into `temporary`, which becomes `kept`. Pictures inside the gallery come along."""
+    items = read_parquet(source / name)
+
+    def moved(path: str) -> Path:
+        inside = Path(os.path.normpath(path))
+        if inside.parts[0] == "..":  # beside the gallery, where it stays
+            return Path(os.path.relpath(source / path, kept))
+        if not (temporary / inside).exists():
+            _link_or_copy(source / inside, temporary / inside)
+        return inside
+
+    (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(with_paths(items, moved), temporary / name)
 
 
 def _grown(before: Contents, after: Contents, meta: IndexMeta, options: IndexOptions) -> IndexMeta:
@@ -212,6 +227,7 @@ def _smaller(before: Contents, after: Contents, meta: IndexMeta) -> IndexMeta:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links

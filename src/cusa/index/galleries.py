@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +24,24 @@ def joined_vectors(galleries: Sequence[Gallery]) -> Vectors:
 
 
 def joined_items(galleries: Sequence[Gallery]) -> pa.Table:
-    """The items of all galleries; a column that a gallery does not have is null there."""
-    tables = [gallery.items for gallery in galleries]
+    """The items of all galleries, with absolute paths; a column that a gallery does not have is null there."""
+    tables = [with_paths(gallery.items, gallery.folder.joinpath) for gallery in galleries]
     if len(tables) == 1:
         return tables[0]
     schema = joined_schema([table.schema for table in tables])
     return pa.concat_tables([cast_items(table, schema) for table in tables])
+
+
+def with_paths(items: pa.Table, moved: Callable[[str], Path]) -> pa.Table:
+    """Items with `moved(path)` in place of each path that is relative to the folder of its gallery."""
+    paths = items["path"].combine_chunks().dictionary_encode()
+    known = paths.dictionary.to_pylist()
+    absolute = [path.startswith(os.sep) for path in known]
+    if all(absolute):
+        return items
+    new = [path if stays else os.path.normpath(moved(path)) for path, stays in zip(known, absolute, strict=True)]
+    column = pa.array(new, pa.string()).take(paths.indices)
+    return items.set_column(items.column_names.index("path"), "path", column)
 
 
 def blocks(vectors: Vectors, rows: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
