@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -102,6 +103,7 @@ def publish_chosen(
         options=options.stored(),
         dimension=gallery.dimension,
         model=str(model),
+        model_from_index=os.path.relpath(model, contents.folder),
         model_sha256=gallery.meta.model_sha256,
         modality=gallery.meta.modality,
         head=gallery.meta.head,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,8 +78,12 @@ class SearchIndex:
 
     @property
     def model(self) -> Path:
-        """The folder of the model that encodes queries, as `cusa.load` takes it."""
-        return Path(self.meta.model)
+        """The folder of the model that encodes queries, as `cusa.load` takes it; also where results were moved."""
+        named = Path(self.meta.model)
+        if self.meta.model_from_index is None or named.is_dir():
+            return named
+        moved = Path(os.path.normpath(self.folder / self.meta.model_from_index))
+        return moved if moved.is_dir() else named
 
     @property
     def model_sha256(self) -> str:

@@ -66,6 +66,7 @@ class IndexMeta(_Part):
     built_rows: int = 0  # rows when the index was last built as a whole
     dimension: int
     model: str  # absolute folder that answers queries
+    model_from_index: str | None = None  # the same from the folder of the index, for results that are moved
     model_sha256: str
     modality: Literal["image", "text"]
     head: str
