@@ -87,6 +87,36 @@ def test_a_question_that_cannot_be_answered_fails_alone():
     run(work)
 
 
+def test_among_many_clients_the_model_waits_for_half_of_them(monkeypatch):
+    monkeypatch.setattr("cusa.serve.batching.PATIENCE", 60)
+
+    async def work(batcher, doubling):
+        first = batcher.put(0)
+        await begun(doubling)
+        others = [batcher.put(number) for number in range(1, 7)]
+        doubling.may.set()
+        await asyncio.gather(first, *others)
+        third, fourth = batcher.put(7), batcher.put(8)
+        await asyncio.sleep(0.05)
+        assert len(batcher) == 2  # of the six that were answered together, three are waited for
+        assert await asyncio.gather(third, fourth, batcher.put(9)) == [14, 16, 18]
+
+    doubling, _ = run(work, batch=8)
+    assert doubling.batches == [[0], [1, 2, 3, 4, 5, 6], [7, 8, 9]]
+
+
+def test_one_or_two_clients_wait_for_nobody(monkeypatch):
+    monkeypatch.setattr("cusa.serve.batching.PATIENCE", 60)
+
+    async def work(batcher, doubling):
+        doubling.may.set()
+        assert await batcher.put(1) == 2
+        assert await asyncio.gather(batcher.put(2), batcher.put(3)) == [4, 6]
+        assert await batcher.put(4) == 8
+
+    run(work)
+
+
 def test_after_a_mistake_the_thread_answers_on():
     async def work(batcher, doubling):
         doubling.may.set()

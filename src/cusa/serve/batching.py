@@ -1,7 +1,9 @@
 """One queue and one thread for each model: questions that wait at the same time are answered together.
 
-A batch is what waits when the model is free; no question waits for others to come. The queue is bounded: a question
-that finds it full is refused at once, so that neither memory nor waiting grows with the number of clients.
+A batch is what waits when the model is free. A client that is alone never waits for others. Among many, the clients of
+the last batch ask again one after the other while the next batch could start with the first of them; so the model waits
+for half of them, a few milliseconds at most. The queue is bounded: a question that finds it full is refused at once, so
+that neither memory nor waiting grows with the number of clients.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Generic, TypeVar
 from cusa.errors import CusaError
 from cusa.serve.problems import busy
 
+PATIENCE = 0.005  # seconds that a free model waits for more of many clients
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
@@ -55,6 +58,7 @@ class Batcher(Generic[Question, Answer]):
         self._waiting: deque[_Waiting[Question, Answer]] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._wanted = 1  # the thread sleeps until so many questions wait
         self._seconds_each = 0.01  # a question lately took so long
         self._thread = threading.Thread(target=self._work, name="cusa-model", daemon=True)
         self._thread.start()
@@ -84,7 +88,8 @@ class Batcher(Generic[Question, Answer]):
             loop = asyncio.get_running_loop()
             waiting: _Waiting[Question, Answer] = _Waiting(question, loop.create_future(), loop)
             self._waiting.append(waiting)
-            self._changed.notify()
+            if len(self._waiting) >= self._wanted:
+                self._changed.notify()
         return waiting.answer
 
     def withdraw(self, answer: asyncio.Future[Answer]) -> None:
@@ -103,8 +108,12 @@ class Batcher(Generic[Question, Answer]):
         self._thread.join()
 
     def _work(self) -> None:
+        answered = 0
         while True:
             with self._changed:
+                self._wanted = min(self.batch, (answered + len(self._waiting)) // 2)
+                self._changed.wait_for(lambda: len(self._waiting) >= self._wanted or self._closed, PATIENCE)
+                self._wanted = 1
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 taken = [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]
             if not taken:
@@ -112,7 +121,8 @@ class Batcher(Generic[Question, Answer]):
             started = time.perf_counter()
             results = self._answers([waiting.question for waiting in taken])
             self._seconds_each = 0.8 * self._seconds_each + 0.2 * (time.perf_counter() - started) / len(taken)
-            self._observe(len(taken))
+            answered = len(taken)
+            self._observe(answered)
             taken[0].loop.call_soon_threadsafe(_settle, taken, results)
 
     def _answers(self, questions: list[Question]) -> list[Answer | Exception]:
