@@ -224,6 +224,8 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
+        # Threads that wait for work would else keep a core busy, which others need: the server, for one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         kind, _, number = device.partition(":")
         provider = (PROVIDERS[kind], {"device_id": number} if kind == "cuda" and number else {})
         try:
