@@ -21,6 +21,8 @@ ITEMS = pa.table(
         "day": [date(2026, 1, 1), date(2026, 2, 1), None, date(2026, 3, 1)],
         "tags": [["red", "car"], [], None, ["car"]],
         "unknown": pa.nulls(4),
+        "height": ["10", "9.5", "", None],
+        "taken": ["2026-01-01", "2025-12-31", "2026-05-01", None],
         "kind": pa.array(["x", "y", "x", "y"]).dictionary_encode(),
     }
 )
@@ -43,6 +45,10 @@ ITEMS = pa.table(
         pytest.param({"sold": False}, [1], id="a boolean"),
         pytest.param({"day": "2026-02-01"}, [1], id="a date as text"),
         pytest.param({"kind": "x"}, [0, 2], id="a column of few values"),
+        pytest.param({"height": Range(at_least=9.6)}, [0], id="a limit of numbers that are text"),
+        pytest.param({"height": Range(below="10")}, [1], id="text that would be sorted otherwise"),
+        pytest.param({"taken": Range(above="2025-12-31")}, [0, 2], id="a limit of dates that are text"),
+        pytest.param({"height": "10"}, [0], id="a number that is text"),
         pytest.param({"unknown": "x"}, [], id="a column without values"),
         pytest.param({"unknown": [None, 3]}, [0, 1, 2, 3], id="the missing values of a column without others"),
         pytest.param({"unknown": Range(above=3)}, [], id="a limit of a column without values"),
@@ -112,6 +118,8 @@ def test_columns_with_few_values_are_offered_as_choices():
         "price": [1.5, 2.5, 3.5],
         "sold": [False, True],
         "day": [date(2026, 1, 1), date(2026, 2, 1), date(2026, 3, 1)],
+        "height": ["", "10", "9.5"],
+        "taken": ["2025-12-31", "2026-01-01", "2026-05-01"],
         "kind": ["x", "y"],
     }
     assert set(choices(ITEMS, most=2)) == {"split", "sold", "kind"}

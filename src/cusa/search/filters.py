@@ -139,9 +139,11 @@ def _is_one_of(name: str, column: pa.ChunkedArray, values: list[Any]) -> np.ndar
 
 
 def _in_range(name: str, column: pa.ChunkedArray, limits: Range) -> np.ndarray:
-    kind = column.type
-    if pa.types.is_null(kind):
+    if pa.types.is_null(column.type):
         return np.zeros(len(column), dtype=bool)
+    if _is_text(column.type):
+        column = _read_text(column)
+    kind = column.type
     numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not (numbers or pa.types.is_temporal(kind)):
         raise ConfigurationError(
@@ -155,6 +157,17 @@ def _in_range(name: str, column: pa.ChunkedArray, limits: Range) -> np.ndarray:
             typed = _typed(name, pa.float64() if pa.types.is_integer(kind) else kind, limit)
             allowed &= _booleans(compare(column, typed))
     return allowed
+
+
+def _read_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of text, such as those of a CSV file, as numbers or times where all its values are; else as it is."""
+    filled = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column)
+    for kind in (pa.float64(), pa.timestamp("us")):
+        try:
+            return filled.cast(kind)
+        except pa.ArrowException:
+            continue
+    return column
 
 
 def _typed(name: str, kind: pa.DataType, value: Any) -> pa.Scalar:
