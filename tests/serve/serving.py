@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 
 from cusa.serve.application import application
 from cusa.serve.monitoring import Monitoring
-from cusa.serve.served import ServedIndex
+from cusa.serve.served_index import ServedIndex
 from cusa.serve.settings import Limits, Settings
 
 ADDRESS = "http://127.0.0.1:8000"

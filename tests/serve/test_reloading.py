@@ -14,7 +14,7 @@ from serving import client_of
 from cusa.errors import ConfigurationError
 from cusa.gallery.store import Gallery, write_gallery
 from cusa.index.build import build_index
-from cusa.serve.served import named_folders
+from cusa.serve.served_index import named_folders
 from cusa.serve.settings import Limits, Settings, check
 
 
@@ -112,7 +112,7 @@ def test_an_old_index_is_forgotten_after_a_while(index, monkeypatch):
         picture = client.get("/api/indexes/shapes/items/3").json()["image"]
         embed_again(index, 10)
         look(client)
-        monkeypatch.setattr("cusa.serve.served.SECONDS_KEPT", 0.0)
+        monkeypatch.setattr("cusa.serve.served_index.SECONDS_KEPT", 0.0)
         look(client)
         answer = client.get(picture)
         assert answer.status_code == 404

@@ -21,7 +21,7 @@ from cusa.serve.monitoring import Monitoring
 from cusa.serve.page_files import add_page
 from cusa.serve.problems import HungUpError, RequestError, error_response
 from cusa.serve.routes import Routes
-from cusa.serve.served import ServedIndex
+from cusa.serve.served_index import ServedIndex
 from cusa.serve.settings import Settings
 
 DRAINED_SECONDS = 2.0

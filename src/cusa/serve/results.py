@@ -12,7 +12,7 @@ import numpy as np
 from starlette.responses import Response
 
 from cusa.serve.engine import Engine, Found
-from cusa.serve.served import ServedIndex
+from cusa.serve.served_index import ServedIndex
 
 VERSION_DIGITS = 12
 OWN = ("item", "captions")

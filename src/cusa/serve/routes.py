@@ -19,13 +19,13 @@ from cusa.errors import DataError
 from cusa.search.query import Query
 from cusa.serve import schemas
 from cusa.serve.access import Token
-from cusa.serve.asked import Asked, read_fields
 from cusa.serve.engine import Engine, Found, Question
 from cusa.serve.monitoring import Monitoring
 from cusa.serve.pictures import Pictures, measure
 from cusa.serve.problems import HungUpError, RequestError
 from cusa.serve.results import answers, described_index, json_response, results, unmeasured
-from cusa.serve.served import ServedIndex
+from cusa.serve.search_request import SearchRequest, read_fields
+from cusa.serve.served_index import ServedIndex
 from cusa.serve.settings import Settings
 from cusa.serve.uploads import Uploads
 
@@ -106,35 +106,35 @@ class Routes:
 
     async def _search(self, request: Request, fields: list[tuple[str, str]], file: bytes | None) -> Response:
         started = time.perf_counter()
-        asked = read_fields(fields, self.settings.limits)
-        index = self._index(asked.index)
+        wanted = read_fields(fields, self.settings.limits)
+        index = self._index(wanted.index)
         engine = index.engine
-        like = self._like(engine, asked)
-        if asked.text is None and file is None and like is None:
-            if asked.exclude:
+        like = self._like(engine, wanted)
+        if wanted.text is None and file is None and like is None:
+            if wanted.exclude:
                 raise RequestError(422, "`not` alone is no query; give `q`, a picture or `like` with it.")
-            found = engine.first(asked.top, asked.where)
+            found = engine.first(wanted.top, wanted.where)
         elif file is None:
-            query = Query(asked.text, None, asked.weight, asked.exclude, like)
-            found = await self._ask(request, index, Question(query, asked.top, asked.where))
+            query = Query(wanted.text, None, wanted.weight, wanted.exclude, like)
+            found = await self._ask(request, index, Question(query, wanted.top, wanted.where))
         elif like is not None:
             raise RequestError(422, "`file` and `like` are both pictures to search with; give one of them.")
         else:
             async with self.uploads.picture(file) as picture:
-                query = Query(asked.text, picture, asked.weight, asked.exclude)
-                found = await self._ask(request, index, Question(query, asked.top, asked.where))
+                query = Query(wanted.text, picture, wanted.weight, wanted.exclude)
+                found = await self._ask(request, index, Question(query, wanted.top, wanted.where))
         await self._measure(found)
         return json_response(
             {
                 "query": {
                     "index": index.name,
-                    "q": asked.text,
-                    "not": list(asked.exclude),
+                    "q": wanted.text,
+                    "not": list(wanted.exclude),
                     "picture": file is not None,
                     "like": None if like is None else await self._one(index.name, engine, like),
-                    "weight": asked.weight,
-                    "top": asked.top,
-                    "filters": {name: list(values) for name, values in asked.where},
+                    "weight": wanted.weight,
+                    "top": wanted.top,
+                    "filters": {name: list(values) for name, values in wanted.where},
                 },
                 "results": results(index.name, found),
                 "answers": answers(found),
@@ -175,13 +175,13 @@ class Routes:
 
     async def right_answers(self, request: Request, name: str, q: str) -> Response:
         """Where the text is a caption of the index: the rows that have it, and the rank of each under its model."""
-        asked = read_fields([("q", q)], self.settings.limits)
+        wanted = read_fields([("q", q)], self.settings.limits)
         index = self._index(name)
-        if asked.text is None:
+        if wanted.text is None:
             raise RequestError(422, "`q` is empty; expected a text.")
-        found = await self._ask(request, index, Question(Query(asked.text), 0))
+        found = await self._ask(request, index, Question(Query(wanted.text), 0))
         ranked = await asyncio.get_running_loop().run_in_executor(self._rankings, found.ranked)
-        return json_response({"q": asked.text, "answers": answers(ranked), "rows": found.engine.rows})
+        return json_response({"q": wanted.text, "answers": answers(ranked), "rows": found.engine.rows})
 
     async def give_token(self, request: Request) -> Response:
         """The token in the field `token` of a form becomes a cookie."""
@@ -224,13 +224,13 @@ class Routes:
             raise RequestError(404, f"There is no index {name!r:.80}; this server has {', '.join(self.indexes)}.")
         return index
 
-    def _like(self, engine: Engine, asked: Asked) -> int | None:
-        if asked.like is not None and asked.like_item is not None:
+    def _like(self, engine: Engine, wanted: SearchRequest) -> int | None:
+        if wanted.like is not None and wanted.like_item is not None:
             raise RequestError(422, "`like` and `like_item` both name an item; give one of them.")
-        if asked.like_item is None:
-            return None if asked.like is None else _checked_row(engine, asked.like)
-        if (row := engine.row_of(asked.like_item)) is None:
-            raise RequestError(404, f"The index has no item {asked.like_item!r:.80}.")
+        if wanted.like_item is None:
+            return None if wanted.like is None else _checked_row(engine, wanted.like)
+        if (row := engine.row_of(wanted.like_item)) is None:
+            raise RequestError(404, f"The index has no item {wanted.like_item!r:.80}.")
         return row
 
     async def _ask(self, request: Request, index: ServedIndex, question: Question) -> Found:

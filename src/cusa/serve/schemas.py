@@ -58,7 +58,7 @@ class Result(Schema):
     columns: dict[str, Any] = Field(description="The other columns of items.parquet.")
 
 
-class Asked(Schema):
+class InterpretedQuery(Schema):
     """The query as it was understood."""
 
     index: str
@@ -82,7 +82,7 @@ class Answer(Schema):
 class Found(Schema):
     """The answer to a search."""
 
-    query: Asked
+    query: InterpretedQuery
     results: list[Result]
     answers: list[Answer] | None = Field(
         description="Ranks of the right answers, where the data know them and the index is small; "

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from cusa.errors import ConfigurationError
 from cusa.serve.application import application
 from cusa.serve.monitoring import Monitoring
-from cusa.serve.served import ServedIndex, named_folders
+from cusa.serve.served_index import ServedIndex, named_folders
 from cusa.serve.settings import Settings
 
 if TYPE_CHECKING:

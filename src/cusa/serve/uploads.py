@@ -17,8 +17,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from cusa.common.images import decoded_rgb, picture_size
 from cusa.errors import DataError
-from cusa.serve.asked import fields_of_json
 from cusa.serve.problems import HungUpError, RequestError, busy
+from cusa.serve.search_request import fields_of_json
 from cusa.serve.settings import Limits
 
 FIELD_BYTES = 64 << 10

@@ -20,7 +20,7 @@ TOP = 20
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchRequest:
     """A search as a client asks for it. Without a text, a picture and a row it lists items."""
 
     index: str | None
@@ -33,7 +33,7 @@ class Asked:
     where: Where
 
 
-def read_fields(fields: Iterable[tuple[str, str]], limits: Limits) -> Asked:
+def read_fields(fields: Iterable[tuple[str, str]], limits: Limits) -> SearchRequest:
     """Check the fields of a search. Raises RequestError, status 422, for the first that is wrong."""
     single: dict[str, str] = {}
     excluded: list[str] = []
@@ -61,7 +61,7 @@ def read_fields(fields: Iterable[tuple[str, str]], limits: Limits) -> Asked:
         raise RequestError(422, f"`not` is given {len(excluded)} times; at most {limits.excluded_texts} texts can be.")
     if sum(map(len, where.values())) > limits.filters:
         raise RequestError(422, f"More than {limits.filters} values to filter by.")
-    return Asked(
+    return SearchRequest(
         index=single.get("index") or None,
         text=single.get("q", "").strip() or None,
         exclude=tuple(excluded),
