@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from cusa.errors import ConfigurationError, DataError
+from cusa.gallery.items import column_of, items_table
 from cusa.gallery.sources.opening import Reading, open_source
+from cusa.search.filters import rows_where
 
 
 def everything(number):
@@ -127,6 +129,27 @@ class TestTable:
         named = Reading(image_column="where", text_column="alt", image_root=pictures)
         assert entries(open_source(str(tmp_path / "t.jsonl"), named))[0].captions == ["cap"]
 
+    def test_captions_that_are_no_texts_are_told_and_missing_ones_are_none(self, pictures, caplog):
+        captions = ["a text", None, float("nan"), 5, ["one", None], "\ud800"]
+        images = ["a.jpg", "b.jpg", "a/10.jpg", "a/2.PNG", "c/d/e.jpeg", "c/d/e.jpeg"]
+        rows = [{"image": image, "caption": caption} for image, caption in zip(images, captions, strict=True)]
+        (pictures / "t.json").write_text(json.dumps(rows))
+        found = entries(open_source(str(pictures / "t.json")))
+        assert [entry.captions for entry in found] == [["a text"], [], [], [], []]
+        (line,) = [record.getMessage() for record in caplog.records]
+        assert "the captions of 3 rows are no texts and are left out" in line
+        assert "`caption`" in line
+
+    def test_lists_of_texts_stay_lists_for_filters(self, pictures):
+        rows = [{"image": "a.jpg", "tags": ["red", "new"], "box": [1, 2]}, {"image": "b.jpg", "tags": [], "box": None}]
+        pq.write_table(pa.Table.from_pylist(rows), pictures / "t.parquet")
+        columns = [entry.columns for entry in entries(open_source(str(pictures / "t.parquet")))]
+        assert [row["tags"] for row in columns] == [["red", "new"], []]
+        assert [row["box"] for row in columns] == ["[1, 2]", None]
+        table = items_table(["a", "b"], columns={"tags": [row["tags"] for row in columns]})
+        assert rows_where(table, {"tags": "new"}).tolist() == [True, False]
+        assert column_of([["red", "new"], "old", None]).to_pylist() == ['["red", "new"]', "old", None]
+
     @pytest.mark.parametrize("name", ["t.tsv", "t.json", "t.parquet"])
     def test_every_kind_of_table_is_read(self, pictures, name):
         rows = [{"image": f"{item}.jpg", "caption": f"a picture {item}", "n": number} for number, item in
@@ -209,18 +232,25 @@ class TestTars:
         with pytest.raises(DataError, match=r"00002.tar: the file does not exist"):
             open_source(f"{tars}/{{00000..00002}}.tar")
 
-    def test_broken_captions_do_not_cost_the_picture(self, tmp_path):
+    def test_broken_captions_do_not_cost_the_picture_and_are_counted(self, tmp_path, caplog):
         with tarfile.open(tmp_path / "a.tar", "w") as tar:
             add(tar, "a.jpg", picture_bytes(1))
             add(tar, "a.json", b"{")
             add(tar, "b.txt", b"no picture")
             add(tar, "c.jpg", picture_bytes(2))
             add(tar, "c.txt", b"\xff")
+            add(tar, "d.jpg", picture_bytes(3))
+            add(tar, "d.json", b'{"caption": 5}')
+            add(tar, "e.jpg", picture_bytes(4))
+            add(tar, "e.json", b'{"caption": null}')
         found = entries(open_source(str(tmp_path / "a.tar")))
         assert [(entry.item, entry.captions, entry.problem) for entry in found] == [
             ("a.tar/a.jpg", [], None),
             ("a.tar/c.jpg", [], None),
+            ("a.tar/d.jpg", [], None),
+            ("a.tar/e.jpg", [], None),
         ]
+        assert "3 captions or JSON files that cannot be read" in caplog.text
 
     def test_a_name_that_a_tar_has_twice_is_a_problem(self, tmp_path):
         with tarfile.open(tmp_path / "a.tar", "w") as tar:

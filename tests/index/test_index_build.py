@@ -216,6 +216,15 @@ def test_a_target_that_nothing_reaches(made, tmp_path, monkeypatch):
         build_index(made, tmp_path / "c", IndexOptions(flat_rows=100, memory=1000))
 
 
+def test_codes_are_not_learned_from_a_handful_of_rows(tmp_path):
+    few = save_gallery(tmp_path / "few", clustered(30, 32, clusters=3))
+    with pytest.raises(ConfigurationError, match=r"ivf-pq learns its codes from 256 rows at least, but there are 30"):
+        build_index(few, tmp_path / "a", IndexOptions(kind="ivf_pq"))
+    meta = build_index(few, tmp_path / "b", IndexOptions(flat_rows=10))
+    assert "ivf_pq" not in {trial.kind for trial in meta.tried}
+    assert len(meta.tried) > 1
+
+
 def test_the_contents_of_a_gallery_are_its_rows(made):
     contents = Contents.of(made, made)
     assert np.array_equal(contents.live, np.arange(ROWS))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from serving import ADDRESS, client_of
+from starlette.requests import Request
 
+from cusa.serve.problems import RequestError
 from cusa.serve.settings import Limits, Settings
+from cusa.serve.uploads import Uploads
 
 TOKEN = "a-token-of-the-tests"
 GUARDED = ["/api/indexes", "/api/search?q=red", "/api/indexes/shapes/pictures/0", "/docs", "/openapi.json", "/metrics"]
@@ -55,6 +60,7 @@ def test_other_headers_do_not(client, headers):
 def test_the_page_itself_holds_no_data_and_needs_no_token(client):
     assert client.get("/").status_code == 200
     assert client.get("/page/page.js").status_code == 200
+    assert client.head("/").status_code == 200
     health = client.get("/health")
     assert health.status_code == 200
     assert set(health.json()) == {"ready", "version"}
@@ -105,6 +111,16 @@ def test_lines_of_a_client_do_not_become_lines_of_the_log(shapes_index, caplog):
         assert record.getMessage().isprintable()
 
 
+def test_the_form_of_the_token_has_to_come_in_time():
+    async def nothing() -> None:
+        await asyncio.sleep(60)
+
+    kind = (b"content-type", b"application/x-www-form-urlencoded")
+    request = Request({"type": "http", "method": "POST", "headers": [kind]}, nothing)
+    with pytest.raises(RequestError, match=r"not there after 0\.1 s"):
+        asyncio.run(Uploads(Limits(upload_seconds=0.1)).field(request, "token"))
+
+
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -115,8 +131,9 @@ def test_lines_of_a_client_do_not_become_lines_of_the_log(shapes_index, caplog):
         ("evil.example", 421),
         ("127.0.0.1.evil.example:8000", 421),
         ("", 421),
+        ("[::1", 421),
     ],
-    ids=["address", "name", "capitals", "version 6", "another", "like it", "none"],
+    ids=["address", "name", "capitals", "version 6", "another", "like it", "none", "half a bracket"],
 )
 def test_on_this_machine_only_its_own_names_are_answered(shapes_client, host, status):
     answer = shapes_client.get("/api/indexes", headers={"Host": host})
@@ -131,7 +148,7 @@ def shapes_client(shapes_index):
         yield found
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:9000"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:9000", "http://["])
 def test_pages_of_other_sites_may_not_ask(shapes_client, origin):
     for answer in (
         shapes_client.get("/api/search", params={"q": "red"}, headers={"Origin": origin}),

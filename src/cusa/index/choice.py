@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cusa.errors import ConfigurationError
-from cusa.index.kinds import Plan, add, factory, size, trained
+from cusa.index.kinds import FEWEST_ROWS, Plan, add, factory, size, trained
 from cusa.index.meta import Kind, SearchSettings, Trial
 from cusa.index.options import IndexOptions
 from cusa.index.sample import Sample
@@ -74,10 +74,16 @@ def choose(plan: Plan, held: np.ndarray, samples: Sequence[Sample], options: Ind
 
 def _candidates(plan: Plan, options: IndexOptions) -> Iterator[Kind]:
     """The kinds to try, the smallest first."""
+    has_codes = len(plan.rows) >= FEWEST_ROWS
     if options.kind is not None:
+        if options.kind == "ivf_pq" and not has_codes:
+            raise ConfigurationError(
+                f"the kind ivf-pq learns its codes from {FEWEST_ROWS} rows at least, but there are {len(plan.rows)}; "
+                "leave --kind out."
+            )
         yield options.kind
         return
-    kinds: list[Kind] = ["ivf_pq", "ivf_sq"]
+    kinds: list[Kind] = ["ivf_pq", "ivf_sq"] if has_codes else ["ivf_sq"]
     if len(plan.rows) <= GRAPH_ROWS:
         kinds.append("hnsw")
     fitting = [kind for kind in kinds if size(kind, plan) <= options.memory]

@@ -25,6 +25,7 @@ POINTS_PER_LIST = 50  # that the lists are trained on
 TRAINING_BYTES = 512 << 20
 ITERATIONS = 10  # of k-means
 BITS = 8
+FEWEST_ROWS = 1 << BITS  # that codes of so many bits can be learned from
 ID_BYTES = 8
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from cusa.annotations.captions import clean_caption
 from cusa.common.image_files import file_problem
 from cusa.common.images import decoded_rgb, upright_rgb
+from cusa.common.text import unstorable
 from cusa.config.captions import CaptionCleaning
 from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.losses import HeadName
@@ -93,6 +94,8 @@ def cleaned_texts(texts: str | Sequence[str], cleaning: CaptionCleaning) -> list
     originals = [texts] if isinstance(texts, str) else list(texts)
     if wrong := [f"{place}: {text!r:.80}" for place, text in enumerate(originals) if not isinstance(text, str)]:
         raise DataError(f"{len(wrong)} of {len(originals):,} items are no text: {examples(wrong)}.")
+    if broken := [f"{place}: {what}" for place, text in enumerate(originals) if (what := unstorable(text)) is not None]:
+        raise DataError(f"{len(broken)} of {len(originals):,} items are no text: {examples(broken)}.")
     cleaned = [clean_caption(text, cleaning) for text in originals]
     if empty := [f"{place}: {originals[place]!r:.80}" for place, text in enumerate(cleaned) if not text]:
         raise DataError(f"{len(empty)} of {len(cleaned):,} texts have no word after clean-up: {examples(empty)}.")

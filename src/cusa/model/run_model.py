@@ -235,7 +235,10 @@ def chosen_device(device: str | torch.device | None) -> torch.device:
 
     Raises ConfigurationError where a GPU is asked for that does not exist.
     """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:  # its message lists twenty kinds of device
+        raise ConfigurationError(f"device is {device}; expected cpu or cuda.") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError(f"device is {device}, but PyTorch sees no GPU; use device='cpu'.")
     return chosen

@@ -128,7 +128,10 @@ class Access:
         """A page of another site that gave its own name the address of this machine (DNS rebinding) is told off."""
         if not self.settings.is_local or self.token is not None:
             return
-        name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        try:
+            name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        except ValueError:  # an odd bracket
+            name = ""
         if not is_loopback(name):
             raise RequestError(
                 421, f"This server answers as localhost or {self.settings.host}, not as {shown(name)}; use one of them."
@@ -138,7 +141,11 @@ class Access:
         origin = headers.get("origin")
         if origin is None or origin in self.settings.origins:
             return
-        if urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        try:
+            where = urlsplit(origin).netloc.lower()
+        except ValueError:  # an odd bracket
+            where = ""
+        if not where or where != headers.get("host", "").lower():
             raise RequestError(
                 403, f"Pages of {shown(origin)} may not use this server; `cusa serve --origin` would let them."
             )

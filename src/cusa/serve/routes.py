@@ -187,8 +187,7 @@ class Routes:
         """The token in the field `token` of a form becomes a cookie."""
         if self.token is None:
             return Response(status_code=204)
-        form = await request.form(max_files=0, max_fields=1)
-        if not self.token.is_right(str(form.get("token", ""))):
+        if not self.token.is_right(await self.uploads.field(request, "token")):
             raise RequestError(401, "That is not the token.", {"WWW-Authenticate": "Bearer"})
         response = Response(status_code=204)
         self.token.give_cookie(response, request.url.scheme == "https")

@@ -49,6 +49,8 @@ def read_fields(fields: Iterable[tuple[str, str]], limits: Limits) -> SearchRequ
             raise RequestError(422, f"`{name[:40]}` has {broken}, which no text has.")
         if name.startswith(FILTER) and len(name) > len(FILTER):
             where.setdefault(name.removeprefix(FILTER), []).append(value)
+        elif name == "file":
+            raise RequestError(422, "`file` is a text; send it as a file of a form (curl -F file=@photo.jpg).")
         elif name not in NAMES:
             raise RequestError(422, _unknown(name))
         elif name in REPEATED:

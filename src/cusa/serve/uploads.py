@@ -57,8 +57,23 @@ class Uploads:
             raise busy(f"{self._reading} uploads are being read already; try again in a moment.", 2)
         self._reading += 1
         try:
-            async with asyncio.timeout(self.limits.upload_seconds):
+            async with self._in_time():
                 return await (self._form(request) if kind == FORM else self._json(request))
+        finally:
+            self._reading -= 1
+
+    async def field(self, request: Request, name: str) -> str:
+        """The one field of a form, or an empty text. Raises RequestError where it is too slow."""
+        async with self._in_time():
+            form = await request.form(max_files=0, max_fields=1, max_part_size=FIELD_BYTES)
+        return str(form.get(name, ""))
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncGenerator[None]:
+        """The time in which a body has to be there."""
+        try:
+            async with asyncio.timeout(self.limits.upload_seconds):
+                yield
         except TimeoutError:
             seconds = f"{self.limits.upload_seconds:g}"
             raise RequestError(
@@ -66,8 +81,6 @@ class Uploads:
             ) from None
         except ClientDisconnect:
             raise HungUpError from None
-        finally:
-            self._reading -= 1
 
     @asynccontextmanager
     async def picture(self, content: bytes) -> AsyncGenerator[Image.Image]:
@@ -127,7 +140,7 @@ class Uploads:
     async def _json(self, request: Request) -> Body:
         content = b"".join([chunk async for chunk in self._counted(request)])
         try:
-            return Body(fields_of_json(json.loads(content)))
+            return Body(fields_of_json(json.loads(content, parse_constant=_no_number)))
         except (ValueError, RecursionError) as error:
             raise RequestError(400, f"The body is no valid JSON ({error}).") from None
 
@@ -164,3 +177,7 @@ class Uploads:
         if file == b"":
             raise RequestError(422, "The file has zero bytes.")
         return Body(fields, file)
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 
 from cusa.annotations.sources.parquet import is_picture_type
 from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
-from cusa.annotations.sources.rows import captions_of, image_path
+from cusa.annotations.sources.rows import image_path
 from cusa.annotations.table_columns import find_columns
 from cusa.common.files import parquet_damage
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 from cusa.gallery.sources.source import Entry, Wanted, state_of_files, storable
-from cusa.gallery.sources.tables import SAMPLED, caption_columns, column_named, other_columns
+from cusa.gallery.sources.tables import SAMPLED, OddCaptions, caption_columns, column_named, other_columns
 from cusa.gallery.store import GalleryModality
 
 BATCH_ROWS = 32
@@ -37,6 +37,7 @@ class ParquetPictures:
     ) -> None:
         """Raises DataError where a file is damaged, ConfigurationError where a column is missing."""
         self.files, self.root = [path.absolute() for path in files], root
+        self.odd = OddCaptions()
         self.copied_bytes = sum(path.stat().st_size for path in self.files)
         common = os.path.commonpath([path.parent for path in self.files])
         self.names = [storable(path.relative_to(common).as_posix()) for path in self.files]
@@ -90,6 +91,7 @@ class ParquetPictures:
                     for number, row in enumerate(self._rows(path, None, [group]), start=first):
                         yield self._entry(path, f"{name}/{number - start}", row) if wanted(number) else None
                 first += count
+        self.odd.tell(self.files[0])
 
     def _row_groups(self, path: Path) -> list[int]:
         with parquet_damage(path):
@@ -105,9 +107,8 @@ class ParquetPictures:
             return Entry(item, problem=row)
         value = row[self.image]
         content, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-        captions, reason = captions_of(row, self.captions) if self.captions else ([], None)
         entry = Entry(item, columns=other_columns(row, [self.image, *self.captions]))
-        entry.captions = [] if reason else [caption for caption in captions if caption.strip()]
+        entry.captions = self.odd.captions(row, self.captions, item)
         if isinstance(content, bytes):
             entry.content = content
         elif isinstance(name, str) and name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from cusa.annotations.problems import printable
 from cusa.annotations.sources.rows import captions_of, identity, image_path
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_columns import FoundColumns, find_columns
@@ -24,6 +26,7 @@ from cusa.errors import ConfigurationError, DataError
 from cusa.gallery.sources.source import Entry, Wanted, storable
 from cusa.gallery.store import GalleryModality
 
+log = logging.getLogger(__name__)
 SAMPLED = 200  # rows that the columns are found by
 CAPTION_NAMES = ("caption", "captions", "text", "txt", "title", "description", "sentence", "sentences", "alt_text")
 Row = Mapping[Column, Any]
@@ -51,6 +54,7 @@ class TableSource:
         Raises ConfigurationError where a column is missing, or none holds pictures.
         """
         self.path, self.root = path, root
+        self.odd = OddCaptions()
         self.reading = Reading(heading=None if heading else False)
         sample = sampled_rows(path, self.reading)
         names = list(dict.fromkeys(name for row in sample for name in row))
@@ -106,6 +110,7 @@ class TableSource:
             else:
                 yield None
             number += 1
+        self.odd.tell(self.path)
 
     def _entry(self, place: str, row: Row | MalformedRow, further: list[str]) -> Entry:
         if isinstance(row, MalformedRow):
@@ -120,7 +125,7 @@ class TableSource:
             self.path.absolute(),
             self.pattern.format(name) if self.pattern else name,
         )
-        captions = list(dict.fromkeys([*_captions(row, self.captions), *further]))
+        captions = list(dict.fromkeys([*self.odd.captions(row, self.captions, place), *further]))
         return Entry(name, location, captions=captions, columns=other_columns(row, [self.image, *self.captions]))
 
     def _name(self, row: Row) -> str | None:
@@ -150,9 +155,10 @@ class TableSource:
         """The captions of rows that name a picture again, by its hash."""
         found: dict[int, list[str]] = {}
         if self.captions and not self._first.all():
-            for number, (_, row) in enumerate(table_rows(self.path, None, self.reading)):
+            for number, (place, row) in enumerate(table_rows(self.path, None, self.reading)):
                 if not self._first[number] and not isinstance(row, MalformedRow):
-                    found.setdefault(int(self._hashes[number]), []).extend(_captions(row, self.captions))
+                    captions = self.odd.captions(row, self.captions, place)
+                    found.setdefault(int(self._hashes[number]), []).extend(captions)
         return found
 
 
@@ -198,13 +204,41 @@ def _kept(value: Any) -> Any:
         return value if unstorable(value) is None else None
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, list) and all(isinstance(member, str) and unstorable(member) is None for member in value):
+        return value  # one of them has to be equal in a filter
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, default=str)
     return None if isinstance(value, bytes) else value
 
 
-def _captions(row: Row, columns: list[Column]) -> list[str]:
-    if not columns:
-        return []
-    captions, reason = captions_of(row, columns)
-    return [] if reason else [caption for caption in captions if caption.strip()]
+class OddCaptions:
+    """Reads the captions of rows, and counts the rows whose captions are no texts, so that they are told."""
+
+    def __init__(self) -> None:
+        self._count, self._example = 0, ""
+
+    def captions(self, row: Mapping[Any, Any], columns: Sequence[Column], place: str) -> list[str]:
+        """The captions of a row. None, NaN and blanks are none; `place` names the row."""
+        if not columns or all(_is_nothing(row.get(column)) for column in columns):
+            return []
+        captions, reason = captions_of(row, columns)
+        if reason is not None:
+            self._count += 1
+            self._example = self._example or f"{place} {reason}"
+            return []
+        return [caption for caption in captions if caption.strip()]
+
+    def tell(self, path: Path) -> None:
+        """Log how many rows have captions that are no texts, with one of them."""
+        if self._count:
+            log.warning(
+                "%s: the captions of %s rows are no texts and are left out; for instance, %s",
+                printable(str(path)),
+                f"{self._count:,}",
+                self._example,
+            )
+        self._count, self._example = 0, ""
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value != value  # NaN is not equal to itself

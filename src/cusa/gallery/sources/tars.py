@@ -109,15 +109,19 @@ class TarSource:
                     metadata = dict(json.loads(content, object_pairs_hook=unrepeated))
             except (ValueError, TypeError, RecursionError, DataError):
                 odd[BROKEN_TEXT] += 1
-        entry.captions = self._captions(text, metadata)
+        entry.captions = self._captions(text, metadata, odd)
         columns = {key: value for key, value in metadata.items() if key not in (CAPTION, self.caption_key)}
         entry.columns = {key: value for key, value in columns.items() if _is_storable(key, value)}
         return entry
 
-    def _captions(self, text: str | None, metadata: dict[str, Any]) -> list[str]:
+    def _captions(self, text: str | None, metadata: dict[str, Any], odd: Counter[str]) -> list[str]:
+        key = self.caption_key or CAPTION
         if self.caption_key is None and text is not None:
-            return [text] if text.strip() and unstorable(text) is None else []
-        captions, _ = captions_in(metadata, self.caption_key or CAPTION)
+            metadata = {key: text}
+        if metadata.get(key) is None:
+            return []
+        captions, reason = captions_in(metadata, key)
+        odd[BROKEN_TEXT] += reason is not None
         return [caption for caption in captions if caption.strip()]
 
 
