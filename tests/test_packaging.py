@@ -149,6 +149,12 @@ def imported_modules(path):
                 yield f"{node.module}.{alias.name}" if is_module else node.module
 
 
+def test_names_of_test_modules_are_unique():
+    """pytest imports test modules by their names alone, so that two of one name cannot be collected together."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_imports_point_one_way():
     """Both `from cusa import config` and `from cusa.config import ...` count as imports of cusa.config."""
     rank = {module: number for number, line in enumerate(ORDER) for module in line}
