@@ -75,6 +75,10 @@ def test_the_front_matter_is_what_the_hub_reads(scored, to):
     assert {result.metric_type for result in parsed.eval_results} >= {"t2i_r1", "rsum"}
     first = yaml.safe_load(card(scored, to).split("---")[1])
     assert first["model-index"][0]["name"] == "cusa on shapes"
+    benchmarks = first["model-index"][0]["results"]
+    titles = [row["title"] for row in scores(scored)]
+    assert [one["task"]["name"] for one in benchmarks] == list(dict.fromkeys(titles))
+    assert sum(len(one["metrics"]) for one in benchmarks) == len(titles)
     assert "# fill in" in card(scored, to).split("---")[1]
 
 

@@ -95,6 +95,8 @@ def front_matter(configuration: RunConfiguration, about: Exported, rows: Sequenc
                 task_name=row["title"],
                 dataset_type=about.dataset,
                 dataset_name=" ".join(filter(None, (about.dataset, row["data"]))),
+                # The hub puts results of the same data set and configuration together, whatever their task is called.
+                dataset_config=" ".join(filter(None, (row["title"], row["data"]))),
                 metric_type=row["name"],
                 metric_name=row["metric"],
                 metric_value=round(row["value"], 4),
