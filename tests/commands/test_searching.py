@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +71,12 @@ def test_every_part_of_a_query_on_the_command_line(monkeypatch, capsys, shapes_i
     items = shapes_items.to_pylist()
     expected = [row for row, each in enumerate(items) if each["split"] != "train" and each["radius"] == 20]
     assert sorted(tested) == expected
+
+
+def test_a_picture_may_be_a_url_of_a_local_file(monkeypatch, capsys, shapes_index, shapes_items):
+    address = Path(shapes_items["path"][4].as_py()).as_uri()
+    hits = json.loads(search(monkeypatch, capsys, shapes_index, "--image", address, "--top", 1, "--json")[0])
+    assert hits[0]["row"] == 4
 
 
 def test_many_queries_are_a_line_of_json_each(monkeypatch, capsys, shapes_index, tmp_path):

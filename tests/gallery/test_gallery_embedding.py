@@ -158,7 +158,7 @@ def test_another_model_source_or_setting_is_no_mixture(pictures, tmp_path):
     with pytest.raises(DataError, match="another rows of a part: it was 5, now it is 6"):
         embed(pictures, output, part_rows=6)
     (pictures / "000.png").write_bytes(picture_bytes(0) + b"more")
-    with pytest.raises(DataError, match=r"another source \(digest\)"):
+    with pytest.raises(DataError, match=r"pictures have changed since .*out was begun"):
         embed(pictures, output)
 
 
@@ -307,3 +307,9 @@ def test_a_source_that_changes_while_it_is_embedded_is_a_sentence(pictures, tmp_
     (pictures / "new.png").write_bytes(picture_bytes(50))
     with pytest.raises(DataError, match="the source changed while it was embedded: it had 26 items, then 27"):
         embed_gallery(PreparingModel(), source, tmp_path / "out", Embedding(part_rows=5))
+
+
+@pytest.mark.parametrize("name", ["part_rows", "threads", "max_pixels"])
+def test_numbers_below_one_are_sentences(name):
+    with pytest.raises(ConfigurationError, match="expected 1 at least"):
+        Embedding(**{name: -1})

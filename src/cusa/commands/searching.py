@@ -20,7 +20,7 @@ def add_search(commands: Any) -> None:
     command.add_argument("index", type=Path, help="INDEX folder, which cusa index wrote")
     command.add_argument("query", nargs="?", metavar="TEXT", help="what to look for; the same as --text")
     command.add_argument("--text", help="what to look for")
-    command.add_argument("--image", type=Path, help="a picture to look for; with a text, their weighted sum")
+    command.add_argument("--image", metavar="FILE", help="a picture to look for; with a text, their weighted sum")
     command.add_argument("--like", metavar="ROW", help="a row, or the name of an item, in place of a picture")
     command.add_argument("--weight", type=float, help="of the picture beside the text, 0 to 1; default 0.5")
     command.add_argument("--not", dest="exclude", metavar="TEXT", action="append", default=[], help="what hits are not")

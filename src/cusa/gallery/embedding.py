@@ -53,6 +53,10 @@ class Embedding:
             raise ConfigurationError(f"part {self.part} is not one of {self.of}, which are counted from 0.")
         if self.part_rows < 1:
             raise ConfigurationError(f"a part has {self.part_rows} rows; expected 1 at least.")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigurationError(f"there are {self.threads} threads; expected 1 at least.")
+        if self.max_pixels < 1:
+            raise ConfigurationError(f"a picture has at most {self.max_pixels} pixels; expected 1 at least.")
 
 
 class _Ready(NamedTuple):

@@ -30,6 +30,9 @@ COMPARED = {
     "part_rows": "the rows of a part",
     "source": "the source",
 }
+CHANGED_FILES = frozenset(
+    {"items", "files", "digest", "digests", "sha256"}
+)  # of a source: its files are other ones than before
 
 
 class Plan(BaseModel):
@@ -79,6 +82,12 @@ class Plan(BaseModel):
             if isinstance(now, dict):
                 changed = [part for part in {**was, **now} if was.get(part) != now.get(part)]
                 name = f"{name} ({', '.join(changed)})"
+                if CHANGED_FILES.issuperset(changed):
+                    raise DataError(
+                        f"the files in {now['place']!s:.200} have changed since {folder} was begun (names, sizes, times "
+                        f"or content). A gallery of both would be a mixture: name another --output, or delete {folder}. "
+                        "`cusa index --add` adds a gallery of new items to an index."
+                    )
                 was, now = ({part: value.get(part) for part in changed} for value in (was, now))
             raise DataError(
                 f"{folder} was begun with another {name.removeprefix('the ')}: it was {was!s:.200}, now it is "
