@@ -84,9 +84,9 @@ class Plan(BaseModel):
                 name = f"{name} ({', '.join(changed)})"
                 if CHANGED_FILES.issuperset(changed):
                     raise DataError(
-                        f"the files in {now['place']!s:.200} have changed since {folder} was begun (names, sizes, times "
-                        f"or content). A gallery of both would be a mixture: name another --output, or delete {folder}. "
-                        "`cusa index --add` adds a gallery of new items to an index."
+                        f"the files in {now['place']!s:.200} have changed since {folder} was begun (names, sizes, "
+                        "times or content). A gallery of both would be a mixture: name another --output, or delete "
+                        "that one. `cusa index --add` adds a gallery of new items to an index."
                     )
                 was, now = ({part: value.get(part) for part in changed} for value in (was, now))
             raise DataError(
