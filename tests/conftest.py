@@ -100,26 +100,36 @@ def mounted_tmpfs(folder: Path, options: str) -> Iterator[Path]:
 
 
 def in_processes(ranks: int, function: Callable[..., None], *arguments: object) -> None:
-    """Call `function` in as many processes as torchrun would start, but with torch imported once."""
-    import torch
+    """Call `function` in as many processes as torchrun would start, but with torch imported once.
 
+    They are forked from a process that has only imported it: one that has computed gradients, or exported a graph, may
+    not be forked. So `function` and its arguments are pickled.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
-    def one(rank: int) -> None:
-        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        torch.set_num_threads(1)
-        function(*arguments)
-
-    context = multiprocessing.get_context("fork")
-    started = [context.Process(target=one, args=(rank,)) for rank in range(ranks)]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "cusa.training.loop"])
+    launched = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
+    launched["MASTER_PORT"] = str(port)
+    started = [
+        context.Process(target=_as_rank, args=(launched | {"RANK": str(rank)}, function, arguments))
+        for rank in range(ranks)
+    ]
     for process in started:
         process.start()
     for process in started:
         process.join(120)
         assert process.exitcode == 0
+
+
+def _as_rank(environment: dict[str, str], function: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    import torch
+
+    os.environ |= environment
+    torch.set_num_threads(1)
+    function(*arguments)
 
 
 @pytest.fixture(scope="session")

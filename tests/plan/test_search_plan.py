@@ -27,7 +27,7 @@ def test_the_models_of_the_reports_gallery_search_with_the_first_seed(tiny_confi
     found = plan(tiny_configuration, {}, seeds=[7, 8])
     folders = [f"{RUNS}/contrastive/seed7/search/test", f"{RUNS}/cusa/seed7/search/test"]
     assert found.index_folders() == folders
-    assert found.index_files() == [f"{folder}/meta.json" for folder in folders]
+    assert found.index_files() == [f"{folder}/index.faiss" for folder in folders]
 
 
 def test_without_those_the_first_two_that_can_search(tiny_configuration):

@@ -82,16 +82,16 @@ def outcome(run: RunConfiguration, rank: int = 0, ranks: int = 1) -> dict[str, t
     return values | {name: value.clone() for name, value in task.state_dict().items()}
 
 
+def save_outcome(run: RunConfiguration, ranks: int, folder: Path) -> None:
+    rank = int(os.environ["RANK"])
+    torch.save(outcome(run, rank, ranks), folder / f"{rank}.pt")
+    leave()
+
+
 def by_processes(run: RunConfiguration, ranks: int, folder: Path) -> dict[str, torch.Tensor]:
     """The same with several processes, as torchrun would start them; all must end with the same weights."""
     folder.mkdir()
-
-    def process() -> None:
-        rank = int(os.environ["RANK"])
-        torch.save(outcome(run, rank, ranks), folder / f"{rank}.pt")
-        leave()
-
-    in_processes(ranks, process)
+    in_processes(ranks, save_outcome, run, ranks, folder)
     ends = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
     for other in ends[1:]:
         assert all(torch.equal(other[name], ends[0][name]) for name in ends[0])

@@ -179,7 +179,7 @@ def test_a_folder_is_embedded_in_shares_and_an_interrupted_share_continues(
 
 @pytest.mark.slow
 def test_a_table_that_changed_is_embedded_again(searchable, tiny_configuration, shapes, tmp_path):
-    """The time of a folder says nothing, that of a table does."""
+    """What a folder holds is not looked at by Snakemake, what a table holds is."""
     directory = copied(searchable, tmp_path)
     table = tmp_path / "list.csv"
     names = sorted(path.name for path in (shapes / "pics").iterdir())
@@ -188,6 +188,9 @@ def test_a_table_that_changed_is_embedded_again(searchable, tiny_configuration, 
     snakemake(directory, "search", "--configfile", config)
     (folder,) = (path for path in (directory / RUN / "search").iterdir() if path.name != "test")
     assert set(SearchIndex.open(folder).items["colour"].to_pylist()) == {name.split("_")[0] for name in names[:6]}
+    assert "Nothing to be done" in snakemake(directory, "search", "--configfile", config, "-n")
+    with table.open("a") as rows:
+        rows.write(f"\n{shapes}/pics/{names[6]},{names[6].split('_')[0]}")
     later = (directory / RUN / "gallery" / folder.name / "meta.json").stat().st_mtime + 5
     os.utime(table, (later, later))
     assert jobs(snakemake(directory, "search", "--configfile", config, "-n"))["embed_gallery"] == 1

@@ -106,13 +106,16 @@ rule join_gallery:
         "python {resources.script} --unfinished {params.unfinished} --output {params.gallery} > {log} 2>&1"
 
 
-# The index that is there can be searched until the new one is complete, and a server that has it open reads the new one.
+# The index that is there can be searched until the new one is complete, and a server that has it open reads the new one:
+# meta.json names the files of a version, and is no output, because Snakemake deletes outputs before a job. The outputs
+# are links to the files of the newest version, for other programs.
 rule build_index:
     input:
         lambda wildcards: SEARCH.query_model_files(wildcards.experiment, wildcards.seed),
         meta=f"{GALLERY}/meta.json",
     output:
-        meta=update(f"{INDEX}/meta.json"),
+        index=f"{INDEX}/index.faiss",
+        duplicates=f"{INDEX}/duplicates.parquet",
     log:
         log_of("build_index", "{experiment}/seed{seed}/{gallery}"),
     benchmark:
@@ -129,7 +132,7 @@ rule build_index:
         runtime=240,
     params:
         gallery=subpath(input.meta, parent=True),
-        index=subpath(output.meta, parent=True),
+        index=subpath(output.index, parent=True),
         model=lambda wildcards: SEARCH.query_model(wildcards.experiment, wildcards.seed),
         settings=SEARCH.index_json,
     shell:

@@ -158,7 +158,7 @@ class SearchPlan:
 
     def index_files(self) -> list[str]:
         """A file of each index: what the target `search` makes."""
-        return [f"{folder}/meta.json" for folder in self.index_folders()]
+        return [f"{folder}/index.faiss" for folder in self.index_folders()]
 
     def exported_formats(self) -> list[tuple[str, str]]:
         """Every run and format that is exported: those of `exports`, and the ONNX models that embed queries."""
