@@ -239,6 +239,9 @@ def test_nothing_is_overwritten_and_odd_options_are_a_sentence(request, tmp_path
         export(run, "safetensors", tmp_path / "out", ExportOptions(int8=True))
     with pytest.raises(ConfigurationError, match="give --int8 too"):
         export(run, "onnx", tmp_path / "out", ExportOptions(data=tmp_path))
+    (tmp_path / "cusa.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match="is an export itself; name the run folder that it was exported from"):
+        export(tmp_path, "onnx", tmp_path / "out", ExportOptions())
 
 
 def test_without_onnx_it_is_said_what_to_install(request, tmp_path, monkeypatch):

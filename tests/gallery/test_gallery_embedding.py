@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 from gallery_models import PreparingModel, SmallModel
 from PIL import Image
 
@@ -188,6 +189,15 @@ def test_a_gallery_that_is_complete_is_left_as_it_is(pictures, tmp_path):
     assert content(tmp_path / "out") == before
     with pytest.raises(DataError, match="another model's sha256"):
         embed(pictures, tmp_path / "out", PreparingModel(weights_sha256="cd" * 32))
+
+
+def test_two_processes_do_not_embed_the_same_share(pictures, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    with FileLock(output / ".embed-0-of-1.lock"), pytest.raises(DataError, match="another `cusa embed` is writing"):
+        embed(pictures, output)
+    assert embed(pictures, output).rows
+    assert not list(output.glob(".*"))
 
 
 def test_nothing_of_the_users_is_overwritten(pictures, tmp_path):

@@ -11,10 +11,10 @@ from cusa.config.losses import HeadName
 from cusa.errors import ConfigurationError
 from cusa.export.hub import push, require_login, require_name
 from cusa.export.model_card import write_model_card
-from cusa.model.exported import Exported, ExportFormat
+from cusa.model.exported import EXPORT, Exported, ExportFormat
 from cusa.model.interface import HEADS
 from cusa.model.run_model import Model, load_run
-from cusa.runs.record import RunRecord
+from cusa.runs.record import RUN, RunRecord
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def export(run: str | Path, to: ExportFormat, output: str | Path, options: Expor
     Raises ConfigurationError where the options or the run do not allow it, and DataError where the run is damaged.
     """
     run, output = Path(run).expanduser(), Path(output).expanduser()
-    _check(to, output, options)
+    _check(run, to, output, options)
     record = RunRecord.read(run)
     heads = heads_of(to, options.head)
     require_writable(output)
@@ -95,7 +95,11 @@ def heads_of(to: ExportFormat, head: HeadName | None) -> tuple[HeadName, ...]:
     return ("cross",) if to == "sentence-transformers" else HEADS
 
 
-def _check(to: ExportFormat, output: Path, options: ExportOptions) -> None:
+def _check(run: Path, to: ExportFormat, output: Path, options: ExportOptions) -> None:
+    if (run / EXPORT).is_file():
+        raise ConfigurationError(
+            f"{run} is an export itself; name the run folder that it was exported from, which has {RUN}."
+        )
     if output.exists():
         raise ConfigurationError(f"{output} exists already; name another folder, nothing is overwritten.")
     if (options.int8 or options.data) and to != "onnx":

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from cusa.common.files import require_space, require_writable, write_json
 from cusa.common.images import check_image, decoded_rgb
@@ -84,11 +85,30 @@ def embed_gallery(
     if not output.is_file():
         require_writable(output)
         require_space(output, _bytes_needed(model, source, how), f"the gallery of {source.total or 'some'} items")
-    if (done := _plan(model, source, how).begin(output)) is not None:
-        log.info("%s is complete: %s items of the same model and source", output, f"{done.rows:,}")
-        return join(output)
-    _embed_parts(model, source, output, how)
-    return join(output, how.keep_parts) if how.of == 1 else None
+    with _alone(output, how):
+        if (done := _plan(model, source, how).begin(output)) is not None:
+            log.info("%s is complete: %s items of the same model and source", output, f"{done.rows:,}")
+            return join(output)
+        _embed_parts(model, source, output, how)
+        return join(output, how.keep_parts) if how.of == 1 else None
+
+
+@contextmanager
+def _alone(output: Path, how: Embedding) -> Iterator[None]:
+    """Let one process at a time embed a share into a folder. Raises DataError where another one is at work."""
+    if output.is_file():
+        yield  # what comes next says that it is one
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / f".embed-{how.part}-of-{how.of}.lock"
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise DataError(
+            f"another `cusa embed` is writing {output}; wait until it has ended, or name another --output."
+        ) from None
+    path.unlink(missing_ok=True)
 
 
 def _bytes_needed(model: RetrievalModel, source: Source, how: Embedding) -> int:

@@ -109,7 +109,7 @@ class Contents:
         """The same with `rows` removed too. Raises DataError if that leaves none."""
         smaller = replace(self, removed=np.union1d(self.removed, rows))
         if not len(smaller.live):
-            raise DataError(f"this would leave no row in {self.folder}; to drop an index, delete its folder.")
+            raise DataError(f"this would leave no row in {self.folder}, and an index has one at least.")
         return smaller
 
     def parts(self) -> list[GalleryPart]:

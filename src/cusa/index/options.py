@@ -36,7 +36,7 @@ class IndexOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.target_recall <= 1:
-            raise ConfigurationError(f"the target recall is {self.target_recall}; expected a share, as 0.95.")
+            raise ConfigurationError(f"the target recall is {self.target_recall}; expected a share, such as 0.95.")
         if self.kind is not None and self.kind not in KINDS:
             raise ConfigurationError(f"the kind of index is {self.kind!r}; expected one of {', '.join(KINDS)}.")
         if self.duplicates not in DUPLICATES:
