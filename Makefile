@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 CORES ?= all
-INDEXES := $(foreach run,contrastive cusa,results/openmoji/runs/$(run)/seed23/search/test)
+INDEXES := $(foreach run,contrastive cusa,results/openmoji/runs/$(run)/seed23/search/all)
 TOOLS := $(VENV)/.installed-demo,test,slurm
 UV := uv==0.13.9
 PLATFORM := --python-version 3.11 --python-platform x86_64-manylinux_2_28

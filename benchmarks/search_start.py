@@ -18,7 +18,7 @@ from measure import ROOT, Claim
 
 from cusa.index.folder import SearchIndex
 
-DEMO = ROOT / "results/openmoji/runs/cusa/seed23/search/test"
+DEMO = ROOT / "results/openmoji/runs/cusa/seed23/search/all"
 TEXT = "a birthday cake with candles"
 REPEATS, BAR = 5, 3.0
 HEAVY = ("torch", "transformers", "pandas", "snakemake")

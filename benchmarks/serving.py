@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 from measure import ROOT, Claim
 
-DEMO = ROOT / "results/openmoji/runs/cusa/seed23/search/test"
+DEMO = ROOT / "results/openmoji/runs/cusa/seed23/search/all"
 CLIENTS = 32
 SECONDS = 60.0
 WARM_UP = 3.0

@@ -1,6 +1,6 @@
 """Pictures of the search page, for these pages and for looking at: every view, wide and narrow, light and dark.
 
-cusa serve results/openmoji/runs/{contrastive,cusa}/seed23/search/test --port 8000
+cusa serve results/openmoji/runs/{contrastive,cusa}/seed23/search/all --port 8000
 python docs/make_screenshots.py http://127.0.0.1:8000/ screenshots --docs docs/search.png
 
 Needs playwright and a chromium; fonts are those of the machine (docs/search.png was made with Debian's fonts-inter).
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", help="address of a running `cusa serve`, with two indexes of the same pictures")
     parser.add_argument("folder", type=Path, help="folder for the screenshots, {view}-{size}-{scheme}.png")
-    parser.add_argument("--text", default="tulip", help="the text query")
+    parser.add_argument("--text", default="birthday", help="the text query")
     parser.add_argument(
         "--picture", type=Path, default=Path("results/openmoji/images/1F981.png"), help="to search with"
     )

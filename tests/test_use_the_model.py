@@ -174,7 +174,7 @@ def place(tmp_path_factory, tiny_configuration, shapes_data) -> Iterator[Place]:
     shutil.copytree(shapes_data, data.root)
     for experiment in ("cusa", "contrastive"):
         train(load(tiny_configuration).run(experiment, 23), data, data.run(experiment, 23))
-        out = data.run(experiment, 23) / "search/test"
+        out = data.run(experiment, 23) / "search/all"
         cli_here("embed", str(data.run(experiment, 23)), str(data.root), "--split", "test", "--output", str(out))
         build_index(out)
     pictures = [Path(path) for path in read_table(data.annotations, IMAGES)["image_path"].to_pylist()]

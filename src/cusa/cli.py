@@ -10,8 +10,8 @@ cusa import-checkpoint checkpoint_best.pth --run-folder results/coco/runs/theirs
 cusa embed results/openmoji/runs/cusa/seed23 photos --output gallery
 cusa export results/openmoji/runs/cusa/seed23 --to onnx --output exported
 cusa index gallery
-cusa search results/openmoji/runs/cusa/seed23/search/test "birthday"
-cusa serve results/openmoji/runs/contrastive/seed23/search/test results/openmoji/runs/cusa/seed23/search/test
+cusa search results/openmoji/runs/cusa/seed23/search/all "birthday"
+cusa serve results/openmoji/runs/contrastive/seed23/search/all results/openmoji/runs/cusa/seed23/search/all
 """
 
 from __future__ import annotations

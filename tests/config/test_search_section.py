@@ -14,10 +14,15 @@ from cusa.index.meta import KINDS
 from cusa.model.exported import ExportFormat as WrittenFormat
 
 
-def test_the_embedded_default_searches_its_test_pictures_and_exports_nothing_else():
+def test_the_embedded_default_searches_all_pictures_and_exports_nothing_else():
     configuration = load(read_files([]))
-    assert configuration.search == Search()
+    assert configuration.search == Search(gallery="all")
     assert configuration.exports is None
+
+
+@pytest.mark.parametrize("overlay", ["coco.yaml", "flickr30k.yaml"])
+def test_the_published_data_sets_search_their_test_pictures(overlay):
+    assert read_files([Path(__file__).parents[2] / "config" / overlay])["search"] == {"gallery": "test"}
 
 
 def test_both_are_off_where_a_configuration_of_ones_own_lacks_them(tiny_configuration):

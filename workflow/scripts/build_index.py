@@ -1,7 +1,7 @@
 """Build the index of a gallery.
 
     python workflow/scripts/build_index.py --gallery results/openmoji/runs/cusa/seed23/gallery/test --settings '{}' \
-        --model results/openmoji/runs/cusa/seed23/exports/onnx --output results/openmoji/runs/cusa/seed23/search/test
+        --model results/openmoji/runs/cusa/seed23/exports/onnx --output results/openmoji/runs/cusa/seed23/search/all
 """
 
 import argparse

@@ -103,12 +103,14 @@ def _alone(output: Path, how: Embedding) -> Iterator[None]:
     path = output / f".embed-{how.part}-of-{how.of}.lock"
     try:
         with FileLock(path, timeout=0):
-            yield
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
     except Timeout:
         raise DataError(
             f"another `cusa embed` is writing {output}; wait until it has ended, or name another --output."
         ) from None
-    path.unlink(missing_ok=True)
 
 
 def _bytes_needed(model: RetrievalModel, source: Source, how: Embedding) -> int:
