@@ -22,7 +22,7 @@ RUN = "results/shapes/runs/cusa/seed23"
 def searching(mapping: dict, **search: object) -> dict:
     """One experiment, whose model searches, so that one model is trained and exported."""
     experiments = {"contrastive": None, "csa": None, "usa": None}
-    return {**mapping, "experiments": mapping["experiments"] | experiments, "search": search}
+    return {**mapping, "experiments": mapping["experiments"] | experiments, "search": {"gallery": "test"} | search}
 
 
 def jobs(output: str) -> dict[str, int]:
