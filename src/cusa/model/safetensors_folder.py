@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import HeadName
@@ -17,7 +15,7 @@ from cusa.errors import ConfigurationError, DataError
 from cusa.model.exported import EXPORT, Exported
 from cusa.model.interface import HEADS
 from cusa.model.run_model import FrozenTowers, Model, chosen_device
-from cusa.runs.weights import STUDENT_PREFIX, frozen_dimensions_of
+from cusa.runs.weights import frozen_dimensions_of, student_tensors
 from cusa.student.registry import RESNET_CLIP, STUDENTS
 from cusa.student.resnet_clip import OpenClip
 from cusa.student.student import Student, build_student
@@ -91,15 +89,7 @@ def left_out(folders: Iterable[str], heads: Sequence[HeadName]) -> tuple[str, ..
 def _student(about: SafetensorsExported, configuration: RunConfiguration, folder: Path) -> Student:
     """The student, with what is not in the folder of a model read from WEIGHTS."""
     path = folder / WEIGHTS
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; export the run again.") from None
-    except SafetensorError as error:
-        raise DataError(f"{path} is not a complete safetensors file ({error}); export the run again.") from None
-    weights = {
-        name.removeprefix(STUDENT_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(STUDENT_PREFIX)
-    }
+    weights = student_tensors(path, missing="export the run again", damaged="export the run again")
     settings, losses = configuration.student, configuration.losses
     if settings.name is not None and STUDENTS.modules.get(settings.name) == RESNET_CLIP:
         student = Student(OpenClip.load(settings.name, settings.max_tokens, weights=False).float(), losses)

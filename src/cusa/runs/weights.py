@@ -32,15 +32,7 @@ def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
     """
     configuration = RunRecord.read(folder).configuration
     path = Path(folder) / WEIGHTS
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; run `snakemake models` first.") from None
-    except SafetensorError as error:
-        raise DataError(f"{path} is not a complete safetensors file ({error}); train the run again.") from None
-    weights = {
-        name.removeprefix(STUDENT_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(STUDENT_PREFIX)
-    }
+    weights = student_tensors(path, missing="run `snakemake models` first", damaged="train the run again")
     frozen = frozen_dimensions_of(weights) if configuration.student.towers is not None else FrozenDimensions()
     student = build_student(configuration.student, configuration.losses, frozen)
     try:
@@ -51,6 +43,22 @@ def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
             f"{path} does not fit the student that {folder}/{RUN} describes ({reason[:400]}); train the run again."
         ) from None
     return student.eval(), configuration
+
+
+def student_tensors(path: Path, missing: str, damaged: str) -> dict[str, Tensor]:
+    """The student's tensors in a safetensors file, by their names in the student.
+
+    Raises DataError where the file does not exist or is damaged; `missing` and `damaged` say what to do then.
+    """
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; {missing}.") from None
+    except SafetensorError as error:
+        raise DataError(f"{path} is not a complete safetensors file ({error}); {damaged}.") from None
+    return {
+        name.removeprefix(STUDENT_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(STUDENT_PREFIX)
+    }
 
 
 def frozen_dimensions_of(weights: dict[str, Tensor]) -> FrozenDimensions:
