@@ -6,7 +6,6 @@ to the working directory, as in Snakemake.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,15 +15,12 @@ from typing import Any
 
 from cusa.benchmarks import registry
 from cusa.common.files import sha256_of_file
-from cusa.common.registry import python_files
-from cusa.config.benchmarks import BenchmarkSection, ImageRetrieval, SentenceSimilarity
-from cusa.config.configuration import Configuration
 from cusa.config.dataset import SPLITS
 from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import LossConfiguration
 from cusa.config.models import ImageModel, TextModel
-from cusa.config.section import validate
 from cusa.layout import CachedFeatures, DatasetFolder, Modality, RunInputs
+from cusa.plan.benchmarks import BenchmarkPlan
 
 RESULTS = Path("results")
 VARIANTS = "variants"
@@ -32,14 +28,12 @@ TEACHERS_SHARE_NO_SPACE = "The two teachers share no space, so no text finds an 
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(BenchmarkPlan):
     """Everything that follows from a configuration, and from which of its benchmarks' data exist.
 
     Most properties raise ConfigurationError when a benchmark in `benchmarks.more` is unknown or has wrong settings;
     `check` raises it at once.
     """
-
-    configuration: Configuration
 
     def check(self) -> None:
         """Raise ConfigurationError when a benchmark in `benchmarks.more` is unknown or has wrong settings."""
@@ -118,58 +112,9 @@ class Plan:
         recipes = [configuration.recipe(run).gpus for run in self.experiments]
         return max([int(configuration.train.gpus > 0), *recipes])
 
-    @cached_property
-    def settings(self) -> dict[str, BenchmarkSection]:
-        """The settings of every benchmark that is not null, by name; those in `benchmarks.more` come last."""
-        benchmarks = self.configuration.benchmarks
-        known = {name: section for name, section in benchmarks.sections.items() if section is not None}
-        return known | {
-            name: validate(registry.settings_of(added.module), added.settings, at=f"benchmarks.more.{name}")
-            for name, added in benchmarks.added.items()
-        }
-
-    @property
-    def added(self) -> list[str]:
-        """The benchmarks of `benchmarks.more` that are not null."""
-        return list(self.configuration.benchmarks.added)
-
-    def module_of(self, benchmark: str) -> str:
-        """The module of a benchmark, as the registry takes it: its name, or the path of its Python file."""
-        added = self.configuration.benchmarks.added
-        return added[benchmark].module if benchmark in added else benchmark
-
-    def settings_json(self, benchmark: str) -> str:
-        """The settings of a benchmark as one line for its job, with the key `file` if it is in a Python file.
-
-        `{}` if the benchmark is off.
-        """
-        if benchmark not in self.settings:
-            return "{}"
-        settings, files = self.settings[benchmark], self.benchmark_files(benchmark)
-        if not files:
-            return settings.as_json()
-        return json.dumps({**settings.model_dump(mode="json"), "file": files[0]}, sort_keys=True)
-
     def code_of_image_model(self, model_folder: str) -> str:
         """The SHA-256 of the Python file that an image model is loaded from; empty if there is none."""
         return " ".join(map(sha256_of_file, self.frozen_image_models[model_folder].python_files))
-
-    def benchmark_files(self, benchmark: str) -> list[str]:
-        """The benchmark's Python file, where it has one."""
-        return python_files(self.module_of(benchmark))
-
-    @cached_property
-    def data_of(self) -> dict[str, tuple[str, ...]]:
-        """The names of the embedded data that each benchmark scores; empty if none of its data exist."""
-        provides = self.configuration.dataset.provides
-        return {
-            name: registry.data_of(self.module_of(name), provides, settings) for name, settings in self.settings.items()
-        }
-
-    @property
-    def benchmarks(self) -> list[str]:
-        """The benchmarks that have data to score. The others are left out, and the summary says so."""
-        return [name for name, data in self.data_of.items() if data]
 
     def benchmarks_of(self, run: str) -> list[str]:
         """The benchmarks that a run is scored on."""
@@ -194,23 +139,6 @@ class Plan:
             for benchmark in self.benchmarks
             if self._is_unsuited(run, benchmark)
         }
-
-    @property
-    def checked_benchmarks(self) -> list[str]:
-        """The benchmarks that check the annotations before anything is trained."""
-        return [name for name in self.benchmarks if registry.checks(self.module_of(name))]
-
-    @cached_property
-    def labelled_images(self) -> dict[str, str]:
-        """The folder or file of all labelled images that are named and exist, by name."""
-        section = self.settings.get("image_retrieval")
-        return section.available() if isinstance(section, ImageRetrieval) else {}
-
-    @cached_property
-    def sentence_pairs(self) -> dict[str, str]:
-        """The folder or file of all sentence pairs that are named and exist, by name."""
-        section = self.settings.get("sts")
-        return section.available() if isinstance(section, SentenceSimilarity) else {}
 
     @property
     def dataset_files(self) -> list[str]:

@@ -1,0 +1,86 @@
+"""The part of a plan that is about benchmarks: their settings, their modules, and the data that they score."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+from cusa.benchmarks import registry
+from cusa.common.registry import python_files
+from cusa.config.benchmarks import BenchmarkSection, ImageRetrieval, SentenceSimilarity
+from cusa.config.configuration import Configuration
+from cusa.config.section import validate
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """What follows from the section `benchmarks`, and from which of its data exist."""
+
+    configuration: Configuration
+
+    @cached_property
+    def settings(self) -> dict[str, BenchmarkSection]:
+        """The settings of every benchmark that is not null, by name; those in `benchmarks.more` come last."""
+        benchmarks = self.configuration.benchmarks
+        known = {name: section for name, section in benchmarks.sections.items() if section is not None}
+        return known | {
+            name: validate(registry.settings_of(added.module), added.settings, at=f"benchmarks.more.{name}")
+            for name, added in benchmarks.added.items()
+        }
+
+    @property
+    def added(self) -> list[str]:
+        """The benchmarks of `benchmarks.more` that are not null."""
+        return list(self.configuration.benchmarks.added)
+
+    def module_of(self, benchmark: str) -> str:
+        """The module of a benchmark, as the registry takes it: its name, or the path of its Python file."""
+        added = self.configuration.benchmarks.added
+        return added[benchmark].module if benchmark in added else benchmark
+
+    def settings_json(self, benchmark: str) -> str:
+        """The settings of a benchmark as one line for its job, with the key `file` if it is in a Python file.
+
+        `{}` if the benchmark is off.
+        """
+        if benchmark not in self.settings:
+            return "{}"
+        settings, files = self.settings[benchmark], self.benchmark_files(benchmark)
+        if not files:
+            return settings.as_json()
+        return json.dumps({**settings.model_dump(mode="json"), "file": files[0]}, sort_keys=True)
+
+    def benchmark_files(self, benchmark: str) -> list[str]:
+        """The benchmark's Python file, where it has one."""
+        return python_files(self.module_of(benchmark))
+
+    @cached_property
+    def data_of(self) -> dict[str, tuple[str, ...]]:
+        """The names of the embedded data that each benchmark scores; empty if none of its data exist."""
+        provides = self.configuration.dataset.provides
+        return {
+            name: registry.data_of(self.module_of(name), provides, settings) for name, settings in self.settings.items()
+        }
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that have data to score. The others are left out, and the summary says so."""
+        return [name for name, data in self.data_of.items() if data]
+
+    @property
+    def checked_benchmarks(self) -> list[str]:
+        """The benchmarks that check the annotations before anything is trained."""
+        return [name for name in self.benchmarks if registry.checks(self.module_of(name))]
+
+    @cached_property
+    def labelled_images(self) -> dict[str, str]:
+        """The folder or file of all labelled images that are named and exist, by name."""
+        section = self.settings.get("image_retrieval")
+        return section.available() if isinstance(section, ImageRetrieval) else {}
+
+    @cached_property
+    def sentence_pairs(self) -> dict[str, str]:
+        """The folder or file of all sentence pairs that are named and exist, by name."""
+        section = self.settings.get("sts")
+        return section.available() if isinstance(section, SentenceSimilarity) else {}
