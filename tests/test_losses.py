@@ -252,6 +252,83 @@ def test_published_defaults():
     assert loss.bounds["cross"] == pytest.approx((0.10, 0.99))
 
 
+def sigmoid_oracle(arrays: dict, tau: float, bias: float, reduction: str, ids=IDS) -> float:
+    """SigLIP's loss, pair by pair. A pair belongs together where the images are the same, whoever's caption it is."""
+    similarity = unit(arrays["cross_image"]) @ unit(arrays["cross_text"]).T
+    rows = []
+    for i in range(len(ids)):
+        signs = [1.0 if ids[i] == ids[j] else -1.0 for j in range(len(ids))]
+        rows.append([np.log1p(np.exp(-y * (similarity[i, j] / tau + bias))) for j, y in enumerate(signs)])
+    return float(np.mean(rows) if reduction == "mean" else np.sum(rows) / len(ids))
+
+
+def sigmoid(**keys) -> LossConfiguration:
+    section = {"kind": "sigmoid", "rate": 1.3, "temperature": {"start": 0.08}, "bias": {"start": -4.5}}
+    return validate(LossConfiguration, {"contrastive": section | keys})
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_sigmoid_loss_equals_the_formula_and_so_do_its_gradients(reduction):
+    arrays, configuration = batch(4), sigmoid(reduction=reduction)
+    loss, tensors, found = run(configuration, arrays)
+
+    def expected(moved: dict, tau: float = 0.08, bias: float = -4.5) -> float:
+        return 1.3 * sigmoid_oracle(moved, tau, bias, reduction)
+
+    assert found.contrastive.item() == pytest.approx(expected(arrays), rel=1e-7)  # the scalars were float32 once
+    found.total.backward()
+    rng, step = np.random.default_rng(5), 1e-6
+    for name in NAMES[:2]:
+        direction = rng.standard_normal(arrays[name].shape)
+        sides = [expected(arrays | {name: arrays[name] + sign * step * direction}) for sign in (1, -1)]
+        slope = (sides[0] - sides[1]) / (2 * step)
+        assert (tensors[name].grad.numpy() * direction).sum() == pytest.approx(slope, rel=1e-6), name
+    slope = (expected(arrays, bias=-4.5 + step) - expected(arrays, bias=-4.5 - step)) / (2 * step)
+    assert loss.bias.grad.item() == pytest.approx(slope, rel=1e-6)
+    slope = (expected(arrays, tau=0.08 + step) - expected(arrays, tau=0.08 - step)) / (2 * step)
+    assert loss.temperatures["contrastive"].grad.item() == pytest.approx(slope, rel=1e-5)
+
+
+def test_the_sigmoid_loss_of_single_positives_equals_open_clip():
+    from open_clip.loss import SigLipLoss
+
+    configuration, arrays = sigmoid(reduction="sum", rate=1.0), batch(6)
+    _, tensors, found = run(configuration, arrays, ids=np.arange(B))
+    image, text = (torch.nn.functional.normalize(tensors[name], dim=1) for name in NAMES[:2])
+    expected = SigLipLoss()(image, text, torch.tensor(1 / 0.08), torch.tensor(-4.5))
+    assert found.contrastive.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_bias_of_the_sigmoid_loss_starts_as_siglip_does_and_can_be_fixed():
+    loss = CUSALoss(validate(LossConfiguration, {"contrastive": {"kind": "sigmoid"}}))
+    assert loss.bias_values() == {"bias_contrastive": -10.0}
+    assert loss.bias.requires_grad
+    assert loss.bias.ndim == 1  # so that weight decay leaves it alone
+    fixed = CUSALoss(sigmoid(bias={"start": 0.5, "learned": False}))
+    assert not fixed.bias.requires_grad
+    assert fixed.bias_values() == {"bias_contrastive": 0.5}
+    assert CUSALoss(validate(LossConfiguration, {"contrastive": {}})).bias_values() == {}
+
+
+def test_far_similarities_stay_finite_in_the_sigmoid_loss():
+    loss = CUSALoss(sigmoid(temperature={"start": 0.01}, bias={"start": -1e4}))
+    features = {name: torch.randn(4, 3, requires_grad=True) if "cross" in name else None for name in NAMES}
+    found = loss(**features, image_ids=torch.arange(4))
+    found.total.backward()
+    assert found.total.isfinite()
+    assert features["cross_image"].grad.isfinite().all()
+
+
+def test_a_bias_without_a_sigmoid_is_refused():
+    with pytest.raises(ConfigurationError, match="bias is set, but kind is `softmax`, which has none"):
+        validate(LossConfiguration, {"contrastive": {"bias": {}}})
+
+
+def test_the_kind_that_is_published_is_left_out_of_the_json_of_earlier_releases():
+    assert validate(LossConfiguration, {"contrastive": {}}).as_json().count("kind") == 0
+    assert validate(LossConfiguration, {"contrastive": {"kind": "sigmoid"}}).as_json().count('"kind": "sigmoid"') == 1
+
+
 def test_mean_reduction_is_a_batch_size_smaller_than_sum():
     arrays = batch()
     values = []

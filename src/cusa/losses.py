@@ -9,6 +9,9 @@ Huang et al., AAAI 2024 (arXiv 2403.05261), as its released code computes it. Wi
     CSA         = rate * (kd(S, T_v) + kd(S.T, T_t)) / 2,  kd(X, T) = KL(softmax(T / tau_T) || softmax(X / tau))
     USA         = rate * (kd(U_v, T_v) + kd(U_t, T_t)) / 2
 
+    with contrastive.kind sigmoid (SigLIP: Zhai et al., ICCV 2023, arXiv 2303.15343), for the signs y_ij = 1 where
+    id_i == id_j, else -1:    contrastive = rate * reduce(-log sigmoid(y_ij * (S_ij / tau + bias)))
+
 All embeddings are L2-normalised first. Everything is computed in the precision of the inputs, at least float32.
 
 Several processes with b pairs each can compute the loss of all B = b * processes pairs (`gather_rows`). Each process
@@ -30,6 +33,7 @@ from cusa.config.losses import (
     Contrastive,
     CrossSoftLabel,
     LossConfiguration,
+    SigmoidBias,
     TemperaturePair,
     TemperatureRange,
     UniSoftLabel,
@@ -65,9 +69,14 @@ class CUSALoss(nn.Module):
         super().__init__()
         self.configuration = configuration
         self.temperatures = nn.ParameterDict()
+        self.bias: nn.Parameter | None = None
         self.bounds: dict[str, tuple[float, float]] = {}
         if (contrastive := configuration.contrastive) is not None:
             self._add("contrastive", contrastive.temperature, contrastive.temperature.learned)
+            if contrastive.kind == "sigmoid":
+                bias = contrastive.bias or SigmoidBias()
+                # It has one dimension, so that weight decay does not draw it to 0.
+                self.bias = nn.Parameter(torch.tensor([bias.start]), requires_grad=bias.learned)
         if (cross := configuration.cross_softlabel) is not None:
             tied = cross.mode != "each"
             self._add_pair("cross", cross.temperature, tied)
@@ -123,6 +132,14 @@ class CUSALoss(nn.Module):
             for name, value in self.temperatures.items()
         }
 
+    def bias_values(self) -> dict[str, float]:
+        """The value of the bias of the sigmoid by its name in the history; empty without one."""
+        return {} if self.bias is None else {"bias_contrastive": float(self.bias.detach())}
+
+    def scalars(self) -> dict[str, nn.Parameter]:
+        """The parameters of the loss, learned or not, by their names: the temperatures and `bias`."""
+        return dict(self.temperatures) | ({} if self.bias is None else {"bias": self.bias})
+
     def forward(
         self,
         *,
@@ -175,9 +192,11 @@ class CUSALoss(nn.Module):
     def _contrastive(
         self, settings: Contrastive, image_to_text: Tensor, text_to_image: Tensor, same_image: Tensor
     ) -> Tensor:
+        temperature = self.temperature("contrastive")
+        if self.bias is not None:  # the rows of the images have every pair, so those of the texts add nothing
+            return settings.rate * sigmoid_loss(image_to_text / temperature + self.bias, same_image, settings.reduction)
         positives = same_image.to(image_to_text.dtype)
         positives = positives / positives.sum(dim=1, keepdim=True)
-        temperature = self.temperature("contrastive")
         image_loss = cross_entropy(image_to_text / temperature, positives, settings.reduction)
         text_loss = cross_entropy(text_to_image / temperature, positives, settings.reduction)
         return settings.rate * (image_loss + text_loss) / 2
@@ -230,6 +249,15 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
     `reduction` is `sum` (sum over a row, then mean over rows) or `mean` (mean over all entries).
     """
     entries = -F.log_softmax(logits, dim=1) * targets
+    return entries.mean() if reduction == "mean" else entries.sum(dim=1).mean()
+
+
+def sigmoid_loss(logits: Tensor, positives: Tensor, reduction: str) -> Tensor:
+    """Binary cross-entropy of logits, float [b, B], and of the pairs that belong together, bool [b, B]: a scalar.
+
+    `reduction` is that of `cross_entropy`.
+    """
+    entries = -F.logsigmoid(torch.where(positives, logits, -logits))
     return entries.mean() if reduction == "mean" else entries.sum(dim=1).mean()
 
 

@@ -11,6 +11,7 @@ from conftest import in_processes
 
 from cusa.config.configuration import Configuration, load
 from cusa.config.experiments import RunConfiguration
+from cusa.config.losses import Contrastive, SigmoidBias
 from cusa.errors import ConfigurationError
 from cusa.losses import CUSALoss
 from cusa.student.student import build_student
@@ -122,6 +123,21 @@ def test_chunks_change_nothing(tiny_configuration, tmp_path):
         assert_same(outcome(configured(tiny_configuration, chunk_size=size)), alone)
     run = configured(tiny_configuration, gather="global", cpu_processes=2, batch_size=4, chunk_size=3)
     assert_same(by_processes(run, 2, tmp_path / "run"), alone)
+
+
+def test_the_sigmoid_loss_and_its_bias_are_the_same_over_processes_and_in_chunks(tiny_configuration, tmp_path):
+    torch.set_num_threads(1)
+
+    def sigmoid(**settings) -> RunConfiguration:
+        run = configured(tiny_configuration, **settings)
+        contrastive = Contrastive(kind="sigmoid", bias=SigmoidBias(start=-3.0), reduction="sum")
+        return run.model_copy(update={"losses": run.losses.model_copy(update={"contrastive": contrastive})})
+
+    alone = outcome(sigmoid())
+    assert abs(alone["loss.bias"].item() + 3.0) > 1e-3  # it is learned
+    assert_same(outcome(sigmoid(chunk_size=3)), alone, tolerance=1e-5)  # the loss is about 5, in float32
+    run = sigmoid(gather="global", cpu_processes=2, batch_size=4, chunk_size=3)
+    assert_same(by_processes(run, 2, tmp_path / "run"), alone, tolerance=1e-5)
 
 
 def test_accumulated_batches_equal_as_many_processes_with_a_loss_each(tiny_configuration, tmp_path):

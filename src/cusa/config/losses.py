@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cusa.config.section import NotNegative, Positive, Section
+from cusa.config.section import NotNegative, Number, Positive, Section, added_key
 
 HeadName = Literal["cross", "uni"]  # the two families of heads, which the losses train
 
@@ -65,12 +65,31 @@ SoftLoss = Annotated[
 ]
 
 
+class SigmoidBias(Section):
+    """What is added to every similarity, divided by the temperature, before the sigmoid."""
+
+    start: Number = -10.0
+    learned: bool = Field(default=True, description="false keeps it fixed.")
+
+
 class Contrastive(Section):
     """Image-text contrastive loss; pairs of a batch that have the same image are positives of each other."""
 
     rate: NotNegative = 1.0
     reduction: Reduction = "mean"
     temperature: Temperature = Temperature()
+    kind: Literal["softmax", "sigmoid"] = added_key(
+        "softmax",
+        "`softmax`: each image is told from the other texts of the batch, and each text from the other images "
+        "(CLIP, published); `sigmoid`: each pair of an image and a text is judged for itself (SigLIP).",
+    )
+    bias: SigmoidBias | None = added_key(None, "The bias of `sigmoid`; null takes SigLIP's, which starts at -10.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Contrastive:
+        if self.bias is not None and self.kind != "sigmoid":
+            raise ValueError(f"bias is set, but kind is `{self.kind}`, which has none; set kind: sigmoid")
+        return self
 
 
 class CrossSoftLabel(Section):

@@ -115,7 +115,7 @@ class History:
             "loss_uni": uni,
         }
         row |= {f"temperature_{name}": value for name, value in self.loss.temperature_values().items()}
-        return row | _gpu(self.group.device)
+        return row | self.loss.bias_values() | _gpu(self.group.device)
 
     def _speed(self, progress: Progress, now: float, seconds_waited: float) -> dict[str, float]:
         """Pairs a second of all processes, and the share of the time spent waiting for data, since the last row."""

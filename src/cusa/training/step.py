@@ -54,7 +54,8 @@ class TrainingTask(nn.Module):
         if cached is None:
             return self.losses(heads, batch)
         terms = [(output * cached.heads[name]).sum() for name, output in heads.items() if output is not None]
-        terms += [self.loss.temperatures[name] * gradient for name, gradient in cached.temperatures.items()]
+        scalars = self.loss.scalars()
+        terms += [(scalars[name] * gradient).sum() for name, gradient in cached.scalars.items()]
         return torch.stack([term.float() for term in terms]).sum()
 
     def heads(self, batch: TrainingBatch) -> Heads:
@@ -154,16 +155,16 @@ def _add_in_chunks(
 
 @dataclass(frozen=True)
 class CachedGradients:
-    """Gradients of a batch's loss: with respect to the heads' outputs, [B, D] by name, and to the temperatures."""
+    """Gradients of a batch's loss: with respect to the heads' outputs, [B, D] by name, and to `CUSALoss.scalars`."""
 
     heads: dict[str, Tensor]
-    temperatures: dict[str, Tensor]
+    scalars: dict[str, Tensor]
 
     @classmethod
     def of(cls, total: Tensor, heads: Heads, loss: CUSALoss) -> CachedGradients:
-        """The gradients of `total` with respect to `heads`, which are leaves, and to the learned temperatures."""
+        """The gradients of `total` with respect to `heads`, which are leaves, and to the loss's learned scalars."""
         leaves = {name: leaf for name, leaf in heads.items() if leaf is not None}
-        learned = {name: value for name, value in loss.temperatures.items() if value.requires_grad}
+        learned = {name: value for name, value in loss.scalars().items() if value.requires_grad}
         gradients = torch.autograd.grad(total, [*leaves.values(), *learned.values()], allow_unused=True)
 
         def used(names: Iterable[str], gradients: Iterable[Tensor | None]) -> dict[str, Tensor]:
@@ -172,11 +173,11 @@ class CachedGradients:
         return cls(used(leaves, gradients[: len(leaves)]), used(learned, gradients[len(leaves) :]))
 
     def split(self, size: int, chunks: int) -> list[CachedGradients]:
-        """The share of each chunk of `size` pairs. The last share has the temperatures, which no chunk owns."""
+        """The share of each chunk of `size` pairs. The last share has the scalars, which no chunk owns."""
         return [
             CachedGradients(
                 {name: gradient[number * size : (number + 1) * size] for name, gradient in self.heads.items()},
-                self.temperatures if number + 1 == chunks else {},
+                self.scalars if number + 1 == chunks else {},
             )
             for number in range(chunks)
         ]
@@ -197,8 +198,9 @@ def require_finite(losses: Losses, batch: TrainingBatch, *, loss: CUSALoss, epoc
         return
     values = {"contrastive": losses.contrastive, "cross": losses.cross, "uni": losses.uni}
     terms = ", ".join(f"{name} {value.item():g}" for name, value in values.items())
+    scalars = loss.temperature_values() | loss.bias_values()
     raise TrainingError(
-        f"the loss is not finite at epoch {epoch}, step {step}: {terms}; temperatures {loss.temperature_values()}; "
+        f"the loss is not finite at epoch {epoch}, step {step}: {terms}; temperatures {scalars}; "
         f"first images of the batch (positions in train): {batch.image_ids[:5].tolist()}. No optimiser step was "
         "taken with it. Lower train.lr, set train.gradient_clip, or use train.precision: fp32."
     )
