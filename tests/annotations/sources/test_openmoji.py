@@ -22,6 +22,12 @@ def test_all_emoji_with_a_picture_are_found(tmp_path):
     assert len({one.image_id for one in emoji}) == len(emoji)
 
 
+def test_names_and_keywords_are_text_and_not_markup(tmp_path):
+    captions = {caption for one in source(tmp_path).emoji for caption in one.captions}
+    assert "flag: Trinidad & Tobago" in captions
+    assert not [caption for caption in captions if "&amp;" in caption or "&#" in caption]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [("🏃", "🏃🏽‍♀️"), ("👩‍🚒", "👨🏿‍🚒"), ("🧑‍🚒", "👩‍🚒"), ("👨‍🦰", "👩"), ("🏃‍➡️", "🏃‍♂️"), ("👍", "👍🏻")],

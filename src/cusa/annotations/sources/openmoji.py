@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from html import unescape
 from itertools import combinations
 from pathlib import Path
 
@@ -223,6 +224,9 @@ def _read_emoji(groups: list[str] | None) -> list[Emoji]:
             svg = _find_picture(match["emoji"], pictures) if match else None
             if match and svg:
                 # The keyword `*` of the asterisk key has no word in it; it could never be searched for.
-                keywords = tuple(word.strip() for word in (match["keywords"] or "").split(",") if clean_caption(word))
-                emoji.append(Emoji(match["emoji"], svg, match["name"], keywords))
+                # The files are made for a menu that reads markup, so `&` is written as `&amp;`.
+                words = unescape(match["keywords"] or "").split(",")
+                # The keyword `*` of the asterisk key has no word in it; it could never be searched for.
+                keywords = tuple(word.strip() for word in words if clean_caption(word))
+                emoji.append(Emoji(match["emoji"], svg, unescape(match["name"]), keywords))
     return emoji
