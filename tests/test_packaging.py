@@ -121,6 +121,7 @@ ORDER = [
     ["teachers"],
     ["student", "losses", "metrics"],
     ["runs"],
+    ["tracking"],
     ["training"],
     ["embeddings", "model", "upstream"],
     ["benchmarks"],

@@ -7,6 +7,8 @@ cusa import-config cusa.yaml --output published.yaml
 cusa import-features train_unicom.npy --data results/coco --split train
 cusa import-checkpoint checkpoint_best.pth --run-folder results/coco/runs/theirs/seed23 --dataset coco \\
     --student ViT-B/32
+cusa runs
+cusa diff results/openmoji/runs/contrastive/seed23 results/openmoji/runs/cusa/seed23
 cusa embed results/openmoji/runs/cusa/seed23 photos --output gallery
 cusa export results/openmoji/runs/cusa/seed23 --to onnx --output exported
 cusa index gallery
@@ -23,6 +25,8 @@ from typing import Any
 
 from cusa.commands.embedding import add_embed
 from cusa.commands.indexing import add_index
+from cusa.commands.run_difference import add_diff
+from cusa.commands.run_list import add_runs
 from cusa.commands.searching import add_search
 from cusa.commands.serving import add_serve
 from cusa.common import program
@@ -83,6 +87,8 @@ def _main() -> None:
     command.add_argument("--seed", type=int, default=23, help="the n of seed{n}; default 23")
     command.set_defaults(call=_import_checkpoint)
 
+    add_runs(commands)
+    add_diff(commands)
     add_embed(commands)
     _add_export(commands)
     add_index(commands)

@@ -31,6 +31,7 @@ def test_a_run_writes_its_three_files(tiny_configuration, shapes_data, tmp_path)
         "history.parquet",
         "run.json",
         "state",
+        "tensorboard",
     ]
     record = read_json(tmp_path / "run/run.json")
     history = pq.read_table(tmp_path / "run/history.parquet").to_pylist()

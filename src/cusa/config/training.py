@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cusa.config.section import Count, NotNegative, Positive, Section, Share, added_key
+from cusa.config.trackers import require_known_trackers
 
 # Keys of `train` that change the speed, the memory or the logging of a training, but not its result. Changing them does
 # not train a run again. Exception: with `stream`, `workers` changes the order of the pairs.
-OPERATIONAL = ("workers", "save_every_minutes", "eval_batch_size", "log_every")
+OPERATIONAL = ("workers", "save_every_minutes", "eval_batch_size", "log_every", "trackers")
 
 
 class Train(Section):
@@ -51,6 +52,11 @@ class Train(Section):
         default=None, description="Stop after this many epochs without a better r_mean; null trains all epochs."
     )
     log_every: Count = Field(default=20, description="Steps between rows of history.parquet.")
+    trackers: Annotated[list[str], AfterValidator(require_known_trackers)] = added_key(
+        [],
+        "Where the curves go besides the event files of TensorBoard, which every training writes: `wandb`, `mlflow`, "
+        "`trackio`, the name that an installed package registers, or a Python file.",
+    )
     save_every_minutes: Positive = Field(
         default=15.0, description="The state is saved after each epoch and at least this often."
     )

@@ -38,6 +38,8 @@ class History:
     ) -> None:
         """`pairs` are all training pairs; `loss` gives the temperatures of each row."""
         self.rows: list[dict[str, Any]] = []
+        # Called with each new row, in the process that writes the files.
+        self.on_row: Callable[[dict[str, Any]], None] = lambda row: None
         self.configuration, self.settings = configuration, configuration.train
         self.loss, self.group = loss, group
         self.pairs, self.steps_per_epoch = pairs, steps_per_epoch
@@ -78,7 +80,7 @@ class History:
         """
         now = self._clock()
         if progress.step % self.settings.log_every == 0 or progress.step == self.steps_per_epoch:
-            self.rows.append(self._step_row(progress, result) | self._speed(progress, now, seconds_waited))
+            self._add(self._step_row(progress, result) | self._speed(progress, now, seconds_waited))
             self._row_started, self._row_step, self._waited = now, progress.step, seconds_waited
         if self.group.is_main and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
@@ -87,7 +89,7 @@ class History:
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
         """Add the row of the epoch `progress.epoch`, with its validation `metrics`, and log it."""
         seconds = self._clock() - self._epoch_started
-        self.rows.append(
+        self._add(
             metrics | {"kind": "epoch", "epoch": progress.epoch, "step": self.steps_per_epoch, "seconds": seconds}
         )
         if self.group.is_main:
@@ -97,6 +99,10 @@ class History:
         """Log that training ends because `train.early_stop` epochs were no better."""
         if self.group.is_main:
             log.info("early stop: %d epochs without a better r_mean", progress.epochs_without_better())
+
+    def _add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        self.on_row(row)
 
     def _step_row(self, progress: Progress, result: StepResult) -> dict[str, Any]:
         """Learning rate, losses (means over the step's batches and all processes), temperatures and GPU."""

@@ -5,6 +5,7 @@ the CPU the same configuration gives bit-identical weights, also after an interr
 of (seed, epoch, step), and the state (see state.py) has weights, optimiser, random states and history.
 
     {run}/best.safetensors, history.parquet, run.json     written when training has finished
+    {run}/tensorboard, state/history.parquet              written while it runs, see watching.py
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from cusa.training.step import (
     require_finite,
     require_finite_gradients,
 )
+from cusa.training.watching import Watch, require_trackers
 
 log = logging.getLogger(__name__)
 SAVE_BEFORE_VALIDATION = 60.0  # seconds since the last save; so much may be lost if a validation is stopped
@@ -66,6 +68,7 @@ def train(configuration: RunConfiguration, folder: DatasetFolder, run: str | Pat
     TrainingError if a loss is not finite, DataError if shards or features do not fit.
     """
     settings, run = configuration.train, Path(run)
+    require_trackers(settings.trackers)
     # run.json says how the captions were cleaned that the run has learned: the tables know.
     configuration = configuration.model_copy(update={"captions": cleaning_of(folder.annotations)})
     die_with_launcher()
@@ -128,19 +131,20 @@ class Trainer:
         self.progress, self.history.rows = self.state.restore(self.task, self.optimiser)
         self.model = parallel(self.task)
         self.history.announce(self.progress)
-        self.stop.defer()
-        try:
-            while self.progress.epoch < self.settings.epochs:
-                if self.is_early_stop():
-                    self.history.log_early_stop(self.progress)
-                    break
-                self.train_epoch()
-                self.select()
-            self.state.wait()
-        finally:
-            self.state.close()
-        if self.group.is_main:
-            self.finish()
+        with Watch(self.run, self.history, self.progress):
+            self.stop.defer()
+            try:
+                while self.progress.epoch < self.settings.epochs:
+                    if self.is_early_stop():
+                        self.history.log_early_stop(self.progress)
+                        break
+                    self.train_epoch()
+                    self.select()
+                self.state.wait()
+            finally:
+                self.state.close()
+            if self.group.is_main:
+                self.finish()
 
     def train_epoch(self) -> None:
         """Take the steps of an epoch that are left. Raises StoppedError, when the state is saved, after SIGTERM."""

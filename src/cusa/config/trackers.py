@@ -1,0 +1,31 @@
+"""Which trackers there are: where the curves of a training go, for `train.trackers`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cusa.common.registry import Registry, is_file
+from cusa.errors import ConfigurationError
+
+TRACKERS_KEY = "train.trackers"
+TRACKERS = Registry(
+    kind="tracker",
+    group="cusa.trackers",
+    modules={
+        "mlflow": "cusa.tracking.mlflow_tracker",
+        "trackio": "cusa.tracking.trackio_tracker",
+        "wandb": "cusa.tracking.wandb_tracker",
+    },
+    needs=("start",),
+)
+
+
+def require_known_trackers(names: list[str]) -> list[str]:
+    """The same names. Raises ConfigurationError where one is unknown, or is a file that is not there."""
+    for name in names:
+        TRACKERS.require(name, TRACKERS_KEY)
+        if is_file(name) and not Path(name).expanduser().is_file():
+            raise ConfigurationError(
+                f"Configuration key `{TRACKERS_KEY}`: {name} does not exist (relative paths start at {Path.cwd()})."
+            )
+    return names

@@ -1,0 +1,122 @@
+"""The runs in results folders: how far each is, how good, how fast, and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cusa.errors import DataError
+from cusa.runs.live import LiveRun, holder_of, is_alive
+from cusa.runs.record import RUN, STATE_FILE, STATE_FOLDER, RunRecord
+
+SHOWN_MESSAGE = 100  # characters of an error
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """What is known of a run; None where nothing is.
+
+    `state` is one of
+        finished       its run.json is there
+        not trained    a baseline or an imported checkpoint
+        starting       its process reads the data
+        running        its process trains; on another host, where nobody here can see the process, since `updated`
+        stopped        by SIGTERM or Ctrl-C; the same command continues it
+        killed         its process is gone without a word; the same command continues it
+        failed         with the error `message`
+    `epoch` is the number of epochs that are finished. `pairs_per_second` of a finished run counts all its time.
+    `seconds` is the time a finished run took, `seconds_left` the time until an unfinished one has taken its last epoch.
+    """
+
+    run: str
+    experiment: str
+    seed: str
+    state: str
+    epoch: int | None = None
+    epochs: int | None = None
+    best_r_mean: float | None = None
+    best_epoch: int | None = None
+    last_r_mean: float | None = None
+    pairs_per_second: float | None = None
+    seconds: float | None = None
+    seconds_left: float | None = None
+    updated: str | None = None
+    host: str | None = None
+    message: str | None = None
+
+
+def run_folders(folder: str | Path) -> list[Path]:
+    """The run folders in a folder: of one data set (results/{dataset}), of all (results), or the folder itself.
+
+    Raises DataError if there are none.
+    """
+    folder = Path(folder)
+    patterns = ("", "seed*", "*/seed*", "runs/*/seed*", "*/runs/*/seed*")
+    found = [path for pattern in patterns for path in ([folder] if not pattern else sorted(folder.glob(pattern)))]
+    found = [path for path in found if (path / RUN).is_file() or (path / STATE_FOLDER).is_dir()]
+    if not found:
+        raise DataError(
+            f"{folder} has no runs. Expected a folder of results, such as results or results/openmoji, or a run folder "
+            "({experiment}/seed{n}); `snakemake models` trains runs."
+        )
+    return list(dict.fromkeys(found))
+
+
+def overview(folders: Sequence[str | Path]) -> Iterator[RunRow]:
+    """What is known of each run in some folders. Raises DataError where a folder has no runs."""
+    for folder in folders:
+        for run in run_folders(folder):
+            yield row_of(run)
+
+
+def row_of(run: Path) -> RunRow:
+    """What is known of one run."""
+    live, holder = LiveRun.read(run), holder_of(run)
+    alive = is_alive(holder) if holder is not None else False
+    under_way = live is not None and live.status == "running" and alive is not False
+    if (run / RUN).is_file() and not under_way:
+        with suppress(DataError):  # it is being written again, or damaged: then its state says more
+            return _finished(run, RunRecord.read(run))
+    host = str(holder["host"]) if holder is not None and alive is None and "host" in holder else None
+    experiment, seed = run.absolute().parent.name, run.absolute().name.removeprefix("seed")
+    if live is None:
+        state = "starting" if alive else "stopped" if (run / STATE_FOLDER / STATE_FILE).is_file() else "not finished"
+        return RunRow(str(run), experiment, seed, state, host=host)
+    state = live.status if live.status != "running" else "killed" if alive is False else "running"
+    return RunRow(
+        run=str(run),
+        experiment=experiment,
+        seed=seed,
+        state=state,
+        epoch=live.epoch,
+        epochs=live.epochs,
+        best_r_mean=live.best_r_mean,
+        best_epoch=live.best_epoch,
+        last_r_mean=live.last_r_mean,
+        pairs_per_second=live.pairs_per_second if state == "running" else None,
+        seconds_left=live.seconds_left,
+        updated=live.updated,
+        host=host,
+        message=live.message[:SHOWN_MESSAGE] if live.message else None,
+    )
+
+
+def _finished(run: Path, record: RunRecord) -> RunRow:
+    trained = record.training_pairs is not None and record.epochs > 0
+    metrics = record.selection_metrics or {}
+    pairs = (record.training_pairs or 0) * record.epochs
+    return RunRow(
+        run=str(run),
+        experiment=record.configuration.experiment,
+        seed=str(record.configuration.seed),
+        state="finished" if trained else "not trained",
+        epoch=record.epochs if trained else None,
+        epochs=record.configuration.train.epochs if trained else None,
+        best_r_mean=metrics.get("r_mean"),
+        best_epoch=record.selected_epoch if trained else None,
+        pairs_per_second=pairs / record.seconds if trained and record.seconds > 0 else None,
+        seconds=record.seconds if trained else None,
+        updated=record.finished,
+    )
