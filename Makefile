@@ -51,7 +51,7 @@ test-lowest: $(LOWEST)/.installed ## the test suite on the lowest versions that 
 test-cluster: $(TOOLS) ## the Slurm profile on a Slurm that this installs and starts (Debian, as root)
 	tests/cluster/run $(BIN)/python
 
-test-browser: $(TOOLS) ## the search page in a chromium that this installs (Debian, as root)
+test-browser: $(TOOLS) ## the search page and the report in a chromium that this installs (Debian, as root)
 	tests/serve/run $(BIN)/python
 
 lint: $(TOOLS) ## only the linters, the types and the spelling

@@ -18,13 +18,23 @@ FIGURES = ("validation", "losses", "temperatures")
 History = Sequence[Mapping[str, Any]]
 
 
-def read_histories(runs: Mapping[str, Sequence[str | Path]]) -> dict[str, History]:
-    """The rows of the first seed's history.parquet of each experiment that was trained here; imported runs have none.
+def read_histories(runs: Mapping[str, Sequence[str | Path]]) -> dict[str, dict[str, History]]:
+    """The rows of each history.parquet by experiment and by seed, of what was trained here; imported runs have none.
 
-    `runs` gives the run folders of each experiment, one a seed.
+    `runs` gives the run folders of each experiment, one a seed. The seeds are called as the folders, `seed23`.
     """
-    histories = {name: pq.read_table(Path(paths[0]) / "history.parquet").to_pylist() for name, paths in runs.items()}
-    return {name: rows for name, rows in histories.items() if any(row["kind"] == "step" for row in rows)}
+    histories: dict[str, dict[str, History]] = {}
+    for name, paths in runs.items():
+        for path in map(Path, paths):
+            rows = pq.read_table(path / "history.parquet").to_pylist()
+            if any(row["kind"] == "step" for row in rows):
+                histories.setdefault(name, {})[path.name] = rows
+    return histories
+
+
+def first_seeds(histories: Mapping[str, Mapping[str, History]]) -> dict[str, History]:
+    """The rows of the first seed of each experiment."""
+    return {name: next(iter(seeds.values())) for name, seeds in histories.items()}
 
 
 def draw_figures(histories: Mapping[str, History]) -> dict[str, str]:
@@ -49,7 +59,8 @@ def draw_history(histories: Mapping[str, History], kind: str, columns: Mapping[s
             rows = [row for row in history if row["kind"] == kind and row.get(column) is not None]
             if kind == "step" and not any(row[column] for row in rows):
                 continue
-            axes.plot([_when(row, history) for row in rows], [row[column] for row in rows], color=colour, label=name)
+            steps = steps_per_epoch(history)
+            axes.plot([when(row, steps) for row in rows], [row[column] for row in rows], color=colour, label=name)
         axes.set_title(title, color=INK, fontsize=10)
         axes.set_xlabel("epoch", color=INK, fontsize=9)
     lines = {line.get_label(): line for axes in panels for line in axes.lines}
@@ -64,20 +75,24 @@ def draw_temperatures(histories: Mapping[str, History]) -> str:
     figure, panels = _panels(len(histories), height=3.2)
     # Without histories, the only panel stays empty.
     for (name, history), axes in zip(histories.items(), panels, strict=False):
-        rows = [row for row in history if row["kind"] == "step"]
+        rows, steps = [row for row in history if row["kind"] == "step"], steps_per_epoch(history)
         names = [key for key in rows[0] if key.startswith("temperature_") and rows[0][key] is not None]
         for colour, key in zip(_cycle(), names, strict=False):
             label = key.removeprefix("temperature_").replace("_", " ")
-            axes.plot([_when(row, history) for row in rows], [row[key] for row in rows], color=colour, label=label)
+            axes.plot([when(row, steps) for row in rows], [row[key] for row in rows], color=colour, label=label)
         axes.set_title(name, color=INK, fontsize=10)
         axes.set_xlabel("epoch", color=INK, fontsize=9)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False, fontsize=8, labelcolor=INK)
     return _svg(figure)
 
 
-def _when(row: Mapping[str, Any], history: History) -> float:
-    """The time of a row in epochs: a step is inside its epoch, an epoch's row is at its end."""
-    steps = max(entry["step"] for entry in history)
+def steps_per_epoch(history: History) -> int:
+    """The number of steps of an epoch: the highest in a history."""
+    return max(entry["step"] for entry in history)
+
+
+def when(row: Mapping[str, Any], steps: int) -> float:
+    """The time of a row in epochs of `steps` steps: a step is inside its epoch, an epoch's row is at its end."""
     return float(row["epoch"]) + (row["step"] / steps if row["kind"] == "step" else 1.0)
 
 

@@ -15,7 +15,8 @@ from cusa.annotations.tables import CAPTIONS, IMAGES, PROBLEMS, read_table, spli
 from cusa.common.files import read_json, whole_file
 from cusa.config.report import Gallery
 from cusa.layout import DatasetFolder
-from cusa.report.figures import INK, draw_figures, inline_svg, read_histories
+from cusa.report.curves import curves, library
+from cusa.report.figures import INK, draw_figures, first_seeds, inline_svg, read_histories
 from cusa.report.gallery import image_queries, text_queries
 from cusa.report.tables import benchmark_tables, differences_sentence, skipped_sentence
 from cusa.runs.record import RunFolder, RunRecord
@@ -42,7 +43,7 @@ def render(
     notes: dict[str, str] = json.loads((table.schema.metadata or {}).get(b"notes", b"{}"))
     tables = benchmark_tables(rows, left_out)
     histories = read_histories(runs)
-    drawings = draw_figures(histories)
+    drawings = draw_figures(first_seeds(histories))
     _write_figures(drawings, Path(figures))
     models = {name: RunFolder(Path(runs[name][0])) for name in gallery.experiments if name in runs}
     environment = jinja2.Environment(
@@ -59,6 +60,8 @@ def render(
         image_queries=image_queries(folder, models, gallery),
         models=list(models),
         trained=bool(histories),
+        curves=curves(histories),
+        library=library(),
         top=gallery.top,
         runs=[_run_row(name, Path(path)) for name, paths in runs.items() for path in paths],
         splits=_split_rows(folder),
