@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from cusa.config.dataset import SPLITS
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import StudentSettings
+from cusa.config.views import views_of_training
 
 Modality = Literal["image", "text"]
 META = "meta.json"
@@ -94,9 +95,16 @@ class RunInputs:
 
     @classmethod
     def of_training(cls, configuration: RunConfiguration) -> RunInputs:
-        """The files that training reads: the train split, the split that selects the epoch, the teachers' features."""
-        student, teachers = configuration.student, configuration.teachers
+        """The files that training reads: the train split, the split that selects the epoch, the teachers' features.
+
+        The train split has the features of changed pictures and captions too, if frozen towers read some.
+        """
+        student, teachers, views = configuration.student, configuration.teachers, views_of_training(configuration)
         inputs = cls.of_split(student, "train").and_also(cls.of_split(student, configuration.train.selection_split))
+        if views.image is not None:
+            inputs = inputs.and_also(cls((), (CachedFeatures("image", views.image.folder, "train"),)))
+        if views.text is not None:
+            inputs = inputs.and_also(cls((), (CachedFeatures("text", views.text.folder, "train"),)))
         if teachers is None:
             return inputs
         images = CachedFeatures("image", teachers.image.folder, "train")

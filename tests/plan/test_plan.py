@@ -107,6 +107,25 @@ def test_features_are_those_that_something_reads_each_once(tiny_configuration):
     ]
 
 
+def test_views_are_extracted_for_the_frozen_towers_of_runs_that_train_with_them(tiny_configuration):
+    """Only of the train split, and only of the modality that is changed; each setting has a folder of its own."""
+    student, experiments = towers(tiny_configuration, image=False, text=False), tiny_configuration["experiments"]
+    own = {"cusa": {**experiments["cusa"], "train": {"augmentation": {"image": {"flip": True}, "views": 2}}}}
+    plain = plan(tiny_configuration, student=student)
+    found = plan(tiny_configuration, student=student, experiments=experiments | own)
+    [(folder, views)] = [each for each in found.frozen_image_models.items() if each[0] not in plain.frozen_image_models]
+    assert (views.views, views.augmentation.flip, views.dtype) == (2, True, "float32")
+    assert json.loads(views.as_json())["name"] == tiny_configuration["teachers"]["image"]["name"]
+    assert list(found.frozen_text_models) == list(plain.frozen_text_models)
+    meta = f"results/shapes/teachers/image/{folder}/train/meta.json"
+    assert set(found.feature_files()) - set(plain.feature_files()) == {meta}
+    assert set(found.training_inputs("cusa")) - set(plain.training_inputs("cusa")) == {meta}
+    assert found.training_inputs("contrastive") == plain.training_inputs("contrastive")
+    trained = towers(tiny_configuration, image=True, text=True)
+    on_the_fly = plan(tiny_configuration, student=trained, experiments=experiments | own)
+    assert on_the_fly.feature_files() == plan(tiny_configuration, student=trained).feature_files()
+
+
 def test_what_is_not_scored_has_a_reason(tiny_configuration):
     """Data that do not exist are left out, and the teachers on benchmarks across modalities."""
     experiments = {**tiny_configuration["experiments"], "teachers": {"baseline": "teachers"}}

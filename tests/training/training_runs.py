@@ -58,6 +58,24 @@ def interrupted(run: RunConfiguration, data: Path, folder: Path, monkeypatch: py
             train(run, DatasetFolder(data), folder)
 
 
+def interrupted_after(
+    steps: int, run: RunConfiguration, data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Train, but interrupt the training when the state is saved after so many steps."""
+    taken = []
+
+    def save_and_stop(trainer: Trainer) -> None:
+        taken.append(1)
+        if len(taken) == steps:
+            trainer.save()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save_or_stop", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, DatasetFolder(data), folder)
+
+
 def stopped_after_a_save(run: RunConfiguration, data: Path, folder: Path, processes: int) -> str:
     """Stop a training as Slurm does: SIGTERM to the launcher and all processes, twice. Returns its standard error."""
     started = command(run, data, folder, processes)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from cusa.annotations.enough_data import require_enough
 from cusa.common.program import run
-from cusa.config.models import ImageModel
 from cusa.config.section import validate
 from cusa.config.shards import Stream
+from cusa.config.views import image_model
 from cusa.layout import DatasetFolder
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     require_enough(arguments.needs, DatasetFolder(arguments.shards.parents[1]).annotations)
     from cusa.teachers.extraction import extract_image_features
 
-    settings = validate(ImageModel, json.loads(arguments.model))
+    settings = image_model(json.loads(arguments.model))
     shards, output, threads, gpu = arguments.shards, arguments.output, arguments.threads, arguments.gpu
     stream = None if arguments.stream is None else validate(Stream, json.loads(arguments.stream))
     extract_image_features(shards, settings, output, threads, gpu, arguments.part, arguments.parts, stream)

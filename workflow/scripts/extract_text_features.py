@@ -10,8 +10,7 @@ from pathlib import Path
 
 from cusa.annotations.enough_data import require_enough
 from cusa.common.program import run
-from cusa.config.models import TextModel
-from cusa.config.section import validate
+from cusa.config.views import text_model
 
 
 def main() -> None:
@@ -27,7 +26,7 @@ def main() -> None:
     require_enough(arguments.needs, arguments.annotations)
     from cusa.teachers.extraction import extract_text_features
 
-    settings = validate(TextModel, json.loads(arguments.model))
+    settings = text_model(json.loads(arguments.model))
     annotations, split, threads = arguments.annotations, arguments.split, arguments.threads
     extract_text_features(annotations, split, settings, arguments.output, threads, arguments.gpu)
 

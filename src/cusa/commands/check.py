@@ -165,7 +165,8 @@ class _Sizes:
                 continue
             self.dimensions[model.folder] = encoder.dimension
             self.encoders[model.folder] = sum(parameter.numel() for parameter in encoder.parameters())
-            size = self._rows_of(model.folder) * encoder.dimension * np.dtype(model.dtype).itemsize
+            rows = self._rows_of(model.folder) * getattr(model, "views", 1)  # of ImageViews and TextViews
+            size = rows * encoder.dimension * np.dtype(model.dtype).itemsize
             self.needed += size
             text = f"{encoder.dimension:,} numbers a row, {size / GIGABYTE:.2f} GB in {model.dtype}"
             yield Finding(f"{kind} {model.identity}", text)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from cusa.config.augmentation import Augmentation
 from cusa.config.section import Count, NotNegative, Positive, Section, Share, added_key
 from cusa.config.trackers import require_known_trackers
 
@@ -32,6 +33,14 @@ class Train(Section):
     )
     head_dropout: Share = added_key(
         0.0, "Share of a head's features that a training step sets to zero, between LayerNorm and the linear layer."
+    )
+    augmentation: Augmentation | None = added_key(
+        None, "Pictures and captions that are changed at random for training; null changes none."
+    )
+    ema_decay: Share = added_key(
+        0.0,
+        "Share that a step keeps of the average of the weights over the steps (exponential moving average). The "
+        "average is validated and saved as the run's weights; 0 averages nothing.",
     )
     schedule: Literal["epoch", "step"] = Field(
         default="epoch", description="Cosine decay by epoch (published) or by optimiser step."

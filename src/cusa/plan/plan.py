@@ -7,11 +7,9 @@ to the working directory, as in Snakemake.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from cusa.benchmarks import registry
 from cusa.common.files import sha256_of_file
@@ -19,8 +17,9 @@ from cusa.config.dataset import SPLITS
 from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import LossConfiguration
 from cusa.config.models import ImageModel, TextModel
-from cusa.layout import CachedFeatures, DatasetFolder, Modality, RunInputs
+from cusa.layout import CachedFeatures, DatasetFolder, RunInputs
 from cusa.plan.benchmarks import BenchmarkPlan
+from cusa.plan.frozen_models import image_models, text_models
 
 RESULTS = Path("results")
 VARIANTS = "variants"
@@ -204,37 +203,19 @@ class Plan(BenchmarkPlan):
     @cached_property
     def frozen_image_models(self) -> dict[str, ImageModel]:
         """Every image model whose features are cached, by the folder of its features."""
-        chosen: dict[str, ImageModel] = {}
-        for model in self._frozen("image"):
-            plain = ImageModel(**model.model_dump(include=set(ImageModel.model_fields)))
-            if (other := chosen.get(model.folder)) is not None:
-                dtype = _widest(plain.dtype, other.dtype, "float32")
-                precision = _widest(plain.precision, other.precision, "fp32")
-                plain = plain.model_copy(update={"dtype": dtype, "precision": precision})
-            chosen[model.folder] = plain
-        return chosen
+        return image_models(*self._run_configurations)
 
     @cached_property
     def frozen_text_models(self) -> dict[str, TextModel]:
         """Every text model whose features are cached, by the folder of its features."""
-        chosen: dict[str, TextModel] = {}
-        for model in self._frozen("text"):
-            plain = TextModel(**model.model_dump(include=set(TextModel.model_fields)))
-            if (other := chosen.get(model.folder)) is not None:
-                plain = plain.model_copy(update={"dtype": _widest(plain.dtype, other.dtype, "float32")})
-            chosen[model.folder] = plain
-        return chosen
+        return text_models(*self._run_configurations)
 
-    def _frozen(self, modality: Modality) -> Iterator[ImageModel | TextModel]:
-        """The teachers in use, then the frozen towers of the students.
-
-        A tower that is also a teacher shares the teacher's features, in the wider of the two dtypes and of the two
-        precisions.
-        """
-        runs = [self.run_configuration(run) for run in self.runs]
-        yield from (getattr(run.teachers, modality) for run in runs if run.teachers is not None)
-        towers = [getattr(run.student.towers, modality) for run in runs if run.student.towers is not None]
-        yield from (tower for tower in towers if not tower.trainable)
+    @cached_property
+    def _run_configurations(self) -> tuple[list[RunConfiguration], list[RunConfiguration]]:
+        """Those of all runs, and of the runs that are trained."""
+        names = (self.runs, self.experiments)
+        every, trained = ([self.run_configuration(run) for run in each] for each in names)
+        return every, trained
 
     @cached_property
     def stored_features(self) -> list[tuple[DatasetFolder, CachedFeatures]]:
@@ -268,7 +249,3 @@ class Plan(BenchmarkPlan):
     def gallery_data(self) -> list[str]:
         """The splits that the report's gallery searches."""
         return ["test", *([VARIANTS] if VARIANTS in self.splits else [])]
-
-
-def _widest(own: Any, other: Any, widest: str) -> Any:
-    return widest if widest in (own, other) else own

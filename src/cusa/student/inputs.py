@@ -32,8 +32,11 @@ class PixelInputs:
         return len(self.reader)
 
     def __getitem__(self, positions: np.ndarray) -> Tensor:
-        reader = self.reader
-        return self.transform.batch([(reader.encoded(position), reader.plain(position)) for position in positions])
+        return self.transform.batch([self.encoded(position) for position in positions])
+
+    def encoded(self, position: int) -> tuple[bytes, bool]:
+        """The bytes of an image file, and whether it is plain, see ImageTransform.pixels."""
+        return self.reader.encoded(position), self.reader.plain(position)
 
 
 class FeatureInputs:

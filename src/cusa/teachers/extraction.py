@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import platform
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,20 @@ import pyarrow as pa
 import torch
 
 from cusa import __version__
+from cusa.annotations.caption_variants import caption_variants
 from cusa.annotations.captions import sampled_positions
 from cusa.annotations.tables import CAPTIONS, cleaning_of, read_table, split_rows
 from cusa.common.compute import Precision, autocast, choose_device
+from cusa.common.draws import hashed, uniform
 from cusa.common.progress import progress
 from cusa.common.registry import loaded_versions
+from cusa.config.captions import CaptionCleaning
 from cusa.config.models import ImageModel, TextModel
 from cusa.config.shards import Stream
+from cusa.config.views import ImageViews, TextViews
 from cusa.errors import ConfigurationError
 from cusa.shards.reading import ShardReader, read_shards
+from cusa.teachers.augmentation import DRAWS, AugmentedTransform
 from cusa.teachers.encoders import ImageEncoder, TextEncoder, pad_tokens, weights_sha256
 from cusa.teachers.registry import load_image_encoder, load_text_encoder
 from cusa.teachers.store import FILE, SHA256_OF, TENSORS, write_features
@@ -33,6 +39,8 @@ from cusa.teachers.token_use import MULTILINGUAL, token_use
 from cusa.teachers.transform import ImageTransform
 
 log = logging.getLogger(__name__)
+StoredImage = tuple[int, bytes, bool]  # position in the split, bytes of the file, and whether it is plain
+IMAGE_VIEWS, CAPTION_VIEWS = 1, 2  # what random numbers are for: the first of the keys that they are a function of
 
 
 def part_of(shard_of_row: np.ndarray, part: int, parts: int) -> range:
@@ -62,6 +70,7 @@ def extract_image_features(
 ) -> None:
     """Write the features of a split's images, or of one part of them (see `part_of`), in the order of the index.
 
+    With ImageViews as `settings`, those of the views of each image: view v of image i has the row i * views + v.
     `shards` is the split's folder; with `stream` only the index is read from it. Raises ConfigurationError where the
     encoder cannot be loaded, and DataError where shards or disk space are missing.
     """
@@ -71,8 +80,11 @@ def extract_image_features(
     reader = ShardReader(shards)
     meta = _meta(encoder) | {"transform": asdict(encoder.transform)}
     rows = part_of(reader.shard, part, parts)
-    blocks = encode_images(encoder, reader, settings.batch_size, device, threads, settings.precision, rows, stream)
-    write_features(folder, len(rows), encoder.dimension, settings.dtype, blocks, meta)
+    views = settings if isinstance(settings, ImageViews) else None
+    batch_size, precision = settings.batch_size, settings.precision
+    blocks = encode_images(encoder, reader, batch_size, device, threads, precision, rows, stream, views)
+    count = len(rows) * (views.views if views else 1)
+    write_features(folder, count, encoder.dimension, settings.dtype, blocks, meta)
 
 
 def extract_text_features(
@@ -85,12 +97,16 @@ def extract_text_features(
 ) -> None:
     """Write the features of a split's cleaned captions, in row order; equal captions are encoded once.
 
-    Raises as `extract_image_features` does.
+    With TextViews as `settings`, those of the variants of each caption: variant v of caption i has the row
+    i * views + v. Raises as `extract_image_features` does.
     """
     torch.set_num_threads(threads)
     captions = read_table(annotations, CAPTIONS, ["caption", "cleaned", "split"])
     rows = split_rows(captions, split)
     cleaned = captions["cleaned"].take(pa.array(rows)).to_pylist()
+    if isinstance(settings, TextViews):
+        texts = captions["caption"].take(pa.array(rows)).to_pylist()
+        cleaned = _variants(texts, cleaned, cleaning_of(annotations), settings)
     device = choose_device(gpu)
     encoder = load_text_encoder(settings).to(device)
     distinct, positions = np.unique(np.array(cleaned, dtype=object), return_inverse=True)
@@ -102,7 +118,17 @@ def extract_text_features(
         meta["warnings"] = warnings
     # Rows are gathered in blocks, so that a million captions need no second array.
     blocks = (features[positions[start : start + 8192]] for start in range(0, len(positions), 8192))
-    write_features(folder, len(rows), encoder.dimension, settings.dtype, blocks, meta)
+    write_features(folder, len(cleaned), encoder.dimension, settings.dtype, blocks, meta)
+
+
+def _variants(texts: list[str], cleaned: list[str], cleaning: CaptionCleaning, settings: TextViews) -> list[str]:
+    """The variants of some captions, those of a caption one after the other."""
+    variants = []
+    for number, (text, clean) in enumerate(zip(texts, cleaned, strict=True)):
+        seeds = hashed(CAPTION_VIEWS, number, np.arange(settings.views))
+        same = [text] * settings.views, [clean] * settings.views
+        variants += caption_variants(*same, cleaning, settings.augmentation, seeds)
+    return variants
 
 
 def tell_token_use(encoder: TextEncoder, captions: pa.Table, rows: np.ndarray) -> list[str]:
@@ -128,18 +154,22 @@ def encode_images(
     precision: Precision = "fp32",
     rows: range | None = None,
     stream: Stream | None = None,
+    views: ImageViews | None = None,
 ) -> Iterator[np.ndarray]:
     """Features of `rows`, all where it is None: float32 [batch, dimension], a batch at a time.
 
-    The next batches are decoded while the model runs.
+    With `views`, the features of changed pictures, those of a picture one after the other. The next batches are decoded
+    while the model runs.
     """
     rows = range(len(reader)) if rows is None else rows
+    images = batch_size if views is None else max(1, batch_size // views.views)
+    read = partial(_pixels, encoder.transform, views)
     for pixels in progress(
-        _pixel_batches(reader, encoder.transform, batch_size, threads, rows, stream),
+        _pixel_batches(reader, read, images, threads, rows, stream),
         len(rows),
         "images",
         f"{encoder.name} features",
-        step=batch_size,
+        step=images,
     ):
         with autocast(device, precision):
             features = encoder(pixels.to(device, non_blocking=True))
@@ -165,25 +195,37 @@ def encode_texts(
     return features
 
 
+def _pixels(transform: ImageTransform, views: ImageViews | None, images: list[StoredImage]) -> torch.Tensor:
+    """The pixels of some images, or of their views, uint8 [B, 3, crop, crop]."""
+    encoded = [(image, plain) for _, image, plain in images]
+    if views is None:
+        return transform.batch(encoded)
+    rows = np.repeat([row for row, _, _ in images], views.views)
+    image_of_view = np.repeat(np.arange(len(images)), views.views)
+    draws = uniform(hashed(IMAGE_VIEWS, rows, np.tile(np.arange(views.views), len(images))), DRAWS)
+    return AugmentedTransform(transform, views.augmentation).batch(encoded, image_of_view, draws)
+
+
 def _pixel_batches(
     reader: ShardReader,
-    transform: ImageTransform,
+    read: Callable[[list[StoredImage]], torch.Tensor],
     batch_size: int,
     threads: int,
     rows: range,
     stream: Stream | None,
 ) -> Iterator[torch.Tensor]:
-    images: Iterator[tuple[bytes, bool]]
+    """What `read` makes of `batch_size` images at a time."""
+    images: Iterator[StoredImage]
     if stream is None:
-        images = ((reader.encoded(row), reader.plain(row)) for row in rows)
+        images = ((row, reader.encoded(row), reader.plain(row)) for row in rows)
     else:
         shards = np.unique(reader.shard[rows.start : rows.stop]).tolist()
-        read = read_shards(stream, reader, shards)
-        images = ((image.encoded, reader.plain(image.position)) for image in read if image.position in rows)
+        stored = ((image.position, image.encoded) for image in read_shards(stream, reader, shards))
+        images = ((row, encoded, reader.plain(row)) for row, encoded in stored if row in rows)
     with ThreadPoolExecutor(max_workers=threads) as pool:
         waiting: deque[Future[torch.Tensor]] = deque()
         while batch := list(islice(images, batch_size)):
-            waiting.append(pool.submit(transform.batch, batch))
+            waiting.append(pool.submit(read, batch))
             if len(waiting) > threads:
                 yield waiting.popleft().result()
         while waiting:

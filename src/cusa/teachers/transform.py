@@ -47,19 +47,26 @@ class ImageTransform:
         `plain` marks upright 8-bit RGB, as cusa's shards store it, which torchvision decodes fast. Raises DataError
         if the image cannot be decoded.
         """
+        if not plain:
+            with decoded_rgb(encoded) as picture:
+                return self.pixels_of(picture)
+        return self._resized_and_cropped(self.decoded(encoded, plain))
+
+    def decoded(self, encoded: bytes, plain: bool) -> torch.Tensor:
+        """Decode to uint8 [3, H, W], in the size of the file; see `pixels`."""
         import torch
         from torchvision.io import ImageReadMode, decode_image
 
         if not plain:
             with decoded_rgb(encoded) as picture:
-                return self.pixels_of(picture)
+                return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         try:
             image = decode_image(torch.frombuffer(bytearray(encoded), dtype=torch.uint8), mode=ImageReadMode.RGB)
         except (RuntimeError, ValueError) as error:
             raise DataError(
                 f"an image in a shard cannot be decoded ({reason_of(error)}); the shard is damaged: write it again."
             ) from None
-        return self._resized_and_cropped(image)
+        return torch.as_tensor(image)
 
     def pixels_of(self, picture: Image.Image) -> torch.Tensor:
         """Resize and crop an 8-bit RGB image to uint8 [3, crop, crop]."""

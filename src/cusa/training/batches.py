@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from cusa.student.backbones import TextInput
 from cusa.student.inputs import SplitInputs, to_device
 from cusa.teachers.store import FeatureStore
+from cusa.training.augmentation import PairAugmentation
 
 
 @dataclass
@@ -72,13 +73,21 @@ class TrainingBatch:
 
 
 class TrainingPairs(Dataset[TrainingBatch]):
-    """The training pairs of a split. A pair's number is the position of its caption, which determines the image."""
+    """The training pairs of a split. A pair's number is the position of its caption, which determines the image.
+
+    What is changed at random for training depends on `augmentation.epoch`, which is set before an epoch is loaded.
+    """
 
     def __init__(
-        self, inputs: SplitInputs, teacher_image: FeatureStore | None, teacher_text: FeatureStore | None
+        self,
+        inputs: SplitInputs,
+        teacher_image: FeatureStore | None,
+        teacher_text: FeatureStore | None,
+        augmentation: PairAugmentation | None = None,
     ) -> None:
         """The stores have a row for each image and for each caption; None if no soft label is on."""
         assert inputs.texts is not None
+        self.augmentation = augmentation or PairAugmentation()
         self.images, self.texts = inputs.images, inputs.texts
         self.image_of_caption = inputs.image_of_caption
         self.teacher_image, self.teacher_text = teacher_image, teacher_text
@@ -89,6 +98,9 @@ class TrainingPairs(Dataset[TrainingBatch]):
     def __getitem__(self, pairs: np.ndarray) -> TrainingBatch:
         """The batch of some pairs by number, int64 [B]."""
         images = self.image_of_caption[pairs]
+        changed = self.augmentation.image_inputs(self.images, images, pairs)
+        if changed is not None:
+            return self.batch(images, pairs, changed)
         # Captions of one image in a batch share one decoded image.
         distinct, inverse = np.unique(images, return_inverse=True)
         return self.batch(images, pairs, self.images[distinct][torch.from_numpy(inverse)])
@@ -103,4 +115,7 @@ class TrainingPairs(Dataset[TrainingBatch]):
             teacher_image = torch.from_numpy(self.teacher_image[images])
         if self.teacher_text is not None:
             teacher_text = torch.from_numpy(self.teacher_text[captions])
-        return TrainingBatch(inputs, self.texts[captions], teacher_image, teacher_text, torch.from_numpy(images))
+        texts = self.augmentation.text_inputs(self.texts, captions)
+        if texts is None:
+            texts = self.texts[captions]
+        return TrainingBatch(inputs, texts, teacher_image, teacher_text, torch.from_numpy(images))

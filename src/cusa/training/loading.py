@@ -17,6 +17,7 @@ from cusa.layout import META, DatasetFolder, RunInputs
 from cusa.shards.reading import STATISTICS, ShardReader
 from cusa.student.inputs import open_features, open_split
 from cusa.student.student import Student
+from cusa.training.augmentation import open_augmentation
 from cusa.training.batches import TrainingBatch, TrainingPairs
 from cusa.training.distributed import Group
 from cusa.training.sampling import PairSampler
@@ -76,6 +77,7 @@ class TrainingData:
         The batches are on the group's device. Each is loaded when it is asked for, and must be taken before the next
         step. `seconds_waited` grows by the time that this took.
         """
+        self.pairs.augmentation.epoch = progress.epoch
         if self.stream is not None:
             self.stream.start_at(progress.epoch, progress.step)
         loader = iter(open_loader(self.stream or self.pairs, self.sampler, progress, self.settings, self.group.device))
@@ -99,7 +101,8 @@ def open_training_pairs(student: Student, configuration: RunConfiguration, folde
         image, text = teachers.image, teachers.text
         teacher_image = open_features(folder.features("image", image.folder, "train"), images, image)
         teacher_text = open_features(folder.features("text", text.folder, "train"), captions, text)
-    return TrainingPairs(inputs, teacher_image, teacher_text)
+    augmentation = open_augmentation(student.backbone, configuration, folder, inputs)
+    return TrainingPairs(inputs, teacher_image, teacher_text, augmentation)
 
 
 def open_stream(

@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from cusa.runs.record import HISTORY, WEIGHTS, RunRecord, write_history
 from cusa.student.encoding import Encoder
 from cusa.student.inputs import frozen_dimensions
 from cusa.student.student import build_student
+from cusa.training.averaging import WeightAverage
 from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group, die_with_launcher, join, leave
 from cusa.training.history import History
@@ -109,7 +111,8 @@ class Trainer:
         self.notes = notes_on_tokens(student, configuration, folder) if group.is_main else []
         self.optimiser = build_optimiser(self.task, settings)
         digests = data_digests(configuration, folder)
-        self.state = State(run, configuration, digests, group)
+        self.average = WeightAverage(self.task, settings.ema_decay) if settings.ema_decay else None
+        self.state = State(run, configuration, digests, group, self.average)
         self.progress = Progress()
         self.history = History(
             configuration=configuration,
@@ -174,6 +177,8 @@ class Trainer:
         self.check_gradients = partial(require_finite_gradients, norm, self.task, epoch=progress.epoch, step=step)
         self.optimiser.step()
         progress.step = step + 1
+        if self.average is not None:
+            self.average.update(progress.epoch * self.data.steps_per_epoch + progress.step)
         return StepResult(rate, losses)
 
     def save_or_stop(self) -> None:
@@ -208,7 +213,8 @@ class Trainer:
     def select(self) -> None:
         """End an epoch: validate, and save the weights as the best if r_mean is the highest so far."""
         self.check_gradients()
-        with self.stop.immediately():
+        averaged = nullcontext() if self.average is None else self.average.in_place()
+        with averaged, self.stop.immediately():
             metrics = self.group.broadcast(self.validate() if self.group.is_main else None)
         progress = self.progress
         self.history.after_epoch(progress, metrics)

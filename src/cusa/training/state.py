@@ -32,6 +32,7 @@ from cusa.config.training import OPERATIONAL
 from cusa.errors import DataError, ResumeError
 from cusa.runs.record import FINISHED, HISTORY, RUN, STATE_FILE, STATE_FOLDER, WEIGHTS, RunRecord
 from cusa.runs.weights import STUDENT_PREFIX, save_weights
+from cusa.training.averaging import WeightAverage
 from cusa.training.distributed import Group
 from cusa.training.step import TrainingTask
 
@@ -65,13 +66,24 @@ class State:
     background thread writes the copy to disk.
     """
 
-    def __init__(self, run: Path, configuration: RunConfiguration, data: dict[str, str], group: Group) -> None:
-        """`data` are the SHA-256 of what is read, by name, see `data_digests`."""
+    def __init__(
+        self,
+        run: Path,
+        configuration: RunConfiguration,
+        data: dict[str, str],
+        group: Group,
+        average: WeightAverage | None = None,
+    ) -> None:
+        """`data` are the SHA-256 of what is read, by name, see `data_digests`.
+
+        `average` is that of the task's weights, if there is one; it is saved as the weights of the best epoch.
+        """
         self.run, self.folder = run, run / STATE_FOLDER
         self.path = self.folder / STATE_FILE
         self.configuration = configuration.model_dump(mode="json")
         self.data = data
         self.group = group
+        self.average = average
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[Any] | None = None
         self._copies: dict[str, Tensor] = {}
@@ -106,7 +118,7 @@ class State:
             return
         self.wait()
         weights, moments = self._copy_all(task.state_dict(), optimiser.state_dict())
-        state = {
+        state = self._copied_average() | {
             "version": STATE_VERSION,
             "configuration": json.dumps(self.configuration),
             "data": self.data,
@@ -139,6 +151,9 @@ class State:
     def _copy_all(self, task: dict[str, Any], optimiser: dict[str, Any]) -> tuple[Any, Any]:
         return self._copy(task, "task"), self._copy(optimiser, "optimiser")
 
+    def _copied_average(self) -> dict[str, Any]:
+        return {} if self.average is None else {"average": self._copy(self.average.state(), "average")}
+
     def _copy(self, value: Any, name: str) -> Any:
         """The same value with its tensors copied to the CPU, into the memory of the copies before."""
         if isinstance(value, Tensor):
@@ -156,9 +171,8 @@ class State:
         size = sum(copy.nbytes for copy in self._copies.values())
         require_space(self.folder, size, f"the state in {self.folder}")
         if best:
-            weights = {
-                name: tensor for name, tensor in state["task"].items() if name.startswith((STUDENT_PREFIX, "loss."))
-            }
+            task = state["task"] | state.get("average", {})
+            weights = {name: tensor for name, tensor in task.items() if name.startswith((STUDENT_PREFIX, "loss."))}
             save_weights(self.best_path(best_epoch), weights, {"epoch": str(best_epoch)})
         with whole_file(self.path) as temporary:
             try:
@@ -191,6 +205,8 @@ class State:
         self._require_same_training(state)
         task.load_state_dict(state["task"])
         optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.load(state["average"])
         set_random_state(state["random_states"][self.group.rank])
         return Progress(**state["progress"]), json.loads(state["history"])
 

@@ -99,5 +99,8 @@ class StreamedPairs(IterableDataset[TrainingBatch]):
         # Captions of one image in a batch share one decoded image.
         _, first_pairs, inverse = np.unique(images, return_index=True, return_inverse=True)
         distinct = [pairs[number][0] for number in first_pairs]
-        pixels = self.transform.batch([(image.encoded, self.reader.plain(image.position)) for image in distinct])
-        return self.pairs.batch(images, captions, pixels[torch.from_numpy(inverse)])
+        encoded = [(image.encoded, self.reader.plain(image.position)) for image in distinct]
+        pixels = self.pairs.augmentation.pixels_of(encoded, inverse, captions)
+        if pixels is None:
+            pixels = self.transform.batch(encoded)[torch.from_numpy(inverse)]
+        return self.pairs.batch(images, captions, pixels)
