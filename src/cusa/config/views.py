@@ -26,7 +26,8 @@ class ImageViews(ImageModel):
     @property
     def folder(self) -> str:
         """Folder of the features of these views."""
-        return f"{super().folder}-views{self.views}-{_digest(self.augmentation)}"
+        of_model = ImageModel(**self.model_dump(include=set(ImageModel.model_fields))).folder
+        return f"{of_model}-views{self.views}-{_digest(self.augmentation)}"
 
 
 class TextViews(TextModel):
@@ -43,7 +44,8 @@ class TextViews(TextModel):
     @property
     def folder(self) -> str:
         """Folder of the features of these views."""
-        return f"{super().folder}-views{self.views}-{_digest(self.augmentation)}"
+        of_model = TextModel(**self.model_dump(include=set(TextModel.model_fields))).folder
+        return f"{of_model}-views{self.views}-{_digest(self.augmentation)}"
 
 
 class FrozenViews(NamedTuple):
