@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from cusa.annotations.tables import EXTENDED_POSITIVES, SplitTables, read_table
+from cusa.annotations.tables import EXTENDED_POSITIVES, SplitTables, distinct_texts, read_table
 from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.outcomes import Statistics, both_ways, fold_statistics
+from cusa.benchmarks.queries import Items, Queries, across, test_captions, test_pictures
 from cusa.config.benchmarks import ExtendedPositives
 from cusa.errors import DataError, reason_of
 from cusa.layout import DatasetFolder
@@ -60,6 +62,21 @@ def check(folder: DatasetFolder, settings: ExtendedPositives) -> str | None:
     image_ids, _, caption_ids, how = coco_ids(folder, ground_truth.coco_ids, ground_truth.coco_gts["t2i"])
     _PairsOf(image_ids, caption_ids)(ground_truth.pm_gts or {"i2t": {}, "t2i": {}})
     return how
+
+
+def queries(folder: DatasetFolder, metric: str) -> Queries | None:
+    """The distinct texts of the data set's own table, or the captions that COCO's ground truth knows; test images."""
+    if "fold " in metric:
+        return None
+    if (folder.annotations / EXTENDED_POSITIVES).is_file():
+        texts = distinct_texts(folder, "extended_positives")
+        asked = Items(folder, "extended_positives", "", "text_cross", len(texts), np.arange(len(texts)), texts)
+        return across(metric, asked, test_pictures(folder))
+    ground_truth = _ground_truth(ExtendedPositives())
+    _, kept, _, _ = coco_ids(folder, ground_truth.coco_ids, ground_truth.coco_gts["t2i"])
+    captions = test_captions(folder)
+    known = replace(captions, rows=kept, texts=[(captions.texts or [])[row] for row in kept])
+    return across(metric, known, test_pictures(folder))
 
 
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) -> Result:

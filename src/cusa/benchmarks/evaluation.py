@@ -3,8 +3,9 @@
 A benchmark is a module with `SETTINGS`, its section of the configuration; `ACROSS_MODALITIES`, whether it compares
 images with texts; `data(provides, settings)`, the embedded data that it needs; and `evaluate(folder, run, settings)`,
 which returns a Result. It may have `check(folder, settings)`, which raises DataError if the annotations show that the
-data cannot be scored. No module imports torch, so a job starts in about a second. Installed packages
-and Python files add benchmarks without a change here; docs/extending.md shows one.
+data cannot be scored, and `queries(folder, metric)`, which says what the queries are (see queries.py). No module
+imports torch, so a job starts in about a second. Installed packages and Python files add benchmarks without a change
+here; docs/extending.md shows one.
 """
 
 from __future__ import annotations

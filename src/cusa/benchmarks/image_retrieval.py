@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from cusa.annotations.tables import IMAGES, read_table, split_rows
 from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.outcomes import Combination, Statistic, Units, means
+from cusa.benchmarks.queries import Items, Queries
 from cusa.config.benchmarks import ImageRetrieval
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -26,6 +29,19 @@ PROTOCOL = (
 def data(provides: frozenset[str], settings: ImageRetrieval) -> tuple[str, ...]:
     """The data set's own labelled images, if it has any, and the named data sets that exist."""
     return (*(("variants",) if "variants" in provides else ()), *settings.available())
+
+
+def queries(folder: DatasetFolder, metric: str) -> Queries | None:
+    """The labelled images, or those whose role is `query`, and the images that they search."""
+    data = metric.rpartition("/")[0]
+    place, split = (folder.benchmark_data(data), "test") if data else (folder, "variants")
+    images = read_table(place.annotations, IMAGES)
+    pictures = Items.pictures(place, data or "variants", split, "image_uni", len(split_rows(images, split)))
+    if "role" not in images.column_names or images["role"].null_count:
+        return Queries(pictures, pictures, with_itself=True)
+    is_query = images["role"].to_numpy(zero_copy_only=False)[split_rows(images, split)] == "query"
+    asked, searched = (replace(pictures, rows=np.flatnonzero(mask)) for mask in (is_query, ~is_query))
+    return Queries(asked, searched)
 
 
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: ImageRetrieval) -> Result:

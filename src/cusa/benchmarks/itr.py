@@ -5,6 +5,7 @@ from __future__ import annotations
 from cusa.annotations.tables import SplitTables
 from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.outcomes import fold_statistics, recall_statistics
+from cusa.benchmarks.queries import Queries, across, test_captions, test_pictures
 from cusa.config.benchmarks import ImageTextRetrieval
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -22,6 +23,11 @@ PROTOCOL = (
 def data(provides: frozenset[str], settings: ImageTextRetrieval) -> tuple[str, ...]:
     """The test split."""
     return ("test",)
+
+
+def queries(folder: DatasetFolder, metric: str) -> Queries | None:
+    """The test captions and the test images; those of a fold are not told apart."""
+    return None if "/" in metric else across(metric, test_captions(folder), test_pictures(folder))
 
 
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: ImageTextRetrieval) -> Result:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cusa.benchmarks.queries import Queries
 from cusa.common.registry import Registry, call_part
 from cusa.config.benchmarks import OWN_BENCHMARKS, BenchmarkSection
 from cusa.errors import ConfigurationError
@@ -56,6 +57,15 @@ def data_of(module: str, provides: frozenset[str], settings: BenchmarkSection) -
     """
     data: tuple[str, ...] = call_part(benchmark_module(module).data, provides, settings)
     return data
+
+
+def queries_of(module: str, folder: DatasetFolder, metric: str) -> Queries | None:
+    """What the queries of a metric are, in the order of its outcomes; None where the benchmark does not say."""
+    loaded = benchmark_module(module)
+    if not hasattr(loaded, "queries"):
+        return None
+    queries: Queries | None = call_part(loaded.queries, folder, metric)
+    return queries
 
 
 def checks(module: str) -> bool:

@@ -11,6 +11,7 @@ from cusa.annotations.sentence_pairs import TASKS
 from cusa.annotations.tables import SENTENCE_PAIRS, read_table
 from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.outcomes import Combination, Pearson, Spearman, Statistic, Units
+from cusa.benchmarks.queries import Items, Queries
 from cusa.config.benchmarks import SentenceSimilarity
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -29,6 +30,18 @@ PROTOCOL = (
 def data(provides: frozenset[str], settings: SentenceSimilarity) -> tuple[str, ...]:
     """The data set's own sentence pairs, if it has any, and the named ones that exist."""
     return (*(("sentence_pairs",) if "sentence_pairs" in provides else ()), *settings.available())
+
+
+def queries(folder: DatasetFolder, metric: str) -> Queries | None:
+    """The pairs of sentences of the data set's own table; those of other tasks are not told apart."""
+    if "/" in metric:
+        return None
+    pairs = read_table(folder.annotations, SENTENCE_PAIRS)
+    (subsets,) = _tasks(pairs).values()
+    rows = np.concatenate(list(subsets.values()))
+    first, second = (pairs[column].to_pylist() for column in ("first", "second"))
+    texts = [f"{first[row]} \N{EN DASH} {second[row]}" for row in rows]
+    return Queries(Items(folder, "sentence_pairs", "", "text_uni", len(texts), rows, texts), None)
 
 
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: SentenceSimilarity) -> Result:

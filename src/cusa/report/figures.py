@@ -88,7 +88,8 @@ def draw_temperatures(histories: Mapping[str, History]) -> str:
 
 def steps_per_epoch(history: History) -> int:
     """The number of steps of an epoch: the highest in a history."""
-    return max(entry["step"] for entry in history)
+    steps: int = max(entry["step"] for entry in history)
+    return steps
 
 
 def when(row: Mapping[str, Any], steps: int) -> float:

@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -54,14 +54,14 @@ def text_queries(folder: DatasetFolder, models: Mapping[str, RunFolder], gallery
     _, first = np.unique(image_of[order], return_index=True)
     chosen = order[np.sort(first)][: gallery.text_queries]
     nearest = {
-        name: _nearest(
+        name: nearest_positions(
             run.embeddings("test", "text_cross", len(texts))[chosen],
             run.embeddings("test", "image_cross", len(tables.image_rows)),
             gallery.top,
         )
         for name, run in models.items()
     }
-    pictures = _Pictures(folder, "test")
+    pictures = Pictures.of(folder, "test")
     return [
         Query(
             text=texts[caption],
@@ -95,10 +95,10 @@ def image_queries(folder: DatasetFolder, models: Mapping[str, RunFolder], galler
     nearest = {}
     for name, run in models.items():
         embeddings = run.embeddings(split, "image_uni", len(rows))
-        rankings = _nearest(embeddings[chosen], embeddings, gallery.top + 1)
+        rankings = nearest_positions(embeddings[chosen], embeddings, gallery.top + 1)
         # Without the query itself.
         nearest[name] = [ranking[ranking != own][: gallery.top] for own, ranking in zip(chosen, rankings, strict=True)]
-    pictures = _Pictures(folder, split)
+    pictures = Pictures.of(folder, split)
     return [
         Query(
             text=pictures.title(int(query)),
@@ -115,8 +115,14 @@ def image_queries(folder: DatasetFolder, models: Mapping[str, RunFolder], galler
     ]
 
 
-class _Pictures:
+class Pictures:
     """Thumbnails and titles of a split's images, by position in the split."""
+
+    @classmethod
+    @lru_cache(maxsize=16)
+    def of(cls, folder: DatasetFolder, split: str) -> Pictures:
+        """Those of a split, which several parts of the page show; each is read once."""
+        return cls(folder, split)
 
     def __init__(self, folder: DatasetFolder, split: str) -> None:
         self.reader = ShardReader(folder.shards(split))
@@ -155,7 +161,7 @@ class _Pictures:
         return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _nearest(queries: np.ndarray, gallery: np.ndarray, top: int) -> np.ndarray:
+def nearest_positions(queries: np.ndarray, gallery: np.ndarray, top: int) -> np.ndarray:
     """Positions of the `top` gallery rows of highest cosine, best first: int64 [n, top].
 
     `queries` [n, D] and `gallery` [m, D] are embeddings; if m is less than `top`, all m are returned.

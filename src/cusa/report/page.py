@@ -16,6 +16,7 @@ from cusa.common.files import read_json, whole_file
 from cusa.config.report import Gallery
 from cusa.layout import DatasetFolder
 from cusa.report.curves import curves, library
+from cusa.report.disagreements import disagreements
 from cusa.report.figures import INK, draw_figures, first_seeds, inline_svg, read_histories
 from cusa.report.gallery import image_queries, text_queries
 from cusa.report.tables import benchmark_tables, differences_sentence, skipped_sentence
@@ -59,6 +60,7 @@ def render(
         text_queries=text_queries(folder, models, gallery),
         image_queries=image_queries(folder, models, gallery),
         models=list(models),
+        disagreements=disagreements(folder, models, gallery),
         trained=bool(histories),
         curves=curves(histories),
         library=library(),
