@@ -190,6 +190,8 @@ class _Sizes:
 
         Run folders hold weights, embeddings, and, while a training runs, its state. The largest state counts.
         """
+        from cusa.student.student import trained_parameters
+
         plan, parameters, states, size = self.plan, dict[str, int](), [0], 0
         for run in plan.runs:
             configuration = plan.run_configuration(run)
@@ -206,11 +208,12 @@ class _Sizes:
             name = configuration.student.name or "pair of towers"
             if parameters.get(name) != count:
                 parameters[name] = count
-                yield Finding(f"student of {run}", f"{name}: {count / 1e6:.1f} million parameters")
+                yield Finding(f"student of {run}", f"{name}: {count / 1e6:.1f} million parameters{_trained(student)}")
                 yield from student_tokens(run, student.backbone, self.inspection)
             folders = len(plan.seeds_of(run))
-            size += folders * FLOAT32 * (count + self._embedded_rows(run) * 2 * student.backbone.dimension)
-            states.append(count * SAVED_PER_PARAMETER if run in plan.experiments else 0)
+            saved = count if (trained := trained_parameters(student)) is None else trained
+            size += folders * FLOAT32 * (saved + self._embedded_rows(run) * 2 * student.backbone.dimension)
+            states.append(saved * SAVED_PER_PARAMETER if run in plan.experiments else 0)
         size += max(states)
         self.needed += size
         text = f"{size / GIGABYTE:.2f} GB of weights, embeddings and the state of the largest training"
@@ -245,6 +248,14 @@ class _Sizes:
         free = shutil.disk_usage(results if results.exists() else Path.cwd()).free
         text = f"{self.needed / GIGABYTE:.2f} GB needed, {free / GIGABYTE:.2f} GB free in {results}"
         return Finding("disk", text, sound=self.needed < free)
+
+
+def _trained(student: Student) -> str:
+    """How many parameters are trained, where that is not all of them."""
+    from cusa.student.student import trained_parameters
+
+    trained = trained_parameters(student)
+    return "" if trained is None else f", of which {trained / 1e6:.2f} million are trained (student.adapt)"
 
 
 def _frozen_towers(configuration: RunConfiguration) -> list[ImageTower | TextTower]:

@@ -144,7 +144,8 @@ class Configuration(Section):
         experiment = self.named_experiments[run]
         if experiment.baseline == "teachers":
             return self.teachers.as_student
-        return experiment.student or self.student
+        student = experiment.student or self.student
+        return student if experiment.baseline is None else student.whole
 
     def recipe(self, experiment: str) -> Train:
         """The training recipe of an experiment: the common recipe, with the experiment's own keys replaced.

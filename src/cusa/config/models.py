@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cusa.common.registry import is_file, python_files
+from cusa.config.adaptation import Adaptation
 from cusa.config.section import Count, Section, added_key
 
 
@@ -195,6 +196,9 @@ class StudentSettings(Section):
     )
     towers: Towers | None = Field(default=None, description="A pair of towers instead of a dual encoder.")
     max_tokens: Count = Field(default=77, description="Captions are truncated to this many tokens.")
+    adapt: Adaptation | None = added_key(
+        None, "What is trained of the pre-trained weights, by `image` and `text`; null trains all of them."
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> StudentSettings:
@@ -205,6 +209,21 @@ class StudentSettings(Section):
                 "an overlay that switches from one to the other sets the other to null"
             )
         return self
+
+    @model_validator(mode="after")
+    def _adapts_what_is_trained(self) -> StudentSettings:
+        for side in (self.adapt and self.adapt.sides) or {}:
+            if self.towers is not None and not getattr(self.towers, side).trainable:
+                raise ValueError(
+                    f"adapt.{side} is given, but towers.{side}.trainable is false, so that its cached features are "
+                    f"read; set towers.{side}.trainable: true, or leave adapt.{side} out"
+                )
+        return self
+
+    @property
+    def whole(self) -> StudentSettings:
+        """The same student without `adapt`: as it is before training, and after its adapters were merged."""
+        return self.model_copy(update={"adapt": None})
 
     @property
     def python_files(self) -> list[str]:

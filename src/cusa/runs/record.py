@@ -28,6 +28,9 @@ SCHEMA = 1
 STATE_FOLDER = "state"
 STATE_FILE = "last.pt"
 FINISHED = "finished"
+# What the data of a run calls the weights that `student.adapt` has frozen, and what the metadata of its weights do.
+FROZEN_WEIGHTS = "frozen weights of the student"
+BASE_SHA256 = "base_sha256"
 
 
 class ImportedFile(BaseModel):
@@ -56,8 +59,13 @@ class RunRecord(BaseModel):
     temperatures: dict[str, float] | None = None
     epochs: int = Field(description="Number of epochs that were trained.")
     training_pairs: int | None = None
+    trained_parameters: int | None = Field(
+        default=None, description="Number of weights that training changed, where `student.adapt` has frozen others."
+    )
     data: dict[str, str] | None = Field(
-        default=None, description="SHA-256 of the tables, shards and features that training read, by their path."
+        default=None,
+        description="SHA-256 of the tables, shards and features that training read, by their path, and of the frozen "
+        "weights of the student, where there are any.",
     )
     notes: list[str] | None = Field(
         default=None, description="What may make the results worse than need be, a sentence each; none is left out."

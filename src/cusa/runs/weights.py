@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cusa.common.files import whole_file
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import DataError
-from cusa.runs.record import RUN, WEIGHTS, RunRecord
+from cusa.runs.record import BASE_SHA256, RUN, WEIGHTS, RunRecord
 from cusa.student.backbones import FrozenDimensions
 from cusa.student.student import Student, build_student
 
@@ -28,21 +28,42 @@ def save_weights(path: str | Path, tensors: dict[str, Tensor], metadata: dict[st
 def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
     """The student of a run folder, in eval mode on the CPU, and the configuration of the run.
 
-    Raises DataError when the weights are missing, damaged, or do not fit the student in run.json.
+    Where the run has trained only a part of the student, the rest is loaded from where the student comes from, and
+    adapters are merged; the configuration has no `student.adapt` then. Raises DataError when the weights are missing,
+    damaged, or do not fit the student in run.json, and when the rest is not what the run was trained on.
     """
     configuration = RunRecord.read(folder).configuration
     path = Path(folder) / WEIGHTS
     weights = student_tensors(path, missing="run `snakemake models` first", damaged="train the run again")
     frozen = frozen_dimensions_of(weights) if configuration.student.towers is not None else FrozenDimensions()
     student = build_student(configuration.student, configuration.losses, frozen)
+    frozen_names = student.frozen_names()
+    _require_base(student, path)
     try:
-        student.load_state_dict(weights)
+        student.load_state_dict(
+            {name: value for name, value in student.state_dict().items() if name in frozen_names} | weights
+        )
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"{path} does not fit the student that {folder}/{RUN} describes ({reason[:400]}); train the run again."
         ) from None
-    return student.eval(), configuration
+    student.merge()
+    return student.eval(), configuration.model_copy(update={"student": configuration.student.whole})
+
+
+def _require_base(student: Student, path: Path) -> None:
+    """Raise DataError unless the frozen weights are those that the trained ones belong to."""
+    if student.base is None:
+        return
+    with safe_open(path, framework="pt") as file:
+        expected = (file.metadata() or {}).get(BASE_SHA256)
+    if student.base.sha256 != expected:
+        raise DataError(
+            f"{path} has what was trained beside frozen weights whose sha256 is {expected}, but those of the student "
+            f"that is loaded here have {student.base.sha256}: it is another version of the model, or another model of "
+            "its name. Put the model back that the run was trained from, or train the run again."
+        )
 
 
 def student_tensors(path: Path, missing: str, damaged: str) -> dict[str, Tensor]:

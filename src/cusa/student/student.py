@@ -7,11 +7,17 @@ the published evaluation does.
 
 from __future__ import annotations
 
+from typing import Self
+
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from cusa.config.adaptation import Adaptation
 from cusa.config.losses import HeadName, LossConfiguration
 from cusa.config.models import StudentSettings
+from cusa.student.adaptation import Base, adapt, frozen_normalisation
+from cusa.student.adapters import is_adapter, merge_adapters
 from cusa.student.backbones import Backbone, FrozenDimensions, TextInput
 from cusa.student.registry import load_backbone
 from cusa.student.towers import TowerPair
@@ -28,6 +34,8 @@ class Student(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleDict()
         self.head_dropout = 0.0
+        # What `adapt` has frozen; None where all weights are trained.
+        self.base: Base | None = None
         if losses.contrastive is not None or losses.cross_softlabel is not None:
             self._add_heads("cross")
         if losses.uni_softlabel is not None:
@@ -43,6 +51,36 @@ class Student(nn.Module):
     def set_dropout(self, features: float, heads: float) -> None:
         """Set the shares of features that training drops: of the towers' features, and of those inside the heads."""
         self.backbone.feature_dropout, self.head_dropout = features, heads
+
+    def train(self, mode: bool = True) -> Self:
+        """Set train or eval mode; frozen BatchNorm stays in eval mode."""
+        super().train(mode)
+        if self.base is not None:
+            for module in frozen_normalisation(self.backbone):
+                module.eval()
+        return self
+
+    def adapt(self, settings: Adaptation) -> None:
+        """Train only what `settings` say of the pre-trained weights; see adaptation.py."""
+        self.base = adapt(self.backbone, settings)
+
+    def merge(self) -> None:
+        """Merge the adapters into the weights; the student is then as one that was trained whole."""
+        if self.base is not None:
+            merge_adapters(self.backbone)
+            self.base = None
+
+    def pretrained_parameters(self) -> set[Tensor]:
+        """The parameters whose learning rate is `train.tower_lr`: those of the backbone without the adapters."""
+        adapters = {weight for name, weight in self.backbone.named_parameters() if is_adapter(name)}
+        return self.backbone.pretrained_parameters() - adapters
+
+    def frozen_names(self) -> set[str]:
+        """The names, in the student, of the weights that stay as they were loaded; see adaptation.py."""
+        if self.base is None:
+            return set()
+        frozen = set(self.base.weights.values())
+        return {name for name, weight in self.named_parameters(remove_duplicate=False) if weight in frozen}
 
     def image_features(self, images: Tensor) -> Tensor:
         """Image features [B, D], which the heads read; for `images` see Backbone.image_features."""
@@ -75,6 +113,13 @@ class Student(nn.Module):
         return self.head(self.text_features(texts), head, "text")
 
 
+def trained_parameters(student: Student) -> int | None:
+    """The number of weights of a student that are trained; None where all are."""
+    if student.base is None:
+        return None
+    return sum(weight.numel() for weight in student.parameters() if weight.requires_grad)
+
+
 def build_student(
     settings: StudentSettings, losses: LossConfiguration, frozen: FrozenDimensions = NOTHING_FROZEN
 ) -> Student:
@@ -83,6 +128,11 @@ def build_student(
     `frozen` gives the lengths of the features of frozen towers, which are not loaded. Raises ConfigurationError where a
     part cannot be loaded.
     """
-    if settings.towers is None:
-        return Student(load_backbone(settings), losses)
-    return Student(TowerPair(settings.towers, settings.max_tokens, frozen), losses)
+    with torch.inference_mode(False):  # weights that are made in inference mode never get a gradient
+        if settings.towers is None:
+            student = Student(load_backbone(settings), losses)
+        else:
+            student = Student(TowerPair(settings.towers, settings.max_tokens, frozen), losses)
+        if settings.adapt is not None:
+            student.adapt(settings.adapt)
+    return student

@@ -14,6 +14,7 @@ from cusa.config.experiments import RunConfiguration
 from cusa.config.training import Train
 from cusa.errors import DataError
 from cusa.layout import META, DatasetFolder, RunInputs
+from cusa.runs.record import FROZEN_WEIGHTS
 from cusa.shards.reading import STATISTICS, ShardReader
 from cusa.student.inputs import open_features, open_split
 from cusa.student.student import Student
@@ -40,6 +41,14 @@ def data_digests(configuration: RunConfiguration, folder: DatasetFolder) -> dict
             raise DataError(f"{path} has no `features_sha256`; delete its folder and run `snakemake features` again.")
         digests["/".join(("teachers", *features))] = digest
     return digests
+
+
+def base_digest(student: Student) -> dict[str, str]:
+    """SHA-256 of the weights that `student.adapt` has frozen, by FROZEN_WEIGHTS; nothing where all are trained.
+
+    They are in no file of the run, so an interrupted training continues only on the same ones.
+    """
+    return {} if student.base is None else {FROZEN_WEIGHTS: student.base.sha256}
 
 
 class TrainingData:

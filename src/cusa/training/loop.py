@@ -36,13 +36,13 @@ from cusa.metrics.recall import image_text_recall
 from cusa.runs.record import HISTORY, WEIGHTS, RunRecord, write_history
 from cusa.student.encoding import Encoder
 from cusa.student.inputs import frozen_dimensions
-from cusa.student.student import build_student
+from cusa.student.student import build_student, trained_parameters
 from cusa.training.averaging import WeightAverage
 from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group, die_with_launcher, join, leave
 from cusa.training.history import History
 from cusa.training.interruption import Stop, lock_run
-from cusa.training.loading import TrainingData, data_digests
+from cusa.training.loading import TrainingData, base_digest, data_digests
 from cusa.training.notes import notes_on_tokens
 from cusa.training.optimisation import build_optimiser, learning_rate, set_learning_rate
 from cusa.training.state import Progress, State
@@ -105,12 +105,13 @@ class Trainer:
         require_chunkable(student, settings)
         self.task = TrainingTask(student, CUSALoss(configuration.losses), settings, group).to(group.device)
         self.model: nn.Module = self.task
+        self.trained_parameters = trained_parameters(student)
         torch.manual_seed(configuration.seed + group.rank)
 
         self.data = TrainingData(student, configuration, folder, group)
         self.notes = notes_on_tokens(student, configuration, folder) if group.is_main else []
         self.optimiser = build_optimiser(self.task, settings)
-        digests = data_digests(configuration, folder)
+        digests = data_digests(configuration, folder) | base_digest(student)
         self.average = WeightAverage(self.task, settings.ema_decay) if settings.ema_decay else None
         self.state = State(run, configuration, digests, group, self.average)
         self.progress = Progress()
@@ -256,6 +257,7 @@ class Trainer:
             selection_metrics=progress.best_metrics,
             epochs=progress.epoch,
             training_pairs=len(self.data.pairs),
+            trained_parameters=self.trained_parameters,
             data=self.state.data,
             notes=self.notes or None,
             processes=self.group.world_size,

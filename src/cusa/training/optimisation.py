@@ -34,7 +34,7 @@ def build_optimiser(task: TrainingTask, settings: Train) -> torch.optim.AdamW:
     Scalars (the temperatures) are decayed too, as in the published code. Each group has a factor `scale` of its
     learning rate, so that pre-trained towers can have another peak rate (`train.tower_lr`).
     """
-    pretrained = task.student.backbone.pretrained_parameters()
+    pretrained = task.student.pretrained_parameters()
     tower_scale = 1.0 if settings.tower_lr is None else settings.tower_lr / settings.lr
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in task.parameters():

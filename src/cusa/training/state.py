@@ -30,7 +30,17 @@ from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
 from cusa.config.training import OPERATIONAL
 from cusa.errors import DataError, ResumeError
-from cusa.runs.record import FINISHED, HISTORY, RUN, STATE_FILE, STATE_FOLDER, WEIGHTS, RunRecord
+from cusa.runs.record import (
+    BASE_SHA256,
+    FINISHED,
+    FROZEN_WEIGHTS,
+    HISTORY,
+    RUN,
+    STATE_FILE,
+    STATE_FOLDER,
+    WEIGHTS,
+    RunRecord,
+)
 from cusa.runs.weights import STUDENT_PREFIX, save_weights
 from cusa.training.averaging import WeightAverage
 from cusa.training.distributed import Group
@@ -99,7 +109,7 @@ class State:
             return
         self._memory_reserved = True
         self.wait()
-        self._writing = self._writer.submit(self._copy_all, task.state_dict(), optimiser.state_dict())
+        self._writing = self._writer.submit(self._copy_all, task.trained_state(), optimiser.state_dict())
 
     def save(
         self,
@@ -117,7 +127,7 @@ class State:
         if not self.group.is_main:
             return
         self.wait()
-        weights, moments = self._copy_all(task.state_dict(), optimiser.state_dict())
+        weights, moments = self._copy_all(task.trained_state(), optimiser.state_dict())
         state = self._copied_average() | {
             "version": STATE_VERSION,
             "configuration": json.dumps(self.configuration),
@@ -173,7 +183,10 @@ class State:
         if best:
             task = state["task"] | state.get("average", {})
             weights = {name: tensor for name, tensor in task.items() if name.startswith((STUDENT_PREFIX, "loss."))}
-            save_weights(self.best_path(best_epoch), weights, {"epoch": str(best_epoch)})
+            metadata = {"epoch": str(best_epoch)}
+            if FROZEN_WEIGHTS in self.data:
+                metadata[BASE_SHA256] = self.data[FROZEN_WEIGHTS]
+            save_weights(self.best_path(best_epoch), weights, metadata)
         with whole_file(self.path) as temporary:
             try:
                 with temporary.open("wb") as file:
@@ -203,7 +216,7 @@ class State:
         except DataError as error:
             raise ResumeError(f"{error} Delete the folder {self.folder} to train from the start.") from None
         self._require_same_training(state)
-        task.load_state_dict(state["task"])
+        task.load_trained_state(state["task"])
         optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.load(state["average"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,8 @@ from cusa.common.compute import autocast, random_state, set_random_state
 from cusa.config.training import Train
 from cusa.errors import ConfigurationError, TrainingError
 from cusa.losses import CUSALoss, GatherRows, Losses
+from cusa.runs.weights import STUDENT_PREFIX
+from cusa.student.adaptation import frozen_normalisation
 from cusa.student.student import Student
 from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group
@@ -43,6 +45,19 @@ class TrainingTask(nn.Module):
         self.loss = loss
         self.settings = settings
         self.group = group or Group()
+
+    def trained_state(self) -> dict[str, Any]:
+        """The state dict without the weights that `student.adapt` has frozen: what training changes."""
+        frozen = self._frozen_names()
+        return {name: value for name, value in self.state_dict().items() if name not in frozen}
+
+    def load_trained_state(self, state: Mapping[str, Any]) -> None:
+        """Load what `trained_state` gave; the frozen weights stay. Raises RuntimeError where the names differ."""
+        frozen = self._frozen_names()
+        self.load_state_dict({name: value for name, value in self.state_dict().items() if name in frozen} | dict(state))
+
+    def _frozen_names(self) -> set[str]:
+        return {f"{STUDENT_PREFIX}{name}" for name in self.student.frozen_names()}
 
     def forward(self, batch: TrainingBatch, cached: CachedGradients | None = None) -> Losses | Tensor:
         """The losses of a batch that is on the group's device.
@@ -185,7 +200,9 @@ class CachedGradients:
 
 def require_chunkable(student: Student, settings: Train) -> None:
     """Raise ConfigurationError if `train.chunk_size` would change what the student learns."""
-    if settings.chunk_size is not None and any(isinstance(part, BATCH_NORMALISATION) for part in student.modules()):
+    frozen = [] if student.base is None else frozen_normalisation(student.backbone)
+    by_batch = [part for part in student.modules() if isinstance(part, BATCH_NORMALISATION) and part not in frozen]
+    if settings.chunk_size is not None and by_batch:
         raise ConfigurationError(
             "Configuration key `train.chunk_size`: the student normalises over the batch (BatchNorm), and would "
             "normalise over chunks instead; leave train.chunk_size null and lower train.batch_size."

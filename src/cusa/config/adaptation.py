@@ -1,0 +1,74 @@
+"""The section `student.adapt`: which weights of a pre-trained model are trained, where that is not all of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from cusa.config.section import Count, Positive, Section, Share
+
+Pattern = Annotated[str, Field(min_length=1)]
+
+
+class Lora(Section):
+    """Low-rank adapters (Hu et al., LoRA, ICLR 2022): a product of two small matrices is added to a frozen matrix."""
+
+    rank: Count = Field(default=8, description="Rank of the product that is added to each matrix.")
+    alpha: Positive = Field(default=16.0, description="The product is multiplied by alpha / rank.")
+    dropout: Share = Field(default=0.0, description="Share of an adapter's inputs that a training step sets to zero.")
+    modules: list[Pattern] | None = Field(
+        default=None,
+        min_length=1,
+        description="Names of the linear layers and convolutions that get an adapter, or patterns such as `*_proj`; "
+        "null takes all linear layers and 1 x 1 convolutions of the side's layers.",
+    )
+
+
+class SideAdaptation(Section):
+    """What is trained of one side of a student. The heads, and the projections of a pair of towers, always are."""
+
+    lora: Lora | None = Field(default=None, description="Adapters beside frozen weights; null adds none.")
+    last_layers: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Train this many of the last layers, and what follows them; 0 trains only what follows the layers. "
+        "null does not choose by layer.",
+    )
+    names: list[Pattern] = Field(
+        default=[], description="Train the weights of these names as well; a pattern such as `*norm*` is allowed."
+    )
+    frozen: list[Pattern] = Field(
+        default=[], description="Never train the weights of these names; alone, it trains all others."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> SideAdaptation:
+        if self.lora is None and self.last_layers is None and not self.names and not self.frozen:
+            raise ValueError(
+                "it says nothing; give lora, last_layers, names or frozen, or leave the side out to train it whole"
+            )
+        return self
+
+    @property
+    def trains_all_but_frozen(self) -> bool:
+        """Whether `frozen` alone says what is trained."""
+        return self.lora is None and self.last_layers is None and not self.names
+
+
+class Adaptation(Section):
+    """What is trained of each side; null trains the whole side."""
+
+    image: SideAdaptation | None = None
+    text: SideAdaptation | None = None
+
+    @model_validator(mode="after")
+    def _of_a_side(self) -> Adaptation:
+        if self.image is None and self.text is None:
+            raise ValueError("it names neither image nor text; give one of them, or leave `adapt` out")
+        return self
+
+    @property
+    def sides(self) -> dict[str, SideAdaptation]:
+        """The sides that are not trained whole, by `image` and `text`."""
+        given = {"image": self.image, "text": self.text}
+        return {name: side for name, side in given.items() if side is not None}
