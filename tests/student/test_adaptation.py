@@ -13,8 +13,8 @@ from cusa.config.losses import LossConfiguration
 from cusa.config.models import StudentSettings
 from cusa.config.section import validate
 from cusa.errors import ConfigurationError
-from cusa.student.attention import LinearAttention
 from cusa.student.backbones import Backbone
+from cusa.student.callable_matrices import LinearAttention, original_of, with_callable_matrices
 from cusa.student.resnet_clip import OpenClip
 from cusa.student.student import Student, build_student
 from cusa.teachers.encoders import pad_tokens
@@ -245,6 +245,37 @@ def test_a_convolution_that_is_named_gets_an_adapter_and_trained_batch_norm_lear
     assert torch.allclose(features(student)[0], expected, atol=1e-5)
 
 
+class SamePadding(nn.Conv2d):
+    """A convolution with arguments of its own, as models of convolutions have them."""
+
+    def __init__(self, *sizes: int, image_size: int) -> None:
+        super().__init__(*sizes)
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose weights are standardised when it is called."""
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight / self.weight.std(), self.bias)
+
+
+def test_convolutions_of_other_classes_get_adapters_where_a_plain_one_computes_the_same(monkeypatch):
+    def stage(channels: int) -> nn.Module:
+        return nn.Sequential(SamePadding(channels, 6, 1, image_size=8), Standardised(6, 6, 1))
+
+    monkeypatch.setattr(Stages, "stage", staticmethod(stage))
+    student = adapted_stages(image={"lora": {"rank": 2}}).eval()
+    assert {name.split(".lora_")[0] for name in trained(student) if ".lora_" in name} == {"stages.0.0", "stages.1.0"}
+    step(student)
+    expected = features(student.eval())[0]
+    student.merge()
+    assert torch.allclose(features(student)[0], expected, atol=1e-5)
+    assert {type(part) for stage in student.backbone.stages for part in stage} == {SamePadding, Standardised}
+
+
 @pytest.mark.parametrize("mask", [None, "added", "boolean", "per_head"])
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_linear_attention_equals_multi_head_attention(mask, batch_first):
@@ -255,11 +286,13 @@ def test_linear_attention_equals_multi_head_attention(mask, batch_first):
     added = torch.zeros(5, 5).masked_fill(boolean, -torch.inf)
     masks = {None: None, "added": added, "boolean": boolean, "per_head": added.expand(6, 5, 5)}
     expected = original(x, x, x, need_weights=False, attn_mask=masks[mask])[0]
-    linear = LinearAttention(original)
+    linear = with_callable_matrices(original, (x, x, x))
     assert torch.allclose(linear(x, x, x, need_weights=False, attn_mask=masks[mask])[0], expected, atol=1e-6)
-    back = linear.restored()
-    assert torch.equal(back(x, x, x, need_weights=False, attn_mask=masks[mask])[0], expected)
-    assert list(back.state_dict()) == list(original.state_dict())
+    assert original_of(linear) is original
+    assert {weight.data_ptr() for weight in linear.parameters()} == {
+        weight.data_ptr() for weight in original.parameters()
+    }
+    assert with_callable_matrices(original, (x, x.clone(), x)) is None  # no self-attention
 
 
 @pytest.fixture

@@ -9,14 +9,16 @@ import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 
 from cusa.config.adaptation import Lora
 from cusa.errors import ConfigurationError
-from cusa.student.attention import LinearAttention, can_be_linear
-from cusa.student.sides import Side
+from cusa.student.callable_matrices import original_of, with_callable_matrices
+from cusa.student.sides import Side, evaluating
 
 ADAPTER = "default"
+BASE_LAYER = ".base_layer"  # what peft calls the module that has an adapter
 MATRICES: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d)
 LONGEST_LIST = 6
 
@@ -44,7 +46,7 @@ def add_adapters(side: Side, lora: Lora, left_out: set[nn.Parameter]) -> None:
         raise ConfigurationError(
             f"Configuration key `student.adapt.{side.name}.lora` needs peft; run pip install -e '.[lora]'."
         ) from None
-    _separate_projections(side)
+    _replace_uncallable(side)
     settings = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
@@ -56,7 +58,7 @@ def add_adapters(side: Side, lora: Lora, left_out: set[nn.Parameter]) -> None:
         warnings.filterwarnings("ignore", message=".*second time.*")
         inject_adapter_in_model(settings, side.backbone, adapter_name=ADAPTER)
     del side.backbone.peft_config  # or peft takes the other side's adapters for more adapters of this model
-    _restore_projections(side.backbone, unless_adapted=True)
+    _restore_originals(side.backbone, unless_adapted=True)
 
 
 def merge_adapters(model: nn.Module) -> None:
@@ -72,22 +74,23 @@ def merge_adapters(model: nn.Module) -> None:
         if isinstance(module, BaseTunerLayer):
             module.merge()
             model.set_submodule(name, module.get_base_layer())
-    _restore_projections(model)
+    _restore_originals(model)
 
 
-def _separate_projections(side: Side) -> None:
-    """Give each nn.MultiheadAttention that computes self-attention linear layers that can have adapters."""
-    for name, (module, inputs) in side.called((nn.MultiheadAttention,)).items():
-        if can_be_linear(module, inputs):
-            assert isinstance(module, nn.MultiheadAttention)
-            side.backbone.set_submodule(name, LinearAttention(module))
+def _replace_uncallable(side: Side) -> None:
+    """Replace the modules whose matrices cannot have adapters as they are."""
+    with evaluating(side.backbone), torch.no_grad():
+        for name, (module, inputs) in side.called((nn.MultiheadAttention, nn.Conv2d)).items():
+            if (replacement := with_callable_matrices(module, inputs)) is not None:
+                side.backbone.set_submodule(name, replacement)
 
 
-def _restore_projections(model: nn.Module, unless_adapted: bool = False) -> None:
-    """Put nn.MultiheadAttention back where linear layers were put; with `unless_adapted` only where these are plain."""
+def _restore_originals(model: nn.Module, unless_adapted: bool = False) -> None:
+    """Put the modules back that were replaced; with `unless_adapted` only those that have no adapter."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, LinearAttention) and not (unless_adapted and any(map(is_adapter, _names(module)))):
-            model.set_submodule(name, module.restored())
+        adapted = name.endswith(BASE_LAYER) or any(map(is_adapter, _names(module)))
+        if (original := original_of(module)) is not None and not (unless_adapted and adapted):
+            model.set_submodule(name, original)
 
 
 def _names(module: nn.Module) -> list[str]:
@@ -122,10 +125,8 @@ def _targets(side: Side, lora: Lora, left_out: set[nn.Parameter]) -> list[str]:
 
 
 def _can_have_adapter(module: nn.Module) -> bool:
-    """Whether peft computes the same convolution for the adapter: subclasses may pad in their own way."""
-    if isinstance(module, nn.Conv2d):
-        return module.groups == 1 and (type(module) is nn.Conv2d or module.kernel_size == (1, 1))
-    return isinstance(module, nn.Linear)
+    """Whether peft can build an adapter; subclasses of convolutions may take other arguments, and pad otherwise."""
+    return isinstance(module, nn.Linear) or (type(module) is nn.Conv2d and module.groups == 1)
 
 
 def _is_matrix(module: nn.Module) -> bool:

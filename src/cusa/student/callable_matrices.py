@@ -1,4 +1,4 @@
-"""PyTorch's multi-head attention with linear layers of its own, so that adapters can be put beside them."""
+"""Modules in another form, with the same weights, so that adapters can be put beside their matrices."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+
+ORIGINAL = "original"
 
 
 class LinearAttention(nn.Module):
@@ -18,13 +20,6 @@ class LinearAttention(nn.Module):
 
     def __init__(self, original: nn.MultiheadAttention) -> None:
         super().__init__()
-        self.original_settings = {
-            "embed_dim": original.embed_dim,
-            "num_heads": original.num_heads,
-            "dropout": original.dropout,
-            "bias": original.in_proj_bias is not None,
-            "batch_first": original.batch_first,
-        }
         self.heads, self.dropout, self.batch_first = original.num_heads, original.dropout, original.batch_first
         self.in_proj = _linear(original.in_proj_weight, original.in_proj_bias)
         self.out_proj = _linear(original.out_proj.weight, original.out_proj.bias)
@@ -58,14 +53,32 @@ class LinearAttention(nn.Module):
             mask = mask.view(batch, self.heads, *mask.shape[1:])
         return ~mask if mask.dtype == torch.bool else mask.to(dtype)
 
-    def restored(self) -> nn.MultiheadAttention:
-        """The nn.MultiheadAttention with the weights of now."""
-        original = nn.MultiheadAttention(**self.original_settings, device="meta")
-        original.register_parameter("in_proj_weight", self.in_proj.weight)  # type: ignore[arg-type]
-        original.register_parameter("in_proj_bias", self.in_proj.bias)
-        original.out_proj.register_parameter("weight", self.out_proj.weight)  # type: ignore[arg-type]
-        original.out_proj.register_parameter("bias", self.out_proj.bias)
-        return original.train(self.training)
+
+def with_callable_matrices(module: nn.Module, inputs: tuple[Any, ...]) -> nn.Module | None:
+    """A module that computes what `module` computed of `inputs`, by matrices that can have adapters.
+
+    It shares the weights of `module`, and `original_of` gives that back. None where `module` needs no replacement, or
+    where none is known.
+    """
+    replacement: nn.Module
+    if can_be_linear(module, inputs):
+        assert isinstance(module, nn.MultiheadAttention)
+        replacement = LinearAttention(module)
+    elif isinstance(module, nn.Conv2d) and type(module) is not nn.Conv2d and module.kernel_size == (1, 1):
+        # peft builds an adapter as it builds a module of this class, whose arguments it does not know.
+        replacement = _plain_convolution(module)
+        if not torch.equal(replacement(*inputs), module(*inputs)):
+            return None
+    else:
+        return None
+    object.__setattr__(replacement, ORIGINAL, module)  # not as a part: its weights would have two names
+    return replacement.train(module.training)
+
+
+def original_of(module: nn.Module) -> nn.Module | None:
+    """What `with_callable_matrices` has replaced by `module`; None for any other module."""
+    original: nn.Module | None = module.__dict__.get(ORIGINAL)
+    return None if original is None else original.train(module.training)
 
 
 def can_be_linear(module: nn.Module, inputs: tuple[Any, ...]) -> bool:
@@ -87,3 +100,12 @@ def _linear(weight: Tensor | None, bias: Tensor | None) -> nn.Linear:
     linear.weight = weight
     linear.bias = bias  # type: ignore[assignment]
     return linear
+
+
+def _plain_convolution(module: nn.Conv2d) -> nn.Conv2d:
+    """A 1 x 1 convolution with the weights of `module`."""
+    across, down = module.stride
+    sizes, bias = (module.in_channels, module.out_channels), module.bias is not None
+    plain = nn.Conv2d(*sizes, 1, (across, down), groups=module.groups, bias=bias, device="meta")
+    plain.weight, plain.bias = module.weight, module.bias
+    return plain
