@@ -47,6 +47,7 @@ def oracle(arrays: dict, taus: dict, configuration: LossConfiguration, ids=IDS) 
     if c := settings["contrastive"]:
         p = np.array([[float(i == j) for j in ids] for i in ids])
         p /= p.sum(axis=1, keepdims=True)
+        p = (1 - c.get("label_smoothing", 0)) * p + c.get("label_smoothing", 0) / len(ids)
         terms = [reduce_entries(-np.log(softmax(x / taus["contrastive"][0])) * p, c["reduction"]) for x in (s, s.T)]
         out["contrastive"] = c["rate"] * sum(terms) / 2
     if c := settings["cross_softlabel"]:
@@ -95,6 +96,10 @@ def families(**changes):
     }
 
 
+def taus_of_contrastive(loss: CUSALoss) -> dict[str, tuple[float]]:
+    return {"contrastive": (float(loss.temperature("contrastive").detach()),)}
+
+
 def taus_of(loss: CUSALoss) -> dict[str, tuple[float, float]]:
     both = {}
     for name in ("contrastive", "cross", "cross_teacher", "uni", "uni_teacher"):
@@ -122,6 +127,30 @@ def test_value_equals_the_formulas(mode, soft_loss, reduction, tied):
     for name, value in expected.items():
         assert getattr(found, name).item() == pytest.approx(value, rel=1e-12), name
     assert found.total.item() == pytest.approx(sum(expected.values()), rel=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_smoothed_labels_equal_the_formula_and_torch(reduction):
+    keys = {"reduction": reduction, "label_smoothing": 0.2, "temperature": {"start": 0.07}}
+    configuration = validate(LossConfiguration, {"contrastive": keys})
+    arrays = batch(3)
+    loss, tensors, found = run(configuration, arrays)
+    expected = oracle(arrays, taus_of_contrastive(loss), configuration)["contrastive"]
+    assert found.contrastive.item() == pytest.approx(expected, rel=1e-12)
+    ids = np.arange(B)  # without further positives it is torch's
+    _, tensors, found = run(configuration, arrays, ids)
+    image, text = (torch.nn.functional.normalize(tensors[f"cross_{side}"]) for side in ("image", "text"))
+    theirs = [
+        torch.nn.functional.cross_entropy(each / 0.07, torch.arange(B), label_smoothing=0.2)
+        for each in (image @ text.T, text @ image.T)
+    ]
+    expected = sum(theirs).item() / 2 / (B if reduction == "mean" else 1)
+    assert found.contrastive.item() == pytest.approx(expected, rel=1e-7)
+
+
+def test_labels_of_the_sigmoid_loss_are_not_smoothed():
+    with pytest.raises(ConfigurationError, match="label_smoothing is 0.1, but kind is `sigmoid`"):
+        validate(LossConfiguration, {"contrastive": {"kind": "sigmoid", "label_smoothing": 0.1}})
 
 
 @pytest.mark.parametrize("mode", ["each", "add", "dot"])

@@ -197,6 +197,8 @@ class CUSALoss(nn.Module):
             return settings.rate * sigmoid_loss(image_to_text / temperature + self.bias, same_image, settings.reduction)
         positives = same_image.to(image_to_text.dtype)
         positives = positives / positives.sum(dim=1, keepdim=True)
+        if smoothing := settings.label_smoothing:
+            positives = (1 - smoothing) * positives + smoothing / positives.shape[1]
         image_loss = cross_entropy(image_to_text / temperature, positives, settings.reduction)
         text_loss = cross_entropy(text_to_image / temperature, positives, settings.reduction)
         return settings.rate * (image_loss + text_loss) / 2

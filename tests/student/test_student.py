@@ -208,3 +208,19 @@ def test_dropout_of_a_dual_encoder_is_of_what_its_heads_read(tiny_clip):
     plain = student.backbone.image_features(pixels)
     assert torch.equal(found[found != 0], 2 * plain[found != 0])
     assert 0 < (found == 0).sum() < found.numel()
+
+
+def test_noise_is_a_share_of_the_deviation_of_each_feature_and_only_of_training(tiny_vision, tiny_sentences):
+    student = build_student(
+        towers(tiny_vision, tiny_sentences, image=False, text=False), losses("contrastive"), FrozenDimensions(6, 5)
+    )
+    student.set_dropout(features=0.5, heads=0.0, noise=0.5)
+    features = torch.randn(4, 6) * torch.arange(6)
+    torch.manual_seed(0)
+    found = student.train().image_features(features)
+    torch.manual_seed(0)
+    noisy = features + 0.5 * features.double().std(dim=0, correction=0).float() * torch.randn(4, 6)
+    expected = student.backbone.image_projection(torch.nn.functional.dropout(noisy, 0.5))
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(noisy[:, 0], features[:, 0])  # a feature that is always the same stays so
+    assert torch.equal(student.eval().image_features(features), student.backbone.image_projection(features))

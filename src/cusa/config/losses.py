@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cusa.config.section import NotNegative, Number, Positive, Section, added_key
+from cusa.config.section import NotNegative, Number, Positive, Section, Share, added_key
 
 HeadName = Literal["cross", "uni"]  # the two families of heads, which the losses train
 
@@ -84,11 +84,19 @@ class Contrastive(Section):
         "(CLIP, published); `sigmoid`: each pair of an image and a text is judged for itself (SigLIP).",
     )
     bias: SigmoidBias | None = added_key(None, "The bias of `sigmoid`; null takes SigLIP's, which starts at -10.")
+    label_smoothing: Share = added_key(
+        0.0, "Share of each row's label that is spread evenly over all entries of the row, the positives among them."
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Contrastive:
         if self.bias is not None and self.kind != "sigmoid":
             raise ValueError(f"bias is set, but kind is `{self.kind}`, which has none; set kind: sigmoid")
+        if self.label_smoothing and self.kind == "sigmoid":
+            raise ValueError(
+                f"label_smoothing is {self.label_smoothing}, but kind is `sigmoid`, whose labels are no distribution; "
+                "leave it out, or set kind: softmax"
+            )
         return self
 
 

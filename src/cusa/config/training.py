@@ -42,6 +42,16 @@ class Train(Section):
         "Share that a step keeps of the average of the weights over the steps (exponential moving average). The "
         "average is validated and saved as the run's weights; 0 averages nothing.",
     )
+    layer_decay: Annotated[Positive, Field(le=1)] = added_key(
+        1.0,
+        "Each layer of a pre-trained tower has this share of the learning rate of the layer above it; 1 gives all the "
+        "same.",
+    )
+    feature_noise: NotNegative = added_key(
+        0.0,
+        "Standard deviation of the normal noise that a training step adds to the towers' features before "
+        "`feature_dropout`, as a share of the standard deviation that each feature has in the batch.",
+    )
     schedule: Literal["epoch", "step"] = Field(
         default="epoch", description="Cosine decay by epoch (published) or by optimiser step."
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from cusa.teachers.token_use import Vocabulary
 from cusa.teachers.transform import ImageTransform
@@ -24,9 +26,10 @@ class Backbone(nn.Module):
     dimension: int
     image_transform: ImageTransform | None = None
     tokenises: bool = True
-    # Whether the backbone itself drops features, see `Student.set_dropout`; where it does not, its outputs are dropped.
+    # Whether the backbone itself calls `regularised`; where it does not, the student does so with its outputs.
     drops_features: bool = False
     feature_dropout: float = 0.0
+    feature_noise: float = 0.0
 
     def image_features(self, images: Tensor) -> Tensor:
         """Image features, float [B, dimension].
@@ -41,6 +44,13 @@ class Backbone(nn.Module):
         `texts` are `input_ids` and `attention_mask`, int64 [B, T], or a frozen tower's features [B, d].
         """
         raise TypeError(f"{type(self).__name__} has to define text_features()")
+
+    def regularised(self, features: Tensor) -> Tensor:
+        """Features [B, d] with the noise and the dropout that training asks for; outside of training, as they are."""
+        if self.training and self.feature_noise:
+            deviation = features.detach().std(dim=0, correction=0)
+            features = features + self.feature_noise * deviation * torch.randn_like(features)
+        return dropout(features, self.feature_dropout, self.training)
 
     def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
         """The token ids of each caption, special tokens included, and the padding id."""

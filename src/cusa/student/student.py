@@ -48,9 +48,12 @@ class Student(nn.Module):
             nn.init.normal_(linear.weight, std=HEAD_STD)
             self.heads[f"{family}_{modality}"] = nn.Sequential(nn.LayerNorm(dimension), linear)
 
-    def set_dropout(self, features: float, heads: float) -> None:
-        """Set the shares of features that training drops: of the towers' features, and of those inside the heads."""
-        self.backbone.feature_dropout, self.head_dropout = features, heads
+    def set_dropout(self, features: float, heads: float, noise: float = 0.0) -> None:
+        """Set the shares of features that training drops: of the towers' features, and of those inside the heads.
+
+        `noise` is that of the towers' features, as a share of their standard deviations.
+        """
+        self.backbone.feature_dropout, self.head_dropout, self.backbone.feature_noise = features, heads, noise
 
     def train(self, mode: bool = True) -> Self:
         """Set train or eval mode; frozen BatchNorm stays in eval mode."""
@@ -91,8 +94,7 @@ class Student(nn.Module):
         return self._dropped(self.backbone.text_features(texts))
 
     def _dropped(self, features: Tensor) -> Tensor:
-        share = 0.0 if self.backbone.drops_features else self.backbone.feature_dropout
-        return dropout(features, share, self.training)
+        return features if self.backbone.drops_features else self.backbone.regularised(features)
 
     def head(self, features: Tensor, family: HeadName, modality: str) -> Tensor:
         """Apply a head to the features [B, D]; where there is no such head, return the features."""

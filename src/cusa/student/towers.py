@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 
 from cusa.config.models import Towers
 from cusa.student.backbones import Backbone, FrozenDimensions, TextInput
@@ -45,13 +44,13 @@ class TowerPair(Backbone):
     def image_features(self, images: Tensor) -> Tensor:
         """Image features [B, dimension] of pixels, or of the cached features of a frozen tower."""
         features = images if self.image_tower is None else self.image_tower(images)
-        projected: Tensor = self.image_projection(dropout(features, self.feature_dropout, self.training))
+        projected: Tensor = self.image_projection(self.regularised(features))
         return projected
 
     def text_features(self, texts: TextInput) -> Tensor:
         """Text features [B, dimension] of tokens, or of the cached features of a frozen tower."""
         features: Tensor = texts if self.text_tower is None else self.text_tower(texts)  # type: ignore[assignment]
-        projected: Tensor = self.text_projection(dropout(features, self.feature_dropout, self.training))
+        projected: Tensor = self.text_projection(self.regularised(features))
         return projected
 
     def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:

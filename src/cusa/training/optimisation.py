@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cusa.config.training import Train
+from cusa.training.layers import layers_below_the_top
 from cusa.training.step import TrainingTask
 
 
@@ -32,22 +33,27 @@ def build_optimiser(task: TrainingTask, settings: Train) -> torch.optim.AdamW:
     """AdamW with the published parameter groups: weight decay on all parameters except those with one dimension.
 
     Scalars (the temperatures) are decayed too, as in the published code. Each group has a factor `scale` of its
-    learning rate, so that pre-trained towers can have another peak rate (`train.tower_lr`).
+    learning rate, so that pre-trained towers can have another peak rate (`train.tower_lr`), and their lower layers a
+    lower one (`train.layer_decay`).
     """
-    pretrained = task.student.pretrained_parameters()
+    backbone, pretrained = task.student.backbone, task.student.pretrained_parameters()
     tower_scale = 1.0 if settings.tower_lr is None else settings.tower_lr / settings.lr
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    named = [(name, parameter) for name, parameter in backbone.named_parameters() if parameter in pretrained]
+    layers = layers_below_the_top(name for name, _ in named)
+    below = {parameter: layers[name] if settings.layer_decay != 1 else 0 for name, parameter in named}
+    groups: dict[tuple[bool, int, bool], list[nn.Parameter]] = {}
     for parameter in task.parameters():
         if parameter.requires_grad:
-            groups.setdefault((parameter in pretrained, parameter.ndim != 1), []).append(parameter)
+            kind = (parameter in pretrained, below.get(parameter, 0), parameter.ndim != 1)
+            groups.setdefault(kind, []).append(parameter)
     return torch.optim.AdamW(
         [
             {
                 "params": parameters,
                 "weight_decay": settings.weight_decay if decayed else 0.0,
-                "scale": tower_scale if from_tower else 1.0,
+                "scale": tower_scale * settings.layer_decay**layers_above if from_tower else 1.0,
             }
-            for (from_tower, decayed), parameters in groups.items()
+            for (from_tower, layers_above, decayed), parameters in groups.items()
         ],
         lr=settings.lr,
     )

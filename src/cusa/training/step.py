@@ -40,7 +40,7 @@ class TrainingTask(nn.Module):
 
     def __init__(self, student: Student, loss: CUSALoss, settings: Train, group: Group | None = None) -> None:
         super().__init__()
-        student.set_dropout(settings.feature_dropout, settings.head_dropout)
+        student.set_dropout(settings.feature_dropout, settings.head_dropout, settings.feature_noise)
         self.student = student
         self.loss = loss
         self.settings = settings
