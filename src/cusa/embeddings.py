@@ -40,7 +40,7 @@ def embed(run: str | Path, folder: DatasetFolder, data: str, output: str | Path,
     settings, device = configuration.train, choose_device(configuration.train.gpus > 0)
     encoder = Encoder(student.to(device), device, settings.eval_batch_size, settings.precision)
     if data in TEXT_TABLES:
-        if data == "extended_positives":
+        if data != "sentence_pairs":  # which are used as they are
             _tell_other_cleaning(run, configuration.captions, folder)
         distinct = distinct_texts(folder, data)
         if not distinct:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import mounted_tmpfs
+from conftest import SHAPES, draw_shape, mounted_tmpfs
 from published_files import checkpoint_of, clip_with_heads_of_64
 
 from cusa.common.files import read_json
@@ -465,6 +465,42 @@ def test_benchmarks_on_data_of_their_own(finished, tmp_path, tiny_configuration)
     assert "Nothing was trained here" in page
     assert "None of report.gallery.experiments is among the models" in page
     snakemake(directory, "--configfile", config)
+    assert "Nothing to be done" in snakemake(directory, "--configfile", config)
+
+
+@pytest.mark.slow
+def test_classification_and_judgements_of_ones_own(finished, tmp_path, tiny_configuration):
+    """Zero-shot, by a probe, and on a table of right answers: scored for the trained and the untrained model."""
+    directory = copied(finished, tmp_path)
+    for number, colour in enumerate(["red", "blue"] * 4):
+        place = tmp_path / "pictures" / colour
+        place.mkdir(parents=True, exist_ok=True)
+        draw_shape(colour, SHAPES[number // 2], "large").save(place / f"{number}.png")
+    labelled = {"colours": str(tmp_path / "pictures")}
+    test = pq.read_table(directory / "results/shapes/annotations/images.parquet").to_pylist()[-1]
+    (tmp_path / "mine.csv").write_text(f"image,caption,right\n{test['image_id']},something,1\n")
+    benchmarks = tiny_configuration["benchmarks"] | {
+        "zero_shot_classification": {"labelled_images": labelled, "templates": ["a {}", "{}"]},
+        "linear_probe": {"labelled_images": labelled},
+        "eccv_caption": {"positives": str(tmp_path / "mine.csv")},
+    }  # fmt: skip
+    experiments = tiny_configuration["experiments"] | {"zero_shot": {"baseline": "zero_shot"}}
+    config = write(directory, tiny_configuration | {"benchmarks": benchmarks, "experiments": experiments})
+    plan = planned(snakemake(directory, "--configfile", config, "-n"))
+    assert "train" not in plan
+    assert (plan["write_benchmark_texts"], plan["convert_labelled_images"]) == (2, 1)
+    assert plan["embed_benchmark_data"] == plan["evaluate_linear_probe"] == 3
+    snakemake(directory, "--configfile", config)
+    results = directory / "results/shapes"
+    for run in ("cusa", "zero_shot"):
+        scores = read_json(results / f"runs/{run}/seed23/benchmarks/zero_shot_classification.json")
+        assert 0 <= scores["metrics"]["colours/acc1"] <= 100
+        assert scores["sizes"] == {"colours": [8, 2]}
+        assert read_json(results / f"runs/{run}/seed23/benchmarks/linear_probe.json")["sizes"] == {"colours": [4, 2]}
+        assert read_json(results / f"runs/{run}/seed23/benchmarks/eccv_caption.json")["n_queries"] == 1
+    summary = (results / "summary.md").read_text()
+    assert "Zero-shot classification" in summary
+    assert "Linear probe" in summary
     assert "Nothing to be done" in snakemake(directory, "--configfile", config)
 
 

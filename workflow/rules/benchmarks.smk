@@ -26,6 +26,42 @@ rule check_benchmark:
         " --output {output} > {log} 2>&1"
 
 
+# The texts that a benchmark asks of the models besides captions: prompts of classes, and captions of a table of one's
+# own. Tables that do not fit the data stop the workflow before anything is trained.
+rule write_benchmark_texts:
+    input:
+        PLAN.tables(),
+        lambda wildcards: expand(
+            str(BENCHMARK_FOLDER.table("images")),
+            data=PLAN.classified_images(PLAN.written_texts[wildcards.table]),
+        ),
+        lambda wildcards: PLAN.text_sources(PLAN.written_texts[wildcards.table]),
+    output:
+        str(PLAN.folder.table("{table}")),
+    log:
+        log_of("write_benchmark_texts", "{table}"),
+    benchmark:
+        timing_of("write_benchmark_texts", "{table}")
+    wildcard_constraints:
+        table=one_of(PLAN.written_texts),
+    priority: 100
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        script=f"{SCRIPTS}/write_benchmark_texts.py",
+        mem_mb=2000,
+        runtime=30,
+    params:
+        benchmark=lambda wildcards: PLAN.written_texts[wildcards.table],
+        settings=lambda wildcards: PLAN.settings_json(
+            PLAN.written_texts[wildcards.table]
+        ),
+        data=data_folder,
+    shell:
+        "python {resources.script} {params.benchmark} --data {params.data} --settings {params.settings:q} > {log} 2>&1"
+
+
 # One rule per benchmark. Each reads embeddings and tables, and writes the scores and the outcome of each query.
 rule evaluate_itr:
     input:
@@ -58,7 +94,7 @@ rule evaluate_itr:
 
 use rule evaluate_itr as evaluate_eccv_caption with:
     input:
-        timeless(PLAN.tables("extended_positives")),
+        timeless(PLAN.tables("extended_positives", "judged_pairs")),
         timeless(PLAN.embeddings("eccv_caption")),
         timeless(checks_of("eccv_caption")),
         run=timeless(f"{RUN}/run.json"),
@@ -118,6 +154,57 @@ use rule evaluate_itr as evaluate_sts with:
     params:
         benchmark="sts",
         settings=lambda wildcards: PLAN.settings_json("sts"),
+        data=data_folder,
+        folder=subpath(input.run, parent=True),
+
+
+use rule evaluate_itr as evaluate_zero_shot_classification with:
+    input:
+        timeless(PLAN.tables("class_prompts")),
+        timeless(PLAN.embeddings("zero_shot_classification")),
+        timeless(
+            expand(
+                str(BENCHMARK_FOLDER.table("images")),
+                data=PLAN.classified_images("zero_shot_classification"),
+            )
+        ),
+        run=timeless(f"{RUN}/run.json"),
+    output:
+        scores=f"{RUN}/benchmarks/zero_shot_classification.json",
+        queries=f"{RUN}/benchmarks/zero_shot_classification.queries.npz",
+    log:
+        log_of("evaluate_zero_shot_classification", "{experiment}/seed{seed}"),
+    benchmark:
+        timing_of("evaluate_zero_shot_classification", "{experiment}/seed{seed}")
+    params:
+        benchmark="zero_shot_classification",
+        settings=lambda wildcards: PLAN.settings_json("zero_shot_classification"),
+        data=data_folder,
+        folder=subpath(input.run, parent=True),
+
+
+use rule evaluate_itr as evaluate_linear_probe with:
+    input:
+        timeless(PLAN.tables()),
+        timeless(PLAN.embeddings("linear_probe")),
+        timeless(checks_of("linear_probe")),
+        timeless(
+            expand(
+                str(BENCHMARK_FOLDER.table("images")),
+                data=PLAN.classified_images("linear_probe"),
+            )
+        ),
+        run=timeless(f"{RUN}/run.json"),
+    output:
+        scores=f"{RUN}/benchmarks/linear_probe.json",
+        queries=f"{RUN}/benchmarks/linear_probe.queries.npz",
+    log:
+        log_of("evaluate_linear_probe", "{experiment}/seed{seed}"),
+    benchmark:
+        timing_of("evaluate_linear_probe", "{experiment}/seed{seed}")
+    params:
+        benchmark="linear_probe",
+        settings=lambda wildcards: PLAN.settings_json("linear_probe"),
         data=data_folder,
         folder=subpath(input.run, parent=True),
 

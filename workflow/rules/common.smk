@@ -51,6 +51,11 @@ USER_FILES = [
     *PLAN.dataset_files,
     *(each.path for each in CONFIGURATION.active_checkpoints.values()),
     *(file for name in PLAN.benchmarks for file in PLAN.benchmark_files(name)),
+    *(
+        file
+        for owner in PLAN.written_texts.values()
+        for file in PLAN.text_sources(owner)
+    ),
     *SEARCH.own_gallery_files,
 ]
 if in_braces := [name for name in USER_FILES if "{" in name and "}" in name]:

@@ -10,7 +10,7 @@ rule embed:
     benchmark:
         timing_of("embed", "{experiment}/seed{seed}/{data}")
     wildcard_constraints:
-        data=one_of([*PLAN.splits, *PLAN.extra_tables]),
+        data=one_of([*PLAN.splits, *PLAN.text_tables]),
     conda:
         TORCH_ENVIRONMENT
     threads: 2

@@ -40,6 +40,47 @@ rule train:
         " --configuration {params.configuration:q} --operation {resources.operation:q} --threads {threads} > {log} 2>&1"
 
 
+# The weights between those before and after a training, with the best alpha on val.
+rule interpolate:
+    input:
+        lambda wildcards: PLAN.interpolation_inputs(wildcards.experiment),
+        weights=lambda wildcards: f"{PLAN.interpolated_run(wildcards.experiment, wildcards.seed)}/best.safetensors",
+        trained=lambda wildcards: f"{PLAN.interpolated_run(wildcards.experiment, wildcards.seed)}/run.json",
+    output:
+        weights=f"{RUN}/best.safetensors",
+        run=f"{RUN}/run.json",
+        history=f"{RUN}/history.parquet",
+    log:
+        log_of("interpolate", "{experiment}/seed{seed}"),
+    benchmark:
+        timing_of("interpolate", "{experiment}/seed{seed}")
+    wildcard_constraints:
+        experiment=one_of(PLAN.interpolations),
+    conda:
+        TORCH_ENVIRONMENT
+    threads: 2
+    resources:
+        script=f"{SCRIPTS}/interpolate.py",
+        mem_mb=8000,
+        runtime=240,
+        operation=lambda wildcards: CONFIGURATION.recipe(
+            wildcards.experiment
+        ).model_dump_json(include=set(OPERATIONAL)),
+        gpu=int(ON_GPU),
+    params:
+        configuration=lambda wildcards: CONFIGURATION.run(
+            wildcards.experiment, int(wildcards.seed)
+        ).as_json(without={"train": set(OPERATIONAL)}),
+        data=data_folder,
+        source=subpath(input.trained, parent=True),
+        folder=subpath(output.run, parent=True),
+        lease=lease(ON_GPU),
+    shell:
+        "exec {params.lease} python {resources.script} --data {params.data} --source {params.source}"
+        " --run-folder {params.folder} --configuration {params.configuration:q} --operation {resources.operation:q}"
+        " --threads {threads} > {log} 2>&1"
+
+
 # Published checkpoints become run folders like those of trained runs.
 rule import_checkpoint:
     input:

@@ -22,6 +22,8 @@ CAPTIONS = "captions.parquet"
 PROBLEMS = "problems.json"
 EXTENDED_POSITIVES = "extended_positives.parquet"
 SENTENCE_PAIRS = "sentence_pairs.parquet"
+CLASS_PROMPTS = "class_prompts.parquet"
+JUDGED_PAIRS = "judged_pairs.parquet"
 
 
 def split_rows(table: pa.Table, split: str) -> np.ndarray:
@@ -129,11 +131,16 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary)
 
 
-TEXT_TABLES = {"extended_positives": EXTENDED_POSITIVES, "sentence_pairs": SENTENCE_PAIRS}
+TEXT_TABLES = {
+    "extended_positives": EXTENDED_POSITIVES,
+    "sentence_pairs": SENTENCE_PAIRS,
+    "class_prompts": CLASS_PROMPTS,
+    "judged_pairs": JUDGED_PAIRS,
+}
 
 
 def distinct_texts(folder: DatasetFolder, data: str) -> list[str]:
-    """The texts of extended_positives (cleaned) or sentence_pairs (as they are), each once, sorted."""
+    """The texts of one of TEXT_TABLES, each once, sorted: those of sentence_pairs as they are, the others cleaned."""
     table = read_table(folder.annotations, TEXT_TABLES[data])
-    columns = ["cleaned"] if data == "extended_positives" else ["first", "second"]
+    columns = ["first", "second"] if data == "sentence_pairs" else ["cleaned"]
     return sorted({text for column in columns for text in table[column].to_pylist()})

@@ -1,8 +1,8 @@
 """Retrieval with several right answers a query (Chun et al., ECCV Caption, ECCV 2022).
 
-A data set that lists its extended positives is scored on those. Karpathy's COCO test is scored on the ground truth of
-the package `eccv_caption`: ECCV Caption, CxC (Parekh et al., EACL 2021), COCO 1K and 5K, and PMRP if its files are
-given.
+A data set that lists its extended positives is scored on those, and any data set on a table of one's own. Karpathy's
+COCO test is scored on the ground truth of the package `eccv_caption`: ECCV Caption, CxC (Parekh et al., EACL 2021),
+COCO 1K and 5K, and PMRP if its files are given.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from cusa.annotations.tables import EXTENDED_POSITIVES, SplitTables, distinct_texts, read_table
+from cusa.annotations.judged_pairs import write_judged_pairs
+from cusa.annotations.tables import EXTENDED_POSITIVES, JUDGED_PAIRS, SplitTables, distinct_texts, read_table
 from cusa.benchmarks.benchmark import Result
+from cusa.benchmarks.judgements import score_judgements
 from cusa.benchmarks.outcomes import Statistics, both_ways, fold_statistics
 from cusa.benchmarks.queries import Items, Queries, across, test_captions, test_pictures
 from cusa.config.benchmarks import ExtendedPositives
@@ -46,7 +48,9 @@ COCO = (
 
 
 def data(provides: frozenset[str], settings: ExtendedPositives) -> tuple[str, ...]:
-    """The test split and, unless the ground truth is COCO's, the texts of the data set's extended positives."""
+    """The test split and, unless the ground truth is COCO's, the texts of the extended positives."""
+    if settings.positives is not None:
+        return ("test", "judged_pairs")
     return ("test", "extended_positives") if settings.ground_truth == "dataset" else ("test",)
 
 
@@ -56,7 +60,7 @@ def check(folder: DatasetFolder, settings: ExtendedPositives) -> str | None:
     Runs before any training. Raises DataError if the test split is not Karpathy's COCO test, or the files of
     `pmrp_files` are of other images or captions.
     """
-    if settings.ground_truth == "dataset":
+    if settings.positives is not None or settings.ground_truth == "dataset":
         return None
     ground_truth = _ground_truth(settings)
     image_ids, _, caption_ids, how = coco_ids(folder, ground_truth.coco_ids, ground_truth.coco_gts["t2i"])
@@ -66,7 +70,7 @@ def check(folder: DatasetFolder, settings: ExtendedPositives) -> str | None:
 
 def queries(folder: DatasetFolder, metric: str) -> Queries | None:
     """The distinct texts of the data set's own table, or the captions that COCO's ground truth knows; test images."""
-    if "fold " in metric:
+    if "fold " in metric or (folder.annotations / JUDGED_PAIRS).is_file():  # whose texts are of two arrays
         return None
     if (folder.annotations / EXTENDED_POSITIVES).is_file():
         texts = distinct_texts(folder, "extended_positives")
@@ -79,8 +83,17 @@ def queries(folder: DatasetFolder, metric: str) -> Queries | None:
     return across(metric, known, test_pictures(folder))
 
 
+def write_texts(folder: DatasetFolder, settings: ExtendedPositives) -> None:
+    """Write the judgements of `positives` as a table of the data set. Raises DataError where they do not fit it."""
+    if settings.positives is None:
+        raise DataError("benchmarks.eccv_caption.positives is null, so there are no judgements to write.")
+    write_judged_pairs(folder, settings.positives)
+
+
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) -> Result:
     """R@1, R-Precision and mAP@R of the ground truth that the settings name. Raises DataError if data are missing."""
+    if settings.positives is not None:
+        return score_judgements(folder, run)
     if settings.ground_truth == "dataset":
         return _listed_positives(folder, run)
     return _coco(folder, run, settings)

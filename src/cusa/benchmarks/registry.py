@@ -80,3 +80,11 @@ def check(module: str, folder: DatasetFolder, settings: BenchmarkSection) -> str
     """
     sentence: str | None = benchmark_module(module).check(folder, settings) if checks(module) else None
     return sentence
+
+
+def write_texts(module: str, folder: DatasetFolder, settings: BenchmarkSection) -> None:
+    """Write the table of texts that a benchmark embeds besides captions; only some benchmarks have one.
+
+    Raises DataError where they do not fit the data.
+    """
+    benchmark_module(module).write_texts(folder, settings)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from cusa.annotations.labelled_images import ARCHIVES, labelled_images, require_two_classes
 from cusa.annotations.sentence_pairs import KNOWN_PAIRS, own_pairs, senteval_pairs
 from cusa.commands.finding import Finding
-from cusa.config.benchmarks import Benchmarks, ImageRetrieval, SentenceSimilarity
+from cusa.config.benchmarks import Benchmarks, BenchmarkSection, ImageRetrieval, LinearProbe, SentenceSimilarity
+from cusa.config.classification import Classification
 from cusa.errors import CusaError
 
 SENTEVAL_SOURCE = "https://github.com/facebookresearch/SentEval (data/downstream/get_transfer_data.bash)"
@@ -92,9 +93,14 @@ def _collections(benchmarks: Benchmarks) -> Iterator[_Collection]:
         known = f"{archive.images:,} images, {archive.classes:,} classes"
         key, place = f"benchmarks.image_retrieval.{name}", images.places.get(name)
         yield _Collection(key, name, archive.title, place, archive.source, archive.layout, known)
-    for name, place in images.labelled_images.items():
-        key = f"benchmarks.image_retrieval.labelled_images.{name}"
-        yield _Collection(key, name, name, place, layout="one folder per class, or a CSV of image and label")
+    seen: set[str] = set()  # several benchmarks may name the same images
+    for benchmark, section in benchmarks.sections.items():
+        for key, places in _own_images(section):
+            for name, place in places.items():
+                if place not in seen:
+                    seen.add(place)
+                    layout = "one folder per class, or a CSV of image and label"
+                    yield _Collection(f"benchmarks.{benchmark}.{key}.{name}", name, name, place, layout=layout)
     sentences = benchmarks.sts or SentenceSimilarity()
     known = ", ".join(f"{task} {count:,}" for task, count in KNOWN_PAIRS.items())
     title, key = "STS12-16, STS-B, SICK-R", "benchmarks.sts.senteval"
@@ -102,6 +108,14 @@ def _collections(benchmarks: Benchmarks) -> Iterator[_Collection]:
     for name, place in sentences.sentence_pairs.items():
         key = f"benchmarks.sts.sentence_pairs.{name}"
         yield _Collection(key, name, name, place, layout="a TSV of first, second and score")
+
+
+def _own_images(section: BenchmarkSection | None) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """The keys of a section that name labelled images of one's own, and what they name."""
+    if isinstance(section, ImageRetrieval | Classification):
+        yield "labelled_images", section.labelled_images
+    if isinstance(section, LinearProbe):
+        yield "train_images", section.train_images
 
 
 def _count_images(name: str, place: str) -> str:

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from cusa.common.registry import is_file
+from cusa.config.benchmark_section import BenchmarkSection
+from cusa.config.classification import LinearProbe, ZeroShotClassification
 from cusa.config.dataset import SPLITS
-from cusa.config.paths import exists
-from cusa.config.section import Name, Section
+from cusa.config.section import Name, Section, added_key
 
-
-class BenchmarkSection(Section):
-    """Keys of one benchmark."""
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Where the benchmark's own data are, by the names that metrics and folders have: those that are named."""
-        return {}
-
-    @property
-    def brings_data(self) -> bool:
-        """Whether the benchmark can do without data of the data set itself."""
-        return bool(self.places)
-
-    def left_out(self) -> dict[str, str]:
-        """Data that are named but are not there, each with a sentence; the rest is evaluated."""
-        missing = {name: path for name, path in self.places.items() if not exists(path)}
-        return {
-            name: f"{path} does not exist (relative paths start at {Path.cwd()})." for name, path in missing.items()
-        }
-
-    def available(self) -> dict[str, str]:
-        """Data that are named and there."""
-        return {name: path for name, path in self.places.items() if exists(path)}
+# What other modules, and benchmarks of other packages, import from here.
+__all__ = [
+    "NEEDED_OF_DATASET",
+    "OWN_BENCHMARKS",
+    "WITHOUT_DATASET",
+    "AddedBenchmark",
+    "BenchmarkSection",
+    "Benchmarks",
+    "ExtendedPositives",
+    "ImageRetrieval",
+    "ImageTextRetrieval",
+    "LinearProbe",
+    "SentenceSimilarity",
+    "ZeroShotClassification",
+]
 
 
 class ImageTextRetrieval(BenchmarkSection):
@@ -61,6 +53,17 @@ class ExtendedPositives(BenchmarkSection):
         default=None,
         description="Folder with pm_image_to_caption.json and pm_caption_to_image.json, for PMRP on COCO.",
     )
+    positives: str | None = added_key(
+        None,
+        "Table of your own with the columns image, caption and right: which test images are right answers to a "
+        "caption, and which are not. It takes the place of ground_truth.",
+    )
+
+    @model_validator(mode="after")
+    def _one_ground_truth(self) -> Self:
+        if self.positives is not None and (self.ground_truth == "coco" or self.pmrp_files is not None):
+            raise ValueError("positives takes the place of ground_truth: coco and of pmrp_files; leave these out")
+        return self
 
     @property
     def places(self) -> dict[str, str]:
@@ -69,8 +72,8 @@ class ExtendedPositives(BenchmarkSection):
 
     @property
     def brings_data(self) -> bool:
-        """The package's ground truth does; PMRP's files alone do not."""
-        return self.ground_truth == "coco"
+        """The package's ground truth and a table of one's own do; PMRP's files alone do not."""
+        return self.ground_truth == "coco" or self.positives is not None
 
 
 class ImageRetrieval(BenchmarkSection):
@@ -125,7 +128,9 @@ class SentenceSimilarity(BenchmarkSection):
 IMAGE_ARCHIVES = ("cub", "cars", "sop", "inshop", "inaturalist")
 
 
-OWN_BENCHMARKS = ("itr", "eccv_caption", "image_retrieval", "sts")
+OWN_BENCHMARKS = ("itr", "eccv_caption", "image_retrieval", "sts", "zero_shot_classification", "linear_probe")
+# Names of data that the data set itself has; `dataset` is what settings call it.
+OF_DATASET = (*SPLITS, "variants", "extended_positives", "sentence_pairs", "class_prompts", "judged_pairs", "dataset")
 
 
 class AddedBenchmark(NamedTuple):
@@ -146,6 +151,8 @@ class Benchmarks(Section):
     eccv_caption: ExtendedPositives | None = None
     image_retrieval: ImageRetrieval | None = None
     sts: SentenceSimilarity | None = None
+    zero_shot_classification: ZeroShotClassification | None = None
+    linear_probe: LinearProbe | None = None
     more: dict[Name, dict[str, Any] | None] = Field(
         default={},
         description="Benchmarks of installed packages and of Python files, by name. Each has its own settings, and "
@@ -156,6 +163,18 @@ class Benchmarks(Section):
     def sections(self) -> dict[str, BenchmarkSection | None]:
         """The known benchmarks' sections, by name."""
         return {name: getattr(self, name) for name in OWN_BENCHMARKS}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The tables that say what is right, or what classes are called, by their keys; they have to exist."""
+        extended, zero_shot, found = self.eccv_caption, self.zero_shot_classification, dict[str, str]()
+        if extended is not None and extended.positives is not None:
+            found["eccv_caption.positives"] = extended.positives
+        if zero_shot is not None:
+            found |= {
+                f"zero_shot_classification.class_names.{name}": file for name, file in zero_shot.name_files.items()
+            }
+        return found
 
     @property
     def added(self) -> dict[str, AddedBenchmark]:
@@ -180,16 +199,20 @@ class Benchmarks(Section):
 
     @model_validator(mode="after")
     def _distinct_data(self) -> Self:
-        sections = [section for section in self.sections.values() if section is not None]
-        names = [name for section in sections for name in section.places]
-        taken = {*SPLITS, "variants", "extended_positives", "sentence_pairs"} & set(names)
-        if both := sorted(taken | {name for name in names if names.count(name) > 1}):
+        """Several benchmarks may name the same labelled images; otherwise each name is of one thing."""
+        found: dict[str, set[tuple[str, str]]] = {name: {("data set", "")} for name in OF_DATASET}
+        for benchmark, section in self.sections.items():
+            kind = benchmark if benchmark in ("sts", "eccv_caption") else "labelled images"
+            places: Mapping[str, str] = {} if section is None else section.places
+            for name, place in places.items():
+                found.setdefault(name, set()).add((kind, place))
+        if both := sorted(name for name, things in found.items() if len(things) > 1):
             raise ValueError(f"{both} name two things among splits, labelled_images and sentence_pairs; rename them")
         return self
 
 
 WITHOUT_DATASET = {
-    "eccv_caption": "set ground_truth: coco for Karpathy's COCO test",
+    "eccv_caption": "set ground_truth: coco for Karpathy's COCO test, or name a table of your own in positives",
     "image_retrieval": "name labelled images (config/README.md)",
     "sts": "name sentence pairs (config/README.md)",
 }

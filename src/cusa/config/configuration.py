@@ -15,6 +15,7 @@ from cusa.config.captions import CaptionCleaning, Captions
 from cusa.config.dataset import Dataset
 from cusa.config.dataset_packed import matching_files
 from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration
+from cusa.config.interpolation import Interpolation
 from cusa.config.models import Extraction, StudentSettings, Teachers, is_path
 from cusa.config.paths import exists, expand_variables
 from cusa.config.report import Report
@@ -89,6 +90,18 @@ class Configuration(Section):
                     f"Configuration key `experiments.{name}`: a pair of towers has random projections before training, "
                     "so it cannot be scored as zero_shot; give the experiment a student with a `name`."
                 )
+        for name, interpolation in self.interpolations.items():
+            if interpolation.experiment not in self.active_experiments:
+                yield (
+                    f"Configuration key `experiments.{name}.interpolate.experiment` is {interpolation.experiment}, "
+                    f"which is none of the experiments that are trained ({', '.join(self.active_experiments)}); "
+                    "correct it, or leave it out."
+                )
+            elif not self.student_of(name).has_pretrained_weights:
+                yield (
+                    f"Configuration key `experiments.{name}.interpolate`: both towers of {interpolation.experiment} "
+                    "are frozen, so its training changes no weight that was there before; leave it out."
+                )
         for name in self.active_experiments:
             if (towers := self.student_of(name).towers) is not None and towers.dimension is None:
                 yield (
@@ -141,7 +154,7 @@ class Configuration(Section):
         """The student of an experiment or of a checkpoint."""
         if run in self.active_checkpoints:
             return StudentSettings(name=self.active_checkpoints[run].student)
-        experiment = self.named_experiments[run]
+        experiment = self.named_experiments[self._trained_as(run)]
         if experiment.baseline == "teachers":
             return self.teachers.as_student
         student = experiment.student or self.student
@@ -152,7 +165,7 @@ class Configuration(Section):
 
         Raises ConfigurationError when these keys are wrong.
         """
-        own = self.named_experiments[experiment].train
+        own = self.named_experiments[experiment := self._trained_as(experiment)].train
         if own is None:
             return self.train
         if own.get("nodes", self.train.nodes) != self.train.nodes:
@@ -164,8 +177,20 @@ class Configuration(Section):
 
     @property
     def active_experiments(self) -> dict[str, Experiment]:
-        """The experiments that are trained: those that are neither null nor baselines."""
-        return {name: experiment for name, experiment in self.named_experiments.items() if experiment.baseline is None}
+        """The experiments that are trained: those that are neither null nor baselines nor interpolations."""
+        made = (*self.baselines, *self.interpolations)
+        return {name: experiment for name, experiment in self.named_experiments.items() if name not in made}
+
+    @property
+    def interpolations(self) -> dict[str, Interpolation]:
+        """The experiments whose weights are between those before and after the training of another one."""
+        named = self.named_experiments.items()
+        return {name: experiment.interpolate for name, experiment in named if experiment.interpolate is not None}
+
+    def _trained_as(self, run: str) -> str:
+        """The experiment whose student and recipe a run has: itself, or the one that it interpolates."""
+        interpolation = self.interpolations.get(run)
+        return run if interpolation is None else interpolation.experiment
 
     @property
     def baselines(self) -> dict[str, Experiment]:
@@ -181,7 +206,7 @@ class Configuration(Section):
 
     def run(self, experiment: str, seed: int) -> RunConfiguration:
         """The configuration of one run. It has only the keys that the result of the run depends on."""
-        chosen = self.named_experiments[experiment]
+        chosen = self.named_experiments[self._trained_as(experiment)]
         return RunConfiguration(
             dataset=self.dataset.name,
             experiment=experiment,
@@ -192,6 +217,7 @@ class Configuration(Section):
             train=self.recipe(experiment),
             stream=self.stream,
             captions=self.cleaning,
+            interpolate=self.interpolations.get(experiment),
         )
 
 
@@ -252,6 +278,8 @@ def _named_data(configuration: Configuration) -> Iterator[tuple[str, str, str]]:
         yield f"checkpoints.{name}.file", checkpoint.file, _why_not(checkpoint.file, "file")
     if configuration.search is not None and configuration.search.is_own_gallery:
         yield "search.gallery", configuration.search.gallery, _why_no_gallery(configuration.search.gallery)
+    for key, path in configuration.benchmarks.files.items():
+        yield f"benchmarks.{key}", path, _why_not(path, "file")
     for name, benchmark in configuration.benchmarks.added.items():
         if is_file(benchmark.module):
             yield f"benchmarks.more.{name}.file", benchmark.module, _why_not(benchmark.module, "file")

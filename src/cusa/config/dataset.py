@@ -21,7 +21,7 @@ from cusa.config.dataset_section import (
     split_named,
 )
 from cusa.config.dataset_tables import Columns, TableDataset
-from cusa.config.section import Count, ProblemsError, validate
+from cusa.config.section import Count, ProblemsError, added_key, validate
 from cusa.errors import ConfigurationError
 
 # What other modules, and formats of other packages, import from here.
@@ -65,6 +65,11 @@ class OpenMojiDataset(DatasetSection):
     groups: list[str] | None = Field(
         default=None,
         description="Unicode groups to use, for instance [food_drink, animals_nature]; null takes all ten.",
+    )
+    labels: Literal["emoji", "group"] = added_key(
+        "emoji",
+        "What the label of an image says: which emoji it is, or its group, to be classified. The skin-tone variants "
+        "have their emoji in any case.",
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from cusa.common.files import expand_home
 from cusa.config.captions import PUBLISHED, CaptionCleaning
+from cusa.config.interpolation import Interpolation
 from cusa.config.losses import LossConfiguration
 from cusa.config.models import StudentSettings, Teachers
 from cusa.config.section import Section, added_key
@@ -31,9 +32,17 @@ class Experiment(LossConfiguration):
         default=None, description="Keys of `train` that differ for this experiment; null uses the common recipe."
     )
 
+    interpolate: Interpolation | None = added_key(
+        None, "Weights between those before and after the training of another experiment; nothing else is trained."
+    )
+
     @model_validator(mode="after")
     def _trained_or_baseline(self) -> Self:
         has_loss = any(getattr(self, name) is not None for name in LossConfiguration.model_fields)
+        if self.interpolate is not None:
+            if has_loss or any(each is not None for each in (self.baseline, self.student, self.train)):
+                raise ValueError("interpolate takes all from the other experiment; leave out everything else")
+            return self
         if self.baseline is None and not has_loss:
             raise ValueError(
                 "every loss is off; give at least one of contrastive, cross_softlabel, uni_softlabel ({} is enough), "
@@ -79,3 +88,4 @@ class RunConfiguration(Section):
     captions: CaptionCleaning = added_key(
         PUBLISHED, "How the captions were cleaned. Not written where they were cleaned as published."
     )
+    interpolate: Interpolation | None = added_key(None, "The weights are between those before and after a training.")

@@ -231,6 +231,11 @@ class StudentSettings(Section):
         towers = [] if self.towers is None else [self.towers.image.name, self.towers.text.name]
         return python_files(self.name, *towers)
 
+    @property
+    def has_pretrained_weights(self) -> bool:
+        """Whether a training can change weights that were there before: not where both towers are frozen."""
+        return self.towers is None or self.towers.image.trainable or self.towers.text.trainable
+
 
 class Extraction(Section):
     """How image features are computed; it does not change their values."""

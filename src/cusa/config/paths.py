@@ -15,6 +15,7 @@ PATH_KEYS = frozenset(
     {
         *("file", "annotations", "image_root", "image_roots", "splits", "weights", "pmrp_files", "senteval"),
         *("cub", "cars", "sop", "inshop", "inaturalist", "labelled_images", "sentence_pairs"),
+        *("train_images", "class_names", "positives"),
     }
 )
 VARIABLE = re.compile(r"\$(?:(\w+)|\{([^{}]*)\})")

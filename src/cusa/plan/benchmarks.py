@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cusa.benchmarks import registry
+from cusa.common.files import expand_home
 from cusa.common.registry import python_files
-from cusa.config.benchmarks import BenchmarkSection, ImageRetrieval, SentenceSimilarity
+from cusa.config.benchmarks import (
+    BenchmarkSection,
+    ExtendedPositives,
+    ImageRetrieval,
+    SentenceSimilarity,
+    ZeroShotClassification,
+)
+from cusa.config.classification import Classification
 from cusa.config.configuration import Configuration
 from cusa.config.section import validate
 
@@ -76,11 +84,34 @@ class BenchmarkPlan:
     @cached_property
     def labelled_images(self) -> dict[str, str]:
         """The folder or file of all labelled images that are named and exist, by name."""
-        section = self.settings.get("image_retrieval")
-        return section.available() if isinstance(section, ImageRetrieval) else {}
+        images: dict[str, str] = {}
+        for section in self.settings.values():
+            if isinstance(section, ImageRetrieval | Classification):
+                images |= section.available()
+        return images
 
     @cached_property
     def sentence_pairs(self) -> dict[str, str]:
         """The folder or file of all sentence pairs that are named and exist, by name."""
         section = self.settings.get("sts")
         return section.available() if isinstance(section, SentenceSimilarity) else {}
+
+    @cached_property
+    def written_texts(self) -> dict[str, str]:
+        """The tables of texts that a benchmark writes for itself, and the benchmark of each."""
+        owners = {"class_prompts": "zero_shot_classification", "judged_pairs": "eccv_caption"}
+        return {table: owner for table, owner in owners.items() if table in self.data_of.get(owner, ())}
+
+    def classified_images(self, benchmark: str) -> list[str]:
+        """The labelled images that a benchmark classifies or learns from, by name: those that exist."""
+        section = self.settings.get(benchmark)
+        return list(section.available()) if isinstance(section, Classification) else []
+
+    def text_sources(self, benchmark: str) -> list[str]:
+        """The files of one's own that the texts of a benchmark come from."""
+        section, files = self.settings.get(benchmark), list[str]()
+        if isinstance(section, ExtendedPositives) and section.positives is not None:
+            files = [section.positives]
+        if isinstance(section, ZeroShotClassification):
+            files = list(section.name_files.values())
+        return [expand_home(file) for file in files]

@@ -61,13 +61,18 @@ class Plan(BenchmarkPlan):
 
     @property
     def runs(self) -> list[str]:
-        """All experiments, checkpoints and baselines, in the order of the tables in the summary."""
-        return [*self.experiments, *self.checkpoints, *self.baselines]
+        """All experiments, interpolations, checkpoints and baselines, in the order of the tables in the summary."""
+        return [*self.experiments, *self.interpolations, *self.checkpoints, *self.baselines]
+
+    @property
+    def interpolations(self) -> list[str]:
+        """The experiments whose weights are between those before and after the training of another one."""
+        return list(self.configuration.interpolations)
 
     def seeds_of(self, run: str) -> list[int]:
-        """The seeds of a run: all seeds for an experiment, only the first for a checkpoint or a baseline."""
+        """The seeds of a run: all seeds for what was trained, only the first for a checkpoint or a baseline."""
         seeds = self.configuration.seeds
-        return seeds if run in self.experiments else seeds[:1]
+        return seeds if run in (*self.experiments, *self.interpolations) else seeds[:1]
 
     def run_configuration(self, run: str) -> RunConfiguration:
         """The configuration of a run with its first seed. A checkpoint has no losses here: they are in its file."""
@@ -155,15 +160,30 @@ class Plan(BenchmarkPlan):
         """The tables that the data set's format writes in addition to images and captions."""
         return sorted(self.configuration.dataset.provides & {"extended_positives", "sentence_pairs"})
 
+    @property
+    def text_tables(self) -> list[str]:
+        """The tables of the data set whose texts are embedded."""
+        return [*self.extra_tables, *self.written_texts]
+
     def tables(self, *extra: str) -> list[str]:
-        """The paths of the tables of images and captions, and of those tables in `extra` that the format writes."""
-        names = ["images", "captions", *(name for name in extra if name in self.extra_tables)]
+        """The paths of the tables of images and captions, and of those tables in `extra` that are written."""
+        names = ["images", "captions", *(name for name in extra if name in self.text_tables)]
         return [str(self.folder.table(name)) for name in names]
 
     def training_inputs(self, experiment: str) -> list[str]:
         """The files that training an experiment reads, its student's Python files among them."""
         inputs = RunInputs.of_training(self.run_configuration(experiment))
         return sorted([*self.tables(), *map(str, inputs.paths(self.folder)), *self.student_files(experiment)])
+
+    def interpolation_inputs(self, run: str) -> list[str]:
+        """The files that interpolating reads, besides the run: the split that selects, the student's Python files."""
+        configuration = self.run_configuration(run)
+        inputs = RunInputs.of_split(configuration.student, configuration.train.selection_split)
+        return sorted([*self.tables(), *map(str, inputs.paths(self.folder)), *self.student_files(run)])
+
+    def interpolated_run(self, run: str, seed: int | str) -> str:
+        """The folder of the run that was trained, whose weights `run` interpolates."""
+        return str(self.folder.run(self.configuration.interpolations[run].experiment, seed))
 
     def student_files(self, run: str) -> list[str]:
         """The Python files of a run's student."""
@@ -177,7 +197,7 @@ class Plan(BenchmarkPlan):
         folder, inputs = self._data_folder(data), self._embedded(run, data)
         if data in self.sentence_pairs:
             return [str(folder.table("sentence_pairs"))]
-        if data in self.extra_tables:
+        if data in self.text_tables:
             return [str(folder.table(data))]
         return [str(folder.table("images")), str(folder.table("captions")), *map(str, inputs.paths(folder))]
 
@@ -237,13 +257,13 @@ class Plan(BenchmarkPlan):
     def reference(self) -> str | None:
         """The run that the others are compared with; None if the configured one is neither trained nor imported."""
         reference = self.configuration.report.reference
-        return reference if reference in (*self.experiments, *self.checkpoints) else None
+        return reference if reference in (*self.experiments, *self.interpolations, *self.checkpoints) else None
 
     @property
     def gallery_runs(self) -> list[str]:
         """The runs whose results the report's gallery shows side by side."""
         chosen = self.configuration.report.gallery.experiments
-        return [name for name in chosen if name in (*self.experiments, *self.checkpoints)]
+        return [name for name in chosen if name in (*self.experiments, *self.interpolations, *self.checkpoints)]
 
     @property
     def gallery_data(self) -> list[str]:

@@ -13,9 +13,11 @@ TITLES = {
     "eccv_caption": "Extended positives",
     "image_retrieval": "Image retrieval",
     "sts": "Semantic textual similarity",
+    "zero_shot_classification": "Zero-shot classification",
+    "linear_probe": "Linear probe",
 }
 # If several data sets are scored, one table shows this metric of each; summary.parquet has the others.
-MAIN_METRIC = {"image_retrieval": "r1", "sts": "spearman"}
+MAIN_METRIC = {"image_retrieval": "r1", "sts": "spearman", "zero_shot_classification": "acc1", "linear_probe": "acc1"}
 DATA_TITLES = {
     **{name: archive.title for name, archive in ARCHIVES.items()},
     "folds": "mean over folds",
@@ -33,6 +35,8 @@ METRIC_TITLES = {
     "pmrp": "PMRP",
     "spearman": "Spearman",
     "pearson": "Pearson",
+    "acc1": "accuracy",
+    "acc5": "among 5",
     "median_rank": "median rank",
 }
 NOT_COMPUTED = "not computed"

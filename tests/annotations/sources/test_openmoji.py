@@ -66,9 +66,20 @@ def test_labelled_variants_belong_to_held_out_emoji(tmp_path):
 
 
 def test_captions_are_the_name_and_the_other_keywords(tmp_path):
-    emoji = Emoji("x", tmp_path / "X.svg", "waving hand", ("hand", "wave", "waving hand"))
+    emoji = Emoji("x", tmp_path / "X.svg", "waving hand", ("hand", "wave", "waving hand"), "people_body")
     assert emoji.captions == ["waving hand", "hand, wave"]
-    assert Emoji("x", tmp_path / "X.svg", "knot", ()).captions == ["knot"]
+    assert Emoji("x", tmp_path / "X.svg", "knot", (), "objects").captions == ["knot"]
+
+
+def test_labels_are_groups_where_they_are_asked_for(tmp_path):
+    """Those of the variants stay, because image retrieval searches for the same emoji."""
+    groups = ["food_drink", "people_body"]
+    emoji = source(tmp_path / "pics", groups=groups, labels="group", picture_size=8)
+    labels = {record.split: set() for record in emoji.records()}
+    for record in emoji.records():
+        labels[record.split].add(record.label)
+    assert labels["test"] == labels["train"] == set(groups)
+    assert labels["variants"].isdisjoint(groups)
 
 
 def test_records_of_one_group(tmp_path):

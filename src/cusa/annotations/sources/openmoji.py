@@ -48,6 +48,7 @@ class Emoji:
     svg: Path
     name: str
     keywords: tuple[str, ...]
+    group: str
 
     @property
     def image_id(self) -> str:
@@ -131,7 +132,8 @@ class OpenMojiSource(Source):
         for split, members in self.splits.items():
             for emoji in members:
                 for caption in emoji.captions:
-                    yield Record(split, emoji.image_id, paths[emoji.svg], caption, emoji.image_id)
+                    label = emoji.image_id if self.dataset.labels == "emoji" else emoji.group
+                    yield Record(split, emoji.image_id, paths[emoji.svg], caption, label)
         for emoji, picture in self.variants:
             # The plain emoji is in test as well; the variants are a gallery of their own.
             image_id = f"variant-{picture.stem}"
@@ -217,7 +219,8 @@ def _read_emoji(groups: list[str] | None) -> list[Emoji]:
         raise ConfigurationError(f"dataset.groups has unknown {unknown}; the groups are {known}.")
     emoji = []
     for path in files:
-        if groups is not None and path.stem.removeprefix("emojis_") not in groups:
+        group = path.stem.removeprefix("emojis_")
+        if groups is not None and group not in groups:
             continue
         for line in path.read_text(encoding="utf-8").splitlines():
             match = CSV_LINE.fullmatch(line)
@@ -228,5 +231,5 @@ def _read_emoji(groups: list[str] | None) -> list[Emoji]:
                 words = unescape(match["keywords"] or "").split(",")
                 # The keyword `*` of the asterisk key has no word in it; it could never be searched for.
                 keywords = tuple(word.strip() for word in words if clean_caption(word))
-                emoji.append(Emoji(match["emoji"], svg, unescape(match["name"]), keywords))
+                emoji.append(Emoji(match["emoji"], svg, unescape(match["name"]), keywords, group))
     return emoji
