@@ -206,3 +206,13 @@ def test_too_little_data_is_a_finding(tiny_configuration, tmp_path):
     assert not sound
     assert "birds has 1 images of one class, `wren`" in text
     assert found(tiny_configuration)["enough data for contrastive, cusa"] == ("8 steps of 8 pairs an epoch", True)
+
+
+def test_a_tracker_whose_package_is_missing_is_a_finding(tiny_configuration, monkeypatch):
+    monkeypatch.setattr("cusa.tracking.tracker.find_spec", lambda name: None if name == "wandb" else object())
+    train = {**tiny_configuration["train"], "trackers": ["wandb", "mlflow"]}
+    findings = found({**tiny_configuration, "train": train})
+    assert findings["tracker mlflow"] == ("installed", True)
+    text, sound = findings["tracker wandb"]
+    assert not sound
+    assert "pip install 'cusa[wandb]'" in text

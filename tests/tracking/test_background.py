@@ -63,3 +63,14 @@ def test_a_server_that_does_not_answer_does_not_hold_the_training(caplog, monkey
     assert time.monotonic() - started < 5
     assert "the tracker slow did not end in time" in caplog.text
     answered.set()
+
+
+def test_a_tracker_may_do_something_when_nothing_comes(monkeypatch):
+    monkeypatch.setattr(background, "SECONDS_BETWEEN_LOOKS", 0.01)
+    looked = threading.Event()
+    kept = Kept()
+    tracker = BackgroundTracker("kept", kept, idle=looked.set)
+    assert looked.wait(5)
+    tracker.log(1, {})
+    tracker.finish("finished", {})
+    assert kept.told == [(1, {}), ("finished", {})]

@@ -150,7 +150,7 @@ def test_how_it_is_trained_retrains_nothing(finished, tiny_configuration, tmp_pa
     """Keys for workers, saving, logging and embedding do not train again; a key that changes the result does."""
     _, config = finished
     directory = copied(finished, tmp_path)
-    keys = "{workers: 1, save_every_minutes: 1, eval_batch_size: 7, log_every: 1}"
+    keys = "{workers: 1, save_every_minutes: 1, eval_batch_size: 7, log_every: 1, trackers: [wandb]}"
     assert "Nothing to be done" in snakemake(directory, "--configfile", config, "-n", "--config", f"train={keys}")
     assert planned(snakemake(directory, "--configfile", config, "-n", "--config", "train={epochs: 3}"))["train"] == 2
 

@@ -26,6 +26,7 @@ from cusa.layout import CachedFeatures
 from cusa.metrics.neighbours import import_faiss
 from cusa.plan import RESULTS, Plan, SearchPlan
 from cusa.shards.writing import bytes_per_image
+from cusa.tracking.tracker import require_trackers
 
 if TYPE_CHECKING:
     from cusa.student.student import Student
@@ -74,7 +75,19 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     yield sizes.disk()
     if "image_retrieval" in plan.benchmarks or plan.gallery_runs or search.searched_runs:
         yield _faiss()
+    yield from _trackers(plan)
     yield from _gpus(plan)
+
+
+def _trackers(plan: Plan) -> Iterator[Finding]:
+    """Whether the packages and files of `train.trackers` can be used here; a log-in is only tried by the training."""
+    names = [name for each in plan.experiments for name in plan.run_configuration(each).train.trackers]
+    for name in dict.fromkeys(names):
+        try:
+            require_trackers([name])
+            yield Finding(f"tracker {name}", "installed")
+        except CusaError as error:
+            yield Finding(f"tracker {name}", str(error), sound=False)
 
 
 def _faiss() -> Finding:

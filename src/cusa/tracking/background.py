@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Callable
 
 from cusa.tracking.tracker import Ending, Tracker, Values
 
 log = logging.getLogger(__name__)
 SECONDS_TO_FINISH = 60.0
+SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_STOP = 10.0  # a cluster kills soon after SIGTERM
 
 
 class BackgroundTracker:
-    """A tracker that is called in a thread. The first error ends it with a warning; the training goes on."""
+    """A tracker that is called in a thread. The first error ends it with a warning; the training goes on.
 
-    def __init__(self, name: str, tracker: Tracker) -> None:
-        self.name, self.tracker = name, tracker
+    `idle` is called about every second in which there is nothing else to do.
+    """
+
+    def __init__(self, name: str, tracker: Tracker, idle: Callable[[], None] | None = None) -> None:
+        self.name, self.tracker, self._idle = name, tracker, idle
         self._tasks: queue.SimpleQueue[tuple[int, Values] | tuple[Ending, Values]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
         self._thread.start()
@@ -36,7 +41,12 @@ class BackgroundTracker:
     def _work(self) -> None:
         try:
             while True:
-                what, values = self._tasks.get()
+                try:
+                    what, values = self._tasks.get(timeout=SECONDS_BETWEEN_LOOKS if self._idle else None)
+                except queue.Empty:
+                    if self._idle is not None:
+                        self._idle()
+                    continue
                 if isinstance(what, str):
                     self.tracker.finish(what, values)
                     return

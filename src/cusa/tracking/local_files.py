@@ -47,7 +47,12 @@ class LocalFiles:
     def log(self, step: int, values: Values) -> None:
         """Add a point to each curve, and write the other files if it is time to."""
         self.events.add_scalars(step, values, time.time())
-        if self._clock() >= self._due:
+        self._unwritten = True
+        self.write_if_due()
+
+    def write_if_due(self) -> None:
+        """Write the other files, if there is a row that they do not have and the last time is long enough ago."""
+        if self._unwritten and self._clock() >= self._due:
             self._write("running")
 
     def finish(self, status: Ending, summary: Values) -> None:
@@ -60,7 +65,7 @@ class LocalFiles:
             self._write(status)
 
     def _write(self, status: Any) -> None:
-        started = self._clock()
+        started, self._unwritten = self._clock(), False
         rows, live = self.describe()
         if rows:
             write_history(live_history_path(self.run), rows)

@@ -59,7 +59,7 @@ class Watch:
             trackers = {name: start_tracker(name, run) for name in self.settings.trackers}
             text = f"```json\n{json.dumps(run.configuration, indent=1)}\n```"
             self._files = LocalFiles(self.run, text, self._first, self._describe)
-            self._trackers = [BackgroundTracker("writing of live curves", self._files)]
+            self._trackers = [BackgroundTracker("writing of live curves", self._files, self._files.write_if_due)]
             self._trackers += [BackgroundTracker(f"the tracker {name}", each) for name, each in trackers.items()]
             self.history.on_row = self._after_row
         return self
