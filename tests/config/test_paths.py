@@ -25,6 +25,7 @@ def place(tmp_path, monkeypatch):
         "dataset.file", "dataset.annotations", "dataset.annotations.train", "dataset.image_root",
         "dataset.image_roots.val", "dataset.splits.test", "dataset.format", "teachers.image.name",
         "teachers.image.unicom.weights", "teachers.text.name", "student.name", "student.towers.image.name",
+        "student.pretrained",
         "experiments.mine.student.name", "checkpoints.theirs.file", "checkpoints.theirs.student",
         "benchmarks.image_retrieval.cub", "benchmarks.image_retrieval.labelled_images.birds",
         "benchmarks.sts.senteval", "benchmarks.sts.sentence_pairs.mine", "benchmarks.eccv_caption.pmrp_files",

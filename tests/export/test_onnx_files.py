@@ -206,7 +206,7 @@ def test_an_open_clip_student_exports(request, tmp_path, monkeypatch):
     from open_clip.tokenizer import SimpleTokenizer
 
     from cusa.model.run_model import FrozenTowers
-    from cusa.student.resnet_clip import OpenClip
+    from cusa.student.open_clip_models import OpenClip
     from cusa.student.student import Student
 
     sizes = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}

@@ -13,6 +13,7 @@ from runs_to_export import RUNS, tower, untrained_run
 import cusa
 from cusa.annotations.tables import CAPTIONS, IMAGES, read_table
 from cusa.common.files import read_json, sha256_of_file, write_json
+from cusa.config.models import StudentSettings
 from cusa.errors import ConfigurationError, DataError
 from cusa.export.exporting import ExportOptions, export
 from cusa.model.run_model import Model
@@ -109,22 +110,25 @@ def test_one_head_alone(request, tmp_path):
 def test_a_resnet_clip_needs_no_fetched_weights(monkeypatch):
     """The network is built without OpenAI's weights, which the folder has."""
     import open_clip
+    from open_clip.tokenizer import SimpleTokenizer
 
-    from cusa.student.resnet_clip import OpenClip
+    from cusa.student.open_clip_models import OpenClip
 
     asked = []
     small = {"embed_dim": 16, "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64}}
     text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
 
-    def create(name, pretrained):
+    def create(name, pretrained, **_):
         asked.append(pretrained)
         network = open_clip.CLIP(**small, text_cfg=text)
         network.visual.preprocess_cfg = open_clip.transform.PreprocessCfg(size=64).__dict__
         return network
 
     monkeypatch.setattr(open_clip, "create_model", create)
-    assert OpenClip.load("RN50", 16, weights=False).dimension == 16
-    OpenClip.load("RN50", 16)
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda _: SimpleTokenizer(context_length=16))
+    settings = StudentSettings(name="RN50", max_tokens=16)
+    assert OpenClip.load(settings, weights=False).dimension == 16
+    OpenClip.load(settings)
     assert asked == [None, "openai"]
 
 

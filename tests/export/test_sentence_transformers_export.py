@@ -360,7 +360,7 @@ def test_a_resnet_clip_of_open_clip_exports(write_run, pictures, tmp_path, monke
     import open_clip
 
     create = open_clip.create_model
-    monkeypatch.setattr(open_clip, "create_model", lambda name, pretrained: create(name, pretrained=None))
+    monkeypatch.setattr(open_clip, "create_model", lambda name, **_: create(name, pretrained=None))
     run = write_run("resnet", {"name": "RN50"})
     folder = exported(run, tmp_path / "exported")
     check_equal(run, folder, pictures[:2])

@@ -15,7 +15,7 @@ from cusa.config.section import validate
 from cusa.errors import ConfigurationError
 from cusa.student.backbones import Backbone
 from cusa.student.callable_matrices import LinearAttention, original_of, with_callable_matrices
-from cusa.student.resnet_clip import OpenClip
+from cusa.student.open_clip_models import OpenClip
 from cusa.student.student import Student, build_student
 from cusa.teachers.encoders import pad_tokens
 from cusa.teachers.transform import CLIP_MEAN, CLIP_STD, ImageTransform

@@ -74,7 +74,7 @@ def resnet(request):
     create, patch = open_clip.create_model, pytest.MonkeyPatch()
     request.addfinalizer(patch.undo)
     torch.manual_seed(0)
-    patch.setattr(open_clip, "create_model", lambda name, pretrained: create(name, pretrained=None))
+    patch.setattr(open_clip, "create_model", lambda name, **_: create(name, pretrained=None))
     return build_student(StudentSettings(name="RN50"), losses(*ALL)).eval()
 
 

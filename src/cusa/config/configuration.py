@@ -16,7 +16,7 @@ from cusa.config.dataset import Dataset
 from cusa.config.dataset_packed import matching_files
 from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration
 from cusa.config.interpolation import Interpolation
-from cusa.config.models import Extraction, StudentSettings, Teachers, is_path
+from cusa.config.models import Extraction, StudentSettings, Teachers, is_path, is_weights_file
 from cusa.config.paths import exists, expand_variables
 from cusa.config.report import Report
 from cusa.config.search import Exports, Search
@@ -296,6 +296,8 @@ def _named_models(configuration: Configuration) -> Iterator[tuple[str, str, str]
     for key, student in {"student": configuration.student, **own}.items():
         if student is not None and student.name is not None:
             named.append((f"{key}.name", student.name))
+        if student is not None and student.pretrained is not None and is_weights_file(student.pretrained):
+            yield f"{key}.pretrained", student.pretrained, _why_not(student.pretrained, "file")
         if student is not None and student.towers is not None:
             named.append((f"{key}.towers.image.name", student.towers.image.name))
             named.append((f"{key}.towers.text.name", student.towers.text.name))

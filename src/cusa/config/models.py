@@ -31,6 +31,15 @@ def folder_name(model_name: str) -> str:
 
 
 UNICOM = "unicom"
+OPEN_CLIP = "open_clip/"  # the beginning of the names of open_clip's architectures
+WEIGHTS_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".npz")
+
+
+def is_weights_file(pretrained: str) -> bool:
+    """Whether `student.pretrained` is the path of a file, not the tag of weights that open_clip knows."""
+    return "/" in pretrained or pretrained.startswith("~") or pretrained.endswith(WEIGHTS_ENDINGS)
+
+
 UnicomModel = Literal["ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"]
 
 
@@ -121,10 +130,18 @@ class TextModel(Section):
         'model\'s default prompt, where it ships one; "" takes none.',
     )
 
+    matryoshka_dimension: Count | None = added_key(
+        None,
+        "How many numbers of an embedding are kept, from the first on, for models that were trained for it (Matryoshka "
+        "representations); null keeps all.",
+    )
+
     @property
     def identity(self) -> str:
         """What meta.json calls the model whose features these are."""
-        return self.name if self.prompt is None else f"{self.name} with the prompt {self.prompt!r}"
+        prompt = "" if self.prompt is None else f" with the prompt {self.prompt!r}"
+        kept = "" if self.matryoshka_dimension is None else f", the first {self.matryoshka_dimension} numbers"
+        return f"{self.name}{prompt}{kept}"
 
     @property
     def python_files(self) -> list[str]:
@@ -133,10 +150,12 @@ class TextModel(Section):
 
     @property
     def folder(self) -> str:
-        """Folder of its features; another prompt has another folder."""
-        if self.prompt is None:
-            return folder_name(self.name)
-        return f"{folder_name(self.name)}-prompt-{hashlib.sha256(self.prompt.encode()).hexdigest()[:8]}"
+        """Folder of its features; another prompt, and another length of the embeddings, has another folder."""
+        digest = "" if self.prompt is None else hashlib.sha256(self.prompt.encode()).hexdigest()[:8]
+        prompt = "" if self.prompt is None else f"-prompt-{digest}"
+        return f"{folder_name(self.name)}{prompt}" + (
+            "" if self.matryoshka_dimension is None else f"-{self.matryoshka_dimension}d"
+        )
 
 
 class Teachers(Section):
@@ -191,8 +210,14 @@ class StudentSettings(Section):
 
     name: str | None = Field(
         default=None,
-        description="Hugging Face name or folder of a dual encoder (CLIP, SigLIP, ...), the name that an installed "
-        "package registers, or a Python file.",
+        description="Hugging Face name or folder of a dual encoder (CLIP, SigLIP, ...), `open_clip/ARCHITECTURE`, the "
+        "name that an installed package registers, or a Python file.",
+    )
+    pretrained: str | None = added_key(
+        None,
+        "The weights of `open_clip/ARCHITECTURE`: a tag that open_clip knows, or the path of a file. null takes those "
+        "of the architecture, if there is one set of them.",
+        min_length=1,
     )
     towers: Towers | None = Field(default=None, description="A pair of towers instead of a dual encoder.")
     max_tokens: Count = Field(default=77, description="Captions are truncated to this many tokens.")
@@ -218,6 +243,15 @@ class StudentSettings(Section):
                     f"adapt.{side} is given, but towers.{side}.trainable is false, so that its cached features are "
                     f"read; set towers.{side}.trainable: true, or leave adapt.{side} out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_of_open_clip(self) -> StudentSettings:
+        if self.pretrained is not None and not (self.name or "").startswith(OPEN_CLIP):
+            raise ValueError(
+                f"pretrained is {self.pretrained!r}, but name is {self.name!r}; only the names that begin with "
+                f"`{OPEN_CLIP}` are of architectures, whose weights are named apart"
+            )
         return self
 
     @property

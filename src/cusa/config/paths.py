@@ -65,7 +65,7 @@ def _may_be_a_path(value: str, keys: tuple[str, ...]) -> bool:
     """Whether the value is a path where a name may stand as well, or a URL."""
     if keys == ("stream", "url"):
         return not re.match(r"\w+:", value)
-    is_model = keys[-1] == "name" and keys[0] in ("teachers", "student", "experiments")
+    is_model = keys[-1] in ("name", "pretrained") and keys[0] in ("teachers", "student", "experiments")
     return is_model or keys == ("dataset", "format") or (keys[0] == "checkpoints" and keys[-1] == "student")
 
 

@@ -29,7 +29,7 @@ from cusa.model.safetensors_folder import (
 )
 from cusa.runs.weights import STUDENT_PREFIX
 from cusa.student.dual_encoder import PUBLISHED_NAMES, DualEncoder
-from cusa.student.resnet_clip import OpenClip
+from cusa.student.open_clip_models import OpenClip
 from cusa.student.towers import TowerPair
 from cusa.teachers.encoders import ImageEncoder, TextEncoder, weights_sha256
 from cusa.teachers.huggingface_vision import HuggingFaceVision
@@ -89,6 +89,8 @@ def _saved(part: Any, model: Model, folder: Path) -> Path | None:
             assert name is not None
             _save_transformers(part.model, expand_home(PUBLISHED_NAMES.get(name, name)), folder)
             part.tokeniser.save_pretrained(folder)
+        elif isinstance(part, OpenClip) and part.model_settings is not None and not part.has_resnet:
+            part.save(folder)
         elif isinstance(part, HuggingFaceVision):
             _save_transformers(part.network, expand_home(part.name), folder, without_pooler=not part.pools)
         elif isinstance(part, SentenceEncoder):

@@ -24,7 +24,7 @@ from cusa.model.exported import Exported
 from cusa.model.run_model import Model
 from cusa.model.sentence_transformers_folder import SentenceTransformersExported
 from cusa.student.dual_encoder import DualEncoder
-from cusa.student.resnet_clip import OpenClip
+from cusa.student.open_clip_models import OpenClip
 from cusa.student.towers import TowerPair
 
 MODALITIES = ("text", "image")  # texts come first: it is the route that inputs of an unknown kind take
@@ -84,7 +84,7 @@ def _routes(model: Model, scratch: Path) -> dict[str, list[Any]]:
     if isinstance(backbone, DualEncoder):
         module = dual_encoder_module(backbone, cleaning, scratch)
         return {"text": [module], "image": [module]}
-    if isinstance(backbone, OpenClip):
+    if isinstance(backbone, OpenClip) and backbone.has_resnet:
         assert backbone.image_transform is not None
         visual = backbone.model.visual
         return {

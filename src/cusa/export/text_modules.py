@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from cusa.annotations.captions import clean_caption
@@ -47,7 +48,19 @@ def text_modules(encoder: TextEncoder, cleaning: CaptionCleaning, max_tokens: in
     first.processor = tokeniser
     first.modality_config = {"text": first.modality_config["text"]}  # no chat template is put around captions
     first.processing_kwargs = {}
-    return [first, *modules[1:]]
+    return [first, *modules[1:], *_cut(encoder)]
+
+
+def _cut(encoder: SentenceEncoder) -> list[nn.Module]:
+    """Modules that keep the first numbers of an embedding, where `matryoshka_dimension` says so."""
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    if not encoder.is_cut:
+        return []
+    whole = encoder.model.get_embedding_dimension()
+    assert whole is not None
+    kept = dense(linear_of(torch.eye(encoder.dimension, whole)))
+    return [kept, Normalize()] if encoder.normalises else [kept]
 
 
 def open_clip_text_modules(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from cusa.errors import ConfigurationError
 from cusa.model.onnx_folder import TextPreparation
 from cusa.model.run_model import Model
 from cusa.student.dual_encoder import DualEncoder
-from cusa.student.resnet_clip import OpenClip
+from cusa.student.open_clip_models import OpenClip
 from cusa.student.towers import TowerPair
 from cusa.teachers.encoders import TextEncoder
 from cusa.teachers.sentence_encoder import SentenceEncoder
@@ -69,8 +70,10 @@ def _converted(model: Model) -> tuple[Tokenizer, TextPreparation]:
         )
         return _backend(backbone.tokeniser, "the student"), preparation
     if isinstance(backbone, OpenClip):
-        preparation = TextPreparation(max_tokens=backbone.max_tokens, pad_token=0, fixed_length=False, prompt="")
-        return _open_clip(backbone.tokeniser), preparation
+        preparation = TextPreparation(
+            max_tokens=backbone.max_tokens, pad_token=backbone.pad, fixed_length=False, prompt=""
+        )
+        return _open_clip_tokeniser(backbone), preparation
     encoder: TextEncoder | None = model.text_encoder
     limit: int | None = None
     if encoder is None and isinstance(backbone, TowerPair):
@@ -102,6 +105,24 @@ def _backend(tokeniser: Any, name: str) -> Tokenizer:
                 "onnx; export the run with --to safetensors."
             ) from error
     return Tokenizer.from_str(backend.to_str())
+
+
+def _open_clip_tokeniser(backbone: OpenClip) -> Tokenizer:
+    """The tokeniser of a model of open_clip with its own clean-up of texts; that of HTML and of wrong decoding is not.
+
+    For SigLIP it takes away punctuation and capital letters.
+    """
+    if backbone.words is None:
+        return _open_clip(backbone.tokeniser)
+    converted = _backend(backbone.words, "the student")
+    clean: list[Any] = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    if backbone.tokeniser.clean_fn("A.b") == "ab":
+        signs = "".join(f"\\{sign}" for sign in string.punctuation if sign != "_")
+        punctuation = normalizers.Replace(Regex(f"[{signs}]"), "")
+        clean = [normalizers.Replace("_", " "), punctuation, normalizers.Lowercase(), *clean]
+    own = [] if converted.normalizer is None else [converted.normalizer]
+    converted.normalizer = normalizers.Sequence([*clean, *own])
+    return converted
 
 
 def _open_clip(tokeniser: Any) -> Tokenizer:

@@ -16,8 +16,8 @@ from cusa.model.exported import EXPORT, Exported
 from cusa.model.interface import HEADS
 from cusa.model.run_model import FrozenTowers, Model, chosen_device
 from cusa.runs.weights import frozen_dimensions_of, student_tensors
-from cusa.student.registry import RESNET_CLIP, STUDENTS
-from cusa.student.resnet_clip import OpenClip
+from cusa.student.open_clip_models import OpenClip
+from cusa.student.registry import OPEN_CLIP_MODELS, STUDENTS
 from cusa.student.student import Student, build_student
 from cusa.teachers.encoders import ImageEncoder, TextEncoder, weights_sha256
 
@@ -70,7 +70,8 @@ def located(about: SafetensorsExported, folder: Path) -> StudentSettings:
     settings = about.configuration.student
     places = {name: str((folder / place).absolute()) for name, place in about.folders.items()}
     if settings.towers is None:
-        return settings.model_copy(update={"name": places.get(STUDENT, settings.name)})
+        # The weights of open_clip's architectures lie in the folder too.
+        return settings.model_copy(update={"name": places[STUDENT], "pretrained": None} if STUDENT in places else {})
     image, text = settings.towers.image, settings.towers.text
     if (place := places.get(IMAGE_TOWER)) is not None and image.unicom is not None:
         image = image.model_copy(update={"unicom": image.unicom.model_copy(update={"weights": place})})
@@ -91,8 +92,8 @@ def _student(about: SafetensorsExported, configuration: RunConfiguration, folder
     path = folder / WEIGHTS
     weights = student_tensors(path, missing="export the run again", damaged="export the run again")
     settings, losses = configuration.student, configuration.losses
-    if settings.name is not None and STUDENTS.modules.get(settings.name) == RESNET_CLIP:
-        student = Student(OpenClip.load(settings.name, settings.max_tokens, weights=False).float(), losses)
+    if settings.name is not None and STUDENTS.modules.get(settings.name) == OPEN_CLIP_MODELS:
+        student = Student(OpenClip.load(settings, weights=False).float(), losses)
     else:
         student = build_student(settings, losses, frozen_dimensions_of(weights))
     read = student.load_state_dict(weights, strict=False)

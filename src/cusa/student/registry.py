@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from cusa.common.registry import Registry, call_part
-from cusa.config.models import StudentSettings
+from cusa.config.models import OPEN_CLIP, StudentSettings
 from cusa.errors import ConfigurationError, CusaError, cause_of
 from cusa.student.backbones import Backbone
+from cusa.student.open_clip_loading import is_open_clip_folder
 
 DUAL_ENCODER = "cusa.student.dual_encoder"
-RESNET_CLIP = "cusa.student.resnet_clip"
+OPEN_CLIP_MODELS = "cusa.student.open_clip_models"
 STUDENTS = Registry(
     kind="student",
     group="cusa.students",
@@ -18,11 +19,12 @@ STUDENTS = Registry(
         "ViT-B/16": DUAL_ENCODER,
         "ViT-L/14": DUAL_ENCODER,
         "ViT-L/14@336px": DUAL_ENCODER,
-        "RN50": RESNET_CLIP,
-        "RN101": RESNET_CLIP,
-        "RN50x4": RESNET_CLIP,
-        "RN50x16": RESNET_CLIP,
-        "RN50x64": RESNET_CLIP,
+        "RN50": OPEN_CLIP_MODELS,
+        "RN101": OPEN_CLIP_MODELS,
+        "RN50x4": OPEN_CLIP_MODELS,
+        "RN50x16": OPEN_CLIP_MODELS,
+        "RN50x64": OPEN_CLIP_MODELS,
+        OPEN_CLIP: OPEN_CLIP_MODELS,
     },
     needs=("backbone",),
     default=DUAL_ENCODER,
@@ -36,7 +38,8 @@ def load_backbone(settings: StudentSettings) -> Backbone:
     """
     name = settings.name
     assert name is not None
-    build = STUDENTS.load(name, "student.name").backbone
+    registered = OPEN_CLIP if is_open_clip_folder(name) else name
+    build = STUDENTS.load(registered, "student.name").backbone
     try:
         backbone = call_part(build, settings)
     except CusaError:

@@ -35,6 +35,11 @@ def transform_of(name: str, image_size: int | None) -> ImageTransform:
 
     processor = AutoImageProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
     settings: dict[str, Any] = processor.to_dict()
+    if "max_num_patches" in settings:
+        raise ConfigurationError(
+            f"{name} takes pictures of any shape as lists of patches (NaFlex), but a batch here has squares of one "
+            "size. Take the model for one size, for instance google/siglip2-base-patch16-224."
+        )
     mean, std = _normalisation(name, settings)
     looks: dict[str, Any] = {"mean": mean, "std": std, "interpolation": _interpolation(name, settings)}
     sizes = _sizes(settings)

