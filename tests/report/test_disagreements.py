@@ -13,7 +13,15 @@ import pytest
 from pages import rendered
 
 from cusa.annotations.tables import EXTENDED_POSITIVES, IMAGES, SENTENCE_PAIRS, SplitTables, read_table
-from cusa.benchmarks import eccv_caption, image_retrieval, itr, outcomes_file, sts
+from cusa.benchmarks import (
+    eccv_caption,
+    image_retrieval,
+    itr,
+    linear_probe,
+    outcomes_file,
+    sts,
+    zero_shot_classification,
+)
 from cusa.benchmarks.outcomes import Combination, Mean, Spearman, Units, means
 from cusa.config.report import Gallery
 from cusa.layout import DatasetFolder
@@ -177,3 +185,36 @@ def test_images_with_roles_search_the_gallery_and_others_each_other(scored_runs,
     divided = image_retrieval.queries(copy, "inshop/r1")
     assert (divided.items.rows.tolist(), divided.gallery.rows.tolist()) == ([0, 3], [1, 2])
     assert not divided.with_itself
+
+
+def labelled(folder: DatasetFolder, labels: list[str | None]) -> DatasetFolder:
+    """Labelled images without captions, of the pictures of the shapes' test split."""
+    own = folder.benchmark_data("birds")
+    own.annotations.mkdir(parents=True)
+    names = [f"{number}.png" for number in range(len(labels))]
+    table = {"image_id": names, "image_path": names, "split": ["test"] * len(labels), "label": labels}
+    pq.write_table(pa.table(table), own.annotations / IMAGES)
+    shutil.copytree(folder.shards("test"), own.shards("test"))
+    return own
+
+
+def test_classified_images_are_shown_with_their_class(scored_runs, models, tmp_path):
+    folder = DatasetFolder(Path(shutil.copytree(scored_runs[0].root, tmp_path / "shapes")))
+    labels = ["tit", None, "robin", "robin", "tit", "tit", "robin", "tit"]
+    own = labelled(folder, labels)
+    asked = zero_shot_classification.queries(folder, "birds/acc1")
+    assert asked.items.rows.tolist() == [0, 2, 3, 4, 5, 6, 7]
+    assert linear_probe.queries(folder, "birds/acc1").items.array == "image_uni"
+    runs = {}
+    for name, answers in (("one", [1, 1, 0, 0, 0, 0, 0]), ("two", [0, 1, 1, 0, 0, 0, 0])):
+        run = Path(shutil.copytree(models["cusa"].folder, tmp_path / name / "seed23"))
+        (run / "benchmarks/itr.queries.npz").unlink()
+        units = Units.of_each_query("birds", 7)
+        outcomes = {"birds/acc1": np.array(answers, dtype=float)}
+        outcomes_file.save(run / "benchmarks/zero_shot_classification.queries.npz", means(outcomes, units))
+        runs[name] = RunFolder(run)
+    (each,) = disagreements(folder, runs, Gallery())
+    assert [(example.text, example.answered_by) for example in each.examples] == [("tit", "one"), ("robin", "two")]
+    shutil.rmtree(own.shards("test"))
+    (each,) = disagreements(folder, runs, Gallery())
+    assert (each.only, each.examples) == ((1, 1), [])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from cusa.annotations.tables import IMAGES, read_table, split_rows
+from cusa.benchmarks.queries import Items, Queries
 from cusa.config.classification import DATASET, Classification
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -60,6 +62,14 @@ def test_data(folder: DatasetFolder, settings: Classification) -> Iterator[tuple
     for name in settings.labelled_images:
         if name in available:
             yield name, LabelledSplit.open(folder.benchmark_data(name), "test", name)
+
+
+def classified_images(folder: DatasetFolder, metric: str, array: Literal["image_cross", "image_uni"]) -> Queries:
+    """The images whose classes a metric counts, of the test split or of named data; what they search is no array."""
+    name = metric.rpartition("/")[0]
+    place, embedded = (folder.benchmark_data(name), name) if name else (folder, "test")
+    split = LabelledSplit.open(place, "test", embedded)
+    return Queries(Items(place, embedded, "test", array, split.rows, split.positions), None)
 
 
 def prefix_of(name: str) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 
 from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.classification_scores import ClassificationScores
-from cusa.benchmarks.labelled_split import LabelledSplit, prefix_of, test_data
+from cusa.benchmarks.labelled_split import LabelledSplit, classified_images, prefix_of, test_data
+from cusa.benchmarks.queries import Queries
 from cusa.config.classification import DATASET, LinearProbe, train_data
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -46,6 +47,11 @@ def check(folder: DatasetFolder, settings: LinearProbe) -> str | None:
         )
     known = np.isin(test.labels, train.classes)
     return f"{len(train.classes):,} classes; {int(known.sum()):,} of {len(known):,} test images are of one of them"
+
+
+def queries(folder: DatasetFolder, metric: str) -> Queries | None:
+    """The labelled images; where a share of them is for learning, there are fewer outcomes than images."""
+    return classified_images(folder, metric, "image_uni")
 
 
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: LinearProbe) -> Result:

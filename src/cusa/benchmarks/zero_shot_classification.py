@@ -11,7 +11,8 @@ from cusa.annotations.class_prompts import write_class_prompts
 from cusa.annotations.tables import CLASS_PROMPTS, distinct_texts, read_table
 from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.classification_scores import ClassificationScores
-from cusa.benchmarks.labelled_split import prefix_of, test_data
+from cusa.benchmarks.labelled_split import classified_images, prefix_of, test_data
+from cusa.benchmarks.queries import Queries
 from cusa.config.classification import ZeroShotClassification
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -37,6 +38,11 @@ def data(provides: frozenset[str], settings: ZeroShotClassification) -> tuple[st
 def write_texts(folder: DatasetFolder, settings: ZeroShotClassification) -> None:
     """Write the table of prompts for the classes that the images have. Raises DataError where they have no labels."""
     write_class_prompts(folder, {name: split.classes for name, split in test_data(folder, settings)}, settings)
+
+
+def queries(folder: DatasetFolder, metric: str) -> Queries | None:
+    """The labelled images."""
+    return classified_images(folder, metric, "image_cross")
 
 
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: ZeroShotClassification) -> Result:

@@ -17,6 +17,7 @@ from cusa.config.report import Gallery
 from cusa.layout import DatasetFolder
 from cusa.report.gallery import GALLERY_SEED, Pictures, nearest_positions
 from cusa.runs.record import RunFolder
+from cusa.shards.reading import INDEX
 
 EXAMPLES = 4  # of the queries that only one of two models answers
 FOUND = 3  # items that are shown for a query and a model
@@ -109,7 +110,7 @@ class Pair:
         """Some queries of each model that the other does not answer, where the benchmark says what they are."""
         known = benchmark in BENCHMARKS.names()  # those of Python files are not: the report does not know the file
         queries = queries_of(benchmark, self.folder, metric) if known else None
-        if queries is None or len(queries.items.rows) != len(alone[0]):
+        if queries is None or len(queries.items.rows) != len(alone[0]) or not _can_be_shown(queries):
             return
         generator = np.random.default_rng(GALLERY_SEED)
         chosen = [np.sort(generator.permutation(np.flatnonzero(mask))[:wanted]) for mask in alone]
@@ -180,6 +181,12 @@ def _found(run: RunFolder, queries: Queries, asked: np.ndarray) -> list[list[Fou
         [Found(*shown.of(place)) for place in ranking.tolist() if not (queries.with_itself and place == own)][:FOUND]
         for own, ranking in zip(asked.tolist(), rankings, strict=True)
     ]
+
+
+def _can_be_shown(queries: Queries) -> bool:
+    """Whether the pictures of queries and gallery are there: features that exist need no shards, which may be gone."""
+    pictures = [each for each in (queries.items, queries.gallery) if each is not None and each.texts is None]
+    return all((each.folder.shards(each.split) / INDEX).is_file() for each in pictures)
 
 
 def _path(run: RunFolder, items: Items) -> Path:

@@ -127,15 +127,16 @@ class Pictures:
     def __init__(self, folder: DatasetFolder, split: str) -> None:
         self.reader = ShardReader(folder.shards(split))
         images = read_table(folder.annotations, IMAGES, ["image_id", "split", "label"])
-        captions = read_table(folder.annotations, CAPTIONS, ["caption", "image"])
         rows = split_rows(images, split)
         labels = images["label"].to_pylist()
         first_caption: dict[int, str] = {}
         of_label: dict[str, str] = {}
-        for image, caption in zip(captions["image"].to_pylist(), captions["caption"].to_pylist(), strict=True):
-            first_caption.setdefault(image, caption)
-            if labels[image] is not None:
-                of_label.setdefault(labels[image], caption)
+        if folder.table("captions").is_file():  # the labelled images of benchmarks have none
+            captions = read_table(folder.annotations, CAPTIONS, ["caption", "image"])
+            for image, caption in zip(captions["image"].to_pylist(), captions["caption"].to_pylist(), strict=True):
+                first_caption.setdefault(image, caption)
+                if labels[image] is not None:
+                    of_label.setdefault(labels[image], caption)
         # A labelled picture without a caption has the first caption of its label as title.
         self.titles = [
             first_caption.get(row) or of_label.get(labels[row]) or labels[row] or images["image_id"][row].as_py()
