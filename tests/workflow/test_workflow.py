@@ -484,15 +484,19 @@ def test_classification_and_judgements_of_ones_own(finished, tmp_path, tiny_conf
         "linear_probe": {"labelled_images": labelled},
         "eccv_caption": {"positives": str(tmp_path / "mine.csv")},
     }  # fmt: skip
-    experiments = tiny_configuration["experiments"] | {"zero_shot": {"baseline": "zero_shot"}}
+    experiments = tiny_configuration["experiments"] | {
+        "between": {"interpolate": {"experiment": "cusa", "alphas": [0.0, 0.5]}},
+        "zero_shot": {"baseline": "zero_shot"},
+    }
     config = write(directory, tiny_configuration | {"benchmarks": benchmarks, "experiments": experiments})
     plan = planned(snakemake(directory, "--configfile", config, "-n"))
     assert "train" not in plan
+    assert plan["interpolate"] == 1
     assert (plan["write_benchmark_texts"], plan["convert_labelled_images"]) == (2, 1)
-    assert plan["embed_benchmark_data"] == plan["evaluate_linear_probe"] == 3
+    assert plan["embed_benchmark_data"] == plan["evaluate_linear_probe"] == 4
     snakemake(directory, "--configfile", config)
     results = directory / "results/shapes"
-    for run in ("cusa", "zero_shot"):
+    for run in ("cusa", "between", "zero_shot"):
         scores = read_json(results / f"runs/{run}/seed23/benchmarks/zero_shot_classification.json")
         assert 0 <= scores["metrics"]["colours/acc1"] <= 100
         assert scores["sizes"] == {"colours": [8, 2]}

@@ -152,7 +152,8 @@ def _write_captions(images: DistinctImages, folder: Path, cleaning: CaptionClean
     rows = images.row[images.of_record]
     records = np.flatnonzero(images.records.captioned & (rows >= 0))
     records = records[np.argsort(rows[records], kind="stable")]
-    schema = captions_schema(cleaning)
+    languages = ["language"] if images.records.has_languages else []
+    schema = captions_schema(cleaning, bool(languages))
     with ExitStack() as stack:
         temporary = stack.enter_context(whole_file(folder / CAPTIONS))
         writer = stack.enter_context(pq.ParquetWriter(temporary, schema))
@@ -160,9 +161,10 @@ def _write_captions(images: DistinctImages, folder: Path, cleaning: CaptionClean
         for start in range(0, len(records), BLOCK_ROWS):
             block = records[start : start + BLOCK_ROWS]
             owners = images.of_record[block]
-            table = images.records.take(block, ["image_id", "caption", "cleaned", "caption_id"])
+            table = images.records.take(block, ["image_id", "caption", "cleaned", "caption_id", *languages])
             splits = images.split_name(owners)
             columns = [table["caption"], table["cleaned"], pa.array(rows[block]), splits, table["caption_id"]]
+            columns += [table[name] for name in languages]
             writer.write_table(pa.table(columns, schema=schema))
             # An image's path is that of its first record.
             paths = images.records.take(images.first[owners], ["image_path"])["image_path"]

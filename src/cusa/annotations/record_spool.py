@@ -21,12 +21,19 @@ from cusa.config.dataset import SPLITS
 class RecordSpool:
     """Records in an Arrow file. A batch is read when it is needed, and only the columns that are needed.
 
-    In memory are `split`, each record's split as an index into `split_names`, and `captioned`, whether it has a
-    caption.
+    `has_languages` says whether some records have a language. In memory are `split`, each record's split as an index
+    into `split_names`, and `captioned`, whether it has a caption.
     """
 
-    def __init__(self, path: Path, splits: list[np.ndarray], captioned: list[np.ndarray], names: list[str]) -> None:
-        self.path, self.split_names = path, names
+    def __init__(
+        self,
+        path: Path,
+        splits: list[np.ndarray],
+        captioned: list[np.ndarray],
+        names: list[str],
+        has_languages: bool = False,
+    ) -> None:
+        self.path, self.split_names, self.has_languages = path, names, has_languages
         self.split, self.captioned = np.concatenate(splits), np.concatenate(captioned)
         self.starts = np.cumsum([0, *map(len, splits)])
         self.batch = lru_cache(maxsize=8)(self._batch)
@@ -72,6 +79,7 @@ SPOOLED = pa.schema(
         ("cleaned", pa.string()),
         ("caption_id", pa.int64()),
         ("place", pa.string()),
+        ("language", pa.string()),
     ]
 )
 
@@ -102,6 +110,7 @@ def spool_records(
     codes = {str(split): number for number, split in enumerate(SPLITS)}
     columns: list[list[Any]] = [[] for _ in SPOOLED]
     splits: list[int] = []
+    has_languages = False
     split_parts, captioned_parts = [], []
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SPOOLED) as writer:
 
@@ -130,11 +139,12 @@ def spool_records(
             if caption is not None and caption.strip().lower() in NO_VALUE:
                 problems.note("no_value", f"{record.image_id}: {caption!r}")
             texts = (record.image_id, record.image_path, record.label, caption, cleaned)
-            row = (*texts, record.caption_id, record.place)
+            row = (*texts, record.caption_id, record.place, record.language if caption is not None else None)
+            has_languages = has_languages or record.language is not None
             for column, value in zip(columns, row, strict=True):
                 column.append(value)
             splits.append(codes.setdefault(record.split, len(codes)))
             if len(splits) == BLOCK_ROWS:
                 flush()
         flush()
-    return RecordSpool(path, split_parts, captioned_parts, list(codes))
+    return RecordSpool(path, split_parts, captioned_parts, list(codes), has_languages)

@@ -64,11 +64,13 @@ CAPTIONS_SCHEMA = pa.schema(
 CLEANING = b"captions"  # the metadata of captions.parquet that says how captions were cleaned
 
 
-def captions_schema(cleaning: CaptionCleaning) -> pa.Schema:
-    """The schema of captions.parquet. Where captions are not cleaned as published, its metadata say how."""
-    if cleaning == PUBLISHED:
-        return CAPTIONS_SCHEMA
-    return CAPTIONS_SCHEMA.with_metadata({CLEANING: cleaning.as_json().encode()})
+def captions_schema(cleaning: CaptionCleaning, languages: bool = False) -> pa.Schema:
+    """The schema of captions.parquet, with the column `language` where the data have `languages`.
+
+    Where captions are not cleaned as published, its metadata say how.
+    """
+    schema = CAPTIONS_SCHEMA.append(pa.field("language", pa.string())) if languages else CAPTIONS_SCHEMA
+    return schema if cleaning == PUBLISHED else schema.with_metadata({CLEANING: cleaning.as_json().encode()})
 
 
 def cleaning_of(folder: str | Path) -> CaptionCleaning:

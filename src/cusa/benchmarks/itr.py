@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cusa.annotations.tables import SplitTables
+from cusa.benchmarks import languages
 from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.outcomes import fold_statistics, recall_statistics
 from cusa.benchmarks.queries import Queries, across, test_captions, test_pictures
@@ -33,6 +34,8 @@ def queries(folder: DatasetFolder, metric: str) -> Queries | None:
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: ImageTextRetrieval) -> Result:
     """Recall on the test split and, if `folds` is set, its mean over folds (`folds/...`).
 
+    If the captions are of several languages, also recall in each (`{language}/...`) and its mean (`languages/...`).
+
     Raises DataError if embeddings are missing or the images cannot be divided into so many folds.
     """
     tables = SplitTables.open(folder, "test")
@@ -52,6 +55,10 @@ def evaluate(folder: DatasetFolder, run: RunFolder, settings: ImageTextRetrieval
             f" folds: mean over {settings.folds} consecutive folds of the test images, in the order of the data."
         )
         sizes["folds"] = (len(text) // settings.folds, len(image) // settings.folds)
+    if (spoken := languages.languages_of(folder, "test")) is not None:
+        found, described, counted = languages.language_scores(image, text, tables.image_of_caption, spoken)
+        metrics, statistics, sizes = metrics | found, {**statistics, **described}, sizes | counted
+        protocol += languages.PROTOCOL
     return Result(
         metrics=metrics,
         protocol=protocol,

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from cusa.config.dataset_section import Split
 from cusa.config.dataset_tables import NamedColumns, OneWayToSplit
-from cusa.config.section import Section
+from cusa.config.section import Section, added_key
 
 PARQUET_ENDINGS = (".parquet",)
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -72,6 +72,7 @@ class JsonKeys(Section):
     image_id: str | None = Field(default=None, description="Identity of the image; null takes the tar and the key.")
     label: str | None = Field(default=None, description="Class of the image; null where there is none.")
     split: str | None = Field(default=None, description="`train`, `val` or `test`, where one `file` holds all of them.")
+    language: str | None = added_key(None, "Language of the captions of a sample, such as de; null where none is said.")
 
 
 class WebDatasetDataset(PackedDataset):

@@ -27,6 +27,7 @@ class Columns(Section):
     split: Column | None = Field(
         default=None, description="`train`, `val` or `test`, where one `file` holds all of them."
     )
+    language: Column | None = added_key(None, "Language of the captions of a row, such as de; null where none is said.")
 
     @property
     def captions(self) -> list[Column]:
@@ -36,7 +37,8 @@ class Columns(Section):
     def named(self) -> list[tuple[str, Column]]:
         """The key and the column of everything that is read."""
         found = [("image", self.image), *(("caption", column) for column in self.captions)]
-        others = (("image_id", self.image_id), ("label", self.label), ("split", self.split))
+        others = [("image_id", self.image_id), ("label", self.label), ("split", self.split)]
+        others.append(("language", self.language))
         return found + [(key, column) for key, column in others if column is not None]
 
     @field_validator("caption")
@@ -57,6 +59,7 @@ class NamedColumns(Columns):
     image_id: str | None = Field(default=None, description="Identity of the image; null takes its path.")
     label: str | None = Field(default=None, description="Class of the image; null where there is none.")
     split: str | None = Field(default=None, description="`train`, `val` or `test`, where one `file` holds all of them.")
+    language: str | None = added_key(None, "Language of the captions of a row, such as de; null where none is said.")
 
 
 class OneWayToSplit(ImageFolderDataset):

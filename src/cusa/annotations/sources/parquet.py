@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from cusa.annotations.sources.packed import PackedSource
 from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
-from cusa.annotations.sources.rows import captions_of, image_path, malformed
+from cusa.annotations.sources.rows import captions_of, image_path, language_of, malformed
 from cusa.annotations.sources.rows import identity as identity_of
 from cusa.annotations.sources.source import MalformedRow, Record
 from cusa.config.dataset import ParquetDataset, Split
@@ -52,7 +52,8 @@ class ParquetSource(PackedSource):
         names = [name for name in (columns.image_id, columns.split) if name is not None]
         content, name = _picture(row[columns.image])
         captions, reason = captions_of(row, columns.captions)
-        if reason := malformed(row, dict.fromkeys(names, (str, int, float))) or reason:
+        language, no_language = language_of(None if columns.language is None else row[columns.language])
+        if reason := malformed(row, dict.fromkeys(names, (str, int, float))) or reason or no_language:
             yield MalformedRow(place, reason)
             return
         if content is not None:
@@ -71,7 +72,7 @@ class ParquetSource(PackedSource):
             identity = name
         label = None if columns.label is None or row[columns.label] is None else identity_of(row[columns.label])
         for caption in captions:
-            yield Record(mine, identity, location, caption, label, place=place)
+            yield Record(mine, identity, location, caption, label, place=place, language=language)
 
     @cached_property
     def paths_are_ids(self) -> bool:

@@ -150,6 +150,18 @@ def malformed(row: object, keys: Mapping[Any, tuple[type, ...]]) -> str | None:
     return None
 
 
+def language_of(value: object) -> tuple[str | None, str | None]:
+    """The language of a caption that a cell gives, None for an empty one; and the reason why it is none.
+
+    It becomes a part of the names of scores, so it has letters, digits and hyphens, as `de` and `zh-Hant` have.
+    """
+    if value is None or value == "" or _not_a_number(value):
+        return None, None
+    if isinstance(value, str) and re.fullmatch(r"[^\W_]+([ -][^\W_]+)*", value.strip()):
+        return value.strip(), None
+    return None, f"has {value!r} as its language; expected a name of letters, digits and hyphens, such as de or zh-Hant"
+
+
 def captions_in(row: Mapping[Any, Any], key: str | int) -> tuple[list[str], str | None]:
     """The captions under a key, and None; or no caption, and the reason why there is none.
 

@@ -12,7 +12,8 @@ class Record(NamedTuple):
 
     `split` is train, val, test or a split of labelled images; `image_path` is absolute. `label` is the class of the
     image where the data has classes. `caption_id` is the caption's own id; only COCO has them. `place` says where the
-    picture comes from if its path does not: a file that holds many, and the row or key in it.
+    picture comes from if its path does not: a file that holds many, and the row or key in it. `language` is that of the
+    caption where the data say it.
     """
 
     split: str
@@ -22,6 +23,7 @@ class Record(NamedTuple):
     label: str | None = None
     caption_id: int | None = None
     place: str | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cusa.annotations.sources.rows import captions_of, identity, image_path, malformed
+from cusa.annotations.sources.rows import captions_of, identity, image_path, language_of, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.annotations.sources.splits import SplitsOfRows
 from cusa.annotations.table_rows import Reading, table_rows
@@ -43,7 +43,8 @@ class TableSource(Source):
             label = None if columns.label is None else row.get(columns.label)
             if reason is None and label is not None:
                 reason = malformed({columns.label: label or "none"}, {columns.label: SCALAR})
-            if reason is not None:
+            language, no_language = language_of(None if columns.language is None else row.get(columns.language))
+            if (reason := reason or no_language) is not None:
                 yield MalformedRow(place, reason)
                 continue
             name = identity(row[columns.image])
@@ -54,7 +55,7 @@ class TableSource(Source):
             location = image_path(root, path, name if pattern is None else pattern.format(name))
             class_name = identity(label) if label not in (None, "") else None
             for caption in captions:
-                yield Record(mine, own_id, location, caption, class_name, place=place)
+                yield Record(mine, own_id, location, caption, class_name, place=place, language=language)
 
 
 def open_source(dataset: TableDataset, image_folder: Path) -> TableSource:

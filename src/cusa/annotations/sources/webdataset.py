@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cusa.annotations.sources.packed import PackedSource
-from cusa.annotations.sources.rows import captions_in, malformed
+from cusa.annotations.sources.rows import captions_in, language_of, malformed
 from cusa.annotations.sources.rows import identity as identity_of
 from cusa.annotations.sources.source import LeftOut, MalformedRow, Record
 from cusa.annotations.sources.tar_members import Member, tar_members
@@ -97,7 +97,8 @@ class WebDatasetSource(PackedSource):
             yield LeftOut(place, f"has the status `{status}`")
             return
         captions, reason = self._captions(sample)
-        if reason := sample.problem or _lacking_picture(sample) or reason:
+        language, no_language = language_of(None if keys.language is None else metadata.get(keys.language))
+        if reason := sample.problem or _lacking_picture(sample) or reason or no_language:
             yield MalformedRow(place, reason)
             return
         needed = [key for key in (keys.image_id, keys.split) if key is not None]
@@ -114,7 +115,7 @@ class WebDatasetSource(PackedSource):
         )
         label = None if keys.label is None or metadata.get(keys.label) is None else identity_of(metadata[keys.label])
         for caption in captions:
-            yield Record(mine, identity, location, caption, label, place=place)
+            yield Record(mine, identity, location, caption, label, place=place, language=language)
 
     def _captions(self, sample: Sample) -> tuple[list[str], str | None]:
         """The captions of a sample, and None; or no caption, and the reason why there is none."""
