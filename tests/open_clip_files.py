@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-TEXT = {"vocab_size": 32, "width": 32, "heads": 2, "layers": 1}
+TEXT = {"vocab_size": 32, "width": 32, "heads": 2, "layers": 2}
 # SigLIP2: a network of timm, texts of one length that are read at their last position, punctuation taken away.
 SIGLIP2: dict[str, Any] = {
     "embed_dim": 64,
@@ -27,7 +27,7 @@ SIGLIP2: dict[str, Any] = {
 # CLIP with a context of more than 77 tokens.
 LONG_CLIP: dict[str, Any] = {
     "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16},
     "text_cfg": {**TEXT, "vocab_size": 49408, "context_length": 120},
 }
 # MobileCLIP: batch normalisation, and texts that are read in both directions, padding included.

@@ -186,10 +186,10 @@ def _looks_of_file(path: Path, architecture: str, tags: list[str]) -> Mapping[st
     if known and all(each == known[0] for each in known):
         return known[0]
     log.warning(
-        "%s: pictures are prepared as OpenAI's CLIP does it, because open_clip's weights of %s differ in it; put the "
-        "%s of the weights beside them if they were trained otherwise",
+        "%s: pictures are prepared as OpenAI's CLIP does it, because open_clip %s; put the %s of the weights beside "
+        "them if they were trained otherwise",
         path,
-        architecture,
+        f"prepares them in several ways for its weights of {architecture}" if known else f"has none of {architecture}",
         CONFIGURATION,
     )
     return None
