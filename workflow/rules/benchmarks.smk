@@ -33,7 +33,7 @@ rule write_benchmark_texts:
         PLAN.tables(),
         lambda wildcards: expand(
             str(BENCHMARK_FOLDER.table("images")),
-            data=PLAN.classified_images(PLAN.written_texts[wildcards.table]),
+            data=PLAN.images_of(PLAN.written_texts[wildcards.table]),
         ),
         lambda wildcards: PLAN.text_sources(PLAN.written_texts[wildcards.table]),
     output:
@@ -117,7 +117,10 @@ use rule evaluate_itr as evaluate_image_retrieval with:
         timeless(PLAN.tables()),
         timeless(PLAN.embeddings("image_retrieval")),
         timeless(
-            expand(str(BENCHMARK_FOLDER.table("images")), data=PLAN.labelled_images)
+            expand(
+                str(BENCHMARK_FOLDER.table("images")),
+                data=PLAN.images_of("image_retrieval"),
+            )
         ),
         run=timeless(f"{RUN}/run.json"),
     output:
@@ -165,7 +168,7 @@ use rule evaluate_itr as evaluate_zero_shot_classification with:
         timeless(
             expand(
                 str(BENCHMARK_FOLDER.table("images")),
-                data=PLAN.classified_images("zero_shot_classification"),
+                data=PLAN.images_of("zero_shot_classification"),
             )
         ),
         run=timeless(f"{RUN}/run.json"),
@@ -191,7 +194,7 @@ use rule evaluate_itr as evaluate_linear_probe with:
         timeless(
             expand(
                 str(BENCHMARK_FOLDER.table("images")),
-                data=PLAN.classified_images("linear_probe"),
+                data=PLAN.images_of("linear_probe"),
             )
         ),
         run=timeless(f"{RUN}/run.json"),

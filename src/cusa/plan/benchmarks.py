@@ -102,10 +102,10 @@ class BenchmarkPlan:
         owners = {"class_prompts": "zero_shot_classification", "judged_pairs": "eccv_caption"}
         return {table: owner for table, owner in owners.items() if table in self.data_of.get(owner, ())}
 
-    def classified_images(self, benchmark: str) -> list[str]:
-        """The labelled images that a benchmark classifies or learns from, by name: those that exist."""
+    def images_of(self, benchmark: str) -> list[str]:
+        """The labelled images that a benchmark scores or learns from, by name: those that exist."""
         section = self.settings.get(benchmark)
-        return list(section.available()) if isinstance(section, Classification) else []
+        return list(section.available()) if isinstance(section, ImageRetrieval | Classification) else []
 
     def text_sources(self, benchmark: str) -> list[str]:
         """The files of one's own that the texts of a benchmark come from."""
