@@ -221,6 +221,11 @@ class StudentSettings(Section):
     )
     towers: Towers | None = Field(default=None, description="A pair of towers instead of a dual encoder.")
     max_tokens: Count = Field(default=77, description="Captions are truncated to this many tokens.")
+    stretch_positions: bool = added_key(
+        False,
+        "true stretches the positions of a CLIP's text side to max_tokens, where it has fewer (Long-CLIP): the first "
+        "20 stay, the others are interpolated.",
+    )
     adapt: Adaptation | None = added_key(
         None, "What is trained of the pre-trained weights, by `image` and `text`; null trains all of them."
     )
@@ -251,6 +256,15 @@ class StudentSettings(Section):
             raise ValueError(
                 f"pretrained is {self.pretrained!r}, but name is {self.name!r}; only the names that begin with "
                 f"`{OPEN_CLIP}` are of architectures, whose weights are named apart"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stretches_a_dual_encoder(self) -> StudentSettings:
+        if self.stretch_positions and self.name is None:
+            raise ValueError(
+                "stretch_positions is true, but the student is a pair of towers, whose text side reads as many tokens "
+                "as its model does; leave it out"
             )
         return self
 

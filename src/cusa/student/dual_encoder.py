@@ -12,6 +12,7 @@ from cusa.common.files import expand_home
 from cusa.config.models import StudentSettings
 from cusa.errors import ConfigurationError
 from cusa.student.backbones import Backbone, TextInput
+from cusa.student.positions import stretch_transformers
 from cusa.teachers.image_processor import transform_of
 from cusa.teachers.pretrained import load_pretrained, require_weights
 from cusa.teachers.token_use import Vocabulary, vocabulary_of
@@ -51,8 +52,10 @@ class DualEncoder(Backbone):
         self.dimension = self._dimension()
 
     @classmethod
-    def load(cls, name: str, max_tokens: int) -> DualEncoder:
+    def load(cls, name: str, max_tokens: int, stretch: bool = False) -> DualEncoder:
         """A pre-trained model by its published name, its Hugging Face name or its folder.
+
+        With `stretch` it has `max_tokens` positions at least, see cusa.student.positions.
 
         Raises ConfigurationError where it is no dual encoder, or where weights that its features depend on are missing.
         """
@@ -66,6 +69,8 @@ class DualEncoder(Backbone):
                     f"student.name {name} is a {type(model).__name__}, which has no {method}; choose a dual "
                     "encoder such as CLIP or SigLIP, or a pair of `towers`."
                 )
+        if stretch:
+            stretch_transformers(model, max_tokens, name)
         encoder = cls(model, tokeniser, image_transform, max_tokens)
         blank = torch.zeros(1, 3, image_transform.crop, image_transform.crop, dtype=torch.uint8)
         require_weights(
@@ -111,7 +116,7 @@ class DualEncoder(Backbone):
 def backbone(settings: StudentSettings) -> DualEncoder:
     """The pre-trained dual encoder that `settings.name` names."""
     assert settings.name is not None
-    return DualEncoder.load(settings.name, settings.max_tokens)
+    return DualEncoder.load(settings.name, settings.max_tokens, settings.stretch_positions)
 
 
 def _pooled(output: Any) -> Tensor:

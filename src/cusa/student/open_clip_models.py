@@ -15,6 +15,7 @@ from cusa.config.models import StudentSettings
 from cusa.errors import ConfigurationError
 from cusa.student.backbones import Backbone, TextInput
 from cusa.student.open_clip_loading import CONFIGURATION, LOOKS, Loaded, load_open_clip
+from cusa.student.positions import stretch_open_clip
 from cusa.teachers.state_dicts import require_finite
 from cusa.teachers.token_use import Vocabulary, vocabulary_of
 from cusa.teachers.tokenisers import positions_of, shortest
@@ -63,6 +64,9 @@ class OpenClip(Backbone):
         loaded: Loaded = load_open_clip(settings, weights)
         if weights:
             require_finite(loaded.model.state_dict(), f"student.name {settings.name}")
+        if settings.stretch_positions:
+            name = str(settings.name)
+            stretch_open_clip(loaded.model, loaded.tokeniser, loaded.model_settings, settings.max_tokens, name)
         return cls(loaded.model, loaded.tokeniser, settings.max_tokens, loaded.model_settings)
 
     @property
