@@ -36,6 +36,23 @@ def test_a_sound_configuration(tiny_configuration, tiny_clip, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_the_trained_part_of_a_student_is_counted_and_names_that_do_not_exist_are_findings(tiny_configuration):
+    student = tiny_configuration["student"]
+    own = {"contrastive": {}, "student": student | {"adapt": {"image": {"last_layers": 4}}}}
+    findings = found(
+        tiny_configuration
+        | {
+            "student": student | {"adapt": {"image": {"lora": {"rank": 2}}, "text": {"frozen": ["*"]}}},
+            "experiments": tiny_configuration["experiments"] | {"deep": own},
+        }
+    )
+    assert findings["student of contrastive"][1]
+    assert "million are trained (student.adapt)" in findings["student of contrastive"][0]
+    text, sound = findings["student of deep"]
+    assert not sound
+    assert "`student.adapt.image.last_layers` is 4, but the image side has 1 layers; give at most as many" in text
+
+
 def test_problems_of_the_data_are_findings(tiny_configuration, shapes, tmp_path):
     data = Path(shutil.copytree(shapes, tmp_path / "data"))
     rows = json.loads((data / "train.json").read_text())

@@ -205,7 +205,7 @@ class _Sizes:
         """
         from cusa.student.student import trained_parameters
 
-        plan, parameters, states, size = self.plan, dict[str, int](), [0], 0
+        plan, parameters, states, size = self.plan, dict[str, tuple[int, int | None]](), [0], 0
         for run in plan.runs:
             configuration = plan.run_configuration(run)
             try:
@@ -219,12 +219,15 @@ class _Sizes:
             frozen = sum(self.encoders[tower.folder] for tower in _frozen_towers(configuration))
             self.of_runs[run] = ModelSize(count + frozen, student.backbone.dimension)
             name = configuration.student.name or "pair of towers"
-            if parameters.get(name) != count:
-                parameters[name] = count
-                yield Finding(f"student of {run}", f"{name}: {count / 1e6:.1f} million parameters{_trained(student)}")
+            trained = trained_parameters(student)
+            if parameters.get(name) != (count, trained):
+                parameters[name] = (count, trained)
+                text = f"{name}: {count / 1e6:.1f} million parameters"
+                part = "" if trained is None else f", of which {trained / 1e6:.2f} million are trained (student.adapt)"
+                yield Finding(f"student of {run}", text + part)
                 yield from student_tokens(run, student.backbone, self.inspection)
             folders = len(plan.seeds_of(run))
-            saved = count if (trained := trained_parameters(student)) is None else trained
+            saved = count if trained is None else trained
             size += folders * FLOAT32 * (saved + self._embedded_rows(run) * 2 * student.backbone.dimension)
             states.append(saved * SAVED_PER_PARAMETER if run in plan.experiments else 0)
         size += max(states)
@@ -261,14 +264,6 @@ class _Sizes:
         free = shutil.disk_usage(results if results.exists() else Path.cwd()).free
         text = f"{self.needed / GIGABYTE:.2f} GB needed, {free / GIGABYTE:.2f} GB free in {results}"
         return Finding("disk", text, sound=self.needed < free)
-
-
-def _trained(student: Student) -> str:
-    """How many parameters are trained, where that is not all of them."""
-    from cusa.student.student import trained_parameters
-
-    trained = trained_parameters(student)
-    return "" if trained is None else f", of which {trained / 1e6:.2f} million are trained (student.adapt)"
 
 
 def _frozen_towers(configuration: RunConfiguration) -> list[ImageTower | TextTower]:
