@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from cusa.config.dataset import SPLITS
 from cusa.config.experiments import RunConfiguration
-from cusa.config.models import StudentSettings
+from cusa.config.models import MODALITIES, StudentSettings
 from cusa.config.views import views_of_training
 
 Modality = Literal["image", "text"]
@@ -99,16 +99,18 @@ class RunInputs:
 
         The train split has the features of changed pictures and captions too, if frozen towers read some.
         """
-        student, teachers, views = configuration.student, configuration.teachers, views_of_training(configuration)
+        student, views = configuration.student, views_of_training(configuration)
         inputs = cls.of_split(student, "train").and_also(cls.of_split(student, configuration.train.selection_split))
         if views.image is not None:
             inputs = inputs.and_also(cls((), (CachedFeatures("image", views.image.folder, "train"),)))
         if views.text is not None:
             inputs = inputs.and_also(cls((), (CachedFeatures("text", views.text.folder, "train"),)))
-        if teachers is None:
-            return inputs
-        images = CachedFeatures("image", teachers.image.folder, "train")
-        return inputs.and_also(cls((), (images, CachedFeatures("text", teachers.text.folder, "train"))))
+        read = [
+            CachedFeatures(modality, model.folder, "train")
+            for modality in MODALITIES
+            for model, _ in configuration.teachers_of(modality)
+        ]
+        return inputs.and_also(cls((), tuple(read)))
 
     def and_also(self, other: RunInputs) -> RunInputs:
         """The files of both, each once."""

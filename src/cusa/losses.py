@@ -12,6 +12,9 @@ Huang et al., AAAI 2024 (arXiv 2403.05261), as its released code computes it. Wi
     with contrastive.kind sigmoid (SigLIP: Zhai et al., ICCV 2023, arXiv 2303.15343), for the signs y_ij = 1 where
     id_i == id_j, else -1:    contrastive = rate * reduce(-log sigmoid(y_ij * (S_ij / tau + bias)))
 
+With `other_teacher` m, T_v becomes (1 - m) T_v + m T_t, and T_t the other way round. With `false_negatives`, the
+contrastive loss leaves entries out (see false_negatives.py); what is averaged over stays the same.
+
 All embeddings are L2-normalised first. Everything is computed in the precision of the inputs, at least float32.
 
 Several processes with b pairs each can compute the loss of all B = b * processes pairs (`gather_rows`). Each process
@@ -39,6 +42,7 @@ from cusa.config.losses import (
     UniSoftLabel,
 )
 from cusa.errors import ConfigurationError
+from cusa.false_negatives import false_negatives, leave_out
 
 GatherRows = Callable[[Tensor], Tensor]
 TEACHER_COLUMNS = 2048  # columns of teacher features that are gathered at once; Unicom's features have up to 37,632
@@ -151,25 +155,26 @@ class CUSALoss(nn.Module):
         teacher_text: Tensor | None,
         image_ids: Tensor,
         gather_rows: GatherRows | None = None,
+        positive_text: Tensor | None = None,
     ) -> Losses:
         """Compute the losses of a batch.
 
         Head outputs are float [B, D], not normalised; None if their family is off. Teacher features are float [B, d],
-        not normalised; None if no soft label is on. `image_ids` is int64 [B], equal for captions of one image.
+        not normalised; None if no loss needs that teacher. `image_ids` is int64 [B], equal for captions of one image.
         `gather_rows` turns this process's rows [b, ...] into those of all processes [B, ...], as `Group.gather_rows`
         does. With it the losses are this process's share (see the module's docstring), without it those of its own
-        batch. Raises ConfigurationError if an input is None that a loss needs.
+        batch. `positive_text` is float [B], see false_negatives.py. Raises ConfigurationError if an input is None that
+        a loss needs.
         """
         self.clamp_temperatures()
         zero = torch.zeros((), device=image_ids.device)
         losses = Losses(zero, zero, zero)
-        teacher_similarities = None
-        if self.configuration.needs_teachers:
-            with torch.no_grad():  # the teachers are frozen; only their temperatures may be learned
-                teacher_similarities = (
-                    _teacher_similarity("teacher_image", teacher_image, gather_rows),
-                    _teacher_similarity("teacher_text", teacher_text, gather_rows),
-                )
+        features = {"image": teacher_image, "text": teacher_text}
+        with torch.no_grad():  # the teachers are frozen; only their temperatures may be learned
+            teachers = {
+                modality: _teacher_similarity(f"teacher_{modality}", features[modality], gather_rows)
+                for modality in self.configuration.teachers
+            }
         if self.configuration.contrastive is not None or self.configuration.cross_softlabel is not None:
             image, text = _normalise("cross_image", cross_image), _normalise("cross_text", cross_text)
             if gather_rows is None:
@@ -180,27 +185,38 @@ class CUSALoss(nn.Module):
             if (contrastive := self.configuration.contrastive) is not None:
                 all_ids = image_ids if gather_rows is None else gather_rows(image_ids)
                 same_image = image_ids[:, None] == all_ids[None, :]
-                losses.contrastive = self._contrastive(contrastive, image_to_text, text_to_image, same_image)
-            if (cross := self.configuration.cross_softlabel) is not None and teacher_similarities is not None:
-                losses.cross = self._cross(cross, image_to_text, text_to_image, *teacher_similarities)
-        if (uni := self.configuration.uni_softlabel) is not None and teacher_similarities is not None:
+                left_out = None
+                if (settings := contrastive.false_negatives) is not None:
+                    left_out = false_negatives(settings, teachers, positive_text, same_image)
+                losses.contrastive = self._contrastive(contrastive, image_to_text, text_to_image, same_image, left_out)
+            if (cross := self.configuration.cross_softlabel) is not None:
+                targets = mixed(teachers["image"], teachers["text"], cross.other_teacher)
+                losses.cross = self._cross(cross, image_to_text, text_to_image, *targets)
+        if (uni := self.configuration.uni_softlabel) is not None:
+            targets = mixed(teachers["image"], teachers["text"], uni.other_teacher)
             images = _self_similarity("uni_image", uni_image, gather_rows)
             texts = _self_similarity("uni_text", uni_text, gather_rows)
-            losses.uni = self._uni(uni, images, texts, *teacher_similarities)
+            losses.uni = self._uni(uni, images, texts, *targets)
         return losses
 
     def _contrastive(
-        self, settings: Contrastive, image_to_text: Tensor, text_to_image: Tensor, same_image: Tensor
+        self,
+        settings: Contrastive,
+        image_to_text: Tensor,
+        text_to_image: Tensor,
+        same_image: Tensor,
+        left_out: Tensor | None,
     ) -> Tensor:
         temperature = self.temperature("contrastive")
         if self.bias is not None:  # the rows of the images have every pair, so those of the texts add nothing
-            return settings.rate * sigmoid_loss(image_to_text / temperature + self.bias, same_image, settings.reduction)
+            logits = leave_out(image_to_text / temperature + self.bias, left_out)
+            return settings.rate * sigmoid_loss(logits, same_image, settings.reduction)
         positives = same_image.to(image_to_text.dtype)
         positives = positives / positives.sum(dim=1, keepdim=True)
         if smoothing := settings.label_smoothing:
-            positives = (1 - smoothing) * positives + smoothing / positives.shape[1]
-        image_loss = cross_entropy(image_to_text / temperature, positives, settings.reduction)
-        text_loss = cross_entropy(text_to_image / temperature, positives, settings.reduction)
+            positives = (1 - smoothing) * positives + smoothing * evenly(positives, left_out)
+        image_loss = cross_entropy(leave_out(image_to_text / temperature, left_out), positives, settings.reduction)
+        text_loss = cross_entropy(leave_out(text_to_image / temperature, left_out), positives, settings.reduction)
         return settings.rate * (image_loss + text_loss) / 2
 
     def _cross(
@@ -254,6 +270,14 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
     return entries.mean() if reduction == "mean" else entries.sum(dim=1).mean()
 
 
+def evenly(positives: Tensor, left_out: Tensor | None) -> Tensor | float:
+    """The label that is the same for all entries of a row, float [b, B] or one for all; 0 where they are left out."""
+    if left_out is None:
+        return 1 / positives.shape[1]
+    stays = (~left_out).to(positives.dtype)
+    return stays / stays.sum(dim=1, keepdim=True)
+
+
 def sigmoid_loss(logits: Tensor, positives: Tensor, reduction: str) -> Tensor:
     """Binary cross-entropy of logits, float [b, B], and of the pairs that belong together, bool [b, B]: a scalar.
 
@@ -261,6 +285,13 @@ def sigmoid_loss(logits: Tensor, positives: Tensor, reduction: str) -> Tensor:
     """
     entries = -F.logsigmoid(torch.where(positives, logits, -logits))
     return entries.mean() if reduction == "mean" else entries.sum(dim=1).mean()
+
+
+def mixed(images: Tensor, texts: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """The similarities of both teachers, [b, B] each, with a share of the other teacher's in each."""
+    if share == 0:
+        return images, texts
+    return torch.lerp(images, texts, share), torch.lerp(texts, images, share)
 
 
 def geometric_mean(first: Tensor, second: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from cusa.config.benchmarks import NEEDED_OF_DATASET, WITHOUT_DATASET, Benchmark
 from cusa.config.captions import CaptionCleaning, Captions
 from cusa.config.dataset import Dataset
 from cusa.config.dataset_packed import matching_files
-from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration
+from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration, teachers_read
 from cusa.config.interpolation import Interpolation
 from cusa.config.models import Extraction, StudentSettings, Teachers, is_path, is_weights_file
 from cusa.config.paths import exists, expand_variables
@@ -109,9 +109,15 @@ class Configuration(Section):
                     "give the number of dimensions."
                 )
             try:
-                self.recipe(name)
+                recipe = self.recipe(name)
             except ConfigurationError as error:
                 yield from str(error).splitlines()
+                continue
+            if self.stream is not None and recipe.hard_negatives is not None:
+                yield (
+                    f"Configuration key `train.hard_negatives` (experiment {name}) chooses the pairs of a batch, but "
+                    "`stream` reads them in the order of the shards; set one of the two to null."
+                )
 
     def _impossible_uses(self) -> Iterator[str]:
         runs = [*self.named_experiments, *self.active_checkpoints]
@@ -206,15 +212,15 @@ class Configuration(Section):
 
     def run(self, experiment: str, seed: int) -> RunConfiguration:
         """The configuration of one run. It has only the keys that the result of the run depends on."""
-        chosen = self.named_experiments[self._trained_as(experiment)]
+        chosen, recipe = self.named_experiments[self._trained_as(experiment)], self.recipe(experiment)
         return RunConfiguration(
             dataset=self.dataset.name,
             experiment=experiment,
             seed=seed,
             student=self.student_of(experiment),
             losses=chosen.losses,
-            teachers=self.teachers if chosen.needs_teachers else None,
-            train=self.recipe(experiment),
+            teachers=self.teachers if teachers_read(chosen.losses, recipe) else None,
+            train=recipe,
             stream=self.stream,
             captions=self.cleaning,
             interpolate=self.interpolations.get(experiment),
@@ -291,6 +297,8 @@ def _named_models(configuration: Configuration) -> Iterator[tuple[str, str, str]
     if (unicom := teachers.image.unicom) is not None and unicom.weights is not None:
         yield "teachers.image.unicom.weights", unicom.weights, _why_not(unicom.weights, "file")
     named = [("teachers.image.name", teachers.image.name), ("teachers.text.name", teachers.text.name)]
+    named += [(f"teachers.more.image.{place}.name", each.name) for place, each in enumerate(teachers.more.image)]
+    named += [(f"teachers.more.text.{place}.name", each.name) for place, each in enumerate(teachers.more.text)]
     named += [(f"checkpoints.{name}.student", each.student) for name, each in configuration.active_checkpoints.items()]
     own = {f"experiments.{name}.student": each.student for name, each in configuration.experiments.items() if each}
     for key, student in {"student": configuration.student, **own}.items():

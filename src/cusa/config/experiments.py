@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from cusa.common.files import expand_home
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.interpolation import Interpolation
-from cusa.config.losses import LossConfiguration
-from cusa.config.models import StudentSettings, Teachers
+from cusa.config.losses import LossConfiguration, TeacherName
+from cusa.config.models import ImageModel, StudentSettings, Teachers, TextModel
 from cusa.config.section import Section, added_key
 from cusa.config.shards import Stream
 from cusa.config.training import Train
@@ -89,3 +89,20 @@ class RunConfiguration(Section):
         PUBLISHED, "How the captions were cleaned. Not written where they were cleaned as published."
     )
     interpolate: Interpolation | None = added_key(None, "The weights are between those before and after a training.")
+
+    @property
+    def teachers_read(self) -> tuple[TeacherName, ...]:
+        """The teachers whose features training reads: those of the losses, and the one that chooses hard negatives."""
+        return teachers_read(self.losses, self.train) if self.teachers is not None else ()
+
+    def teachers_of(self, modality: TeacherName) -> list[tuple[ImageModel | TextModel, float]]:
+        """The teachers of a modality that training reads, with their shares; none where it reads none."""
+        if self.teachers is None or modality not in self.teachers_read:
+            return []
+        return self.teachers.mixture(modality)
+
+
+def teachers_read(losses: LossConfiguration, train: Train) -> tuple[TeacherName, ...]:
+    """The teachers whose features a training with these losses and this recipe reads."""
+    neighbours = () if train.hard_negatives is None else (train.hard_negatives.teacher,)
+    return tuple(sorted({*losses.teachers, *neighbours}))

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from cusa.config.section import NotNegative, Number, Positive, Section, Share, added_key
 
 HeadName = Literal["cross", "uni"]  # the two families of heads, which the losses train
+TeacherName = Literal["image", "text"]
 
 
 class TemperatureRange(Section):
@@ -72,6 +73,33 @@ class SigmoidBias(Section):
     learned: bool = Field(default=True, description="false keeps it fixed.")
 
 
+class FalseNegatives(Section):
+    """Which negatives are left out of the contrastive loss, because a teacher calls them nearer than the positive."""
+
+    teacher: Literal["image", "text", "either", "both"] = Field(
+        default="text",
+        description="Who judges: the image teacher compares the images of two pairs, the text teacher their captions. "
+        "`either`: one of them is enough; `both`: they have to agree.",
+    )
+    margin: Annotated[Number, Field(ge=-1, le=1)] = Field(
+        default=0.0,
+        description="How much further than the positive a negative may be and still be left out; below 0, how much "
+        "nearer it has to be.",
+    )
+    margin_strategy: Literal["absolute", "relative"] = Field(
+        default="absolute",
+        description="`absolute`: the margin is a difference of cosine similarities; `relative`: a share of the "
+        "positive's similarity.",
+    )
+
+    @property
+    def teachers(self) -> tuple[TeacherName, ...]:
+        """The teachers that judge."""
+        if self.teacher == "image" or self.teacher == "text":
+            return (self.teacher,)
+        return ("image", "text")
+
+
 class Contrastive(Section):
     """Image-text contrastive loss; pairs of a batch that have the same image are positives of each other."""
 
@@ -87,6 +115,9 @@ class Contrastive(Section):
     label_smoothing: Share = added_key(
         0.0, "Share of each row's label that is spread evenly over all entries of the row, the positives among them."
     )
+    false_negatives: FalseNegatives | None = added_key(
+        None, "Negatives that are left out, because a teacher calls them nearer than the positive; null keeps all."
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Contrastive:
@@ -98,6 +129,12 @@ class Contrastive(Section):
                 "leave it out, or set kind: softmax"
             )
         return self
+
+
+OTHER_TEACHER = (
+    "Share of the other modality's teacher in the similarities that the soft labels are made of: 0.3 takes 0.7 of the "
+    "image teacher's and 0.3 of the text teacher's where the image teacher's would be taken, and the other way round."
+)
 
 
 class CrossSoftLabel(Section):
@@ -113,6 +150,7 @@ class CrossSoftLabel(Section):
     )
     temperature: TemperaturePair = _pair(0.45, 0.10, 0.99, tied=True, learned=True)
     teacher_temperature: TemperaturePair = _pair(1.00, 0.10, 1.00, tied=True, learned=False)
+    other_teacher: Share = added_key(0.0, OTHER_TEACHER)
 
 
 class UniSoftLabel(Section):
@@ -127,6 +165,7 @@ class UniSoftLabel(Section):
     teacher_temperature: TemperaturePair | Literal["cross"] = Field(
         default=_pair(1.00, 0.10, 1.00, tied=True, learned=False), description="`cross` shares the temperatures of CSA."
     )
+    other_teacher: Share = added_key(0.0, OTHER_TEACHER)
 
 
 class LossConfiguration(Section):
@@ -138,7 +177,13 @@ class LossConfiguration(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> LossConfiguration:
-        if self.uni_softlabel is not None and self.cross_softlabel is None:
+        cross = self.cross_softlabel
+        if cross is not None and cross.other_teacher and cross.mode != "each":
+            raise ValueError(
+                f"cross_softlabel.other_teacher is {cross.other_teacher}, but mode `{cross.mode}` has its own mixture "
+                "of the teachers; set mode: each, or leave out other_teacher"
+            )
+        if self.uni_softlabel is not None and cross is None:
             for key in ("temperature", "teacher_temperature"):
                 if getattr(self.uni_softlabel, key) == "cross":
                     raise ValueError(
@@ -148,6 +193,19 @@ class LossConfiguration(Section):
         return self
 
     @property
-    def needs_teachers(self) -> bool:
-        """Whether a loss uses soft labels, and so the features of the teachers."""
+    def soft_labels(self) -> bool:
+        """Whether a loss uses soft labels."""
         return self.cross_softlabel is not None or self.uni_softlabel is not None
+
+    @property
+    def teachers(self) -> tuple[TeacherName, ...]:
+        """The teachers whose features the losses need: those of soft labels, and those that judge negatives."""
+        if self.soft_labels:
+            return ("image", "text")
+        judges = self.contrastive.false_negatives if self.contrastive is not None else None
+        return () if judges is None else judges.teachers
+
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether the losses need features of a teacher."""
+        return bool(self.teachers)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from cusa.common.registry import is_file, python_files
 from cusa.config.adaptation import Adaptation
-from cusa.config.section import Count, Section, added_key
+from cusa.config.section import Count, Section, Share, added_key
 
 
 def is_path(model_name: str) -> bool:
@@ -158,11 +158,58 @@ class TextModel(Section):
         )
 
 
+SHARE = Annotated[Share, Field(gt=0, description="Its share of the mixture's similarities.")]
+MODALITIES: tuple[Literal["image"], Literal["text"]] = ("image", "text")
+
+
+class AddedImageTeacher(ImageModel):
+    """An image teacher beside the first one."""
+
+    share: SHARE
+
+
+class AddedTextTeacher(TextModel):
+    """A text teacher beside the first one."""
+
+    share: SHARE
+
+
+class AddedTeachers(Section):
+    """Teachers beside the first ones. The similarity of two images or captions is a weighted mean of the teachers'."""
+
+    image: list[AddedImageTeacher] = Field(default=[], description="Image teachers beside `teachers.image`.")
+    text: list[AddedTextTeacher] = Field(default=[], description="Text teachers beside `teachers.text`.")
+
+
 class Teachers(Section):
-    """The two uni-modal teachers."""
+    """The uni-modal teachers: one for images and one for texts, or mixtures of several."""
 
     image: ImageModel
     text: TextModel
+    more: AddedTeachers = added_key(
+        AddedTeachers(), "More teachers, each with its share of the similarities; the first ones have the rest."
+    )
+
+    @model_validator(mode="after")
+    def _mixable(self) -> Teachers:
+        for modality in MODALITIES:
+            added = getattr(self.more, modality)
+            if (total := sum(each.share for each in added)) >= 1:
+                raise ValueError(
+                    f"the shares in more.{modality} add up to {total:g}, which leaves nothing to {modality} "
+                    f"({getattr(self, modality).name}); they have to stay below 1"
+                )
+            folders = [model.folder for model, _ in self.mixture(modality)]
+            if twice := sorted({folder for folder in folders if folders.count(folder) > 1}):
+                raise ValueError(f"more.{modality}: {twice[0]} is among the {modality} teachers twice; name it once")
+        return self
+
+    def mixture(self, modality: Literal["image", "text"]) -> list[tuple[ImageModel | TextModel, float]]:
+        """The teachers of a modality, the first one first, and their shares, which add up to 1."""
+        first: ImageModel | TextModel = getattr(self, modality)
+        added: list[AddedImageTeacher | AddedTextTeacher] = list(getattr(self.more, modality))
+        rest = 1.0 - sum(teacher.share for teacher in added)
+        return [(first, rest), *((teacher, teacher.share) for teacher in added)]
 
     @property
     def as_student(self) -> StudentSettings:

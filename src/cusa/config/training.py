@@ -7,12 +7,24 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from cusa.config.augmentation import Augmentation
+from cusa.config.losses import TeacherName
 from cusa.config.section import Count, NotNegative, Positive, Section, Share, added_key
 from cusa.config.trackers import require_known_trackers
 
 # Keys of `train` that change the speed, the memory or the logging of a training, but not its result. Changing them does
 # not train a run again. Exception: with `stream`, `workers` changes the order of the pairs.
 OPERATIONAL = ("workers", "save_every_minutes", "eval_batch_size", "log_every", "trackers")
+
+
+class HardNegatives(Section):
+    """Batches in which pairs meet that a teacher calls near, as hard negatives of each other."""
+
+    teacher: TeacherName = Field(
+        default="text", description="The teacher whose cached features say which pairs are near."
+    )
+    group: Annotated[int, Field(ge=2)] = Field(
+        default=8, description="Pairs of a group of neighbours; a batch is made of several groups."
+    )
 
 
 class Train(Section):
@@ -104,6 +116,10 @@ class Train(Section):
         "complete batch; memory is that of a chunk, and there is one more forward pass. null takes the batch at once.",
     )
     eval_batch_size: Count = Field(default=128, description="Images or captions per forward pass in embedding.")
+    hard_negatives: HardNegatives | None = added_key(
+        None,
+        "Batches are made of groups of neighbours, by the cached features of a teacher; null draws pairs at random.",
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Train:
@@ -114,6 +130,11 @@ class Train(Section):
             )
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr {self.min_lr} is greater than lr {self.lr}")
+        if self.hard_negatives is not None and self.hard_negatives.group > self.batch_size:
+            raise ValueError(
+                f"hard_negatives.group is {self.hard_negatives.group}, but a batch has {self.batch_size} pairs "
+                "(batch_size), so no batch would have a whole group; lower the group"
+            )
         return self
 
     @property

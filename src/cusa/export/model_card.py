@@ -11,7 +11,7 @@ from cusa.benchmarks import outcomes_file
 from cusa.common.files import read_json, whole_file
 from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import LossConfiguration
-from cusa.config.models import ImageModel, StudentSettings, TextModel, is_path
+from cusa.config.models import MODALITIES, ImageModel, StudentSettings, TextModel, is_path
 from cusa.errors import DataError
 from cusa.model.exported import EXPORT, Exported
 from cusa.report.statistics import metric_intervals
@@ -161,8 +161,14 @@ def _bases(student: StudentSettings) -> Iterator[tuple[ImageModel | TextModel | 
 def _teachers(configuration: RunConfiguration) -> Mapping[str, str]:
     if configuration.teachers is None:
         return {}
-    image, text = configuration.teachers.image, configuration.teachers.text
-    return {"image": _shown(image.identity), "text": _shown(text.identity)}
+    return {modality: _mixture(configuration.teachers.mixture(modality)) for modality in MODALITIES}
+
+
+def _mixture(teachers: list[tuple[ImageModel | TextModel, float]]) -> str:
+    """The name of one teacher, or the names of several with their shares."""
+    if len(teachers) == 1:
+        return _shown(teachers[0][0].identity)
+    return ", ".join(f"{share:g} {_shown(teacher.identity)}" for teacher, share in teachers)
 
 
 def _shown(name: str) -> str:

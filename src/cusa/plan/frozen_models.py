@@ -44,7 +44,7 @@ def _frozen(runs: Iterable[RunConfiguration], trained: Iterable[RunConfiguration
     precisions.
     """
     runs = list(runs)
-    yield from (getattr(run.teachers, modality) for run in runs if run.teachers is not None)
+    yield from (teacher for run in runs for teacher, _ in run.teachers_of(modality))
     towers = [getattr(run.student.towers, modality) for run in runs if run.student.towers is not None]
     yield from (tower for tower in towers if not tower.trainable)
     views = [getattr(views_of_training(run), modality) for run in trained]

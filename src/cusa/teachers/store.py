@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,19 @@ SHA256_OF, FILE, TENSORS = "weights_sha256_of", "file", "tensors"
 UNKNOWN = "unknown"
 PART_FOLDERS = "part_folders"
 JOIN_BYTES = 64 << 20
+
+
+class Features(Protocol):
+    """Features of the rows of a split, which are read when they are needed."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of a feature vector."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Copies of rows, float32 [len(rows), dimension]."""
 
 
 class FeatureStore:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from cusa.student.backbones import TextInput
 from cusa.student.inputs import SplitInputs, to_device
-from cusa.teachers.store import FeatureStore
+from cusa.teachers.store import Features
 from cusa.training.augmentation import PairAugmentation
 
 
@@ -21,7 +21,8 @@ class TrainingBatch:
 
     `images`: uint8 [B, 3, H, W], or float32 [B, d] if the student's image tower is frozen.
     `texts`: token ids and attention mask, int64 [B, T] each, or float32 [B, d] if the text tower is frozen.
-    `teacher_image`, `teacher_text`: [B, d], or None if no soft label is on.
+    `teacher_image`, `teacher_text`: [B, d], or None if no loss needs that teacher.
+    `positive_text`: float32 [B], see false_negatives.py, or None if no negative is judged by its caption.
     `image_ids`: positions of the images in the train split, int64 [B]; equal for captions of one image.
     """
 
@@ -30,6 +31,7 @@ class TrainingBatch:
     teacher_image: Tensor | None
     teacher_text: Tensor | None
     image_ids: Tensor
+    positive_text: Tensor | None = None
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same batch on `device`; the copy from page-locked memory is asynchronous."""
@@ -43,6 +45,7 @@ class TrainingBatch:
             teacher_image=move(self.teacher_image),
             teacher_text=move(self.teacher_text),
             image_ids=self.image_ids.to(device, non_blocking=True),
+            positive_text=move(self.positive_text),
         )
 
     def split(self, size: int) -> list[TrainingBatch]:
@@ -62,6 +65,7 @@ class TrainingBatch:
                     teacher_image=rows(self.teacher_image, pairs),
                     teacher_text=rows(self.teacher_text, pairs),
                     image_ids=self.image_ids[pairs],
+                    positive_text=rows(self.positive_text, pairs),
                 )
             )
         return batches
@@ -81,16 +85,20 @@ class TrainingPairs(Dataset[TrainingBatch]):
     def __init__(
         self,
         inputs: SplitInputs,
-        teacher_image: FeatureStore | None,
-        teacher_text: FeatureStore | None,
+        teacher_image: Features | None,
+        teacher_text: Features | None,
         augmentation: PairAugmentation | None = None,
+        positive_text: np.ndarray | None = None,
     ) -> None:
-        """The stores have a row for each image and for each caption; None if no soft label is on."""
+        """The teachers have a row for each image and for each caption; None if no loss needs them.
+
+        `positive_text` is float32 [captions], see false_negatives.py; None if no negative is judged by its caption.
+        """
         assert inputs.texts is not None
         self.augmentation = augmentation or PairAugmentation()
         self.images, self.texts = inputs.images, inputs.texts
         self.image_of_caption = inputs.image_of_caption
-        self.teacher_image, self.teacher_text = teacher_image, teacher_text
+        self.teacher_image, self.teacher_text, self.positive_text = teacher_image, teacher_text, positive_text
 
     def __len__(self) -> int:
         return len(self.image_of_caption)
@@ -110,12 +118,15 @@ class TrainingPairs(Dataset[TrainingBatch]):
 
         `inputs` are the images as the student's image tower takes them, see TrainingBatch.images.
         """
-        teacher_image = teacher_text = None
+        teacher_image = teacher_text = positive_text = None
         if self.teacher_image is not None:
             teacher_image = torch.from_numpy(self.teacher_image[images])
         if self.teacher_text is not None:
             teacher_text = torch.from_numpy(self.teacher_text[captions])
+        if self.positive_text is not None:
+            positive_text = torch.from_numpy(self.positive_text[captions])
         texts = self.augmentation.text_inputs(self.texts, captions)
         if texts is None:
             texts = self.texts[captions]
-        return TrainingBatch(inputs, texts, teacher_image, teacher_text, torch.from_numpy(images))
+        image_ids = torch.from_numpy(images)
+        return TrainingBatch(inputs, texts, teacher_image, teacher_text, image_ids, positive_text)

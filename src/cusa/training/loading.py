@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -13,14 +14,18 @@ from cusa.common.files import read_json, sha256_of_file
 from cusa.config.experiments import RunConfiguration
 from cusa.config.training import Train
 from cusa.errors import DataError
-from cusa.layout import META, DatasetFolder, RunInputs
+from cusa.false_negatives import similarity_to_other_captions
+from cusa.layout import META, DatasetFolder, Modality, RunInputs
 from cusa.runs.record import FROZEN_WEIGHTS
 from cusa.shards.reading import STATISTICS, ShardReader
 from cusa.student.inputs import open_features, open_split
 from cusa.student.student import Student
+from cusa.teachers.mixture import MixedFeatures
+from cusa.teachers.store import Features
 from cusa.training.augmentation import open_augmentation
 from cusa.training.batches import TrainingBatch, TrainingPairs
 from cusa.training.distributed import Group
+from cusa.training.hard_negatives import NeighbourOrder, reduced
 from cusa.training.sampling import PairSampler
 from cusa.training.state import Progress
 from cusa.training.streaming import StreamedPairs
@@ -71,6 +76,7 @@ class TrainingData:
             rank=group.rank,
             world_size=group.world_size,
             accumulate=settings.accumulate,
+            order=open_neighbours(configuration, folder, self.pairs),
         )
         self.stream = open_stream(student, configuration, folder, self.pairs, group)
         self.seconds_waited = 0.0  # for batches, since the start
@@ -104,14 +110,41 @@ class TrainingData:
 def open_training_pairs(student: Student, configuration: RunConfiguration, folder: DatasetFolder) -> TrainingPairs:
     """The training pairs, with teacher features if the losses need them. Raises DataError if files do not fit."""
     inputs = open_split(student.backbone, configuration.student, folder, "train")
-    teacher_image = teacher_text = None
-    if (teachers := configuration.teachers) is not None:
-        images, captions = len(inputs.images), len(inputs.image_of_caption)
-        image, text = teachers.image, teachers.text
-        teacher_image = open_features(folder.features("image", image.folder, "train"), images, image)
-        teacher_text = open_features(folder.features("text", text.folder, "train"), captions, text)
+    rows = {"image": len(inputs.images), "text": len(inputs.image_of_caption)}
+    needed = configuration.losses.teachers
+    teacher = {name: open_teacher(configuration, folder, name, rows[name]) for name in needed}
+    contrastive, positive_text = configuration.losses.contrastive, None
+    if contrastive is not None and (judges := contrastive.false_negatives) is not None and "text" in judges.teachers:
+        positive_text = similarity_to_other_captions(teacher["text"], np.asarray(inputs.image_of_caption))
     augmentation = open_augmentation(student.backbone, configuration, folder, inputs)
-    return TrainingPairs(inputs, teacher_image, teacher_text, augmentation)
+    return TrainingPairs(inputs, teacher.get("image"), teacher.get("text"), augmentation, positive_text)
+
+
+def open_teacher(configuration: RunConfiguration, folder: DatasetFolder, modality: Modality, rows: int) -> Features:
+    """The features of a teacher, or of a mixture, for the train split. Raises DataError if they do not fit."""
+    parts = [
+        (open_features(folder.features(modality, model.folder, "train"), rows, model), share)
+        for model, share in configuration.teachers_of(modality)
+    ]
+    return parts[0][0] if len(parts) == 1 else MixedFeatures(parts)
+
+
+def open_neighbours(
+    configuration: RunConfiguration, folder: DatasetFolder, pairs: TrainingPairs
+) -> NeighbourOrder | None:
+    """The order in which neighbours meet, for `train.hard_negatives`; None without. Raises DataError as above."""
+    if (settings := configuration.train.hard_negatives) is None:
+        return None
+    image_of_caption = np.asarray(pairs.image_of_caption)
+    captions = np.arange(len(image_of_caption))
+    rows = {"image": len(pairs.images), "text": len(captions)}[settings.teacher]
+    return NeighbourOrder(
+        codes=reduced(open_teacher(configuration, folder, settings.teacher, rows)),
+        row_of_pair=image_of_caption if settings.teacher == "image" else captions,
+        image_of_caption=image_of_caption,
+        group=settings.group,
+        seed=configuration.seed,
+    )
 
 
 def open_stream(

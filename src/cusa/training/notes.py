@@ -42,9 +42,9 @@ def notes_on_tokens(student: Student, configuration: RunConfiguration, folder: D
 
 
 def _frozen_text_models(configuration: RunConfiguration) -> list[TextModel]:
-    """The text teacher and a frozen text tower, once where they share their features."""
-    towers, teachers = configuration.student.towers, configuration.teachers
-    models = [] if teachers is None else [teachers.text]
+    """The text teachers and a frozen text tower, once where they share their features."""
+    towers = configuration.student.towers
+    models = [model for model, _ in configuration.teachers_of("text") if isinstance(model, TextModel)]
     if towers is not None and not towers.text.trainable:
         models.append(towers.text)
     return list({model.folder: model for model in models}.values())

@@ -1,12 +1,14 @@
 """Which pairs each process trains on at each step: a function of seed, epoch and step, and of nothing else.
 
-An epoch has every (image, caption) pair at most once. Its order depends on the seed and the epoch alone. The pairs of
+An epoch has every (image, caption) pair at most once. Its order depends on the seed and the epoch alone (and with
+`train.hard_negatives` on a teacher's features, see hard_negatives.py). The pairs of
 any step can be computed directly, so a run resumes exactly in the middle of an epoch, and the number of loader workers
 does not change the order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,7 +23,8 @@ class PairSampler:
 
     A global batch of `batch_size * world_size` pairs is cut into contiguous parts, one a process. A step takes
     `accumulate` global batches. The last pairs of an epoch, too few for a step, are dropped, as in the published code,
-    so all processes take the same number of steps. Raises ConfigurationError if one step needs more than `pairs` pairs.
+    so all processes take the same number of steps. `order` gives the order of an epoch, int64 [pairs]; None draws it at
+    random. Raises ConfigurationError if one step needs more than `pairs` pairs.
     """
 
     pairs: int
@@ -30,6 +33,7 @@ class PairSampler:
     rank: int = 0
     world_size: int = 1
     accumulate: int = 1
+    order: Callable[[int], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         if self.steps_per_epoch == 0:
@@ -52,7 +56,8 @@ class PairSampler:
         if not 0 <= step < self.steps_per_epoch:
             raise IndexError(f"step {step} is outside an epoch of {self.steps_per_epoch} steps")
         start = ((step * self.accumulate + part) * self.world_size + self.rank) * self.batch_size
-        return _order(self.pairs, self.seed, epoch)[start : start + self.batch_size]
+        order = _order(self.pairs, self.seed, epoch) if self.order is None else self.order(epoch)
+        return order[start : start + self.batch_size]
 
     def epoch(self, epoch: int, first_step: int = 0) -> list[np.ndarray]:
         """The batches of an epoch from `first_step` on, `accumulate` for each step: int64 [batch_size] each."""

@@ -104,6 +104,7 @@ class TrainingTask(nn.Module):
             teacher_image=batch.teacher_image,
             teacher_text=batch.teacher_text,
             image_ids=batch.image_ids,
+            positive_text=batch.positive_text,
             gather_rows=gather_rows,
         )
         return losses

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from cusa.config.experiments import RunConfiguration
+from cusa.config.models import MODALITIES
 from cusa.losses import CUSALoss
 from cusa.student.student import build_student
 from cusa.teachers.encoders import pad_tokens
@@ -26,8 +27,10 @@ def trial_step(configuration: RunConfiguration, device: torch.device) -> None:
     assert transform is not None
     words = configuration.captions.max_words or configuration.student.max_tokens
     tokens, pad = student.backbone.tokenise(["word " * words] * size)
-    teacher = torch.rand(size, 8) if configuration.losses.needs_teachers else None
+    teacher_image, teacher_text = (
+        torch.rand(size, 8) if modality in configuration.losses.teachers else None for modality in MODALITIES
+    )
     images = torch.randint(0, 255, (size, 3, transform.crop, transform.crop), dtype=torch.uint8)
-    batch = TrainingBatch(images, pad_tokens(tokens, pad), teacher, teacher, torch.arange(size)).to(device)
+    batch = TrainingBatch(images, pad_tokens(tokens, pad), teacher_image, teacher_text, torch.arange(size)).to(device)
     add_gradients(task, task, batch, last=True)
     build_optimiser(task, settings).step()
