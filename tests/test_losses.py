@@ -37,6 +37,11 @@ def align(logits, labels, tau, tau_teacher, settings) -> float:
     return reduce_entries(-np.log(found) * target, settings["reduction"])
 
 
+def mixture(images: np.ndarray, texts: np.ndarray, settings: dict) -> tuple[np.ndarray, np.ndarray]:
+    share = settings.get("other_teacher", 0.0)  # left out where it is 0
+    return (1 - share) * images + share * texts, (1 - share) * texts + share * images
+
+
 def oracle(arrays: dict, taus: dict, configuration: LossConfiguration, ids=IDS) -> dict[str, float]:
     """The page of formulas, in loops and float64. `taus` maps a family to its (image, text) temperatures."""
     settings = configuration.model_dump()
@@ -51,7 +56,7 @@ def oracle(arrays: dict, taus: dict, configuration: LossConfiguration, ids=IDS) 
         terms = [reduce_entries(-np.log(softmax(x / taus["contrastive"][0])) * p, c["reduction"]) for x in (s, s.T)]
         out["contrastive"] = c["rate"] * sum(terms) / 2
     if c := settings["cross_softlabel"]:
-        images, texts = t_v, t_t
+        images, texts = mixture(t_v, t_t, c)
         if c["mode"] == "add":
             images = texts = (t_v + t_t) / 2
         if c["mode"] == "dot":
@@ -62,7 +67,8 @@ def oracle(arrays: dict, taus: dict, configuration: LossConfiguration, ids=IDS) 
         u_v = unit(arrays["uni_image"]) @ unit(arrays["uni_image"]).T
         u_t = unit(arrays["uni_text"]) @ unit(arrays["uni_text"]).T
         (a, b), (ta, tb) = taus["uni"], taus["uni_teacher"]
-        out["uni"] = c["rate"] * (align(u_v, t_v, a, ta, c) + align(u_t, t_t, b, tb, c)) / 2
+        images, texts = mixture(t_v, t_t, c)
+        out["uni"] = c["rate"] * (align(u_v, images, a, ta, c) + align(u_t, texts, b, tb, c)) / 2
     return out
 
 
@@ -151,6 +157,39 @@ def test_smoothed_labels_equal_the_formula_and_torch(reduction):
 def test_labels_of_the_sigmoid_loss_are_not_smoothed():
     with pytest.raises(ConfigurationError, match="label_smoothing is 0.1, but kind is `sigmoid`"):
         validate(LossConfiguration, {"contrastive": {"kind": "sigmoid", "label_smoothing": 0.1}})
+
+
+@pytest.mark.parametrize("soft_loss", ["kl", "contrastive"])
+def test_soft_labels_at_a_mixture_of_both_teachers(soft_loss):
+    """Each family has its own share of the other modality's teacher; with half of each, both directions are alike."""
+    cross, uni = {"other_teacher": 0.3, "loss": soft_loss}, {"other_teacher": 0.8, "loss": soft_loss}
+    configuration = validate(LossConfiguration, families(cross_softlabel=cross, uni_softlabel=uni))
+    arrays = batch(7)
+    loss, tensors, found = run(configuration, arrays)
+    expected = oracle(arrays, taus_of(loss), configuration)
+    plain = oracle(arrays, taus_of(loss), validate(LossConfiguration, families()))
+    for name in ("cross", "uni"):
+        assert getattr(found, name).item() == pytest.approx(expected[name], rel=1e-12), name
+        assert abs(expected[name] - plain[name]) > 1e-4, name
+    found.total.backward()
+    rng, step = np.random.default_rng(8), 1e-6
+    for name in NAMES[:4]:
+        direction = rng.standard_normal(arrays[name].shape)
+        moved = [arrays | {name: arrays[name] + sign * step * direction} for sign in (1, -1)]
+        above, below = (sum(oracle(each, taus_of(loss), configuration).values()) for each in moved)
+        found_slope = (tensors[name].grad.numpy() * direction).sum()
+        assert found_slope == pytest.approx((above - below) / (2 * step), rel=1e-6, abs=1e-9), name
+
+
+def test_half_of_the_other_teacher_is_the_mode_add():
+    tied = pair(0.4, 0.4, tied=True)
+    values = []
+    for changes in ({"other_teacher": 0.5}, {"mode": "add"}):
+        section = {"temperature": tied, "teacher_temperature": tied} | changes
+        values.append(run(validate(LossConfiguration, {"cross_softlabel": section}), batch(9))[2].cross.item())
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
+    with pytest.raises(ConfigurationError, match="mode `dot` has its own mixture"):
+        validate(LossConfiguration, {"cross_softlabel": {"mode": "dot", "other_teacher": 0.2}})
 
 
 @pytest.mark.parametrize("mode", ["each", "add", "dot"])

@@ -14,8 +14,9 @@ from training_runs import configured
 
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import DataError
-from cusa.layout import DatasetFolder
+from cusa.layout import DatasetFolder, RunInputs
 from cusa.student.student import build_student
+from cusa.teachers.store import write_features
 from cusa.training.batches import TrainingPairs
 from cusa.training.distributed import Group
 from cusa.training.loading import TrainingData, open_loader, open_training_pairs
@@ -80,6 +81,43 @@ def test_loader_workers_do_not_change_the_order(shapes_data, tiny_configuration,
         expected = pairs[chosen]
         assert torch.equal(batch.images, expected.images)
         assert torch.equal(batch.teacher_text, expected.teacher_text)
+
+
+def test_batches_have_what_the_judges_of_negatives_need(tiny_configuration, shapes_data):
+    """A contrastive run whose text teacher judges reads that teacher alone, and what its positives are."""
+    judged = {"contrastive": {"contrastive": {"false_negatives": {"teacher": "text"}}}}
+    run = configured(
+        {**tiny_configuration, "experiments": {**tiny_configuration["experiments"], **judged}}, "contrastive"
+    )
+    assert [features.modality for features in RunInputs.of_training(run).features] == ["text"]
+    pairs = data_of(run, shapes_data).pairs
+    batch = pairs[np.array([5, 0, 9])]
+    assert batch.teacher_image is None
+    others = [pairs.teacher_text[np.array([pair, pair ^ 1])].astype(np.float64) for pair in (5, 0, 9)]
+    cosines = [first @ second / np.linalg.norm(first) / np.linalg.norm(second) for first, second in others]
+    np.testing.assert_allclose(batch.positive_text.numpy(), cosines, atol=1e-6)
+
+
+def test_a_mixture_of_teachers_is_read_as_one(tiny_configuration, shapes_data, tmp_path):
+    data = Path(shutil.copytree(shapes_data, tmp_path / "data"))
+    more = {"image": [{"name": "timm/resnet18", "share": 0.25}]}
+    run = configured({**tiny_configuration, "teachers": {**tiny_configuration["teachers"], "more": more}})
+    own = data / "teachers/image" / run.teachers.image.folder / "train"
+    second = np.random.default_rng(0).standard_normal((32, 5)).astype(np.float32)
+    folder = data / "teachers/image/timm--resnet18/train"
+    write_features(folder, 32, 5, "float32", [second], {"model": "timm/resnet18", "weights_sha256": "unknown"})
+    pairs = data_of(run, data).pairs
+    rows = np.array([3, 0, 31])
+    mixed, first = pairs.teacher_image[rows], np.load(own / "features.npy")[rows].astype(np.float64)
+
+    def cosines(features: np.ndarray) -> np.ndarray:
+        features = features / np.linalg.norm(features, axis=1, keepdims=True)
+        return features @ features.T
+
+    np.testing.assert_allclose(cosines(mixed), 0.75 * cosines(first) + 0.25 * cosines(second[rows]), atol=1e-6)
+    train(run, DatasetFolder(data), tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert "teachers/image/timm--resnet18/train" in record["data"]
 
 
 def test_features_of_the_wrong_length_stop_before_training(tiny_configuration, shapes_data, tmp_path):

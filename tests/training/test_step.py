@@ -11,7 +11,7 @@ from conftest import in_processes
 
 from cusa.config.configuration import Configuration, load
 from cusa.config.experiments import RunConfiguration
-from cusa.config.losses import Contrastive, SigmoidBias
+from cusa.config.losses import Contrastive, FalseNegatives, SigmoidBias
 from cusa.errors import ConfigurationError
 from cusa.losses import CUSALoss
 from cusa.student.student import build_student
@@ -59,6 +59,7 @@ def global_batches(steps: int) -> list[TrainingBatch]:
             teacher_image=torch.randn(GLOBAL_BATCH, 5000, generator=generator),
             teacher_text=torch.randn(GLOBAL_BATCH, 7, generator=generator),
             image_ids=torch.tensor([0, 0, 1, 2, 3, 3, 3, 4]),
+            positive_text=torch.linspace(-0.5, 0.5, GLOBAL_BATCH),
         )
 
     return [batch() for _ in range(steps)]
@@ -137,6 +138,21 @@ def test_the_sigmoid_loss_and_its_bias_are_the_same_over_processes_and_in_chunks
     assert abs(alone["loss.bias"].item() + 3.0) > 1e-3  # it is learned
     assert_same(outcome(sigmoid(chunk_size=3)), alone, tolerance=1e-5)  # the loss is about 5, in float32
     run = sigmoid(gather="global", cpu_processes=2, batch_size=4, chunk_size=3)
+    assert_same(by_processes(run, 2, tmp_path / "run"), alone, tolerance=1e-5)
+
+
+def test_false_negatives_are_the_same_over_processes_and_in_chunks(tiny_configuration, tmp_path):
+    torch.set_num_threads(1)
+
+    def masked(**settings) -> RunConfiguration:
+        run = configured(tiny_configuration, **settings)
+        contrastive = Contrastive(false_negatives=FalseNegatives(teacher="either"), reduction="sum")
+        return run.model_copy(update={"losses": run.losses.model_copy(update={"contrastive": contrastive})})
+
+    alone, unmasked = outcome(masked()), outcome(configured(tiny_configuration))
+    assert (alone["losses0"] - unmasked["losses0"] * GLOBAL_BATCH)[0].abs() > 1e-3
+    assert_same(outcome(masked(chunk_size=3)), alone, tolerance=1e-5)
+    run = masked(gather="global", cpu_processes=2, batch_size=4, chunk_size=3)
     assert_same(by_processes(run, 2, tmp_path / "run"), alone, tolerance=1e-5)
 
 

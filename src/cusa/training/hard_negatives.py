@@ -43,7 +43,8 @@ def reduced(features: Features) -> np.ndarray:
     if dimension > DIMENSIONS:
         projection = np.random.default_rng(0).standard_normal((dimension, DIMENSIONS))
     projected = (sample - centre) @ projection
-    scale = LARGEST / max(DEVIATIONS * float(projected.std()), np.finfo(np.float64).tiny)
+    deviation = float(projected.std())
+    scale = LARGEST / (DEVIATIONS * deviation) if deviation > 0 else 0.0  # equal rows have no direction
     codes = np.empty((rows, projection.shape[1]), dtype=np.int8)
     step = max(1, BLOCK_BYTES // (8 * dimension))
     for start in range(0, rows, step):
@@ -194,9 +195,9 @@ def _direction(rows: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarr
     direction = rows[nodes, one] - rows[nodes, other]
     count = rows.shape[1]
     for _ in range(REFINEMENTS):
-        along = np.einsum("nmd,nd->nm", rows, direction)
+        along = np.einsum("nij,nj->ni", rows, direction)
         side = np.where(np.argsort(np.argsort(along, axis=1, kind="stable"), axis=1) < count // 2, -1, 1)
-        direction = np.einsum("nmd,nm->nd", rows, side.astype(np.float32))
+        direction = np.einsum("nij,ni->nj", rows, side.astype(np.float32))
         longest = np.abs(direction).max(axis=1, keepdims=True)
         direction = np.rint(direction * (LARGEST / np.where(longest > 0, longest, 1.0)).astype(np.float32))
     result: np.ndarray = direction
