@@ -1,8 +1,8 @@
 # Image-text retrieval with soft labels: data -> shards -> teacher features -> training -> benchmarks -> report.
 #
 #   snakemake --cores all                          everything
-#   snakemake --cores all features                 one stage: annotations, shards, features, models, scores, report, exports
-#                                                  or search
+#   snakemake --cores all features                 one stage: annotations, shards, features, models, scores, report, exports,
+#                                                  search or sweep
 #   snakemake --cores all --configfile FILE.yaml   with your own configuration merged onto config/config.yaml
 from pathlib import Path
 
@@ -37,6 +37,7 @@ if not TIMES_ARE_RIGHT:
 include: "workflow/rules/shards.smk"
 include: "workflow/rules/teachers.smk"
 include: "workflow/rules/training.smk"
+include: "workflow/rules/sweep.smk"
 include: "workflow/rules/embeddings.smk"
 include: "workflow/rules/benchmarks.smk"
 include: "workflow/rules/report.smk"
@@ -59,6 +60,7 @@ localrules:
     report,
     exports,
     search,
+    sweep,
 
 
 rule all:
@@ -109,3 +111,8 @@ rule exports:
 rule search:
     input:
         SEARCH.index_files(),
+
+
+rule sweep:
+    input:
+        SWEEP.summary_files(),

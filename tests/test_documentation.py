@@ -55,6 +55,7 @@ def directory(tmp_path: Path, shapes: Path) -> Path:
     (tmp_path / "workflow").symlink_to(ROOT / "workflow")
     (tmp_path / "config").symlink_to(ROOT / "config")
     (tmp_path / "Snakefile").symlink_to(ROOT / "Snakefile")
+    (tmp_path / "best.yaml").write_text("train: {lr: 0.001}")  # as `cusa sweep best` writes it
     (tmp_path / "mine.yaml").write_text(blocks(ROOT / "docs/your-data.md", "yaml")[1])
     return tmp_path
 

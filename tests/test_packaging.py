@@ -106,7 +106,7 @@ def test_every_dependency_is_in_an_environment():
     # Snakemake runs the jobs; webdataset is for readers of the shards. Jobs that score lease no GPU, so they have
     # faiss-cpu, which takes no memory from a training. A server and a terminal are no jobs.
     at_hand = {canonicalize_name(Requirement(line).name) for line in EXTRAS["search"]}
-    needed = set(requirements("demo", "gpu", "lora")) - {"snakemake", "webdataset", "faiss-gpu"} - at_hand
+    needed = set(requirements("demo", "gpu", "lora", "sweep")) - {"snakemake", "webdataset", "faiss-gpu"} - at_hand
     assert needed == {package for name in ENVIRONMENTS for package in environment(name)}
 
 
@@ -124,6 +124,7 @@ ORDER = [
     ["runs"],
     ["tracking"],
     ["training"],
+    ["sweep"],
     ["embeddings", "model", "upstream"],
     ["benchmarks"],
     ["report"],

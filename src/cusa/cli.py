@@ -9,6 +9,7 @@ cusa import-checkpoint checkpoint_best.pth --run-folder results/coco/runs/theirs
     --student ViT-B/32
 cusa runs
 cusa diff results/openmoji/runs/contrastive/seed23 results/openmoji/runs/cusa/seed23
+cusa sweep best mine.yaml --output best.yaml
 cusa embed results/openmoji/runs/cusa/seed23 photos --output gallery
 cusa export results/openmoji/runs/cusa/seed23 --to onnx --output exported
 cusa index gallery
@@ -29,6 +30,7 @@ from cusa.commands.run_difference import add_diff
 from cusa.commands.run_list import add_runs
 from cusa.commands.searching import add_search
 from cusa.commands.serving import add_serve
+from cusa.commands.sweeping import add_sweep
 from cusa.common import program
 from cusa.config.files import read_files
 from cusa.config.models import UNICOM, ImageModel
@@ -94,6 +96,7 @@ def _main() -> None:
     add_index(commands)
     add_search(commands)
     add_serve(commands)
+    add_sweep(commands)
 
     arguments = parser.parse_args()
     arguments.call(arguments)

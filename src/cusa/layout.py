@@ -59,6 +59,14 @@ class DatasetFolder:
         """The folder of one training run, checkpoint or baseline."""
         return self.root / "runs" / experiment / f"seed{seed}"
 
+    def study(self, name: str) -> Path:
+        """The folder of a sweep over settings."""
+        return self.root / "sweep" / name
+
+    def trial_runs(self, seed: int) -> list[Path]:
+        """The run folders of the trials of all sweeps that were trained with a seed."""
+        return sorted(self.root.glob(f"sweep/*/trials/*/seed{seed}"))
+
 
 class CachedFeatures(NamedTuple):
     """The features of a frozen model for the images or captions of one split."""

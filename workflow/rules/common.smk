@@ -25,7 +25,7 @@ from cusa.config.captions import conversion_json
 from cusa.config.training import OPERATIONAL
 from cusa.errors import CusaError
 from cusa.layout import DatasetFolder
-from cusa.plan import RESULTS, Plan, SearchPlan
+from cusa.plan import RESULTS, Plan, SearchPlan, SweepPlan
 
 # Snakemake takes braces in the path of a rule's environment for wildcards, and PYTHONPATH separates folders by colons.
 if unusable := sorted({"{", "}", os.pathsep} & set(workflow.basedir)):
@@ -43,6 +43,8 @@ try:
     PLAN = Plan(CONFIGURATION)
     PLAN.check()
     SEARCH = SearchPlan(PLAN)
+    SWEEP = SweepPlan(PLAN)
+    SWEEP.check()
 except CusaError as error:
     raise WorkflowError(str(error)) from None
 

@@ -50,8 +50,12 @@ if NODES > 1:
 
 
 def launcher(wildcards):
+    """The start of the command that trains an experiment."""
+    return launcher_of(CONFIGURATION.recipe(wildcards.experiment))
+
+
+def launcher_of(recipe):
     """The start of a training's command: torchrun, which starts the processes, after the lease of GPUs or srun."""
-    recipe = CONFIGURATION.recipe(wildcards.experiment)
     torchrun = f"torchrun --nproc-per-node {recipe.processes_per_node}"
     if NODES == 1:
         return f"{lease(recipe.gpus)} {torchrun} --standalone".strip()

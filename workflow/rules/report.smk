@@ -46,6 +46,7 @@ rule render_report:
         expand(SHARDS, split=PLAN.gallery_data),
         PLAN.run_files("run.json"),
         PLAN.run_files("history.parquet"),
+        SWEEP.summary_files(),
         summary=f"{DATA}/summary.parquet",
     output:
         page=report(
@@ -56,7 +57,7 @@ rule render_report:
         figures=report(
             expand(
                 f"{DATA}/report/figures/{{figure}}.svg",
-                figure=["validation", "losses", "temperatures"],
+                figure=["validation", "losses", "temperatures", *SWEEP.figures],
             ),
             caption="../report/figure.rst",
             category="Training",
@@ -69,7 +70,8 @@ rule render_report:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        script=f"{SCRIPTS}/render_report.py",
+        # An option beside the path, not in the text of the command, which has to stay the same where there is no sweep.
+        script=f"{SCRIPTS}/render_report.py{SWEEP.report_option}",
         mem_mb=2000,
         runtime=10,
     params:

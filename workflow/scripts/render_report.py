@@ -24,12 +24,14 @@ def main() -> None:
     parser.add_argument("--gallery", required=True, help="the section `report.gallery` of the configuration, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="HTML file to write")
     parser.add_argument("--figures", required=True, type=Path, help="folder for the SVG figures")
+    parser.add_argument("--sweep", type=Path, help="trials.parquet of a sweep over settings")
     arguments = parser.parse_args()
     runs: dict[str, list[Path]] = {}
     for path in arguments.runs:
         runs.setdefault(path.parent.name, []).append(path)
     gallery = validate(Gallery, json.loads(arguments.gallery))
-    render(DatasetFolder(arguments.data), arguments.summary, runs, gallery, arguments.output, arguments.figures)
+    data, figures = DatasetFolder(arguments.data), arguments.figures
+    render(data, arguments.summary, runs, gallery, arguments.output, figures, arguments.sweep)
 
 
 if __name__ == "__main__":

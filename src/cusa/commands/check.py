@@ -24,7 +24,7 @@ from cusa.config.models import ImageModel, ImageTower, TextModel, TextTower
 from cusa.errors import CusaError
 from cusa.layout import CachedFeatures
 from cusa.metrics.neighbours import import_faiss
-from cusa.plan import RESULTS, Plan, SearchPlan
+from cusa.plan import RESULTS, Plan, SearchPlan, SweepPlan
 from cusa.shards.writing import bytes_per_image
 from cusa.tracking.tracker import require_trackers
 
@@ -49,11 +49,14 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     check_files(configuration)
     plan = Plan(configuration)
     plan.check()
-    search = SearchPlan(plan)
+    search, sweep = SearchPlan(plan), SweepPlan(plan)
+    sweep.check()
     counts = [f"{len(plan.experiments)} experiments"]
     counts += [f"{len(plan.baselines)} baselines"] * bool(plan.baselines)
     counts += [f"{len(plan.checkpoints)} checkpoints"] * bool(plan.checkpoints)
     yield Finding("configuration", f"{', '.join(counts)}, seeds {', '.join(map(str, configuration.seeds))}")
+    if sweep.sweep is not None:
+        yield Finding("sweep", sweep.sentence())
     with tempfile.TemporaryDirectory() as scratch:
         sample = None if every_image else SAMPLED_IMAGES
         inspection = inspect(configuration.dataset, scratch, os.cpu_count() or 1, sample, configuration.cleaning)

@@ -20,8 +20,9 @@ from cusa.config.models import Extraction, StudentSettings, Teachers, is_path, i
 from cusa.config.paths import exists, expand_variables
 from cusa.config.report import Report
 from cusa.config.search import Exports, Search
-from cusa.config.section import Name, ProblemsError, Section, validate
+from cusa.config.section import Name, ProblemsError, Section, added_key, validate
 from cusa.config.shards import Shards, ShardWriting, Stream
+from cusa.config.sweep import Sweep
 from cusa.config.training import Train
 from cusa.errors import ConfigurationError
 
@@ -54,6 +55,7 @@ class Configuration(Section):
     report: Report = Report()
     search: Search | None = Field(default=None, description="Indexes to search with the models; null builds none.")
     exports: Exports | None = Field(default=None, description="Models for other programs; null exports none.")
+    sweep: Sweep | None = added_key(None, "A search over settings of one experiment; null makes none.")
 
     @model_validator(mode="after")
     def _possible(self) -> Configuration:
@@ -120,6 +122,12 @@ class Configuration(Section):
                 )
 
     def _impossible_uses(self) -> Iterator[str]:
+        if self.sweep is not None and self.sweep.experiment not in self.active_experiments:
+            yield (
+                f"Configuration key `sweep.experiment` is {self.sweep.experiment}, which is none of the experiments "
+                f"that are trained ({', '.join(self.active_experiments) or 'there are none'}); name one, or set sweep: "
+                "null."
+            )
         runs = [*self.named_experiments, *self.active_checkpoints]
         for key, section in (("search", self.search), ("exports", self.exports)):
             for name in (section and section.experiments) or []:

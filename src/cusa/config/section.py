@@ -24,6 +24,7 @@ Positive = Annotated[float, BeforeValidator(_yaml_exponent), Field(gt=0, allow_i
 NotNegative = Annotated[float, BeforeValidator(_yaml_exponent), Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_yaml_exponent), Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+AnyValue = Annotated[Any, BeforeValidator(_yaml_exponent)]
 # Names of data sets, runs and benchmarks become names of folders and files.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=150)]
 SHOWN = 120  # characters of a wrong value that a message shows

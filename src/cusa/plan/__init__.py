@@ -2,5 +2,6 @@
 
 from cusa.plan.plan import RESULTS, VARIANTS, Plan
 from cusa.plan.search import SearchPlan
+from cusa.plan.sweep import SweepPlan
 
-__all__ = ["RESULTS", "VARIANTS", "Plan", "SearchPlan"]
+__all__ = ["RESULTS", "VARIANTS", "Plan", "SearchPlan", "SweepPlan"]

@@ -67,7 +67,7 @@ def draw_history(histories: Mapping[str, History], kind: str, columns: Mapping[s
     figure.legend(
         lines.values(), lines.keys(), loc="outside lower center", ncols=6, frameon=False, fontsize=9, labelcolor=INK
     )
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def draw_temperatures(histories: Mapping[str, History]) -> str:
@@ -83,7 +83,7 @@ def draw_temperatures(histories: Mapping[str, History]) -> str:
         axes.set_title(name, color=INK, fontsize=10)
         axes.set_xlabel("epoch", color=INK, fontsize=9)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False, fontsize=8, labelcolor=INK)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def steps_per_epoch(history: History) -> int:
@@ -121,7 +121,7 @@ def _cycle() -> list[str]:
     return list(COLOURS) * 4
 
 
-def _svg(figure: Any) -> str:
+def svg_of(figure: Any) -> str:
     """The figure as SVG, with text as text and the same bytes for the same figure."""
     import matplotlib as mpl
 

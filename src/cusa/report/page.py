@@ -19,6 +19,7 @@ from cusa.report.curves import curves, library
 from cusa.report.disagreements import disagreements
 from cusa.report.figures import INK, draw_figures, first_seeds, inline_svg, read_histories
 from cusa.report.gallery import image_queries, text_queries
+from cusa.report.sweep import FIGURE, draw_trials, read_trials, sweep_section
 from cusa.report.tables import benchmark_tables, differences_sentence, skipped_sentence
 from cusa.runs.record import RunFolder, RunRecord
 
@@ -30,8 +31,11 @@ def render(
     gallery: Gallery,
     output: str | Path,
     figures: str | Path,
+    sweep: str | Path | None = None,
 ) -> None:
     """Write the HTML page to `output`, and {name}.svg of each of FIGURES to the folder `figures`.
+
+    `sweep` is the trials.parquet of a sweep, which adds a part to the page and sweep.svg.
 
     `summary` is the summary.parquet. `runs` gives the run folders of each experiment, one a seed. The gallery shows the
     first seed of those of its experiments that are among them. Raises DataError if data of a run are missing.
@@ -45,6 +49,8 @@ def render(
     tables = benchmark_tables(rows, left_out)
     histories = read_histories(runs)
     drawings = draw_figures(first_seeds(histories))
+    if sweep is not None:
+        drawings[FIGURE] = draw_trials(read_trials(sweep))
     _write_figures(drawings, Path(figures))
     models = {name: RunFolder(Path(runs[name][0])) for name in gallery.experiments if name in runs}
     environment = jinja2.Environment(
@@ -64,6 +70,7 @@ def render(
         trained=bool(histories),
         curves=curves(histories),
         library=library(),
+        sweep=None if sweep is None else sweep_section(sweep),
         top=gallery.top,
         runs=[_run_row(name, Path(path)) for name, paths in runs.items() for path in paths],
         splits=_split_rows(folder),

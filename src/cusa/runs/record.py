@@ -70,6 +70,9 @@ class RunRecord(BaseModel):
     notes: list[str] | None = Field(
         default=None, description="What may make the results worse than need be, a sentence each; none is left out."
     )
+    stopped_because: str | None = Field(
+        default=None, description="Why a trial of a sweep was stopped before its last epoch; see cusa/sweep/pruning.py."
+    )
     processes: int
     device: str
     seconds: float

@@ -14,8 +14,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -69,24 +69,50 @@ def train(configuration: RunConfiguration, folder: DatasetFolder, run: str | Pat
     is saved, and StoppedError is raised. Raises ResumeError if the state is of another configuration or in use,
     TrainingError if a loss is not finite, DataError if shards or features do not fit.
     """
-    settings, run = configuration.train, Path(run)
-    require_trackers(settings.trackers)
+    require_trackers(configuration.train.trackers)
+    with joined(configuration.train.gpus > 0, threads) as (group, stop):
+        train_in(group, stop, configuration, folder, run)
+
+
+@contextmanager
+def joined(gpu: bool, threads: int) -> Iterator[tuple[Group, Stop]]:
+    """The group that this process trains in, and what stops it; `threads` as in `train`. At the end it is left."""
+    die_with_launcher()
+    choose_device(gpu)
+    with Stop() as stop:
+        group = join(gpu)
+        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        try:
+            yield group, stop
+        finally:
+            leave()
+
+
+def train_in(
+    group: Group,
+    stop: Stop,
+    configuration: RunConfiguration,
+    folder: DatasetFolder,
+    run: str | Path,
+    why_hopeless: Callable[[list[float]], str | None] | None = None,
+) -> None:
+    """Train a run as `train` does, in a group that was joined.
+
+    `why_hopeless` is asked by rank 0 before each epoch, with the r_mean after each epoch so far. Training ends with the
+    best epoch so far if it gives a reason, which run.json records.
+    """
     # run.json says how the captions were cleaned that the run has learned: the tables know.
     configuration = configuration.model_copy(update={"captions": cleaning_of(folder.annotations)})
-    die_with_launcher()
-    choose_device(settings.gpus > 0)
-    with Stop() as stop:
-        group = join(settings.gpus > 0)
-        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-        lock = None
-        try:
-            if group.is_main:
-                lock = lock_run(run)
-            Trainer(configuration, folder, run, group, stop).train()
-        finally:
-            if lock is not None:
-                lock.release()
-            leave()
+    lock = None
+    try:
+        if group.is_main:
+            lock = lock_run(Path(run))
+        trainer = Trainer(configuration, folder, Path(run), group, stop)
+        trainer.why_hopeless = why_hopeless
+        trainer.train()
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 class Trainer:
@@ -114,6 +140,7 @@ class Trainer:
         digests = data_digests(configuration, folder) | base_digest(student)
         self.average = WeightAverage(self.task, settings.ema_decay) if settings.ema_decay else None
         self.state = State(run, configuration, digests, group, self.average)
+        self.trials = folder.trial_runs(configuration.seed)
         self.progress = Progress()
         self.history = History(
             configuration=configuration,
@@ -125,10 +152,12 @@ class Trainer:
         self.seconds_counted_until = self.last_saved = time.monotonic()
         # Checks the gradients of the last step, which are only waited for when the next loss is.
         self.check_gradients: Callable[[], None] = lambda: None
+        self.why_hopeless: Callable[[list[float]], str | None] | None = None
+        self.stopped_because: str | None = None
 
     def train(self) -> None:
         """Take all epochs that are left, then write the files of the finished run."""
-        if self.group.broadcast(self.state.restore_finished() if self.group.is_main else None):
+        if self.group.broadcast(self.state.restore_finished(self.trials) if self.group.is_main else None):
             if self.group.is_main:
                 log.info("%s was trained before, with this configuration on these data; its files are back", self.run)
             return
@@ -141,6 +170,8 @@ class Trainer:
                 while self.progress.epoch < self.settings.epochs:
                     if self.is_early_stop():
                         self.history.log_early_stop(self.progress)
+                        break
+                    if self.is_hopeless():
                         break
                     self.train_epoch()
                     self.select()
@@ -243,6 +274,16 @@ class Trainer:
         patience = self.settings.early_stop
         return patience is not None and self.progress.epochs_without_better() >= patience
 
+    def is_hopeless(self) -> bool:
+        """Whether the training is given up; all processes take the same decision."""
+        if self.why_hopeless is None:
+            return False
+        curve = [row["r_mean"] for row in self.history.rows if row["kind"] == "epoch"]
+        self.stopped_because = self.group.broadcast(self.why_hopeless(curve) if self.group.is_main else None)
+        if self.stopped_because is not None and self.group.is_main:
+            log.info("stopped: %s", self.stopped_because)
+        return self.stopped_because is not None
+
     def finish(self) -> None:
         """Write best.safetensors, history.parquet and run.json, and drop the state."""
         run, progress, device, split = self.run, self.progress, self.group.device, self.settings.selection_split
@@ -260,6 +301,7 @@ class Trainer:
             trained_parameters=self.trained_parameters,
             data=self.state.data,
             notes=self.notes or None,
+            stopped_because=self.stopped_because,
             processes=self.group.world_size,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             seconds=progress.seconds,

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -258,17 +259,21 @@ class State:
         self.path.unlink()
         self._remove_best_except(None)
 
-    def restore_finished(self) -> bool:
+    def restore_finished(self, elsewhere: Iterable[Path] = ()) -> bool:
         """Restore the outputs from `finished` to the run folder, if they are those of this very training.
 
-        Returns False if they are not, so the run has to be trained.
+        If they are not, look at the run folders `elsewhere`: a trial of a sweep may be this training. Returns False if
+        none is, so the run has to be trained.
         """
-        kept = self.folder / FINISHED
-        if not (kept / RUN).is_file():
+        return any(self._restore_from(kept) for kept in (self.folder / FINISHED, *elsewhere))
+
+    def _restore_from(self, kept: Path) -> bool:
+        if not all((kept / name).is_file() for name in OUTPUTS):
             return False
         record = RunRecord.read(kept)
         same = (
             not _differences(record.configuration.model_dump(mode="json"), self.configuration)
+            and record.stopped_because is None
             and record.data == self.data
             and record.processes == self.group.world_size
             and record.versions == versions()

@@ -1,0 +1,123 @@
+"""The section `sweep`: a search over settings of one experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from cusa.config.section import AnyValue, Count, Name, Number, Section, Share
+from cusa.config.training import OPERATIONAL
+
+# Keys of `train` that say how and where a training runs, or what it is judged by; a sweep leaves them alone.
+NOT_SWEPT = (*OPERATIONAL, "gpus", "cpu_processes", "nodes", "select_on")
+
+
+class Range(Section):
+    """The numbers between two ends that a trial may take, the ends included."""
+
+    low: int | Number = Field(description="The smallest number. If low, high and step are integers, so are the values.")
+    high: int | Number = Field(description="The largest number.")
+    log: bool = Field(default=False, description="Drawn by the logarithm, as learning rates should be.")
+    step: int | Number | None = Field(default=None, description="Distance between the numbers; null takes any.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low is {self.low} and high is {self.high}; low has to be less than high")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low is {self.low}, which has no logarithm; give a number above 0, or leave out log")
+        if self.step is not None and (self.log or self.step <= 0):
+            raise ValueError("step has to be above 0, and is not possible beside log: true; leave out one of them")
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the numbers are integers."""
+        return all(isinstance(end, int) for end in (self.low, self.high, self.step or 1))
+
+
+def _kind(value: Any) -> str:
+    return "choices" if isinstance(value, list) else "range"
+
+
+def _without_nulls(space: Any) -> Any:
+    """The space without the keys that another file has set to null, which removes them."""
+    if not isinstance(space, Mapping):
+        return space
+    kept = {key: value for key, value in space.items() if value is not None}
+    for key, value in kept.items():
+        if not isinstance(value, list | Mapping | Range):
+            raise ValueError(f"`{key}` is {value!r}; expected a list of values, or a mapping with low and high")
+    return kept
+
+
+Choices = Annotated[list[AnyValue], Field(min_length=1)]
+Values = Annotated[Annotated[Choices, Tag("choices")] | Annotated[Range, Tag("range")], Discriminator(_kind)]
+Space = Annotated[dict[str, Values], BeforeValidator(_without_nulls), Field(min_length=1)]
+
+
+class Pruning(Section):
+    """When a trial is stopped because it is hopeless: its best r_mean so far is below the median of the others'."""
+
+    startup_trials: Count = Field(default=5, description="Trials that have to be there before any is stopped.")
+    warmup: Share = Field(default=0.2, description="Share of its epochs that every trial is trained for.")
+
+
+class Sweep(Section):
+    """A search over settings of one experiment: one job a trial, scored by the r_mean of the validation split."""
+
+    experiment: Name = Field(description="The experiment whose settings vary.")
+    space: Space = Field(
+        description="What varies, by its key in the complete configuration: a list, or {low, high, log, step}."
+    )
+    method: Literal["grid", "random", "tpe"] = Field(
+        default="grid",
+        description="`grid` tries all combinations of the lists; `random` draws; `tpe` is Optuna's tree-structured "
+        "Parzen estimator, which draws where earlier trials were good. The last two need the extra `sweep`.",
+    )
+    trials: Count | None = Field(
+        default=None, description="Trials of `random` and `tpe`; more can be added later. A grid has all of them."
+    )
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Seeds that every trial is trained with; its score is their mean. null takes the first of `seeds`.",
+    )
+    draw_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Seed of `random` and `tpe`.")
+    parallel: Count = Field(
+        default=1, description="Trials of `tpe` that may run at the same time; they do not learn from each other."
+    )
+    pruning: Pruning | None = Field(
+        default=Pruning(), description="When hopeless trials are stopped; null trains all of them to their end."
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.method == "grid":
+            if self.trials is not None:
+                raise ValueError("trials is for random and tpe, and a grid has all combinations; leave it out")
+            for key, values in self.space.items():
+                if isinstance(values, Range):
+                    raise ValueError(f"space.{key} is a range, but a grid needs lists; give a list, or method: tpe")
+        elif self.trials is None:
+            raise ValueError(f"trials is missing, which {self.method} needs; give the number of trials")
+        if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} repeats a seed; list each once")
+        for key, values in self.space.items():
+            self._check_key(key)
+            if isinstance(values, list) and len({repr(value) for value in values}) != len(values):
+                raise ValueError(f"space.{key} has a value twice; list each once")
+        return self
+
+    def _check_key(self, key: str) -> None:
+        """Raise ValueError unless a key of the space is one that changes what the experiment learns."""
+        own = f"experiments.{self.experiment}."
+        if not key.startswith(("train.", "student.", own)):
+            raise ValueError(
+                f"space has the key `{key}`; expected one that begins with `train.`, `student.` or `{own}`, as "
+                "`train.lr` does"
+            )
+        inner = key.removeprefix(own).split(".")
+        if inner[0] == "train" and inner[1:] and inner[1] in NOT_SWEPT:
+            raise ValueError(f"space has the key `{key}`, which changes nothing that is learned; leave it out")
