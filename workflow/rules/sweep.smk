@@ -29,7 +29,7 @@ rule run_trial:
     params:
         point=lambda wildcards: SWEEP.point_json(wildcards.trial),
         data=data_folder,
-        study=STUDY,
+        study=lambda wildcards: STUDY,
         launcher=lambda wildcards: launcher_of(SWEEP.recipe),
     shell:
         MEETING
@@ -58,7 +58,7 @@ rule summarise_sweep:
         mem_mb=1000,
         runtime=10,
     params:
-        study=STUDY,
+        study=subpath(output.best, parent=True),
         trials=list(SWEEP.points),
     shell:
         "python {resources.script} --study {params.study} {params.trials} > {log} 2>&1"
