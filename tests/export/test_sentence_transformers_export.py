@@ -147,6 +147,17 @@ def test_captions_that_were_not_cleaned_and_a_prompt(write_run, pictures, tiny_v
     check_equal(run, exported(run, tmp_path / "exported"), pictures)
 
 
+def test_embeddings_of_the_text_tower_that_are_cut(write_run, pictures, tiny_vision, tiny_sentences, tmp_path):
+    text = tower(tiny_sentences, matryoshka_dimension=7)
+    student = {"towers": {"image": tower(tiny_vision), "text": text, "dimension": 8}, "max_tokens": 12}
+    run = write_run("cut_towers", student)
+    check_equal(run, exported(run, tmp_path / "exported"), pictures)
+    export(run, "safetensors", tmp_path / "moved", ExportOptions())
+    models = [cusa.load(folder, device="cpu") for folder in (run, tmp_path / "moved")]
+    found = [model.encode_text(CAPTIONS) for model in models]
+    assert np.allclose(*found, atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def clip_run(students, write_run) -> Path:
     return write_run("for_use", students["clip"])
