@@ -224,10 +224,10 @@ def _tokeniser(source: Source, name: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip tells each of its steps to the root logger, and warns of random weights where these are asked for."""
+    """open_clip tells each of its steps, and errors that it raises as well, to the root logger."""
     root = logging.getLogger()
     before = root.level
-    root.setLevel(logging.ERROR)
+    root.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
