@@ -21,6 +21,7 @@ PROGRAMS = [
     "loading_images",
     "mapped_features",
     "training_step",
+    "trained_part",
     "scale",
     "embedding_gallery",
     "index_million",
