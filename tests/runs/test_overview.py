@@ -85,12 +85,13 @@ def test_finished_runs_and_baselines(scored_runs):
 def test_results_of_one_data_set_of_all_and_single_runs_are_found(tmp_path, ended_process):
     first = unfinished(tmp_path / "results/one/runs/cusa/seed23", ended_process)
     second = unfinished(tmp_path / "results/two/runs/cusa/seed24", ended_process)
+    trial = unfinished(tmp_path / "results/two/sweep/cusa-0123/trials/004/seed23", ended_process)
     (tmp_path / "results/two/runs/cusa/seed25").mkdir()  # nothing is in it yet
-    assert run_folders(tmp_path / "results") == [first, second]
-    assert run_folders(tmp_path / "results/two") == [second]
+    assert run_folders(tmp_path / "results") == [first, second, trial]
+    assert run_folders(tmp_path / "results/two") == [second, trial]
     assert run_folders(tmp_path / "results/one/runs/cusa") == [first]
     assert run_folders(first) == [first]
-    assert [row.seed for row in overview([tmp_path / "results"])] == ["23", "24"]
+    assert [row.seed for row in overview([tmp_path / "results"])] == ["23", "24", "23"]
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
