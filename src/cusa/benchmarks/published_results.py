@@ -22,8 +22,10 @@ def figures(configuration: RunConfiguration, metrics: Mapping[str, tuple[str, st
     """The published figures of the student and losses of `configuration`, by our names of the metrics.
 
     `metrics` gives, for each of our names, the benchmark and the metric of the paper's tables. Empty if the paper does
-    not have the student or the losses.
+    not have the student or the losses, and for interpolated weights.
     """
+    if configuration.interpolate is not None:
+        return {}  # the paper has no weights between those before and after a training
     student = STUDENTS.get(configuration.student.name or "")
     method = method_of(configuration.losses)
     published = {name: _table().get((student, method, *key)) for name, key in metrics.items()}

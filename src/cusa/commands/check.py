@@ -52,6 +52,7 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     search, sweep = SearchPlan(plan), SweepPlan(plan)
     sweep.check()
     counts = [f"{len(plan.experiments)} experiments"]
+    counts += [f"{len(plan.interpolations)} interpolations"] * bool(plan.interpolations)
     counts += [f"{len(plan.baselines)} baselines"] * bool(plan.baselines)
     counts += [f"{len(plan.checkpoints)} checkpoints"] * bool(plan.checkpoints)
     yield Finding("configuration", f"{', '.join(counts)}, seeds {', '.join(map(str, configuration.seeds))}")
