@@ -77,7 +77,7 @@ def test_a_second_run_does_nothing_and_more_trials_add_to_it(swept, tiny_configu
 
 def test_a_lost_trial_is_the_only_one_that_runs_again(swept, tmp_path):
     directory = copied(swept, tmp_path)
-    for name in ("trials/0000/trial.json", "trials.parquet"):
+    for name in ("trials/0001/trial.json", "trials.parquet"):
         (study(directory) / name).unlink()
     output = snakemake(directory, "sweep", "--configfile", swept[1], "-n")
     assert jobs(output) == {"run_trial": 1, "summarise_sweep": 1}

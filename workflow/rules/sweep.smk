@@ -7,7 +7,7 @@ STUDY = str(SWEEP.study.folder) if SWEEP.study else f"{DATA}/sweep/none"
 rule run_trial:
     input:
         SWEEP.inputs(),
-        earlier=lambda wildcards: ancient(SWEEP.earlier(wildcards.trial)),
+        earlier=ancient(lambda wildcards: SWEEP.earlier(wildcards.trial)),
     output:
         f"{STUDY}/trials/{{trial}}/trial.json",
     log:
