@@ -184,6 +184,16 @@ def test_features_are_sized_in_the_type_that_stores_them(tiny_configuration, mon
     assert findings[f"image model {image}"][0].endswith(expected)
 
 
+def test_features_of_views_are_sized_for_all_views_of_the_train_split(tiny_configuration, monkeypatch):
+    monkeypatch.setattr("cusa.commands.check.GIGABYTE", 1)
+    image, text = (tiny_configuration["teachers"][side]["name"] for side in ("image", "text"))
+    towers = {"image": {"name": image}, "text": {"name": text, "trainable": False}, "dimension": 8}
+    train = {**tiny_configuration["train"], "augmentation": {"image": {}, "caption": {}, "views": 3}}
+    findings = found({**tiny_configuration, "student": {"name": None, "towers": towers}, "train": train})
+    [views] = [text for name, (text, _) in findings.items() if " of 3 views" in name]
+    assert views.endswith(f"{64 * 3 * 20 * 4:.2f} GB in float32")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU: its absence is NOT tested")
 def test_gpus_that_are_not_there(tiny_configuration):
     mapping = {**tiny_configuration, "train": {**tiny_configuration["train"], "gpus": 2}}

@@ -407,6 +407,11 @@ def test_the_demo_in_small_ends_in_a_report(tmp_path):
     rows = pq.read_table(data / "summary.parquet").to_pylist()
     assert {row["benchmark"] for row in rows} == {"itr", "eccv_caption", "image_retrieval", "sts"}
     assert all(np.isfinite(row["mean"]) for row in rows)
+    for side, original in (("image", "efficientnet-lite0-64px"), ("text", "all-MiniLM-L6-v2")):
+        (views,) = (data / "teachers" / side).glob("*-views2-*")
+        meta = [read_json(data / "teachers" / side / name / "train/meta.json") for name in (views.name, original)]
+        assert meta[0]["rows"] == 2 * meta[1]["rows"]
+        assert [path.name for path in views.iterdir()] == ["train"]
     page = (data / "report/index.html").read_text()
     assert page.count('class="query"') == 12 + min(6, len(set(_labels(data))))
     assert 'class="hit right"' in page

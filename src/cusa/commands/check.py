@@ -21,6 +21,7 @@ from cusa.commands.token_findings import clean_up, student_tokens, text_model_to
 from cusa.config.configuration import check_files, load
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, ImageTower, TextModel, TextTower
+from cusa.config.views import ImageViews, TextViews
 from cusa.errors import CusaError
 from cusa.layout import CachedFeatures
 from cusa.metrics.neighbours import import_faiss
@@ -175,6 +176,10 @@ class _Sizes:
             *(("text model", model) for model in self.plan.frozen_text_models.values()),
         ]
         for kind, model in models:
+            if isinstance(model, ImageViews | TextViews):
+                if (dimension := self.dimensions.get(model.original.folder)) is not None:  # else it is told above
+                    yield Finding(f"{kind} {model.identity}", self._stored(model, dimension, model.views))
+                continue
             try:
                 encoder = load_image_encoder(model) if isinstance(model, ImageModel) else load_text_encoder(model)
             except CusaError as error:
@@ -182,13 +187,15 @@ class _Sizes:
                 continue
             self.dimensions[model.folder] = encoder.dimension
             self.encoders[model.folder] = sum(parameter.numel() for parameter in encoder.parameters())
-            rows = self._rows_of(model.folder) * getattr(model, "views", 1)  # of ImageViews and TextViews
-            size = rows * encoder.dimension * np.dtype(model.dtype).itemsize
-            self.needed += size
-            text = f"{encoder.dimension:,} numbers a row, {size / GIGABYTE:.2f} GB in {model.dtype}"
-            yield Finding(f"{kind} {model.identity}", text)
+            yield Finding(f"{kind} {model.identity}", self._stored(model, encoder.dimension))
             if isinstance(encoder, TextEncoder):
                 yield from text_model_tokens(encoder, self.inspection)
+
+    def _stored(self, model: ImageModel | TextModel, dimension: int, views: int = 1) -> str:
+        """The size of a model's cached features."""
+        size = self._rows_of(model.folder) * views * dimension * np.dtype(model.dtype).itemsize
+        self.needed += size
+        return f"{dimension:,} numbers a row, {size / GIGABYTE:.2f} GB in {model.dtype}"
 
     def _rows_of(self, model_folder: str) -> int:
         stored = self.plan.stored_features

@@ -26,8 +26,12 @@ class ImageViews(ImageModel):
     @property
     def folder(self) -> str:
         """Folder of the features of these views."""
-        of_model = ImageModel(**self.model_dump(include=set(ImageModel.model_fields))).folder
-        return f"{of_model}-views{self.views}-{_digest(self.augmentation)}"
+        return f"{self.original.folder}-views{self.views}-{_digest(self.augmentation)}"
+
+    @property
+    def original(self) -> ImageModel:
+        """The model, as it reads what is not changed."""
+        return ImageModel(**self.model_dump(include=set(ImageModel.model_fields)))
 
 
 class TextViews(TextModel):
@@ -44,8 +48,12 @@ class TextViews(TextModel):
     @property
     def folder(self) -> str:
         """Folder of the features of these views."""
-        of_model = TextModel(**self.model_dump(include=set(TextModel.model_fields))).folder
-        return f"{of_model}-views{self.views}-{_digest(self.augmentation)}"
+        return f"{self.original.folder}-views{self.views}-{_digest(self.augmentation)}"
+
+    @property
+    def original(self) -> TextModel:
+        """The model, as it reads what is not changed."""
+        return TextModel(**self.model_dump(include=set(TextModel.model_fields)))
 
 
 class FrozenViews(NamedTuple):
