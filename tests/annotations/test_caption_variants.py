@@ -55,6 +55,14 @@ def test_a_sentence_without_commas_is_not_changed_by_parts():
     assert set(variants("A man rides.", "a man rides", 50, **settings)) == {"a man rides"}
 
 
+def test_a_number_with_a_comma_stays_whole():
+    as_they_are = CaptionCleaning(clean="none", max_words=None)
+    found = variants("tv, 1,299 euros", "tv, 1,299 euros", cleaning=as_they_are, reorder="parts")
+    assert set(found) == {"tv, 1,299 euros", "1,299 euros, tv"}
+    assert set(variants("3,5 cm", "3,5 cm", cleaning=as_they_are, drop_parts=0.9, reorder="parts")) == {"3,5 cm"}
+    assert len(set(variants("a,,b;,c", "a b c", cleaning=as_they_are, reorder="parts"))) == 6
+
+
 def test_variants_are_cleaned_as_the_captions_are():
     as_they_are = CaptionCleaning(clean="none", max_words=None)
     found = variants("Red Apple,Green Pear", "Red Apple,Green Pear", cleaning=as_they_are, reorder="parts")

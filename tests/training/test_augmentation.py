@@ -12,7 +12,7 @@ from training_runs import configured, interrupted_after, tower_student, weights_
 from cusa.common.draws import hashed
 from cusa.config.shards import Stream
 from cusa.config.views import views_of_training
-from cusa.errors import DataError
+from cusa.errors import ConfigurationError, DataError
 from cusa.layout import DatasetFolder
 from cusa.student.inputs import FeatureInputs, PixelInputs, frozen_dimensions
 from cusa.student.student import build_student
@@ -87,6 +87,19 @@ def test_what_is_read_is_a_function_of_seed_epoch_and_pair(tiny_configuration, s
     # With three views and the original, an image and a caption that are drawn anew are the same in 1 of 16 pairs.
     assert same(read, rows_of(opened(run, data), epoch=2)) < 0.5
     assert same(read, rows_of(opened(run.model_copy(update={"seed": 24}), data), epoch=1)) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({}, "neither `image` nor `caption` is given"),
+        ({"caption": {"drop_parts": 0, "reorder": None}}, "caption.drop_parts and caption.drop_words are 0 and"),
+    ],
+    ids=["empty", "captions stay"],
+)
+def test_an_augmentation_that_changes_nothing_is_refused(tiny_configuration, changed, message):
+    with pytest.raises(ConfigurationError, match=message):
+        configured(tiny_configuration, augmentation=changed)
 
 
 def test_a_frozen_tower_reads_each_view_and_the_original_equally_often():

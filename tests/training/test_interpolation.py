@@ -154,8 +154,15 @@ def test_configurations_that_are_refused(tiny_configuration, between, message):
 def test_frozen_towers_have_nothing_to_interpolate(tiny_configuration):
     sides = {side: {**tiny_configuration["teachers"][side], "trainable": False} for side in ("image", "text")}
     student = {"name": None, "towers": {**sides, "dimension": 8}}
-    with pytest.raises(ConfigurationError, match="both towers of cusa are frozen, so its training changes no weight"):
+    with pytest.raises(ConfigurationError, match="both sides of cusa are frozen, so its training changes no weight"):
         configured(tiny_configuration, student=student)
+    adapt = {side: {"frozen": ["*"]} for side in ("image", "text")}
+    with pytest.raises(ConfigurationError, match="both sides of cusa are frozen, so its training changes no weight"):
+        configured(tiny_configuration, student={**tiny_configuration["student"], "adapt": adapt})
+
+
+def test_alphas_may_have_an_exponent():
+    assert validate(Interpolation, {"experiment": "cusa", "alphas": ["1e-1", 1]}).alphas == [0.1, 1.0]
 
 
 def test_an_experiment_without_the_key_is_written_as_before(tiny_configuration):

@@ -7,6 +7,7 @@ import torch
 from training_runs import configured, tower_student
 
 from cusa.config.models import ImageModel
+from cusa.errors import ConfigurationError
 from cusa.losses import CUSALoss
 from cusa.student.student import build_student
 from cusa.teachers.registry import load_image_encoder
@@ -78,6 +79,18 @@ def test_layers_have_shares_of_the_rate_of_their_tower(tiny_configuration, tiny_
         assert all(share == pytest.approx(0.05) for name, share in of_tower.items() if ".layer.0." in name)
     assert scale["student.backbone.image_projection.weight"] == scale["loss.temperatures.cross"] == 1.0
     assert len(scale) == sum(parameter.requires_grad for parameter in task.parameters())
+
+
+def test_layer_decay_without_trained_layers_is_refused(tiny_configuration, tiny_vision, tiny_sentences):
+    student = tower_student(tiny_vision, tiny_sentences)
+    for side in ("image", "text"):
+        student["towers"][side]["trainable"] = False
+    frozen = {**tiny_configuration, "student": student}
+    with pytest.raises(ConfigurationError, match="`train.layer_decay` lowers the rates of pre-trained layers, but no"):
+        configured(frozen, layer_decay=0.5)
+    # Where another experiment has such layers, the common recipe may name it.
+    whole = {"contrastive": {}, "student": tiny_configuration["student"]}
+    configured({**frozen, "experiments": {"cusa": {"contrastive": {}}, "whole": whole}}, layer_decay=0.5)
 
 
 def test_the_groups_of_the_default_are_those_of_earlier_releases(tiny_configuration):

@@ -16,7 +16,8 @@ from cusa.annotations.captions import clean_caption
 from cusa.config.augmentation import CaptionAugmentation
 from cusa.config.captions import CaptionCleaning
 
-BETWEEN_PARTS = re.compile(r"\s*[,;\uff0c\uff1b\u3001\u060c]+\s*|\s*\n\s*")  # commas and semicolons of any script
+# Commas and semicolons of any script, but not the comma of a number such as 1,299.
+BETWEEN_PARTS = re.compile(r"\s*(?:[;\uff0c\uff1b\u3001\u060c]|,(?!(?<=\d,)\d))+\s*|\s*\n\s*")
 
 
 def caption_variant(

@@ -72,3 +72,8 @@ class Adaptation(Section):
         """The sides that are not trained whole, by `image` and `text`."""
         given = {"image": self.image, "text": self.text}
         return {name: side for name, side in given.items() if side is not None}
+
+    @property
+    def frozen_sides(self) -> set[str]:
+        """The sides of which nothing is trained, whatever the names of their weights."""
+        return {name for name, side in self.sides.items() if side.lora is None and "*" in side.frozen}

@@ -50,6 +50,11 @@ class CaptionAugmentation(Section):
         default="parts", description="What is put into a random order; null keeps the order."
     )
 
+    @property
+    def changes_something(self) -> bool:
+        """Whether some captions are changed at all."""
+        return bool(self.drop_parts or self.drop_words or self.reorder)
+
 
 class Augmentation(Section):
     """Pictures and captions are changed anew for each pair and epoch.
@@ -70,4 +75,9 @@ class Augmentation(Section):
     def _something(self) -> Augmentation:
         if self.image is None and self.caption is None:
             raise ValueError("neither `image` nor `caption` is given, so nothing is changed; give one ({} is enough)")
+        if self.caption is not None and not self.caption.changes_something:
+            raise ValueError(
+                "caption.drop_parts and caption.drop_words are 0 and caption.reorder is null, so no caption is "
+                "changed; set one of them, or caption: null"
+            )
         return self

@@ -101,9 +101,10 @@ class Configuration(Section):
                 )
             elif not self.student_of(name).has_pretrained_weights:
                 yield (
-                    f"Configuration key `experiments.{name}.interpolate`: both towers of {interpolation.experiment} "
+                    f"Configuration key `experiments.{name}.interpolate`: both sides of {interpolation.experiment} "
                     "are frozen, so its training changes no weight that was there before; leave it out."
                 )
+        decays_layers = False
         for name in self.active_experiments:
             if (towers := self.student_of(name).towers) is not None and towers.dimension is None:
                 yield (
@@ -115,11 +116,17 @@ class Configuration(Section):
             except ConfigurationError as error:
                 yield from str(error).splitlines()
                 continue
+            decays_layers |= recipe.layer_decay != 1
             if self.stream is not None and recipe.hard_negatives is not None:
                 yield (
                     f"Configuration key `train.hard_negatives` (experiment {name}) chooses the pairs of a batch, but "
                     "`stream` reads them in the order of the shards; set one of the two to null."
                 )
+        if decays_layers and not any(self.student_of(name).has_pretrained_weights for name in self.active_experiments):
+            yield (
+                "Configuration key `train.layer_decay` lowers the rates of pre-trained layers, but no experiment "
+                "trains one: both sides of every student are frozen; set layer_decay: 1, or train a tower."
+            )
 
     def _impossible_uses(self) -> Iterator[str]:
         if self.sweep is not None and self.sweep.experiment not in self.active_experiments:

@@ -6,9 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from cusa.config.section import Name, NotNegative, Section
+from cusa.config.section import Name, NotNegative, Number, Section
 
-Alpha = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Alpha = Annotated[Number, Field(ge=0, le=1)]
 
 
 class Interpolation(Section):

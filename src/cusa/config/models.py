@@ -328,8 +328,11 @@ class StudentSettings(Section):
 
     @property
     def has_pretrained_weights(self) -> bool:
-        """Whether a training can change weights that were there before: not where both towers are frozen."""
-        return self.towers is None or self.towers.image.trainable or self.towers.text.trainable
+        """Whether a training can change weights that were there before: not where both sides are frozen."""
+        frozen = set() if self.adapt is None else self.adapt.frozen_sides
+        if self.towers is not None:
+            frozen |= {side for side in MODALITIES if not getattr(self.towers, side).trainable}
+        return len(frozen) < len(MODALITIES)
 
 
 class Extraction(Section):
