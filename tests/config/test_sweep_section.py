@@ -41,6 +41,11 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tiny_configuration):
     assert found == {"train.lr": [0.001, 0.002], "train.min_lr": Range(low=1e-6, high=1e-4, log=True)}
 
 
+def test_a_range_of_steps_reaches_both_ends():
+    assert Range(low=0.1, high=0.7, step=0.1).step == 0.1
+    assert Range(low=16, high=64, step=16).is_whole
+
+
 def test_a_range_of_integers_is_whole(tiny_configuration):
     assert Range(low=1, high=3).is_whole
     assert not Range(low=1, high=3, step=0.5).is_whole
@@ -85,6 +90,23 @@ def test_a_range_of_integers_is_whole(tiny_configuration):
         ),
         ({"space": {"train.lr": {"low": 1}}}, "`sweep.space.train.lr.high` is missing"),
         ({"space": {"train.lr": RANGE | {"hihg": 1}}}, "`sweep.space.train.lr.hihg` is unknown"),
+        (
+            {"space": {"train.lr": {"low": 16, "high": 64, "step": 31}}},
+            "no whole number of steps of 31 leads to high, 64",
+        ),
+        ({"space": {"train.lr": {"low": 0.1, "high": 0.2, "step": 1}}}, "no whole number of steps of 1 leads to high"),
+        ({"space": {"train.lr": [1, 1.0]}}, "space.train.lr has a value twice"),
+        (
+            {"space": {"train.lr": [0.1, 0.2], "experiments.cusa.train.lr": [0.3]}},
+            "`train.lr` and `experiments.cusa.train.lr`, which set the same value",
+        ),
+        (
+            {"space": {"experiments.cusa.uni_softlabel.rate": [1], "experiments.cusa.uni_softlabel": [None, {}]}},
+            "`experiments.cusa.uni_softlabel` and `experiments.cusa.uni_softlabel.rate`, which set",
+        ),
+        ({"space": {f"train.key{n}": list(range(10)) for n in range(9)}}, "1,000,000,000 trials are too many"),
+        ({"method": "random", "trials": 1_000_000}, "1,000,000 trials are too many, at most 10,000"),
+        ({"parallel": 2}, "parallel is for tpe; snakemake's --cores"),
         ({"pruning": {"warmup": 1.0}}, "sweep.pruning.warmup"),
     ],
     ids=lambda value: value.replace(" ", "-")[:40] if isinstance(value, str) else "",

@@ -98,6 +98,11 @@ def test_a_browser_draws_switches_and_hides_curves(scored_runs, tmp_path):
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1000, "height": 800})
         problems: list[str] = []
+        page.add_init_script(
+            "window.texts = []; const fill = CanvasRenderingContext2D.prototype.fillText;"
+            "CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {"
+            " texts.push(text); return fill.call(this, text, ...place); }"
+        )
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
         page.goto((tmp_path / "report/index.html").as_uri())
@@ -109,6 +114,10 @@ def test_a_browser_draws_switches_and_hides_curves(scored_runs, tmp_path):
         assert first.locator(".plot").get_attribute("aria-label").startswith("text-to-image R@1, %")
         after = first.locator("canvas").evaluate("canvas => canvas.toDataURL()")
         assert before != after
+        page.evaluate("texts.length = 0")
+        page.locator(".chart").nth(1).locator("select").select_option("lr")
+        rates = {float(text) for text in page.evaluate("texts") if text.startswith("0.00") or "e-" in text}
+        assert len(rates) > 3  # on the axis, a learning rate is no 0 and no 0.001
         first.locator(".u-legend .u-series").nth(1).locator(".u-label").click()
         assert after != first.locator("canvas").evaluate("canvas => canvas.toDataURL()")
         first.get_by_label("logarithmic").check()

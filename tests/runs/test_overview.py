@@ -12,6 +12,7 @@ from cusa.common.files import write_json
 from cusa.errors import DataError
 from cusa.runs.live import LiveRun, holder_of, is_alive
 from cusa.runs.overview import overview, row_of, run_folders
+from cusa.runs.record import RunRecord
 
 HERE = os.uname().nodename
 
@@ -80,6 +81,13 @@ def test_finished_runs_and_baselines(scored_runs):
     assert row.epoch == row.epochs
     assert row.pairs_per_second > 0
     assert row.seconds > 0
+
+
+def test_a_hopeless_trial_of_a_sweep_has_not_just_finished(scored_runs, tmp_path):
+    _, runs = scored_runs
+    record = RunRecord.read(runs["cusa"][0]).model_copy(update={"stopped_because": "it was hopeless"})
+    record.write(tmp_path)
+    assert row_of(tmp_path).state == "stopped early"
 
 
 def test_results_of_one_data_set_of_all_and_single_runs_are_found(tmp_path, ended_process):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -12,6 +14,7 @@ from cusa.config.training import OPERATIONAL
 
 # Keys of `train` that say how and where a training runs, or what it is judged by; a sweep leaves them alone.
 NOT_SWEPT = (*OPERATIONAL, "gpus", "cpu_processes", "nodes", "select_on")
+MOST_TRIALS = 10_000  # each is a job; a grid of several long lists is soon one of millions
 
 
 class Range(Section):
@@ -30,6 +33,13 @@ class Range(Section):
             raise ValueError(f"low is {self.low}, which has no logarithm; give a number above 0, or leave out log")
         if self.step is not None and (self.log or self.step <= 0):
             raise ValueError("step has to be above 0, and is not possible beside log: true; leave out one of them")
+        if self.step is not None:
+            steps = (self.high - self.low) / self.step
+            if not math.isclose(steps, round(steps), abs_tol=1e-9) or round(steps) < 1:
+                raise ValueError(
+                    f"from low, {self.low}, no whole number of steps of {self.step} leads to high, {self.high}; change "
+                    "one of the three"
+                )
         return self
 
     @property
@@ -40,6 +50,11 @@ class Range(Section):
 
 def _kind(value: Any) -> str:
     return "choices" if isinstance(value, list) else "range"
+
+
+def _compared(value: Any) -> str:
+    """A text that is the same for values that are equal; 1 and 1.0 are, 1 and true are not."""
+    return repr(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
 
 
 def _without_nulls(space: Any) -> Any:
@@ -102,13 +117,37 @@ class Sweep(Section):
                     raise ValueError(f"space.{key} is a range, but a grid needs lists; give a list, or method: tpe")
         elif self.trials is None:
             raise ValueError(f"trials is missing, which {self.method} needs; give the number of trials")
+        if self.method != "tpe" and self.parallel != 1:
+            raise ValueError(
+                f"parallel is for tpe; snakemake's --cores says how many trials of {self.method} run at once"
+            )
         if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {self.seeds} repeats a seed; list each once")
         for key, values in self.space.items():
             self._check_key(key)
-            if isinstance(values, list) and len({repr(value) for value in values}) != len(values):
+            if isinstance(values, list) and len({_compared(value) for value in values}) != len(values):
                 raise ValueError(f"space.{key} has a value twice; list each once")
+        for first, second in itertools.permutations(self.space, 2):
+            one, two = (self._in_experiment(key).split(".") for key in (first, second))
+            if two[: len(one)] == one:
+                raise ValueError(
+                    f"space has the keys `{first}` and `{second}`, which set the same value, so that one of them has "
+                    "no effect; leave one out"
+                )
+        if (count := self._count()) > MOST_TRIALS:
+            raise ValueError(
+                f"{count:,} trials are too many, at most {MOST_TRIALS:,}; give fewer values, or method: tpe"
+            )
         return self
+
+    def _count(self) -> int:
+        """The number of trials."""
+        lists = (values for values in self.space.values() if isinstance(values, list))
+        return math.prod(map(len, lists)) if self.trials is None else self.trials
+
+    def _in_experiment(self, key: str) -> str:
+        """A key of the space without the name of the experiment."""
+        return key.removeprefix(f"experiments.{self.experiment}.")
 
     def _check_key(self, key: str) -> None:
         """Raise ValueError unless a key of the space is one that changes what the experiment learns."""
@@ -118,6 +157,6 @@ class Sweep(Section):
                 f"space has the key `{key}`; expected one that begins with `train.`, `student.` or `{own}`, as "
                 "`train.lr` does"
             )
-        inner = key.removeprefix(own).split(".")
+        inner = self._in_experiment(key).split(".")
         if inner[0] == "train" and inner[1:] and inner[1] in NOT_SWEPT:
             raise ValueError(f"space has the key `{key}`, which changes nothing that is learned; leave it out")

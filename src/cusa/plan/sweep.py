@@ -93,7 +93,7 @@ class SweepPlan:
             if more := sorted(set(map(str, RunInputs.of_training(run).paths(self.plan.folder))) - known):
                 yield (
                     f"Configuration key `sweep.space`, with {shown}: the training reads {more[0]}, which experiment "
-                    f"{experiment} does not read, so nothing makes it; give such a model an experiment of its own."
+                    f"{experiment} does not read, so nothing makes it; compare it as an experiment of its own."
                 )
 
     def _useless_keys(self) -> Iterator[str]:

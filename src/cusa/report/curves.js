@@ -40,7 +40,7 @@
       height: 300,
       cursor: { sync: { key: together.key, setSeries: false }, drag: { x: true, y: false } },
       scales: { x: { time: false }, y: { distr: logarithmic ? 3 : 1 } },
-      axes: [{ ...axis, label: "epoch" }, { ...axis, size: 64, label }],
+      axes: [{ ...axis, label: "epoch" }, { ...axis, size: 64, label, values: (_, ticks) => ticks.map(number) }],
       series: [{ label: "epoch", value: (_, value) => number(value) }, ...series],
       hooks: { setSeries: [(plot, at, change) => "show" in change && shown.set(plot.series[at].label, change.show)] },
     };

@@ -23,6 +23,7 @@ EXAMPLES = 4  # of the queries that only one of two models answers
 FOUND = 3  # items that are shown for a query and a model
 NEAR = 0.1  # a pair's rank by the model is this share of all pairs, or less, from its rank by the gold scores
 FOLD = "fold "
+FIRST = ("r1", "acc1")  # ends of the names of metrics that count first answers
 WAYS = {"i2t_": "images search texts", "t2i_": "texts search images"}
 
 
@@ -163,7 +164,8 @@ def criterion_of(statistic: Statistic, metric: str) -> str:
     """When a query counts as answered, for readers."""
     if isinstance(statistic, Correlation):
         return f"the rank of a pair is within {NEAR:.0%} of all pairs from its rank by the gold scores"
-    return f"its outcome in {metric.rpartition('/')[2]} is 1"
+    name = metric.rpartition("/")[2]
+    return f"its first answer is right ({name})" if name.endswith(FIRST) else f"its outcome in {name} is 1"
 
 
 def _found(run: RunFolder, queries: Queries, asked: np.ndarray) -> list[list[Found]]:

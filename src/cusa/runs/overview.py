@@ -20,6 +20,7 @@ class RunRow:
 
     `state` is one of
         finished       its run.json is there
+        stopped early  the same, of a trial of a sweep that was hopeless
         not trained    a baseline or an imported checkpoint
         starting       its process reads the data
         running        its process trains; on another host, where nobody here can see the process, since `updated`
@@ -112,7 +113,7 @@ def _finished(run: Path, record: RunRecord) -> RunRow:
         run=str(run),
         experiment=record.configuration.experiment,
         seed=str(record.configuration.seed),
-        state="finished" if trained else "not trained",
+        state="not trained" if not trained else "finished" if record.stopped_because is None else "stopped early",
         epoch=record.epochs if trained else None,
         epochs=record.configuration.train.epochs if trained else None,
         best_r_mean=metrics.get("r_mean"),

@@ -85,7 +85,10 @@ class RunRecord(BaseModel):
         """Read the run.json of a run folder. Raises DataError when it does not exist or is not a valid record."""
         path = Path(folder) / RUN
         if not path.is_file():
-            raise DataError(f"{path} does not exist; run `snakemake models` first.")
+            raise DataError(
+                f"{path} does not exist; run `snakemake models` first, or name a run folder: "
+                "results/{dataset}/runs/{experiment}/seed{n}."
+            )
         try:
             return cls.model_validate(read_json(path))
         except ValidationError as error:
