@@ -53,6 +53,46 @@ def test_the_trained_part_of_a_student_is_counted_and_names_that_do_not_exist_ar
     assert "`student.adapt.image.last_layers` is 4, but the image side has 1 layers; give at most as many" in text
 
 
+def test_an_interpolation_of_adapters_is_sized_as_a_whole_model(tiny_configuration):
+    student = tiny_configuration["student"] | {"adapt": {"image": {"lora": {"rank": 2}}}}
+    between = {"interpolate": {"experiment": "contrastive", "alphas": [0.5]}}
+    experiments = {"contrastive": {"contrastive": {}}, "between": between}
+    findings = found(tiny_configuration | {"student": student, "experiments": experiments})
+    assert "student.adapt" in findings["student of contrastive"][0]
+    assert "student.adapt" not in findings["student of between"][0]
+
+
+def test_chunks_of_a_student_that_normalises_over_the_batch_are_a_finding(tiny_configuration):
+    text = tiny_configuration["teachers"]["text"]["name"]
+    towers = {"image": {"name": "efficientnet-lite0"}, "text": {"name": text}, "dimension": 8}
+    train = {**tiny_configuration["train"], "chunk_size": 4}
+    findings = found({**tiny_configuration, "student": {"name": None, "towers": towers}, "train": train})
+    assert not findings["student of contrastive"][1]
+    assert "`train.chunk_size`: the student normalises over the batch" in findings["student of contrastive"][0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [({}, "0.0% of captions have several parts"), ({"drop_words": 0.2}, None)],
+    ids=["parts", "words"],
+)
+def test_captions_of_one_part_are_told_where_only_parts_are_changed(
+    tiny_configuration, shapes, tmp_path, changed, told
+):
+    rows = json.loads((shapes / "train.json").read_text())
+    for row in rows:
+        row["caption"] = row["caption"].replace(",", "")
+    places = {split: str(tmp_path / f"{split}.json") for split in ("train", "val", "test")}
+    for place in places.values():
+        Path(place).write_text(json.dumps(rows))
+    dataset = {**tiny_configuration["dataset"], "annotations": places, "image_root": str(shapes)}
+    train = {**tiny_configuration["train"], "augmentation": {"caption": changed}}
+    findings = list(check({**tiny_configuration, "dataset": dataset, "train": train}))
+    parts = [each for each in findings if each.subject == "parts of captions"]
+    assert len(parts) == (told is not None)
+    assert all(each.doubtful and told in each.text for each in parts)
+
+
 def test_problems_of_the_data_are_findings(tiny_configuration, shapes, tmp_path):
     data = Path(shutil.copytree(shapes, tmp_path / "data"))
     rows = json.loads((data / "train.json").read_text())

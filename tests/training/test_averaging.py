@@ -98,3 +98,9 @@ def test_a_stopped_training_continues_with_the_same_average(tiny_configuration, 
     interrupted_after(11, run, shapes_data, tmp_path / "stopped", monkeypatch)
     train(run, DatasetFolder(shapes_data), tmp_path / "stopped")
     assert weights_sha256(tmp_path / "undisturbed") == weights_sha256(tmp_path / "stopped")
+
+
+def test_a_decay_that_was_taken_away_is_named_as_such(tiny_configuration, shapes_data, tmp_path, monkeypatch):
+    interrupted_after(1, configured(tiny_configuration, ema_decay=0.95), shapes_data, tmp_path, monkeypatch)
+    with pytest.raises(ResumeError, match=r"train.ema_decay was 0\.95, is null or left out"):
+        train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)

@@ -20,6 +20,11 @@ from cusa.config.captions import CaptionCleaning
 BETWEEN_PARTS = re.compile(r"\s*(?:[;\uff0c\uff1b\u3001\u060c]|,(?!(?<=\d,)\d))+\s*|\s*\n\s*")
 
 
+def parts_of(caption: str, cleaning: CaptionCleaning) -> list[str]:
+    """The parts of a caption of which something is left when they are cleaned."""
+    return [part for part in BETWEEN_PARTS.split(caption) if part and clean_caption(part, cleaning)]
+
+
 def caption_variant(
     caption: str, cleaned: str, cleaning: CaptionCleaning, settings: CaptionAugmentation, seed: int
 ) -> str:
@@ -29,7 +34,7 @@ def caption_variant(
     """
     # Only random() is used: of all methods, Python promises the same numbers for a seed in every version of it alone.
     generator = random.Random(seed)
-    parts = [part for part in BETWEEN_PARTS.split(caption) if part and clean_caption(part, cleaning)]
+    parts = parts_of(caption, cleaning)
     if len(parts) > 1:
         chosen = _kept(parts, settings.drop_parts, generator)
         if settings.reorder == "parts":

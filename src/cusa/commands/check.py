@@ -17,7 +17,7 @@ from cusa.annotations.problems import WHAT_TO_DO, can_be_skipped
 from cusa.commands.benchmark_data import images_of, pairs_of
 from cusa.commands.finding import Finding
 from cusa.commands.search_findings import ModelSize, search_findings
-from cusa.commands.token_findings import clean_up, student_tokens, text_model_tokens
+from cusa.commands.token_findings import clean_up, parts_to_change, student_tokens, text_model_tokens
 from cusa.config.configuration import check_files, load
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, ImageTower, TextModel, TextTower
@@ -67,6 +67,7 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
             inspection.paths[:SAMPLED_FOR_SIZE], configuration.shards, configuration.dataset.max_pixels
         )
     yield from _enough(plan, inspection)
+    yield from parts_to_change(plan, inspection)
     labelled: dict[str, int] = {}
     yield from images_of(plan.labelled_images, labelled)
     sizes = _Sizes(plan, inspection, image_bytes, labelled)
@@ -215,12 +216,15 @@ class _Sizes:
         Run folders hold weights, embeddings, and, while a training runs, its state. The largest state counts.
         """
         from cusa.student.student import trained_parameters
+        from cusa.training.step import require_chunkable
 
         plan, parameters, states, size = self.plan, dict[str, tuple[int, int | None]](), [0], 0
         for run in plan.runs:
             configuration = plan.run_configuration(run)
             try:
                 student = self._build(configuration)
+                if student is not None and run in plan.experiments:
+                    require_chunkable(student, configuration.train)
             except CusaError as error:
                 yield Finding(f"student of {run}", str(error), sound=False)
                 continue
@@ -250,12 +254,14 @@ class _Sizes:
         from cusa.student.backbones import FrozenDimensions
         from cusa.student.student import build_student
 
-        if (towers := configuration.student.towers) is None:
-            return build_student(configuration.student, configuration.losses)
+        # The weights of an interpolation have the adapters merged, so its run folder holds all of them.
+        settings = configuration.student if configuration.interpolate is None else configuration.student.whole
+        if (towers := settings.towers) is None:
+            return build_student(settings, configuration.losses)
         if any(tower.folder not in self.dimensions for tower in _frozen_towers(configuration)):
             return None
         image, text = (self.dimensions.get(tower.folder, 0) for tower in (towers.image, towers.text))
-        return build_student(configuration.student, configuration.losses, FrozenDimensions(image, text))
+        return build_student(settings, configuration.losses, FrozenDimensions(image, text))
 
     def _embedded_rows(self, run: str) -> int:
         plan, inspection = self.plan, self.inspection

@@ -1,10 +1,11 @@
-"""What `cusa check` says of captions: their clean-up, and the tokens that a text model or a student makes of them."""
+"""What `cusa check` says of captions: their clean-up, their parts, and the tokens that models make of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from cusa.annotations.caption_variants import parts_of
 from cusa.annotations.convert import Inspection
 from cusa.commands.finding import Finding
 from cusa.config.captions import PUBLISHED
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from cusa.teachers.encoders import TextEncoder
     from cusa.teachers.token_use import TokenUse
 
+FEW_PARTS = 0.05  # share of captions that have several parts, below which it is told that parts are few
+
 
 def clean_up(plan: Plan) -> Finding:
     """How captions are cleaned. Checkpoints that the authors published have learned from captions as in the paper."""
@@ -23,6 +26,21 @@ def clean_up(plan: Plan) -> Finding:
         text = f"{cleaning}, but {', '.join(plan.checkpoints)} learned from captions cleaned as published; write "
         return Finding("captions", text + "captions: {clean: published} to compare with them", doubtful=True)
     return Finding("captions", str(cleaning))
+
+
+def parts_to_change(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
+    """A warning where `train.augmentation.caption` changes only parts of captions, and few captions have several."""
+    settings = {name: plan.run_configuration(name).train.augmentation for name in plan.experiments}
+    changed = {name: each.caption for name, each in settings.items() if each is not None and each.caption is not None}
+    of_parts = [name for name, each in changed.items() if each.drop_words == 0 and each.reorder != "words"]
+    if not of_parts or not inspection.texts:
+        return
+    cleaning = plan.configuration.cleaning
+    share = sum(len(parts_of(text, cleaning)) > 1 for text, _ in inspection.texts) / len(inspection.texts)
+    few = share < FEW_PARTS
+    advice = "; nearly all stay as they are: set drop_words, or reorder: words, in train.augmentation.caption"
+    text = f"{share:.1%} of captions have several parts between commas, which {', '.join(of_parts)} leaves out or moves"
+    yield Finding("parts of captions", text + advice * few, doubtful=few)
 
 
 def text_model_tokens(encoder: TextEncoder, inspection: Inspection) -> Iterator[Finding]:

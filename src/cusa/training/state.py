@@ -302,4 +302,6 @@ def _differences(saved: Any, current: Any, key: str = "") -> list[str]:
         return [difference for differences in by_name for difference in differences]
     if saved == current or key.removeprefix("train.") in OPERATIONAL:
         return []
-    return [f"{key} was {saved!r}, is {current!r}"]
+    # Keys that a release added are left out where they have their default value.
+    was, now = ("null or left out" if value is None else repr(value) for value in (saved, current))
+    return [f"{key} was {was}, is {now}"]
