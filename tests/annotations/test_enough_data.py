@@ -36,12 +36,20 @@ def test_what_is_enough_has_no_shortfall():
         ({"selection_split": "test"}, {}, {}, "the split test has 1 images"),
         ({"readers": 4, "samples_per_shard": 16}, {}, {}, "the split train has 3 shards of "
          "shards.samples_per_shard 16, but the stream has 4 readers (2 processes x 2 workers)"),
+        ({"group": 49}, {}, {"train": 240}, "train.hard_negatives.group is 49, but the split train has 48 images"),
         ({"experiments": ["a", "b", "c"]}, {}, {"train": 1}, "experiment a and 2 more: the split train has 1 pairs"),
     ],
 )  # fmt: skip
 def test_what_is_too_little_is_a_sentence_with_the_numbers(changes, images, captions, says):
     found = list(needs(**changes).shortfalls(ENOUGH | images, ENOUGH | captions))
     assert any(says in sentence for sentence in found), found
+
+
+def test_the_text_of_the_needs_is_as_before_without_hard_negatives(tiny_configuration):
+    """So that annotations of earlier releases are not made again."""
+    assert "group" not in needs_json(load(tiny_configuration))
+    train = {**tiny_configuration["train"], "hard_negatives": {"group": 4}}
+    assert [each.group for each in needs_of(load({**tiny_configuration, "train": train}))] == [4]
 
 
 def test_the_needs_are_those_of_the_recipes(tiny_configuration):

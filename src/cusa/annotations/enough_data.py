@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, split_rows
 from cusa.config.configuration import Configuration
-from cusa.config.section import Section, validate
+from cusa.config.section import Section, added_key, validate
 from cusa.errors import DataError
 
 
@@ -26,6 +26,7 @@ class TrainingNeeds(Section):
     selection_split: str
     readers: int = 0
     samples_per_shard: int = 1
+    group: int = added_key(1, "Pairs of a group of neighbours, which are of different images (train.hard_negatives).")
 
     def shortfalls(self, images: Mapping[str, int], captions: Mapping[str, int]) -> Iterator[str]:
         """A sentence about each thing that there is too little of; `images` and `captions` are counts by split."""
@@ -51,6 +52,12 @@ class TrainingNeeds(Section):
                 f"{self.samples_per_shard}, but the stream has {self.readers} readers ({self.processes} processes x "
                 f"{self.readers // self.processes} workers); lower train.workers, or write smaller shards."
             )
+        if self.group > max(1, images.get("train", 0)):
+            yield (
+                f"{self._names}: train.hard_negatives.group is {self.group}, but the split train has "
+                f"{images.get('train', 0)} images, and captions of one image are no negatives of each other, so no "
+                "group of neighbours would be full; lower the group."
+            )
 
     @property
     def _names(self) -> str:
@@ -71,6 +78,7 @@ def needs_of(configuration: Configuration) -> list[TrainingNeeds]:
             selection_split=recipe.selection_split,
             readers=recipe.processes * max(1, recipe.workers) if configuration.stream is not None else 0,
             samples_per_shard=configuration.shards.samples_per_shard,
+            group=1 if recipe.hard_negatives is None else recipe.hard_negatives.group,
         )
         found.setdefault(needs.as_json(), needs).experiments.append(name)
     return list(found.values())
