@@ -100,7 +100,12 @@ def zero_shot(rows: list[dict[str, str]], folder: Path) -> AbsTaskZeroShotClassi
 def own_tasks(path: Path, image_column: str = "image") -> list[Any]:
     """The tasks of a table, whose paths are in `image_column`."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [{**row, "image": row[image_column]} for row in csv.DictReader(file)]
+        rows = [{**row, "image": row.get(image_column, "")} for row in csv.DictReader(file)]
+    for column in (image_column, "caption"):
+        if not rows or not rows[0].get(column):
+            raise SystemExit(
+                f"{path} has no rows with the column {column}; expected image (or --image-column) and caption"
+            )
     tasks: list[Any] = [retrieval(rows, path.parent, to_text) for to_text in (False, True)]
     return [*tasks, zero_shot(rows, path.parent)] if "label" in rows[0] else tasks
 

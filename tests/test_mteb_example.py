@@ -62,3 +62,15 @@ def test_nothing_to_evaluate_is_said(exported, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         runpy.run_path(str(ROOT / "examples/mteb_tasks.py"))["main"]()
     assert "name --tasks or a --table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "image,caption\n", "file,caption\n1.png,a cross\n", "image,text\n1.png,a cross\n"],
+    ids=["empty", "no rows", "no image", "no caption"],
+)
+def test_a_table_without_the_columns_is_refused(tmp_path, monkeypatch, content):
+    (tmp_path / "mine.csv").write_text(content)
+    monkeypatch.setattr(sys, "argv", ["mteb_tasks.py", "exported", "--table", str(tmp_path / "mine.csv")])
+    with pytest.raises(SystemExit, match=r"mine.csv has no rows with the column (image|caption); expected"):
+        runpy.run_path(str(ROOT / "examples/mteb_tasks.py"))["main"]()

@@ -111,6 +111,8 @@ def test_unknown_trackers_are_refused_with_the_configuration(tmp_path):
         validate(Train, {"epochs": 1, "trackers": ["neptune"]}, at="train")
     with pytest.raises(ConfigurationError, match="`train.trackers`: mine.py does not exist"):
         validate(Train, {"epochs": 1, "trackers": ["mine.py"]}, at="train")
+    with pytest.raises(ConfigurationError, match="`train.trackers` has wandb twice; list each once"):
+        validate(Train, {"epochs": 1, "trackers": ["wandb", "mlflow", "wandb"]}, at="train")
 
 
 def test_a_file_without_start_is_refused_before_data_are_read(tmp_path):

@@ -207,7 +207,9 @@ class Benchmarks(Section):
             for name, place in places.items():
                 found.setdefault(name, set()).add((kind, place))
         if both := sorted(name for name, things in found.items() if len(things) > 1):
-            raise ValueError(f"{both} name two things among splits, labelled_images and sentence_pairs; rename them")
+            raise ValueError(
+                f"{', '.join(both)} name two things among splits, labelled_images and sentence_pairs; rename them"
+            )
         return self
 
 
