@@ -13,6 +13,8 @@ import yaml
 from test_workflow import planned, snakemake, write
 
 from cusa.common.files import read_json
+from cusa.config.configuration import load
+from cusa.config.files import read_files
 
 pytest.importorskip("optuna")
 
@@ -59,7 +61,8 @@ def test_every_trial_has_a_result_and_the_best_its_weights(swept):
     folder = study(swept[0])
     rows = pq.read_table(folder / "trials.parquet").to_pylist()
     assert [row["state"] for row in rows] == ["finished", "finished"]
-    assert read_json(folder / "trials/0000/trial.json")["values"] == {"train.lr": 0.001, "train.feature_dropout": 0.0}
+    values = read_json(folder / "trials/0000/trial.json")["values"]
+    assert values == {"train.lr": 0.001, "train.feature_dropout": load(read_files([])).train.feature_dropout}
     assert [path.parts[-3] for path in folder.rglob("seed23/best.safetensors")] == [rows[0]["trial"]]
     assert (folder / "optuna.journal").is_file()
     data = swept[0] / "results/shapes"
