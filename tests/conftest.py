@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cusa.model.interface import RetrievalModel
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# These models are small: one thread loads them as fast as several, and a test process has once hung while loading one.
+os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
 ROOT = Path(__file__).parents[1]
 COLOURS = {"red": "#d22", "green": "#2a2", "blue": "#22d", "yellow": "#dd2", "purple": "#a2a", "orange": "#f80"}
 SHAPES = ("circle", "square", "triangle", "cross")
