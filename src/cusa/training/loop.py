@@ -37,6 +37,7 @@ from cusa.runs.record import HISTORY, WEIGHTS, RunRecord, write_history
 from cusa.student.encoding import Encoder
 from cusa.student.inputs import frozen_dimensions
 from cusa.student.student import build_student, trained_parameters
+from cusa.tracking.tracker import require_trackers
 from cusa.training.averaging import WeightAverage
 from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group, die_with_launcher, join, leave
@@ -56,7 +57,7 @@ from cusa.training.step import (
     require_finite,
     require_finite_gradients,
 )
-from cusa.training.watching import Watch, require_trackers
+from cusa.training.watching import Watch
 
 log = logging.getLogger(__name__)
 SAVE_BEFORE_VALIDATION = 60.0  # seconds since the last save; so much may be lost if a validation is stopped

@@ -22,11 +22,10 @@ from cusa.runs.live import LiveRun
 from cusa.runs.record import STATE_FOLDER
 from cusa.tracking.background import BackgroundTracker
 from cusa.tracking.local_files import LocalFiles
-from cusa.tracking.tracker import Ending, TrackedRun, require_trackers, start_tracker
+from cusa.tracking.tracker import Ending, TrackedRun, start_tracker
 from cusa.training.history import History
 from cusa.training.state import Progress
 
-__all__ = ["Watch", "points", "require_trackers"]
 IDENTITY = "tracked.json"  # in state/: what trackers know this training by, so that they continue one run
 NO_CURVES = ("kind", "epoch", "step", "seconds")
 
