@@ -9,8 +9,6 @@ of R@1. Convolutions stay float32: onnxruntime runs their 8-bit form more slowly
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from cusa.annotations.tables import SplitTables
 from cusa.common.images import decoded_rgb
 from cusa.common.onnx_runtime import import_onnxruntime
+from cusa.common.root_logger import root_logger_at
 from cusa.config.losses import HeadName
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -164,7 +163,8 @@ def quantise(source: Path, target: Path) -> None:
 
     model = onnx.load(source)
     _quantise_tables(model.graph)
-    with _quiet():
+    # onnxruntime logs advice to the root logger.
+    with root_logger_at(logging.ERROR):
         quantizer = MatMulNBitsQuantizer(
             model, bits=BITS, block_size=BLOCK, is_symmetric=True, accuracy_level=PRODUCTS_IN_INT8
         )
@@ -212,15 +212,3 @@ def _share_of_matrices(path: Path) -> float:
     sizes = {each.name: int(np.prod(each.dims)) for each in graph.initializer if each.data_type == TensorProto.FLOAT}
     matrices = {name for node in graph.node if node.op_type in MATRICES for name in node.input if name in sizes}
     return sum(sizes[name] for name in matrices) / max(1, sum(sizes.values()))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the advice that onnxruntime logs to the root logger off the terminal."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from cusa.common.files import expand_home
+from cusa.common.root_logger import root_logger_at
 from cusa.config.models import OPEN_CLIP, StudentSettings, is_weights_file
 from cusa.errors import ConfigurationError, CusaError, cause_of
 
@@ -78,7 +78,8 @@ def load_open_clip(settings: StudentSettings, weights: bool = True) -> Loaded:
     else:
         keys |= {"pretrained": None, "load_weights": False, "pretrained_text": False}
     try:
-        with _quiet():
+        # open_clip tells each of its steps, and errors that it raises as well, to the root logger.
+        with root_logger_at(logging.CRITICAL):
             model = open_clip.create_model(source.name, **keys)
     except CusaError:
         raise
@@ -212,7 +213,7 @@ def _tokeniser(source: Source, name: str) -> Any:
                 tokenizer_mode=about.get("tokenizer_mode"),
                 **about.get("tokenizer_kwargs", {}),
             )
-        with _quiet():
+        with root_logger_at(logging.CRITICAL):
             return open_clip.get_tokenizer(source.name)
     except Exception as error:  # transformers raises anything where files are missing
         raise ConfigurationError(
@@ -220,15 +221,3 @@ def _tokeniser(source: Source, name: str) -> Any:
             "where there is a network; or put its files (tokenizer.json, tokenizer_config.json) beside the weights, "
             "and give the path of these as student.pretrained."
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """open_clip tells each of its steps, and errors that it raises as well, to the root logger."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        root.setLevel(before)
