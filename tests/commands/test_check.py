@@ -36,6 +36,26 @@ def test_a_sound_configuration(tiny_configuration, tiny_clip, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_pretrained_weights_at_the_rate_of_new_heads_are_doubtful(tiny_configuration):
+    def doubtful(**train):
+        changed = tiny_configuration | {"train": tiny_configuration["train"] | {"lr": 0.002, **train}}
+        return [finding.text for finding in check(changed) if finding.doubtful and finding.subject == "learning rate"]
+
+    (text, *_) = doubtful()
+    assert "with the learning rate 0.002" in text
+    assert "set train.tower_lr, for instance to 1e-5" in text
+    assert doubtful(tower_lr=1e-5) == []
+
+
+def test_images_without_labels_are_a_finding_where_a_benchmark_reads_them(tiny_configuration):
+    benchmarks = {"zero_shot_classification": {"dataset_images": True}, "linear_probe": {"dataset_images": True}}
+    findings = found(tiny_configuration | {"benchmarks": benchmarks})
+    text, sound = findings["labels for zero_shot_classification in test"]
+    assert not sound
+    assert "no image has a label; name the column of labels in dataset.columns.label" in text
+    assert not findings["labels for linear_probe in train"][1]
+
+
 def test_the_trained_part_of_a_student_is_counted_and_names_that_do_not_exist_are_findings(tiny_configuration):
     student = tiny_configuration["student"]
     own = {"contrastive": {}, "student": student | {"adapt": {"image": {"last_layers": 4}}}}
@@ -206,7 +226,7 @@ def test_baselines_alone_are_checked_too(tiny_configuration, tmp_path):
     alone = dict.fromkeys(tiny_configuration["experiments"]) | {"teachers": {"baseline": "teachers"}}
     benchmarks = {**tiny_configuration["benchmarks"], "sts": {"sentence_pairs": {"mine": str(tmp_path / "pairs.tsv")}}}
     findings = found({**tiny_configuration, "experiments": alone, "benchmarks": benchmarks})
-    assert findings["configuration"][0] == "0 experiments, 1 baselines, seeds 23"
+    assert findings["configuration"][0] == "0 experiments, 1 baseline, seeds 23"
     assert all(sound for _, sound in findings.values())
     assert findings[f"image model {tiny_configuration['teachers']['image']['name']}"][0].endswith("0.00 GB in float16")
     assert "no text finds an image" in findings["left out: teachers, itr"][0]

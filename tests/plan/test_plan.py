@@ -122,6 +122,7 @@ def test_views_are_extracted_for_the_frozen_towers_of_runs_that_train_with_them(
     assert set(found.training_inputs("cusa")) - set(plain.training_inputs("cusa")) == {meta}
     assert found.training_inputs("contrastive") == plain.training_inputs("contrastive")
     trained = towers(tiny_configuration, image=True, text=True)
+    own["cusa"]["train"]["augmentation"].pop("views")
     on_the_fly = plan(tiny_configuration, student=trained, experiments=experiments | own)
     assert on_the_fly.feature_files() == plan(tiny_configuration, student=trained).feature_files()
 

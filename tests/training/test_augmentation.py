@@ -23,11 +23,12 @@ from cusa.training.loading import TrainingData
 from cusa.training.loop import train
 from cusa.training.state import Progress
 
-CHANGED = {"image": {"flip": True, "colour": 0.2}, "caption": {"drop_words": 0.2, "reorder": "words"}, "views": 3}
+CHANGED_AT_ONCE = {"image": {"flip": True, "colour": 0.2}, "caption": {"drop_words": 0.2, "reorder": "words"}}
+CHANGED = {**CHANGED_AT_ONCE, "views": 3}
 
 
 def trained_towers(tiny_configuration, **settings):
-    return configured(tiny_configuration, augmentation=CHANGED, **settings)
+    return configured(tiny_configuration, augmentation=CHANGED_AT_ONCE, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +75,14 @@ def same(one: dict, other: dict) -> float:
 @pytest.mark.parametrize("towers", ["trained", "frozen"])
 def test_what_is_read_is_a_function_of_seed_epoch_and_pair(tiny_configuration, shapes_data, views_data, towers):
     configuration, data = (tiny_configuration, shapes_data) if towers == "trained" else views_data
-    run = configured(configuration, augmentation=CHANGED)
+    changed = CHANGED_AT_ONCE if towers == "trained" else CHANGED
+    run = configured(configuration, augmentation=changed)
     read = rows_of(opened(run, data), epoch=1)
     for settings in ({"workers": 2}, {"batch_size": 16}):
-        other = configured(configuration, augmentation=CHANGED, **settings)
+        other = configured(configuration, augmentation=changed, **settings)
         assert same(read, rows_of(opened(other, data), epoch=1)) == 1
     shares = [
-        rows_of(opened(configured(configuration, augmentation=CHANGED), data, rank, 2), epoch=1) for rank in (0, 1)
+        rows_of(opened(configured(configuration, augmentation=changed), data, rank, 2), epoch=1) for rank in (0, 1)
     ]
     assert same(read, shares[0] | shares[1]) == 1
     assert same(read, rows_of(opened(run, data), epoch=1, first=3)) == 1
@@ -100,6 +102,11 @@ def test_what_is_read_is_a_function_of_seed_epoch_and_pair(tiny_configuration, s
 def test_an_augmentation_that_changes_nothing_is_refused(tiny_configuration, changed, message):
     with pytest.raises(ConfigurationError, match=message):
         configured(tiny_configuration, augmentation=changed)
+
+
+def test_views_without_a_frozen_tower_are_refused(tiny_configuration):
+    with pytest.raises(ConfigurationError, match="no tower that reads changed ones is frozen; leave it out"):
+        configured(tiny_configuration, augmentation=CHANGED)
 
 
 def test_a_frozen_tower_reads_each_view_and_the_original_equally_often():
@@ -152,7 +159,7 @@ def test_validation_reads_what_is_stored(views_data):
     configuration, data = views_data
     plain, changed = (
         opened(configured(configuration, augmentation=augmentation), data).validation
-        for augmentation in (None, CHANGED)
+        for augmentation in (None, CHANGED_AT_ONCE)
     )
     everything = np.arange(len(plain.images))
     assert torch.equal(plain.images[everything], changed.images[everything])
@@ -162,7 +169,7 @@ def test_validation_reads_what_is_stored(views_data):
 def test_streamed_pairs_are_changed_too(tiny_configuration, shapes_data):
     shards = DatasetFolder(shapes_data).shards("train")
     streamed = {"stream": {"url": str(shards / "shard-{shard}.tar"), "shuffle_buffer": 4}}
-    run = configured({**tiny_configuration, **streamed}, augmentation=CHANGED)
+    run = configured({**tiny_configuration, **streamed}, augmentation=CHANGED_AT_ONCE)
     assert isinstance(run.stream, Stream)
     local = rows_of(opened(trained_towers(tiny_configuration), shapes_data), epoch=1)
     assert same(local, rows_of(opened(run, shapes_data), epoch=1)) == 1
@@ -179,7 +186,8 @@ def test_a_stopped_training_ends_bit_identical(
     tiny_configuration, shapes_data, views_data, tmp_path, monkeypatch, towers
 ):
     configuration, data = (tiny_configuration, shapes_data) if towers == "trained" else views_data
-    run = configured(configuration, augmentation=CHANGED, epochs=3)
+    changed = CHANGED_AT_ONCE if towers == "trained" else CHANGED
+    run = configured(configuration, augmentation=changed, epochs=3)
     train(run, DatasetFolder(data), tmp_path / "undisturbed")
     interrupted_after(11, run, data, tmp_path / "stopped", monkeypatch)
     train(run, DatasetFolder(data), tmp_path / "stopped")

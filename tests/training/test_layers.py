@@ -93,6 +93,16 @@ def test_layer_decay_without_trained_layers_is_refused(tiny_configuration, tiny_
     configured({**frozen, "experiments": {"cusa": {"contrastive": {}}, "whole": whole}}, layer_decay=0.5)
 
 
+def test_layer_decay_beside_adapters_alone_is_refused(tiny_configuration):
+    def student(**text):
+        adapt = {"image": {"lora": {"rank": 2}}, "text": {"lora": {"rank": 2}, **text}}
+        return {**tiny_configuration, "student": {**tiny_configuration["student"], "adapt": adapt}}
+
+    with pytest.raises(ConfigurationError, match="the sides of every student are frozen or have adapters"):
+        configured(student(), layer_decay=0.5)
+    configured(student(last_layers=1), layer_decay=0.5)
+
+
 def test_the_groups_of_the_default_are_those_of_earlier_releases(tiny_configuration):
     """The state of their optimiser is in this order."""
     run = configured(tiny_configuration, tower_lr=0.0001)

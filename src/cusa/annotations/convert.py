@@ -86,7 +86,7 @@ class Inspection:
     """The counts and the problems of a data set, by split where they are counts. `paths` are the images inspected.
 
     `made_bytes` is the mean size in bytes of those images that the source makes; 0 where it makes none. `texts` are
-    some of the captions, evenly spread, each as it is and as cleaned.
+    some of the captions, evenly spread, each as it is and as cleaned. `labelled` counts the images that have a label.
     """
 
     problems: Problems
@@ -94,6 +94,7 @@ class Inspection:
     captions: dict[str, int]
     paths: list[str]
     texts: list[tuple[str, str]]
+    labelled: dict[str, int]
     made_bytes: float = 0.0
 
 
@@ -128,9 +129,18 @@ def inspect(
         images={name: int(mine.sum()) for name, mine in of_split.items()},
         captions={name: int(images.captions[mine].sum()) for name, mine in of_split.items()},
         paths=paths,
+        labelled=_labelled(images),
         made_bytes=sum(made) / max(1, len(made)),
         texts=_some_texts(images),
     )
+
+
+def _labelled(images: DistinctImages) -> dict[str, int]:
+    counts = dict.fromkeys(images.records.split_names, 0)
+    for block, table in images.blocks(images.ordered, ["label"]):
+        for name in pc.drop_null(pc.if_else(pc.is_valid(table["label"]), images.split_name(block), None)).to_pylist():
+            counts[name] += 1
+    return counts
 
 
 def _some_texts(images: DistinctImages) -> list[tuple[str, str]]:

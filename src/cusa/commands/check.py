@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cusa.annotations.convert import Inspection, inspect
-from cusa.annotations.enough_data import needs_of
 from cusa.annotations.problems import WHAT_TO_DO, can_be_skipped
 from cusa.commands.benchmark_data import images_of, pairs_of
 from cusa.commands.finding import Finding
 from cusa.commands.search_findings import ModelSize, search_findings
 from cusa.commands.token_findings import clean_up, parts_to_change, student_tokens, text_model_tokens
+from cusa.commands.training_findings import enough_data, labels, learning_rates
 from cusa.config.configuration import check_files, load
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, ImageTower, TextModel, TextTower
@@ -52,10 +52,9 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     plan.check()
     search, sweep = SearchPlan(plan), SweepPlan(plan)
     sweep.check()
-    counts = [f"{len(plan.experiments)} experiments"]
-    counts += [f"{len(plan.interpolations)} interpolations"] * bool(plan.interpolations)
-    counts += [f"{len(plan.baselines)} baselines"] * bool(plan.baselines)
-    counts += [f"{len(plan.checkpoints)} checkpoints"] * bool(plan.checkpoints)
+    runs = {"interpolation": plan.interpolations, "baseline": plan.baselines, "checkpoint": plan.checkpoints}
+    counts = [_counted("experiment", len(plan.experiments))]
+    counts += [_counted(kind, len(names)) for kind, names in runs.items() if names]
     yield Finding("configuration", f"{', '.join(counts)}, seeds {', '.join(map(str, configuration.seeds))}")
     if sweep.sweep is not None:
         yield Finding("sweep", sweep.sentence())
@@ -66,7 +65,9 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
         image_bytes = bytes_per_image(
             inspection.paths[:SAMPLED_FOR_SIZE], configuration.shards, configuration.dataset.max_pixels
         )
-    yield from _enough(plan, inspection)
+    yield from enough_data(plan, inspection)
+    yield from labels(plan, inspection)
+    yield from learning_rates(plan)
     yield from parts_to_change(plan, inspection)
     labelled: dict[str, int] = {}
     yield from images_of(plan.labelled_images, labelled)
@@ -123,19 +124,8 @@ def _data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
         yield Finding(kind.replace("_", " "), sentence)
 
 
-def _enough(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
-    """Whether the data are enough for each training, and for the retrieval that is measured on the test split."""
-    for needs in needs_of(plan.configuration):
-        subject = f"enough data for {', '.join(needs.experiments)}"
-        problems = list(needs.shortfalls(inspection.images, inspection.captions))
-        yield from (Finding(subject, sentence, sound=False) for sentence in problems)
-        if not problems:
-            step = needs.batch_size * needs.processes * needs.accumulate
-            steps = inspection.captions["train"] // step
-            yield Finding(subject, f"{steps:,} steps of {step:,} pairs an epoch")
-    if (images := inspection.images.get("test", 0)) < 2 and "itr" in plan.benchmarks:
-        text = f"the split test has {images} images, and a search among fewer than two finds nothing out; add data"
-        yield Finding("enough data to test", text, sound=False)
+def _counted(noun: str, count: int) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class _Sizes:

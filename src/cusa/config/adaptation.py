@@ -74,6 +74,15 @@ class Adaptation(Section):
         return {name: side for name, side in given.items() if side is not None}
 
     @property
+    def adapter_sides(self) -> set[str]:
+        """The sides whose pre-trained weights stay as they are beside adapters, whatever the names of their weights."""
+        return {
+            name
+            for name, side in self.sides.items()
+            if side.lora is not None and not side.last_layers and not side.names
+        }
+
+    @property
     def frozen_sides(self) -> set[str]:
         """The sides of which nothing is trained, whatever the names of their weights."""
         return {name for name, side in self.sides.items() if side.lora is None and "*" in side.frozen}

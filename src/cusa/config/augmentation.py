@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from cusa.config.section import Count, Positive, Section, Share
 
+VIEWS = 8
 Area = Annotated[Positive, Field(le=1)]
 
 
@@ -66,7 +67,7 @@ class Augmentation(Section):
     image: ImageAugmentation | None = Field(default=None, description="null does not change pictures.")
     caption: CaptionAugmentation | None = Field(default=None, description="null does not change captions.")
     views: Count = Field(
-        default=8,
+        default=VIEWS,
         description="Changed pictures for each picture, and changed captions for each caption, whose features are "
         "cached for a frozen tower.",
     )

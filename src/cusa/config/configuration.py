@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from cusa.common.registry import is_file
+from cusa.config.augmentation import VIEWS
 from cusa.config.benchmarks import NEEDED_OF_DATASET, WITHOUT_DATASET, Benchmarks
 from cusa.config.captions import CaptionCleaning, Captions
 from cusa.config.dataset import Dataset
@@ -24,6 +25,7 @@ from cusa.config.section import Name, ProblemsError, Section, added_key, validat
 from cusa.config.shards import Shards, ShardWriting, Stream
 from cusa.config.sweep import Sweep
 from cusa.config.training import Train
+from cusa.config.views import views_of_training
 from cusa.errors import ConfigurationError
 
 GALLERY_ENDINGS = ("",)  # which kinds of files a gallery may have is found out when it is read
@@ -99,12 +101,11 @@ class Configuration(Section):
                     f"which is none of the experiments that are trained ({', '.join(self.active_experiments)}); "
                     "correct it, or leave it out."
                 )
-            elif not self.student_of(name).has_pretrained_weights:
+            elif not self.student_of(name).trained_sides:
                 yield (
                     f"Configuration key `experiments.{name}.interpolate`: both sides of {interpolation.experiment} "
                     "are frozen, so its training changes no weight that was there before; leave it out."
                 )
-        decays_layers = False
         for name in self.active_experiments:
             if (towers := self.student_of(name).towers) is not None and towers.dimension is None:
                 yield (
@@ -116,16 +117,37 @@ class Configuration(Section):
             except ConfigurationError as error:
                 yield from str(error).splitlines()
                 continue
-            decays_layers |= recipe.layer_decay != 1
             if self.stream is not None and recipe.hard_negatives is not None:
                 yield (
                     f"Configuration key `train.hard_negatives` (experiment {name}) chooses the pairs of a batch, but "
                     "`stream` reads them in the order of the shards; set one of the two to null."
                 )
-        if decays_layers and not any(self.student_of(name).has_pretrained_weights for name in self.active_experiments):
+        yield from self._keys_without_effect()
+
+    def _keys_without_effect(self) -> Iterator[str]:
+        """Keys of `train` that are set, but change nothing in any experiment."""
+        decays, draws_views, layers, views = False, False, set[str](), False
+        for name in self.active_experiments:
+            try:
+                recipe = self.recipe(name)
+            except ConfigurationError:
+                continue
+            student, augmentation = self.student_of(name), recipe.augmentation
+            adapters = set() if student.adapt is None else student.adapt.adapter_sides
+            decays |= recipe.layer_decay != 1
+            layers |= student.trained_sides - adapters
+            draws_views |= augmentation is not None and augmentation.views != VIEWS
+            views |= any(views_of_training(self.run(name, self.seeds[0])))
+        if decays and not layers:
             yield (
                 "Configuration key `train.layer_decay` lowers the rates of pre-trained layers, but no experiment "
-                "trains one: both sides of every student are frozen; set layer_decay: 1, or train a tower."
+                "trains one: the sides of every student are frozen or have adapters; set layer_decay: 1, or train a "
+                "tower."
+            )
+        if draws_views and not views:
+            yield (
+                "Configuration key `train.augmentation.views` is the number of changed pictures or captions whose "
+                "features are cached for a frozen tower, but no tower that reads changed ones is frozen; leave it out."
             )
 
     def _impossible_uses(self) -> Iterator[str]:

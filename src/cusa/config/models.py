@@ -327,12 +327,12 @@ class StudentSettings(Section):
         return python_files(self.name, *towers)
 
     @property
-    def has_pretrained_weights(self) -> bool:
-        """Whether a training can change weights that were there before: not where both sides are frozen."""
+    def trained_sides(self) -> set[str]:
+        """The sides on which a training can change what was there before; empty where both are frozen."""
         frozen = set() if self.adapt is None else self.adapt.frozen_sides
         if self.towers is not None:
             frozen |= {side for side in MODALITIES if not getattr(self.towers, side).trainable}
-        return len(frozen) < len(MODALITIES)
+        return set(MODALITIES) - frozen
 
 
 class Extraction(Section):

@@ -112,6 +112,8 @@ class Sweep(Section):
         if self.method == "grid":
             if self.trials is not None:
                 raise ValueError("trials is for random and tpe, and a grid has all combinations; leave it out")
+            if self.draw_seed:
+                raise ValueError("draw_seed is for random and tpe, and a grid draws nothing; leave it out")
             for key, values in self.space.items():
                 if isinstance(values, Range):
                     raise ValueError(f"space.{key} is a range, but a grid needs lists; give a list, or method: tpe")

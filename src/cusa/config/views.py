@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,47 +13,47 @@ from cusa.config.models import ImageModel, TextModel
 from cusa.config.section import Count, Section, validate
 
 
-class ImageViews(ImageModel):
-    """A frozen image model that reads `views` changed pictures of each picture."""
+class ModelViews(Section):
+    """What the views of an image model and those of a sentence model have in common."""
 
     views: Count
+    augmentation: ImageAugmentation | CaptionAugmentation
+
+    @property
+    @abstractmethod
+    def original(self) -> ImageModel | TextModel:
+        """The model, as it reads what is not changed."""
+
+    @property
+    def identity(self) -> str:
+        """What meta.json calls the model and the views whose features these are."""
+        return f"{self.original.identity} of {self.views} views: {self.augmentation.as_json()}"
+
+    @property
+    def folder(self) -> str:
+        """Folder of the features of these views."""
+        return f"{self.original.folder}-views{self.views}-{_digest(self.augmentation)}"
+
+
+class ImageViews(ModelViews, ImageModel):
+    """A frozen image model that reads `views` changed pictures of each picture."""
+
     augmentation: ImageAugmentation
 
     @property
-    def identity(self) -> str:
-        """What meta.json calls the model and the views whose features these are."""
-        return f"{super().identity} of {self.views} views: {self.augmentation.as_json()}"
-
-    @property
-    def folder(self) -> str:
-        """Folder of the features of these views."""
-        return f"{self.original.folder}-views{self.views}-{_digest(self.augmentation)}"
-
-    @property
     def original(self) -> ImageModel:
-        """The model, as it reads what is not changed."""
+        """The model, as it reads pictures that are not changed."""
         return ImageModel(**self.model_dump(include=set(ImageModel.model_fields)))
 
 
-class TextViews(TextModel):
+class TextViews(ModelViews, TextModel):
     """A frozen sentence model that reads `views` changed captions of each caption."""
 
-    views: Count
     augmentation: CaptionAugmentation
 
     @property
-    def identity(self) -> str:
-        """What meta.json calls the model and the views whose features these are."""
-        return f"{super().identity} of {self.views} views: {self.augmentation.as_json()}"
-
-    @property
-    def folder(self) -> str:
-        """Folder of the features of these views."""
-        return f"{self.original.folder}-views{self.views}-{_digest(self.augmentation)}"
-
-    @property
     def original(self) -> TextModel:
-        """The model, as it reads what is not changed."""
+        """The model, as it reads captions that are not changed."""
         return TextModel(**self.model_dump(include=set(TextModel.model_fields)))
 
 
