@@ -11,6 +11,7 @@ from training_runs import configured
 
 from cusa.layout import DatasetFolder
 from cusa.losses import CUSALoss, Losses
+from cusa.training.costs import SPEEDS, Spent
 from cusa.training.distributed import Group
 from cusa.training.history import History
 from cusa.training.loop import train
@@ -45,10 +46,12 @@ def result(*contrastive: float) -> StepResult:
     return StepResult(rate=0.25, losses=[Losses(torch.tensor(value), zero, zero) for value in contrastive])
 
 
-def take(history: History, clock: Clock, step: int, seconds: float, waited: float = 0.0, epoch: int = 0) -> None:
+def take(
+    history: History, clock: Clock, step: int, seconds: float, waited: float = 0.0, epoch: int = 0, **spent: float
+) -> None:
     """Step number `step` (from 1) ends after some seconds."""
     clock.now += seconds
-    history.after_step(Progress(epoch=epoch, step=step), result(2.0), waited)
+    history.after_step(Progress(epoch=epoch, step=step), result(2.0), Spent(waited, **spent))
 
 
 def test_speed_and_waiting_are_those_since_the_row_before(tiny_configuration, clock):
@@ -68,6 +71,20 @@ def test_pairs_of_all_batches_and_processes_count(tiny_configuration, clock, mon
     history.start_epoch(Progress())
     take(history, clock, 1, 2.0)
     assert history.rows[0]["samples_per_second"] == 8 * 2 * 4 / 2.0
+
+
+def test_images_and_operations_are_those_since_the_row_before(tiny_configuration, clock, monkeypatch):
+    """Of all processes: each does the same as this one."""
+    monkeypatch.setattr(Group, "mean", lambda group, values: values)
+    history = history_of(tiny_configuration, clock, Group(world_size=2), log_every=1, batch_size=8)
+    history.start_epoch(Progress())
+    take(history, clock, 1, 2.0, images=4, flops=100.0)
+    take(history, clock, 2, 4.0, images=12, flops=400.0)
+    assert [row["images_per_second"] for row in history.rows] == [2 * 4 / 2.0, 2 * 8 / 4.0]
+    assert [row["model_flops_per_second"] for row in history.rows] == [2 * 100.0 / 2.0, 2 * 300.0 / 4.0]
+    assert [row["mfu"] for row in history.rows] == [None, None]  # no peak of a CPU is known
+    assert all(0.01 < row["memory_gib"] < 1000 for row in history.rows)
+    assert set(SPEEDS) <= set(history.rows[0])
 
 
 def test_a_resumed_epoch_counts_only_the_steps_since(tiny_configuration, clock):
@@ -101,7 +118,7 @@ def test_a_rows_losses_are_the_means_over_the_steps_batches(tiny_configuration, 
     history = history_of(tiny_configuration, clock, log_every=1)
     history.start_epoch(Progress(epoch=2, step=4))
     clock.now += 1.0
-    history.after_step(Progress(epoch=2, step=5), result(1.0, 2.0, 6.0), 0.0)
+    history.after_step(Progress(epoch=2, step=5), result(1.0, 2.0, 6.0), Spent())
     (row,) = history.rows
     expected = {"kind": "step", "epoch": 2, "step": 5, "lr": 0.25, "loss": 3.0, "loss_contrastive": 3.0}
     assert {key: row[key] for key in expected} == expected

@@ -17,7 +17,7 @@ from cusa.layout import DatasetFolder
 from cusa.shards.reading import ShardReader
 from cusa.student.backbones import Backbone, FrozenDimensions, TextInput
 from cusa.teachers.encoders import configured_weights_sha256, pad_tokens
-from cusa.teachers.store import FeatureStore, feature_dimension
+from cusa.teachers.store import Features, FeatureStore, feature_dimension
 from cusa.teachers.transform import ImageTransform
 
 
@@ -42,7 +42,7 @@ class PixelInputs:
 class FeatureInputs:
     """Features of a frozen tower, from a feature store or from memory: float32 [B, d]."""
 
-    def __init__(self, features: FeatureStore | np.ndarray) -> None:
+    def __init__(self, features: Features | np.ndarray) -> None:
         self.features = features
 
     def __len__(self) -> int:

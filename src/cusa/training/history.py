@@ -11,6 +11,7 @@ import torch
 
 from cusa.config.experiments import RunConfiguration
 from cusa.losses import CUSALoss, Losses
+from cusa.training.costs import Spent, peak_of, speeds
 from cusa.training.distributed import Group
 from cusa.training.state import Progress
 from cusa.training.step import StepResult
@@ -22,7 +23,7 @@ SECONDS_BETWEEN_LINES = 30.0
 class History:
     """The rows of history.parquet so far, one dictionary each, and the log of one training.
 
-    It measures three times, in seconds of `clock`: since the last row of a step (pairs a second, and the share of the
+    It measures three times, in seconds of `clock`: since the last row of a step (speeds, and the share of the
     time spent waiting for data), since the last line in the log, and since the epoch started.
     """
 
@@ -47,7 +48,8 @@ class History:
         self._clock = clock
         self._epoch_started = self._row_started = self._last_line = clock()
         self._first_step = self._row_step = 0
-        self._waited = 0.0
+        self._spent = Spent()
+        self._peak = peak_of(group.device, self.settings.precision)
 
     def announce(self, progress: Progress) -> None:
         """Log the run, its size, and the step at which it continues."""
@@ -72,16 +74,16 @@ class History:
         self._epoch_started = self._row_started = self._last_line = self._clock()
         self._first_step = self._row_step = progress.step
 
-    def after_step(self, progress: Progress, result: StepResult, seconds_waited: float) -> None:
+    def after_step(self, progress: Progress, result: StepResult, spent: Spent) -> None:
         """Add a row every `train.log_every` steps, and a line to the log every SECONDS_BETWEEN_LINES.
 
-        `progress.step` counts the step that was just taken. `seconds_waited` is the time this process has waited for
-        data since it started.
+        `progress.step` counts the step that was just taken. `spent` is what this process has spent on batches since it
+        started.
         """
         now = self._clock()
         if progress.step % self.settings.log_every == 0 or progress.step == self.steps_per_epoch:
-            self._add(self._step_row(progress, result) | self._speed(progress, now, seconds_waited))
-            self._row_started, self._row_step, self._waited = now, progress.step, seconds_waited
+            self._add(self._step_row(progress, result) | self._speed(progress, now, spent))
+            self._row_started, self._row_step, self._spent = now, progress.step, spent
         if self.group.is_main and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             self._log_step(progress, result.losses[-1], now)
@@ -123,13 +125,10 @@ class History:
         row |= {f"temperature_{name}": value for name, value in self.loss.temperature_values().items()}
         return row | self.loss.bias_values() | _gpu(self.group.device)
 
-    def _speed(self, progress: Progress, now: float, seconds_waited: float) -> dict[str, float]:
-        """Pairs a second of all processes, and the share of the time spent waiting for data, since the last row."""
-        seconds = max(now - self._row_started, 1e-9)
-        return {
-            "samples_per_second": (progress.step - self._row_step) * self.pairs_a_step / seconds,
-            "data_wait_share": (seconds_waited - self._waited) / seconds,
-        }
+    def _speed(self, progress: Progress, now: float, spent: Spent) -> dict[str, float | None]:
+        """Speeds and memory since the last row, see `speeds`."""
+        pairs = (progress.step - self._row_step) * self.pairs_a_step
+        return speeds(pairs, now - self._row_started, spent - self._spent, self.group.world_size, self._peak)
 
     def _log_step(self, progress: Progress, losses: Losses, now: float) -> None:
         done, steps = progress.step, self.steps_per_epoch

@@ -21,10 +21,12 @@ from cusa.shards.reading import STATISTICS, ShardReader
 from cusa.student.inputs import open_features, open_split
 from cusa.student.student import Student
 from cusa.teachers.mixture import MixedFeatures
-from cusa.teachers.store import Features
+from cusa.teachers.store import Features, feature_dimension
 from cusa.training.augmentation import open_augmentation
 from cusa.training.batches import TrainingBatch, TrainingPairs
+from cusa.training.costs import Spent
 from cusa.training.distributed import Group
+from cusa.training.flops import BatchFlops
 from cusa.training.hard_negatives import NeighbourOrder, reduced
 from cusa.training.sampling import PairSampler
 from cusa.training.state import Progress
@@ -79,7 +81,9 @@ class TrainingData:
             order=open_neighbours(configuration, folder, self.pairs),
         )
         self.stream = open_stream(student, configuration, folder, self.pairs, group)
-        self.seconds_waited = 0.0  # for batches, since the start
+        # What a batch costs, where that is known; see flops.py.
+        self.flops: BatchFlops | None = None
+        self.spent = Spent()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -90,7 +94,7 @@ class TrainingData:
         """The steps of an epoch from `progress` on: each step's number, and its `train.accumulate` batches.
 
         The batches are on the group's device. Each is loaded when it is asked for, and must be taken before the next
-        step. `seconds_waited` grows by the time that this took.
+        step. `spent` grows by the time that this took, and by what is in the batches.
         """
         self.pairs.augmentation.epoch = progress.epoch
         if self.stream is not None:
@@ -103,8 +107,14 @@ class TrainingData:
         for _ in range(self.settings.accumulate):
             started = time.monotonic()
             batch = next(loader).to(self.group.device)
-            self.seconds_waited += time.monotonic() - started
+            self.spent += self._costs(batch, time.monotonic() - started)
             yield batch
+
+    def _costs(self, batch: TrainingBatch, seconds: float) -> Spent:
+        """What a batch costs that was waited for so long."""
+        others = self.group.world_size if self.settings.gather == "global" else 1
+        flops = 0.0 if self.flops is None else self.flops.of(batch, others * len(batch.image_ids))
+        return Spent(seconds, len(batch.images), flops)
 
 
 def open_training_pairs(student: Student, configuration: RunConfiguration, folder: DatasetFolder) -> TrainingPairs:
@@ -127,6 +137,17 @@ def open_teacher(configuration: RunConfiguration, folder: DatasetFolder, modalit
         for model, share in configuration.teachers_of(modality)
     ]
     return parts[0][0] if len(parts) == 1 else MixedFeatures(parts)
+
+
+def teacher_dimensions(configuration: RunConfiguration, folder: DatasetFolder) -> dict[Modality, int]:
+    """The lengths of the teachers' features that the losses read, by modality. Raises DataError if they are missing."""
+    return {
+        modality: sum(
+            feature_dimension(folder.features(modality, model.folder, "train"))
+            for model, _ in configuration.teachers_of(modality)
+        )
+        for modality in configuration.losses.teachers
+    }
 
 
 def open_neighbours(

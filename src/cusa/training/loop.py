@@ -41,9 +41,10 @@ from cusa.tracking.tracker import require_trackers
 from cusa.training.averaging import WeightAverage
 from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group, die_with_launcher, join, leave
+from cusa.training.flops import count_flops
 from cusa.training.history import History
 from cusa.training.interruption import Stop, lock_run
-from cusa.training.loading import TrainingData, base_digest, data_digests
+from cusa.training.loading import TrainingData, base_digest, data_digests, teacher_dimensions
 from cusa.training.notes import notes_on_tokens
 from cusa.training.optimisation import build_optimiser, learning_rate, set_learning_rate
 from cusa.training.state import Progress, State
@@ -136,6 +137,8 @@ class Trainer:
         torch.manual_seed(configuration.seed + group.rank)
 
         self.data = TrainingData(student, configuration, folder, group)
+        if group.is_main:
+            self.data.flops = count_flops(student, self.task.loss, frozen, teacher_dimensions(configuration, folder))
         self.notes = notes_on_tokens(student, configuration, folder) if group.is_main else []
         self.optimiser = build_optimiser(self.task, settings)
         digests = data_digests(configuration, folder) | base_digest(student)
@@ -188,7 +191,7 @@ class Trainer:
         self.history.start_epoch(self.progress)
         for step, batches in self.data.steps(self.progress):
             result = self.train_step(step, batches)
-            self.history.after_step(self.progress, result, self.data.seconds_waited)
+            self.history.after_step(self.progress, result, self.data.spent)
             self.save_or_stop()
 
     def train_step(self, step: int, batches: Iterable[TrainingBatch]) -> StepResult:

@@ -23,6 +23,7 @@ from cusa.runs.record import STATE_FOLDER
 from cusa.tracking.background import BackgroundTracker
 from cusa.tracking.local_files import LocalFiles
 from cusa.tracking.tracker import Ending, TrackedRun, start_tracker
+from cusa.training.costs import SPEEDS
 from cusa.training.history import History
 from cusa.training.state import Progress
 
@@ -159,7 +160,7 @@ def points(row: dict[str, Any], group: str) -> dict[str, float]:
         family, _, rest = name.partition("_")
         if family in ("temperature", "gpu"):
             values[f"{family}/{rest}"] = float(value)
-        elif name in ("samples_per_second", "data_wait_share"):
+        elif name in SPEEDS:
             values[f"speed/{name}"] = float(value)
         else:
             values[f"{group}/{name}"] = float(value)
