@@ -19,17 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cusa.config.losses import HeadName
-from cusa.config.models import MODALITIES
+from cusa.config.losses import HeadName, LossConfiguration
 from cusa.layout import Modality
-from cusa.losses import CUSALoss, Losses
 from cusa.student.backbones import FrozenDimensions, TextInput
 from cusa.student.sides import evaluating
 from cusa.student.student import Student
 from cusa.training.batches import TrainingBatch
 from cusa.training.synthetic import synthetic_pairs
 
-PAIRS = 4  # of the loss that is counted
 WORDS = (4, 8, 16)  # of the captions that are counted
 
 
@@ -67,26 +64,26 @@ def shape_of_texts(texts: TextInput) -> tuple[int, int]:
 
 
 def count_flops(
-    student: Student, loss: CUSALoss, frozen: FrozenDimensions, teachers: Mapping[Modality, int]
+    student: Student, losses: LossConfiguration, frozen: FrozenDimensions, teachers: Mapping[Modality, int]
 ) -> BatchFlops:
     """Count what a batch costs, on the device of the weights; `frozen` and `teachers` as in `synthetic_pairs`.
 
     Changes no weight, no gradient, no running statistic and no random state. Takes about as long as a step with four
     pairs. Call it before the student is divided among processes.
     """
-    configuration, device = loss.configuration, next(iter(loss.parameters())).device
+    device = next(student.parameters()).device
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     families: list[HeadName] = []
-    if configuration.contrastive is not None or configuration.cross_softlabel is not None:
+    if losses.contrastive is not None or losses.cross_softlabel is not None:
         families.append("cross")
-    if configuration.uni_softlabel is not None:
+    if losses.uni_softlabel is not None:
         families.append("uni")
 
-    def batch_of(words: int, pairs: int) -> TrainingBatch:
-        made = synthetic_pairs(student.backbone, configuration, frozen, teachers, images=pairs, words=words)
-        return made[np.arange(pairs)].to(device)
+    def batch_of(words: int) -> TrainingBatch:
+        made = synthetic_pairs(student.backbone, losses, frozen, teachers, images=1, words=words)
+        return made[np.arange(1)].to(device)
 
-    batches = [batch_of(words, pairs=1) for words in WORDS]
+    batches = [batch_of(words) for words in WORDS]
 
     def image() -> list[Tensor]:
         features = student.image_features(batches[0].images)
@@ -104,7 +101,7 @@ def count_flops(
             caption=constant,
             token=linear,
             token_squared=squared,
-            comparison=_comparison(loss, batch_of(WORDS[0], PAIRS), families, student.backbone.dimension),
+            comparison=_comparison(losses, student.backbone.dimension, teachers),
         )
 
 
@@ -130,24 +127,13 @@ def _by_length(lengths: list[int], costs: list[float]) -> tuple[float, float, fl
     return constant, linear, squared
 
 
-def _comparison(loss: CUSALoss, batch: TrainingBatch, families: list[HeadName], dimension: int) -> float:
-    """The operations of the losses for every two pairs of a batch."""
-    pairs = len(batch.image_ids)
-    heads: dict[str, Tensor | None] = dict.fromkeys(("cross_image", "cross_text", "uni_image", "uni_text"))
-    for family in families:
-        for modality in MODALITIES:
-            heads[f"{family}_{modality}"] = torch.ones(
-                pairs, dimension, device=batch.image_ids.device, requires_grad=True
-            )
+def _comparison(losses: LossConfiguration, dimension: int, teachers: Mapping[Modality, int]) -> float:
+    """The operations of the losses for every two pairs of a batch.
 
-    def total() -> list[Tensor]:
-        losses: Losses = loss(
-            **heads,
-            teacher_image=batch.teacher_image,
-            teacher_text=batch.teacher_text,
-            image_ids=batch.image_ids,
-            positive_text=batch.positive_text,
-        )
-        return [losses.total]
-
-    return _counted(total, [head for head in heads.values() if head is not None]) / pairs**2
+    Two vectors of length d are compared in 2 d operations, and the gradients with respect to both take 4 d. Image and
+    text are compared in the common space, images with images and texts with texts too where a loss needs that, and the
+    teachers' features without gradients.
+    """
+    products = int(losses.contrastive is not None or losses.cross_softlabel is not None)
+    products += 2 * int(losses.uni_softlabel is not None)
+    return float(6 * dimension * products + 2 * sum(teachers.values()))

@@ -138,7 +138,9 @@ class Trainer:
 
         self.data = TrainingData(student, configuration, folder, group)
         if group.is_main:
-            self.data.flops = count_flops(student, self.task.loss, frozen, teacher_dimensions(configuration, folder))
+            self.data.flops = count_flops(
+                student, configuration.losses, frozen, teacher_dimensions(configuration, folder)
+            )
         self.notes = notes_on_tokens(student, configuration, folder) if group.is_main else []
         self.optimiser = build_optimiser(self.task, settings)
         digests = data_digests(configuration, folder) | base_digest(student)
