@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cusa.common.distinct import of_pairs
 from cusa.config.losses import (
     Contrastive,
     CrossSoftLabel,
@@ -156,6 +157,7 @@ class CUSALoss(nn.Module):
         image_ids: Tensor,
         gather_rows: GatherRows | None = None,
         positive_text: Tensor | None = None,
+        teacher_image_rows: Tensor | None = None,
     ) -> Losses:
         """Compute the losses of a batch.
 
@@ -169,10 +171,10 @@ class CUSALoss(nn.Module):
         self.clamp_temperatures()
         zero = torch.zeros((), device=image_ids.device)
         losses = Losses(zero, zero, zero)
-        features = {"image": teacher_image, "text": teacher_text}
+        features = {"image": (teacher_image, teacher_image_rows), "text": (teacher_text, None)}
         with torch.no_grad():  # the teachers are frozen; only their temperatures may be learned
             teachers = {
-                modality: _teacher_similarity(f"teacher_{modality}", features[modality], gather_rows)
+                modality: _teacher_similarity(f"teacher_{modality}", *features[modality], gather_rows)
                 for modality in self.configuration.teachers
             }
         if self.configuration.contrastive is not None or self.configuration.cross_softlabel is not None:
@@ -323,13 +325,20 @@ def _self_similarity(name: str, features: Tensor | None, gather_rows: GatherRows
     return normalised @ (normalised if gather_rows is None else gather_rows(normalised)).T
 
 
-def _teacher_similarity(name: str, features: Tensor | None, gather_rows: GatherRows | None) -> Tensor:
-    """Like `_self_similarity`, but gathers only some columns of the features at a time, to save memory."""
+def _teacher_similarity(
+    name: str, features: Tensor | None, row_of_pair: Tensor | None, gather_rows: GatherRows | None
+) -> Tensor:
+    """Like `_self_similarity` of the rows of pairs, but each two rows are compared once.
+
+    With `gather_rows`, only some columns of the features are gathered at a time, to save memory.
+    """
     if gather_rows is None:
-        return _self_similarity(name, features, None)
-    normalised = _normalise(name, features)
-    columns = torch.split(normalised, TEACHER_COLUMNS, dim=1)
-    similarity = columns[0] @ gather_rows(columns[0]).T
-    for part in columns[1:]:
+        similarity = _self_similarity(name, features, None)
+        return similarity if row_of_pair is None else similarity[row_of_pair[:, None], row_of_pair]
+    columns = torch.split(_normalise(name, features), TEACHER_COLUMNS, dim=1)
+    parts = (of_pairs(part, row_of_pair) for part in columns)
+    first = next(parts)
+    similarity = first @ gather_rows(first).T
+    for part in parts:
         similarity += part @ gather_rows(part).T
     return similarity

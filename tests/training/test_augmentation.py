@@ -18,6 +18,7 @@ from cusa.student.inputs import FeatureInputs, PixelInputs, frozen_dimensions
 from cusa.student.student import build_student
 from cusa.teachers.extraction import extract_image_features, extract_text_features
 from cusa.training.augmentation import CachedViews
+from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group
 from cusa.training.loading import TrainingData
 from cusa.training.loop import train
@@ -56,7 +57,7 @@ def rows_of(data: TrainingData, epoch: int, first: int = 0) -> dict[tuple[int, b
     """What an epoch reads: the pixels or features of each pair, by its image and its caption's inputs."""
     found = {}
     for _, batches in data.steps(Progress(epoch=epoch, step=first)):
-        for batch in batches:
+        for batch in map(TrainingBatch.by_pair, batches):
             texts = batch.texts if isinstance(batch.texts, torch.Tensor) else batch.texts["input_ids"]
             for image, pixels, text, teacher in zip(
                 batch.image_ids, batch.images, texts, batch.teacher_text, strict=True

@@ -9,22 +9,46 @@ from training_runs import configured
 from cusa.layout import DatasetFolder
 from cusa.student.inputs import PixelInputs
 from cusa.student.student import build_student
-from cusa.training.batches import TrainingBatch
 from cusa.training.loading import open_training_pairs
 
 
-def test_parts_of_a_batch_are_its_pairs_in_order():
-    pairs = torch.arange(7)
-    texts = {"input_ids": pairs[:, None] + 10, "attention_mask": torch.ones(7, 1, dtype=torch.long)}
-    batch = TrainingBatch(pairs[:, None] + 20, texts, None, pairs[:, None] + 30, pairs)
-    parts = batch.split(3)
-    assert [part.image_ids.tolist() for part in parts] == [[0, 1, 2], [3, 4, 5], [6]]
-    for part in parts:
-        assert torch.equal(part.images[:, 0], part.image_ids + 20)
-        assert torch.equal(part.texts["input_ids"][:, 0], part.image_ids + 10)
-        assert len(part.texts["attention_mask"]) == len(part.image_ids)
-        assert part.teacher_image is None
-        assert torch.equal(part.teacher_text[:, 0], part.image_ids + 30)
+def test_a_batch_has_each_image_and_each_text_once(tiny_configuration, shapes_data):
+    """Pairs say which rows are theirs; images and texts stay in the order in which they come first."""
+    run = configured(tiny_configuration)
+    pairs = open_training_pairs(build_student(run.student, run.losses), run, DatasetFolder(shapes_data))
+    pairs.texts.starts[8], pairs.texts.ends[8] = pairs.texts.starts[3], pairs.texts.ends[3]  # the same words
+    numbers = np.array([8, 3, 2, 20, 9])
+    images = pairs.image_of_caption[numbers]
+    assert images.tolist() == [4, 1, 1, 10, 4]
+    batch = pairs[numbers]
+    assert batch.image_rows.tolist() == batch.teacher_image_rows.tolist() == [0, 1, 1, 2, 0]
+    assert batch.text_rows.tolist() == [0, 0, 1, 2, 3]
+    assert batch.image_ids.tolist() == images.tolist()
+    assert np.array_equal(batch.teacher_image.numpy(), pairs.teacher_image[np.array([4, 1, 10])])
+    assert np.array_equal(batch.teacher_text.numpy(), pairs.teacher_text[numbers])
+    by_pair = batch.by_pair()
+    assert (by_pair.image_rows, by_pair.text_rows) == (None, None)
+    assert torch.equal(by_pair.images, pairs.images[images])
+    for key, expected in pairs.texts[numbers].items():
+        assert torch.equal(by_pair.texts[key], expected)
+
+
+def test_a_batch_of_different_images_and_texts_has_a_row_for_each_pair(tiny_configuration, shapes_data):
+    run = configured(tiny_configuration)
+    pairs = open_training_pairs(build_student(run.student, run.losses), run, DatasetFolder(shapes_data))
+    batch = pairs[np.array([8, 2, 21])]
+    assert (batch.image_rows, batch.text_rows, batch.teacher_image_rows) == (None, None, None)
+    assert torch.equal(batch.images, pairs.images[np.array([4, 1, 10])])
+
+
+def test_images_that_are_changed_at_random_differ_from_pair_to_pair(tiny_configuration, shapes_data):
+    """The teacher's features are those of the image, so they stay shared."""
+    run = configured(tiny_configuration, augmentation={"image": {"crop": [0.3, 1.0]}})
+    pairs = open_training_pairs(build_student(run.student, run.losses), run, DatasetFolder(shapes_data))
+    batch = pairs[np.array([8, 9])]
+    assert batch.image_rows is None
+    assert not torch.equal(batch.images[0], batch.images[1])
+    assert batch.teacher_image_rows.tolist() == [0, 0]
 
 
 def test_captions_of_one_image_share_its_decoding(tiny_configuration, shapes_data, monkeypatch):
@@ -41,4 +65,4 @@ def test_captions_of_one_image_share_its_decoding(tiny_configuration, shapes_dat
     batch = pairs[np.arange(4)]
     assert decoded == sorted(set(pairs.image_of_caption[:4].tolist()))
     assert len(decoded) < 4
-    assert torch.equal(batch.images, expected)
+    assert torch.equal(batch.by_pair().images, expected)

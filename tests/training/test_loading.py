@@ -55,11 +55,11 @@ def test_only_loading_counts_as_waiting(tiny_configuration, shapes_data, monkeyp
     monkeypatch.setattr(TrainingPairs, "__getitem__", slow)
     for epoch in range(2):
         for step, batches in data.steps(Progress(epoch=epoch, step=5)):
-            waited = data.seconds_waited
+            waited = data.spent.seconds_waited
             for number, _ in enumerate(batches, start=1):
                 clock.now += 100.0
-                assert data.seconds_waited == waited + number, step
-    assert data.seconds_waited == 2 * 3 * 2
+                assert data.spent.seconds_waited == waited + number, step
+    assert data.spent.seconds_waited == 2 * 3 * 2
 
 
 @pytest.mark.parametrize(("select_on", "split"), [("val", "val"), ("test_leak_as_published", "test")])

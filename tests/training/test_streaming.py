@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from cusa.common.distinct import of_pairs
 from cusa.common.files import read_json
 from cusa.config.configuration import load
 from cusa.config.experiments import RunConfiguration
@@ -143,9 +144,10 @@ def test_batches_are_those_of_local_reading(local, far, http_url, tiny_configura
     (batch,) = pairs_of(run, far, 1, Group())
     student = build_student(run.student, run.losses)
     pairs = open_training_pairs(student, run, local)
+    pixels, features = batch.by_pair().images, of_pairs(batch.teacher_image, batch.teacher_image_rows)
     for place, image in enumerate(batch.image_ids.tolist()):
-        assert torch.equal(batch.images[place], pairs.images[np.array([image])][0])
-        assert np.array_equal(batch.teacher_image[place].numpy(), pairs.teacher_image[np.array([image])][0])
+        assert torch.equal(pixels[place], pairs.images[np.array([image])][0])
+        assert np.array_equal(features[place].numpy(), pairs.teacher_image[np.array([image])][0])
         captions = np.flatnonzero(pairs.image_of_caption == image)
         texts = [pairs.teacher_text[captions[[number]]][0] for number in range(len(captions))]
         assert any(np.array_equal(batch.teacher_text[place].numpy(), text) for text in texts)
@@ -162,6 +164,19 @@ def test_an_epoch_is_nearly_every_pair_once(far, http_url, tiny_configuration, p
     assert sum(seen.values()) == 64
     assert len(seen) == 32
     assert set(seen.values()) == {2}  # two captions an image
+
+
+def test_captions_of_a_streamed_image_share_a_batch(far, http_url, tiny_configuration):
+    """The stream reads images; with `captions_per_image` their captions follow each other."""
+    run = streaming(tiny_configuration, http_url, captions_per_image="all")
+    batches = pairs_of(run, far, 8, Group())
+    assert [len(batch.images) for batch in batches] == [4] * 8  # two captions an image, eight pairs a batch
+    seen = Counter(image for batch in batches for image in batch.image_ids.tolist())
+    assert set(seen.values()) <= {2, 4}
+    texts = [tuple(text) for batch in batches for text in batch.teacher_text.tolist()]
+    assert len(set(texts)) > 32  # both captions of an image
+    alone = streaming(tiny_configuration, http_url, captions_per_image=1)
+    assert max(len(batch.images) for batch in pairs_of(alone, far, 8, Group())) > 4
 
 
 def test_seed_epoch_and_step_give_the_order(far, http_url, tiny_configuration):

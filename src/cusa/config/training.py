@@ -23,7 +23,9 @@ class HardNegatives(Section):
         default="text", description="The teacher whose cached features say which pairs are near."
     )
     group: Annotated[int, Field(ge=2)] = Field(
-        default=8, description="Pairs of a group of neighbours; a batch is made of several groups."
+        default=8,
+        description="Pairs of a group of neighbours; a batch is made of several groups. With `captions_per_image` "
+        "above 1 it counts images with their captions.",
     )
 
 
@@ -112,13 +114,19 @@ class Train(Section):
     )
     chunk_size: Count | None = Field(
         default=None,
-        description="Pairs that go through the towers at a time (GradCache). The loss is still computed over the "
-        "complete batch; memory is that of a chunk, and there is one more forward pass. null takes the batch at once.",
+        description="Images and captions that go through the towers at a time (GradCache). The loss is still computed "
+        "over the complete batch; memory is that of a chunk, and the towers have one more forward pass. null takes the "
+        "batch at once.",
     )
     eval_batch_size: Count = Field(default=128, description="Images or captions per forward pass in embedding.")
     hard_negatives: HardNegatives | None = added_key(
         None,
         "Batches are made of groups of neighbours, by the cached features of a teacher; null draws pairs at random.",
+    )
+    captions_per_image: Count | Literal["all"] = added_key(
+        1,
+        "Captions of an image that are put into one batch, for which the image is encoded once; `all` takes each image "
+        "with all of its captions. An epoch still has every pair once, and `batch_size` still counts pairs.",
     )
 
     @model_validator(mode="after")
@@ -135,7 +143,19 @@ class Train(Section):
                 f"hard_negatives.group is {self.hard_negatives.group}, but a batch has {self.batch_size} pairs "
                 "(batch_size), so no batch would have a whole group; lower the group"
             )
+        neighbours = 1 if self.hard_negatives is None else self.hard_negatives.group
+        if (captions := self.largest_caption_group or 1) * neighbours > self.batch_size:
+            groups = "" if neighbours == 1 else f" in groups of {neighbours} neighbours (hard_negatives.group)"
+            raise ValueError(
+                f"captions_per_image is {captions}{groups}, but a batch has {self.batch_size} pairs (batch_size), so "
+                "no batch would have a whole group; lower captions_per_image, or write `all`"
+            )
         return self
+
+    @property
+    def largest_caption_group(self) -> int | None:
+        """`captions_per_image` as a number; None for all captions of an image."""
+        return None if self.captions_per_image == "all" else self.captions_per_image
 
     @property
     def selection_split(self) -> Literal["val", "test"]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from cusa.layout import Modality
 from cusa.teachers.token_use import Vocabulary
 from cusa.teachers.transform import ImageTransform
 
@@ -26,8 +27,6 @@ class Backbone(nn.Module):
     dimension: int
     image_transform: ImageTransform | None = None
     tokenises: bool = True
-    # Whether the backbone itself calls `regularised`; where it does not, the student does so with its outputs.
-    drops_features: bool = False
     feature_dropout: float = 0.0
     feature_noise: float = 0.0
 
@@ -44,6 +43,17 @@ class Backbone(nn.Module):
         `texts` are `input_ids` and `attention_mask`, int64 [B, T], or a frozen tower's features [B, d].
         """
         raise TypeError(f"{type(self).__name__} has to define text_features()")
+
+    def tower_features(self, side: Modality, inputs: TextInput) -> Tensor:
+        """What noise and dropout change in training, [B, d]: the features, where nothing projects them afterwards."""
+        if side == "text":
+            return self.text_features(inputs)
+        assert isinstance(inputs, Tensor)
+        return self.image_features(inputs)
+
+    def projected(self, side: Modality, features: Tensor) -> Tensor:
+        """The features [B, dimension] that the heads read, of `tower_features`."""
+        return features
 
     def regularised(self, features: Tensor) -> Tensor:
         """Features [B, d] with the noise and the dropout that training asks for; outside of training, as they are."""

@@ -16,6 +16,7 @@ from torch.nn.functional import dropout
 from cusa.config.adaptation import Adaptation
 from cusa.config.losses import HeadName, LossConfiguration
 from cusa.config.models import StudentSettings
+from cusa.layout import Modality
 from cusa.student.adaptation import Base, adapt, frozen_normalisation
 from cusa.student.adapters import is_adapter, merge_adapters
 from cusa.student.backbones import Backbone, FrozenDimensions, TextInput
@@ -87,14 +88,21 @@ class Student(nn.Module):
 
     def image_features(self, images: Tensor) -> Tensor:
         """Image features [B, D], which the heads read; for `images` see Backbone.image_features."""
-        return self._dropped(self.backbone.image_features(images))
+        return self.regularised("image", self.backbone.tower_features("image", images))
 
     def text_features(self, texts: TextInput) -> Tensor:
         """Text features [B, D], which the heads read; for `texts` see Backbone.text_features."""
-        return self._dropped(self.backbone.text_features(texts))
+        return self.regularised("text", self.backbone.tower_features("text", texts))
 
-    def _dropped(self, features: Tensor) -> Tensor:
-        return features if self.backbone.drops_features else self.backbone.regularised(features)
+    def regularised(self, side: Modality, features: Tensor) -> Tensor:
+        """Features [B, D], which the heads read, of a tower's, [B, d], with the noise and dropout of training."""
+        return self.backbone.projected(side, self.backbone.regularised(features))
+
+    @property
+    def draws_by_pair(self) -> bool:
+        """Whether a step draws noise or dropout after the towers, for each pair: then pairs do not share heads."""
+        backbone = self.backbone
+        return self.training and max(backbone.feature_dropout, backbone.feature_noise, self.head_dropout) > 0
 
     def head(self, features: Tensor, family: HeadName, modality: str) -> Tensor:
         """Apply a head to the features [B, D]; where there is no such head, return the features."""

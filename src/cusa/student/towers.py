@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from cusa.config.models import Towers
+from cusa.layout import Modality
 from cusa.student.backbones import Backbone, FrozenDimensions, TextInput
 from cusa.teachers.encoders import ImageEncoder, TextEncoder
 from cusa.teachers.registry import load_image_encoder, load_text_encoder
@@ -19,8 +20,6 @@ class TowerPair(Backbone):
     A frozen encoder is not loaded: its input is its cached features, whose length `frozen` gives. Dropout is that of
     the encoders' features: their dimensions are many, and the projection learns the training pairs by heart.
     """
-
-    drops_features = True
 
     def __init__(self, towers: Towers, max_tokens: int, frozen: FrozenDimensions) -> None:
         super().__init__()
@@ -43,14 +42,22 @@ class TowerPair(Backbone):
 
     def image_features(self, images: Tensor) -> Tensor:
         """Image features [B, dimension] of pixels, or of the cached features of a frozen tower."""
-        features = images if self.image_tower is None else self.image_tower(images)
-        projected: Tensor = self.image_projection(self.regularised(features))
-        return projected
+        return self.projected("image", self.tower_features("image", images))
 
     def text_features(self, texts: TextInput) -> Tensor:
         """Text features [B, dimension] of tokens, or of the cached features of a frozen tower."""
-        features: Tensor = texts if self.text_tower is None else self.text_tower(texts)  # type: ignore[assignment]
-        projected: Tensor = self.text_projection(self.regularised(features))
+        return self.projected("text", self.tower_features("text", texts))
+
+    def tower_features(self, side: Modality, inputs: TextInput) -> Tensor:
+        """The encoder's features [B, d]; a frozen encoder's are the inputs."""
+        encoder = self.image_tower if side == "image" else self.text_tower
+        features: Tensor = inputs if encoder is None else encoder(inputs)  # type: ignore[assignment]
+        return features
+
+    def projected(self, side: Modality, features: Tensor) -> Tensor:
+        """An encoder's features [B, d] in the common space, [B, dimension]."""
+        projection = self.image_projection if side == "image" else self.text_projection
+        projected: Tensor = projection(features)
         return projected
 
     def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:

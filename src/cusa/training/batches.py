@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cusa.common.distinct import distinct_rows, of_pairs
+from cusa.layout import Modality
 from cusa.student.backbones import TextInput
-from cusa.student.inputs import SplitInputs, to_device
+from cusa.student.inputs import SplitInputs
 from cusa.teachers.store import Features
 from cusa.training.augmentation import PairAugmentation
 
 
 @dataclass
 class TrainingBatch:
-    """B training pairs.
+    """B training pairs. Images and texts that pairs share are there once; `*_rows` say where those of each pair are.
 
-    `images`: uint8 [B, 3, H, W], or float32 [B, d] if the student's image tower is frozen.
-    `texts`: token ids and attention mask, int64 [B, T] each, or float32 [B, d] if the text tower is frozen.
-    `teacher_image`, `teacher_text`: [B, d], or None if no loss needs that teacher.
+    `images`: uint8 [n, 3, H, W], or float32 [n, d] if the student's image tower is frozen.
+    `texts`: token ids and attention mask, int64 [m, T] each, or float32 [m, d] if the text tower is frozen.
+    `teacher_image`: [k, d], `teacher_text`: [B, d]; None if no loss needs that teacher.
     `positive_text`: float32 [B], see false_negatives.py, or None if no negative is judged by its caption.
     `image_ids`: positions of the images in the train split, int64 [B]; equal for captions of one image.
+    `image_rows`, `text_rows`, `teacher_image_rows`: for each pair the row in `images`, `texts` and `teacher_image`,
+    int64 [B], or None if row i is that of pair i. Images that training changes at random differ from pair to pair.
     """
 
     images: Tensor
@@ -32,48 +39,43 @@ class TrainingBatch:
     teacher_text: Tensor | None
     image_ids: Tensor
     positive_text: Tensor | None = None
+    image_rows: Tensor | None = None
+    text_rows: Tensor | None = None
+    teacher_image_rows: Tensor | None = None
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same batch on `device`; the copy from page-locked memory is asynchronous."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+    def rows(self) -> dict[Modality, Tensor | None]:
+        """`image_rows` and `text_rows`."""
+        return {"image": self.image_rows, "text": self.text_rows}
 
-        return TrainingBatch(
-            images=self.images.to(device, non_blocking=True),
-            texts=to_device(self.texts, device),
-            teacher_image=move(self.teacher_image),
-            teacher_text=move(self.teacher_text),
-            image_ids=self.image_ids.to(device, non_blocking=True),
-            positive_text=move(self.positive_text),
+    def by_pair(self) -> TrainingBatch:
+        """The same pairs with a row of `images` and of `texts` for each of them."""
+        texts = self.texts
+        of_each = partial(of_pairs, row_of_pair=self.text_rows)
+        return replace(
+            self,
+            images=of_pairs(self.images, self.image_rows),
+            texts=of_each(texts) if isinstance(texts, Tensor) else {key: of_each(texts[key]) for key in texts},
+            image_rows=None,
+            text_rows=None,
         )
-
-    def split(self, size: int) -> list[TrainingBatch]:
-        """The same pairs in batches of `size`, in order; the last batch may be smaller."""
-
-        def rows(tensor: Tensor | None, pairs: slice) -> Tensor | None:
-            return None if tensor is None else tensor[pairs]
-
-        batches = []
-        for start in range(0, len(self.image_ids), size):
-            pairs = slice(start, start + size)
-            texts = self.texts
-            batches.append(
-                TrainingBatch(
-                    images=self.images[pairs],
-                    texts=texts[pairs] if isinstance(texts, Tensor) else {key: texts[key][pairs] for key in texts},
-                    teacher_image=rows(self.teacher_image, pairs),
-                    teacher_text=rows(self.teacher_text, pairs),
-                    image_ids=self.image_ids[pairs],
-                    positive_text=rows(self.positive_text, pairs),
-                )
-            )
-        return batches
 
     def pin_memory(self) -> TrainingBatch:
         """Move the images to page-locked memory; the loader calls this when it trains on a GPU."""
-        self.images = self.images.pin_memory()
-        return self
+        return replace(self, images=self.images.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
+        """The same batch with each of its tensors changed."""
+
+        def changed(value: TextInput | None) -> Any:
+            if value is None or isinstance(value, Tensor):
+                return None if value is None else change(value)
+            return {key: change(part) for key, part in value.items()}
+
+        return TrainingBatch(**{part.name: changed(getattr(self, part.name)) for part in fields(self)})
 
 
 class TrainingPairs(Dataset[TrainingBatch]):
@@ -106,27 +108,57 @@ class TrainingPairs(Dataset[TrainingBatch]):
     def __getitem__(self, pairs: np.ndarray) -> TrainingBatch:
         """The batch of some pairs by number, int64 [B]."""
         images = self.image_of_caption[pairs]
+        first, rows = distinct_rows(images)
         changed = self.augmentation.image_inputs(self.images, images, pairs)
         if changed is not None:
-            return self.batch(images, pairs, changed)
-        # Captions of one image in a batch share one decoded image.
-        distinct, inverse = np.unique(images, return_inverse=True)
-        return self.batch(images, pairs, self.images[distinct][torch.from_numpy(inverse)])
+            return self.batch(images, pairs, changed, None)
+        return self.batch(images, pairs, self.images[images[first]], rows)
 
-    def batch(self, images: np.ndarray, captions: np.ndarray, inputs: Tensor) -> TrainingBatch:
+    def batch(
+        self, images: np.ndarray, captions: np.ndarray, inputs: Tensor, input_rows: np.ndarray | None
+    ) -> TrainingBatch:
         """The batch of some images and captions by position, int64 [B] each.
 
-        `inputs` are the images as the student's image tower takes them, see TrainingBatch.images.
+        `inputs` are images as the student's image tower takes them, and `input_rows`, int64 [B], the row of each pair
+        in them; None if row i is that of pair i. See TrainingBatch.
         """
-        teacher_image = teacher_text = positive_text = None
+        teacher_image = teacher_text = positive_text = teacher_rows = None
         if self.teacher_image is not None:
-            teacher_image = torch.from_numpy(self.teacher_image[images])
+            first, teacher_rows = distinct_rows(images)
+            teacher_image = torch.from_numpy(self.teacher_image[images[first]])
         if self.teacher_text is not None:
             teacher_text = torch.from_numpy(self.teacher_text[captions])
         if self.positive_text is not None:
             positive_text = torch.from_numpy(self.positive_text[captions])
         texts = self.augmentation.text_inputs(self.texts, captions)
-        if texts is None:
-            texts = self.texts[captions]
-        image_ids = torch.from_numpy(images)
-        return TrainingBatch(inputs, texts, teacher_image, teacher_text, image_ids, positive_text)
+        texts, text_rows = distinct_texts(self.texts[captions] if texts is None else texts)
+        return TrainingBatch(
+            images=inputs,
+            texts=texts,
+            teacher_image=teacher_image,
+            teacher_text=teacher_text,
+            image_ids=torch.from_numpy(images),
+            positive_text=positive_text,
+            image_rows=_tensor(input_rows),
+            text_rows=text_rows,
+            teacher_image_rows=_tensor(teacher_rows),
+        )
+
+
+def distinct_texts(texts: TextInput) -> tuple[TextInput, Tensor | None]:
+    """Each distinct caption of a batch once, and the row of each pair in them, int64 [B]; None if all differ.
+
+    Captions with the same tokens are the same text. A frozen tower's features are left as they are: each caption has a
+    row of its own, and nothing but their projection is left to compute.
+    """
+    if isinstance(texts, Tensor):
+        return texts, None
+    first, rows = distinct_rows(np.concatenate([part.numpy() for part in texts.values()], axis=1))
+    if rows is None:
+        return texts, None
+    places = torch.from_numpy(first)
+    return {key: part[places] for key, part in texts.items()}, torch.from_numpy(rows)
+
+
+def _tensor(numbers: np.ndarray | None) -> Tensor | None:
+    return None if numbers is None else torch.from_numpy(numbers)

@@ -10,6 +10,9 @@ tree (Dasgupta and Freund, 2008; the directions as in Annoy) over the teacher's 
    the halves that it made.
 3. The groups are shuffled, and laid one after the other. So a batch is made of several groups, each of neighbours.
 
+With `train.captions_per_image`, groups of captions of one image (see caption_groups.py) take the place of pairs: they
+are dealt and halved by the features of their image, or of one of their captions, and stay together.
+
 The features are reduced once to whole numbers of a few dimensions. Sums of their products are below 2**24, so they are
 exact in float32 in any order of summation, and the order is a function of (features, seed, epoch) on every machine.
 """
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cusa.teachers.store import Features
+from cusa.training.caption_groups import caption_groups
 
 DIMENSIONS = 128  # of the reduced features
 LARGEST = 127  # of their values: 128 dimensions * 127 * (127 + 127) is below 2**24
@@ -74,6 +78,7 @@ class NeighbourOrder:
     image_of_caption: np.ndarray
     group: int
     seed: int
+    captions_per_image: int | None = 1  # None takes all captions of an image
 
     def __post_init__(self) -> None:
         self._last: tuple[int, np.ndarray] | None = None
@@ -83,18 +88,27 @@ class NeighbourOrder:
         if self._last is None or self._last[0] != epoch:
             # The third number keeps these draws apart from those of the order without neighbours.
             generator = np.random.default_rng([self.seed, epoch, self.group])
-            rounds = [self._grouped(members, generator) for members in deal(self.image_of_caption, generator)]
-            # What fills no group comes last, so that batches of whole groups cut none.
-            whole = [len(members) // self.group * self.group for members in rounds]
-            groups = [members[:end] for members, end in zip(rounds, whole, strict=True)]
-            rests = [members[end:] for members, end in zip(rounds, whole, strict=True)]
-            order = np.concatenate([*groups, generator.permutation(np.concatenate(rests))])
+            if self.captions_per_image == 1:
+                order = self._order(np.arange(len(self.image_of_caption)), generator)
+            else:
+                captions = caption_groups(self.image_of_caption, self.captions_per_image, generator)
+                order = captions.laid_out(self._order(captions.first, generator))
             order.flags.writeable = False
             self._last = (epoch, order)
         return self._last[1]
 
-    def _grouped(self, members: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        places = neighbour_groups(self.codes[self.row_of_pair[members]], self.group, generator)
+    def _order(self, pairs: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The places of some pairs by number, int64 [n], in an order where neighbours meet."""
+        dealt = deal(self.image_of_caption[pairs], generator)
+        rounds = [self._grouped(pairs, members, generator) for members in dealt]
+        # What fills no group comes last, so that batches of whole groups cut none.
+        whole = [len(members) // self.group * self.group for members in rounds]
+        groups = [members[:end] for members, end in zip(rounds, whole, strict=True)]
+        rests = [members[end:] for members, end in zip(rounds, whole, strict=True)]
+        return np.concatenate([*groups, generator.permutation(np.concatenate(rests))])
+
+    def _grouped(self, pairs: np.ndarray, members: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        places = neighbour_groups(self.codes[self.row_of_pair[pairs[members]]], self.group, generator)
         grouped: np.ndarray = members[places]
         return grouped
 

@@ -24,11 +24,12 @@ from cusa.teachers.mixture import MixedFeatures
 from cusa.teachers.store import Features, feature_dimension
 from cusa.training.augmentation import open_augmentation
 from cusa.training.batches import TrainingBatch, TrainingPairs
+from cusa.training.caption_groups import GroupedOrder
 from cusa.training.costs import Spent
 from cusa.training.distributed import Group
 from cusa.training.flops import BatchFlops
 from cusa.training.hard_negatives import NeighbourOrder, reduced
-from cusa.training.sampling import PairSampler
+from cusa.training.sampling import Order, PairSampler
 from cusa.training.state import Progress
 from cusa.training.streaming import StreamedPairs
 
@@ -78,7 +79,7 @@ class TrainingData:
             rank=group.rank,
             world_size=group.world_size,
             accumulate=settings.accumulate,
-            order=open_neighbours(configuration, folder, self.pairs),
+            order=open_order(configuration, folder, self.pairs),
         )
         self.stream = open_stream(student, configuration, folder, self.pairs, group)
         # What a batch costs, where that is known; see flops.py.
@@ -150,13 +151,13 @@ def teacher_dimensions(configuration: RunConfiguration, folder: DatasetFolder) -
     }
 
 
-def open_neighbours(
-    configuration: RunConfiguration, folder: DatasetFolder, pairs: TrainingPairs
-) -> NeighbourOrder | None:
-    """The order in which neighbours meet, for `train.hard_negatives`; None without. Raises DataError as above."""
-    if (settings := configuration.train.hard_negatives) is None:
-        return None
-    image_of_caption = np.asarray(pairs.image_of_caption)
+def open_order(configuration: RunConfiguration, folder: DatasetFolder, pairs: TrainingPairs) -> Order | None:
+    """The order for `train.hard_negatives` and `train.captions_per_image`; None without. Raises DataError as above."""
+    recipe, image_of_caption = configuration.train, np.asarray(pairs.image_of_caption)
+    if (settings := recipe.hard_negatives) is None:
+        if recipe.captions_per_image == 1:
+            return None
+        return GroupedOrder(image_of_caption, recipe.largest_caption_group, configuration.seed)
     captions = np.arange(len(image_of_caption))
     rows = {"image": len(pairs.images), "text": len(captions)}[settings.teacher]
     return NeighbourOrder(
@@ -165,6 +166,7 @@ def open_neighbours(
         image_of_caption=image_of_caption,
         group=settings.group,
         seed=configuration.seed,
+        captions_per_image=recipe.largest_caption_group,
     )
 
 

@@ -1,7 +1,8 @@
 """Which pairs each process trains on at each step: a function of seed, epoch and step, and of nothing else.
 
 An epoch has every (image, caption) pair at most once. Its order depends on the seed and the epoch alone (and with
-`train.hard_negatives` on a teacher's features, see hard_negatives.py). The pairs of
+`train.hard_negatives` on a teacher's features, see hard_negatives.py, and with `train.captions_per_image` on which
+captions are of one image, see caption_groups.py). The pairs of
 any step can be computed directly, so a run resumes exactly in the middle of an epoch, and the number of loader workers
 does not change the order.
 """
@@ -15,6 +16,9 @@ from functools import lru_cache
 import numpy as np
 
 from cusa.errors import ConfigurationError
+
+# The numbers of all pairs in the order of an epoch, int64 [pairs].
+Order = Callable[[int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class PairSampler:
     rank: int = 0
     world_size: int = 1
     accumulate: int = 1
-    order: Callable[[int], np.ndarray] | None = None
+    order: Order | None = None
 
     def __post_init__(self) -> None:
         if self.steps_per_epoch == 0:

@@ -13,14 +13,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cusa.common.compute import autocast, random_state, set_random_state
+from cusa.common.distinct import of_pairs
+from cusa.config.losses import HeadName
 from cusa.config.training import Train
 from cusa.errors import ConfigurationError, TrainingError
+from cusa.layout import Modality
 from cusa.losses import CUSALoss, GatherRows, Losses
 from cusa.runs.weights import STUDENT_PREFIX
 from cusa.student.adaptation import frozen_normalisation
 from cusa.student.student import Student
 from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group
+from cusa.training.gradient_cache import CachedGradients, TowerInputs, chunks_of, joined, rows_of
 
 Heads = dict[str, Tensor | None]
 Check = Callable[[Losses, TrainingBatch], None]
@@ -45,6 +49,7 @@ class TrainingTask(nn.Module):
         self.loss = loss
         self.settings = settings
         self.group = group or Group()
+        self.normalises_over_batch = bool(batch_normalisation(student))
 
     def trained_state(self) -> dict[str, Any]:
         """The state dict without the weights that `student.adapt` has frozen: what training changes."""
@@ -59,36 +64,51 @@ class TrainingTask(nn.Module):
     def _frozen_names(self) -> set[str]:
         return {f"{STUDENT_PREFIX}{name}" for name in self.student.frozen_names()}
 
-    def forward(self, batch: TrainingBatch, cached: CachedGradients | None = None) -> Losses | Tensor:
+    def forward(self, batch: TrainingBatch | TowerInputs, cached: CachedGradients | None = None) -> Losses | Tensor:
         """The losses of a batch that is on the group's device.
 
-        With `cached`, a scalar instead. Its gradients with respect to the parameters are the batch's share of the
-        loss's gradients.
+        With `cached`, a scalar instead, for some inputs of the towers. Its gradients with respect to the parameters are
+        their share of the loss's gradients.
         """
-        heads = self.heads(batch)
-        if cached is None:
-            return self.losses(heads, batch)
-        terms = [(output * cached.heads[name]).sum() for name, output in heads.items() if output is not None]
-        scalars = self.loss.scalars()
-        terms += [(scalars[name] * gradient).sum() for name, gradient in cached.scalars.items()]
-        return torch.stack([term.float() for term in terms]).sum()
+        if isinstance(batch, TrainingBatch):
+            batch = self.prepared(batch)
+            return self.losses(self.heads(batch, self.towers(self.inputs(batch))), batch)
+        assert cached is not None
+        return cached.product(self.towers(batch), dict(self.named_parameters()) if cached.parameters else {})
 
-    def heads(self, batch: TrainingBatch) -> Heads:
+    def prepared(self, batch: TrainingBatch) -> TrainingBatch:
+        """The batch as the towers take it: BatchNorm would have other statistics of distinct images than of pairs."""
+        return batch.by_pair() if self.normalises_over_batch else batch
+
+    def inputs(self, batch: TrainingBatch) -> TowerInputs:
+        """What the towers take of a batch."""
+        return {"image": batch.images, "text": batch.texts}
+
+    def towers(self, inputs: TowerInputs) -> dict[Modality, Tensor]:
+        """The towers' features [n, d] by side, in the dtype of `train.precision`."""
+        with autocast(self.group.device, self.settings.precision):
+            return {side: self.student.backbone.tower_features(side, value) for side, value in inputs.items()}
+
+    def heads(self, batch: TrainingBatch, towers: Mapping[Modality, Tensor]) -> Heads:
         """The outputs of the heads by name, [B, D] each, not normalised; None if no loss needs a head.
 
-        The dtype is that of `train.precision`.
+        The dtype is that of `train.precision`. What is drawn at random after the towers is drawn for each pair.
         """
-        student, families = self.student, self.loss.configuration
+        families: list[HeadName] = []
+        losses, student = self.loss.configuration, self.student
+        if losses.contrastive is not None or losses.cross_softlabel is not None:
+            families.append("cross")
+        if losses.uni_softlabel is not None:
+            families.append("uni")
+        heads: Heads = dict.fromkeys(("cross_image", "cross_text", "uni_image", "uni_text"))
         with autocast(self.group.device, self.settings.precision):
-            image = student.image_features(batch.images)
-            text = student.text_features(batch.texts)
-            heads: Heads = dict.fromkeys(("cross_image", "cross_text", "uni_image", "uni_text"))
-            if families.contrastive is not None or families.cross_softlabel is not None:
-                heads["cross_image"] = student.head(image, "cross", "image")
-                heads["cross_text"] = student.head(text, "cross", "text")
-            if families.uni_softlabel is not None:
-                heads["uni_image"] = student.head(image, "uni", "image")
-                heads["uni_text"] = student.head(text, "uni", "text")
+            for side, rows in batch.rows().items():
+                features = towers[side]
+                if student.draws_by_pair:
+                    features, rows = of_pairs(features, rows), None
+                features = student.regularised(side, features)
+                for family in families:
+                    heads[f"{family}_{side}"] = of_pairs(student.head(features, family, side), rows)
         return heads
 
     def losses(self, heads: Heads, batch: TrainingBatch) -> Losses:
@@ -105,6 +125,7 @@ class TrainingTask(nn.Module):
             teacher_text=batch.teacher_text,
             image_ids=batch.image_ids,
             positive_text=batch.positive_text,
+            teacher_image_rows=batch.teacher_image_rows,
             gather_rows=gather_rows,
         )
         return losses
@@ -145,65 +166,40 @@ def _add_at_once(model: nn.Module, task: TrainingTask, batch: TrainingBatch, las
 def _add_in_chunks(
     model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, check: Check | None
 ) -> Losses:
-    """GradCache (Gao et al., 2021, arXiv 2101.06983), in three passes over the chunks of a batch."""
+    """The same in chunks, in the three passes of gradient_cache.py."""
     assert task.settings.chunk_size is not None
-    chunks = batch.split(task.settings.chunk_size)
-    # 1. The heads' outputs of all chunks, without a graph.
-    random_states, outputs = [], []
+    inputs = task.inputs(batch)
+    chunks = chunks_of(inputs, task.settings.chunk_size)
+    random_states, parts = [], []
     with torch.no_grad():
         for chunk in chunks:
             random_states.append(random_state())
-            outputs.append(task.heads(chunk))
-    # 2. The loss of the whole batch, and its gradients with respect to these outputs.
-    heads: Heads = {name: _leaf([output[name] for output in outputs]) for name in outputs[0]}
-    losses = task.losses(heads, batch)
+            parts.append(task.towers(rows_of(inputs, chunk)))
+    towers = joined(parts)
+    losses = task.losses(task.heads(batch, towers), batch)
     if check is not None:
         check(losses, batch)
-    cached = CachedGradients.of(losses.total * (1.0 / task.settings.accumulate), heads, task.loss)
-    # 3. Each chunk again, with a graph, through which the gradients reach the parameters.
-    shares = cached.split(task.settings.chunk_size, len(chunks))
-    for number, (chunk, share, state) in enumerate(zip(chunks, shares, random_states, strict=True), start=1):
+    cached = CachedGradients.of(losses.total * (1.0 / task.settings.accumulate), towers, task)
+    drawn = random_state()
+    for number, (chunk, state) in enumerate(zip(chunks, random_states, strict=True), start=1):
         set_random_state(state)  # so that dropout is the same as in the first pass
         with _synchronised(model, last and number == len(chunks)):
-            model(chunk, share).backward()
+            product = model(rows_of(inputs, chunk), cached.share(chunk, last=number == len(chunks)))
+            if product.requires_grad:  # a side that is not trained has nothing that gradients could reach
+                product.backward()
+    set_random_state(drawn)
     return losses.detached()
 
 
-@dataclass(frozen=True)
-class CachedGradients:
-    """Gradients of a batch's loss: with respect to the heads' outputs, [B, D] by name, and to `CUSALoss.scalars`."""
-
-    heads: dict[str, Tensor]
-    scalars: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, total: Tensor, heads: Heads, loss: CUSALoss) -> CachedGradients:
-        """The gradients of `total` with respect to `heads`, which are leaves, and to the loss's learned scalars."""
-        leaves = {name: leaf for name, leaf in heads.items() if leaf is not None}
-        learned = {name: value for name, value in loss.scalars().items() if value.requires_grad}
-        gradients = torch.autograd.grad(total, [*leaves.values(), *learned.values()], allow_unused=True)
-
-        def used(names: Iterable[str], gradients: Iterable[Tensor | None]) -> dict[str, Tensor]:
-            return {name: gradient for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
-
-        return cls(used(leaves, gradients[: len(leaves)]), used(learned, gradients[len(leaves) :]))
-
-    def split(self, size: int, chunks: int) -> list[CachedGradients]:
-        """The share of each chunk of `size` pairs. The last share has the scalars, which no chunk owns."""
-        return [
-            CachedGradients(
-                {name: gradient[number * size : (number + 1) * size] for name, gradient in self.heads.items()},
-                self.scalars if number + 1 == chunks else {},
-            )
-            for number in range(chunks)
-        ]
+def batch_normalisation(student: Student) -> list[nn.Module]:
+    """The parts of a student that normalise over the batch when it is trained."""
+    frozen = [] if student.base is None else frozen_normalisation(student.backbone)
+    return [part for part in student.modules() if isinstance(part, BATCH_NORMALISATION) and part not in frozen]
 
 
 def require_chunkable(student: Student, settings: Train) -> None:
     """Raise ConfigurationError if `train.chunk_size` would change what the student learns."""
-    frozen = [] if student.base is None else frozen_normalisation(student.backbone)
-    by_batch = [part for part in student.modules() if isinstance(part, BATCH_NORMALISATION) and part not in frozen]
-    if settings.chunk_size is not None and by_batch:
+    if settings.chunk_size is not None and batch_normalisation(student):
         raise ConfigurationError(
             "Configuration key `train.chunk_size`: the student normalises over the batch (BatchNorm), and would "
             "normalise over chunks instead; leave train.chunk_size null and lower train.batch_size."
@@ -256,9 +252,3 @@ def require_finite_gradients(norm: Tensor, task: TrainingTask, *, epoch: int, st
 def _synchronised(model: nn.Module, last: bool) -> Any:
     """Whether the processes average their gradients in the backward pass of this block: only in the last one."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
-
-
-def _leaf(chunks: list[Tensor | None]) -> Tensor | None:
-    """The chunks of one head's outputs as one tensor that gradients can be computed for; None if the head is off."""
-    outputs = [chunk for chunk in chunks if chunk is not None]
-    return torch.cat(outputs).requires_grad_() if outputs else None

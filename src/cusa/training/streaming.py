@@ -12,12 +12,12 @@ Only the index.parquet of the split is on this machine. Reading in sequence is w
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from cusa.common.distinct import distinct_rows
 from cusa.config.shards import Stream
 from cusa.config.training import Train
 from cusa.errors import ConfigurationError
@@ -49,7 +49,7 @@ class StreamedPairs(IterableDataset[TrainingBatch]):
         """
         self.stream, self.reader, self.transform, self.pairs = stream, reader, transform, pairs
         self.caption_rows = caption_rows
-        self.batch_size, self.seed = settings.batch_size, seed
+        self.batch_size, self.seed, self.largest = settings.batch_size, seed, settings.largest_caption_group
         self.rank, self.world_size = group.rank, group.world_size
         self.epoch = self.first_step = 0
         self.shards = np.unique(reader.shard)
@@ -70,37 +70,48 @@ class StreamedPairs(IterableDataset[TrainingBatch]):
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         own_shards = slice(self.rank * workers + number, None, self.world_size * workers)
         shuffled = self._shuffled(own_shards)
+        pairs = ((image, caption) for image, captions in shuffled for caption in captions)
         while True:
-            yield self._batch([next(shuffled) for _ in range(self.batch_size)])
+            yield self._batch([next(pairs) for _ in range(self.batch_size)])
 
-    def _pairs(self, own_shards: slice) -> Iterator[tuple[StreamedImage, int]]:
-        """(image, row of the caption) of every pair in some of the shuffled shards, again and again."""
+    def _groups(self, own_shards: slice) -> Iterator[tuple[StreamedImage, Sequence[int]]]:
+        """(image, rows of captions) in some of the shuffled shards, again and again.
+
+        With `train.captions_per_image` 1 each pair is alone; otherwise the captions of an image are in random groups.
+        """
         round_number = 0
         while True:
             generator = np.random.default_rng([self.seed, self.epoch, self.first_step, round_number])
             shards = generator.permutation(self.shards)[own_shards].tolist()
             for image in read_shards(self.stream, self.reader, shards):
-                for caption in image.caption_rows:
-                    yield image, caption
+                captions = list(image.caption_rows)
+                if self.largest != 1:
+                    captions = generator.permutation(captions).tolist()
+                size = self.largest or max(1, len(captions))
+                for start in range(0, len(captions), size):
+                    yield image, captions[start : start + size]
             round_number += 1
 
-    def _shuffled(self, own_shards: slice) -> Iterator[tuple[StreamedImage, int]]:
+    def _shuffled(self, own_shards: slice) -> Iterator[tuple[StreamedImage, Sequence[int]]]:
         from webdataset.filters import shuffle
 
-        size, seeds = self.stream.shuffle_buffer, (self.seed, self.epoch, self.first_step, own_shards.start)
-        shuffled: Iterator[tuple[StreamedImage, int]] = shuffle(size, initial=size, rng=random.Random(str(seeds)))(
-            self._pairs(own_shards)
-        )
+        # The buffer counts pairs, and has the images of as many.
+        captions_per_image = max(1, len(self.caption_rows) // max(1, len(self.reader)))
+        size = max(1, self.stream.shuffle_buffer // min(self.largest or captions_per_image, captions_per_image))
+        seeds = (self.seed, self.epoch, self.first_step, own_shards.start)
+        shuffled: Iterator[tuple[StreamedImage, Sequence[int]]] = shuffle(
+            size, initial=size, rng=random.Random(str(seeds))
+        )(self._groups(own_shards))
         return shuffled
 
     def _batch(self, pairs: list[tuple[StreamedImage, int]]) -> TrainingBatch:
         images = np.array([image.position for image, _ in pairs])
         captions = np.searchsorted(self.caption_rows, np.array([row for _, row in pairs]))
         # Captions of one image in a batch share one decoded image.
-        _, first_pairs, inverse = np.unique(images, return_index=True, return_inverse=True)
-        distinct = [pairs[number][0] for number in first_pairs]
-        encoded = [(image.encoded, self.reader.plain(image.position)) for image in distinct]
-        pixels = self.pairs.augmentation.pixels_of(encoded, inverse, captions)
-        if pixels is None:
-            pixels = self.transform.batch(encoded)[torch.from_numpy(inverse)]
-        return self.pairs.batch(images, captions, pixels)
+        first, rows = distinct_rows(images)
+        encoded = [(pairs[number][0].encoded, self.reader.plain(images[number])) for number in first]
+        of_pair = np.arange(len(images)) if rows is None else rows
+        changed = self.pairs.augmentation.pixels_of(encoded, of_pair, captions)
+        if changed is not None:
+            return self.pairs.batch(images, captions, changed, None)
+        return self.pairs.batch(images, captions, self.transform.batch(encoded), rows)

@@ -7,7 +7,6 @@ The values are random and mean nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import repeat
 
 import numpy as np
 import torch
@@ -23,6 +22,15 @@ from cusa.training.batches import TrainingPairs
 # So many rows are drawn; others repeat them. Features of 37,632 numbers for each pair would fill the memory.
 DISTINCT_ROWS = 256
 WORD = "word "
+
+
+def _numbered(tokens: list[int], number: int) -> list[int]:
+    """As many tokens, which differ from number to number: a batch would encode equal captions once.
+
+    A token between the first and the last one becomes the token before it where its bit of `number` is 1.
+    """
+    inner = [max(0, token - (number >> place & 1)) for place, token in enumerate(tokens[1:-1])]
+    return [*tokens[:1], *inner, *tokens[1:][-1:]]
 
 
 class SyntheticFeatures:
@@ -78,7 +86,7 @@ def synthetic_pairs(
     texts: TokenInputs | FeatureInputs
     if backbone.tokenises:
         (tokens,), pad = backbone.tokenise([WORD * words])
-        texts = TokenInputs(list(repeat(tokens, captions)), pad)
+        texts = TokenInputs([_numbered(tokens, number) for number in range(captions)], pad)
     else:
         texts = FeatureInputs(SyntheticFeatures(captions, frozen.text))
     rows = dict(zip(MODALITIES, (images, captions), strict=True))
