@@ -68,16 +68,17 @@ def write_data(folder: DatasetFolder, mapping: dict) -> None:
     rng = np.random.default_rng(0)
     pictures = folder.root / "pictures"
     pictures.mkdir(parents=True)
-    for number in range(IMAGES):
+    for number in range(IMAGES + 4):
         small = Image.fromarray(rng.integers(0, 256, (28, 28, 3), dtype=np.uint8))
         small.resize((224, 224)).save(pictures / f"{number}.jpg")
-    for split, images in (("train", range(IMAGES)), ("val", range(2)), ("test", range(2))):
+    splits = {"train": range(IMAGES), "val": range(IMAGES, IMAGES + 2), "test": range(IMAGES + 2, IMAGES + 4)}
+    for split, images in splits.items():
         lengths = np.clip(rng.normal(MEAN_WORDS, DEVIATION, (len(images), CAPTIONS)).round(), FEWEST, MOST).astype(int)
         rows = [
             {
                 "image_path": str(pictures / f"{image}.jpg"),
                 "caption": " ".join(f"w{word}" for word in rng.integers(0, WORDS, length)),
-                "image_id": f"{split}{image}",
+                "image_id": str(image),
             }
             for image, of_image in zip(images, lengths, strict=True)
             for length in of_image
@@ -85,7 +86,7 @@ def write_data(folder: DatasetFolder, mapping: dict) -> None:
         Path(mapping["dataset"]["annotations"][split]).write_text(json.dumps(rows))
     configuration = load(mapping)
     convert(configuration.dataset, folder.annotations, folder.root / "images")
-    for split in ("train", "val", "test"):
+    for split in splits:
         write_split(folder.annotations, split, folder.shards(split), configuration.shards)
     models = {"image": configuration.teachers.image, "text": configuration.teachers.text}
     for modality, (name, dimension) in TEACHERS.items():
