@@ -92,6 +92,28 @@ def test_chunks_of_a_student_that_normalises_over_the_batch_are_a_finding(tiny_c
 
 
 @pytest.mark.parametrize(
+    ("towers", "settings", "told"),
+    [
+        ("efficientnet-lite0", {}, "the student normalises over the batch"),
+        ("vit", {"augmentation": {"image": {}}}, "changes the picture of each pair"),
+        ("vit", {}, None),
+    ],
+    ids=["batch-norm", "changed-pictures", "saves"],
+)
+def test_images_that_are_not_shared_by_their_captions_are_told(
+    tiny_configuration, tiny_vision, tiny_sentences, towers, settings, told
+):
+    image = str(tiny_vision) if towers == "vit" else towers
+    pair = {"image": {"name": image}, "text": {"name": str(tiny_sentences)}, "dimension": 8}
+    train = {**tiny_configuration["train"], "captions_per_image": "all", **settings}
+    findings = found({**tiny_configuration, "student": {"name": None, "towers": pair}, "train": train})
+    if told is None:
+        assert "captions of an image in contrastive" not in findings
+    else:
+        assert told in findings["captions of an image in contrastive"][0]
+
+
+@pytest.mark.parametrize(
     ("changed", "told"),
     [({}, "0.0% of captions have several parts"), ({"drop_words": 0.2}, None)],
     ids=["parts", "words"],

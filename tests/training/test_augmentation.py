@@ -160,7 +160,7 @@ def test_validation_reads_what_is_stored(views_data):
     configuration, data = views_data
     plain, changed = (
         opened(configured(configuration, augmentation=augmentation), data).validation
-        for augmentation in (None, CHANGED_AT_ONCE)
+        for augmentation in (None, CHANGED)
     )
     everything = np.arange(len(plain.images))
     assert torch.equal(plain.images[everything], changed.images[everything])

@@ -17,7 +17,7 @@ from cusa.commands.benchmark_data import images_of, pairs_of
 from cusa.commands.finding import Finding
 from cusa.commands.search_findings import ModelSize, search_findings
 from cusa.commands.token_findings import clean_up, parts_to_change, student_tokens, text_model_tokens
-from cusa.commands.training_findings import enough_data, labels, learning_rates
+from cusa.commands.training_findings import enough_data, labels, learning_rates, shared_images
 from cusa.config.configuration import check_files, load
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, ImageTower, TextModel, TextTower
@@ -220,6 +220,8 @@ class _Sizes:
                 continue
             if student is None:
                 continue  # one of its frozen towers could not be loaded, and `models` has reported that
+            if run in plan.experiments:
+                yield from shared_images(run, student, configuration.train)
             count = sum(parameter.numel() for parameter in student.parameters())
             frozen = sum(self.encoders[tower.folder] for tower in _frozen_towers(configuration))
             self.of_runs[run] = ModelSize(count + frozen, student.backbone.dimension)

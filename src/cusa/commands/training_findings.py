@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cusa.annotations.convert import Inspection
 from cusa.annotations.enough_data import needs_of
 from cusa.commands.finding import Finding
+from cusa.config.training import Train
 from cusa.plan import Plan
+
+if TYPE_CHECKING:
+    from cusa.student.student import Student
 
 HIGHEST_TOWER_RATE = 2e-4  # CLIP and its like are fine-tuned with rates from 1e-6 to 1e-4
 
@@ -56,3 +61,22 @@ def learning_rates(plan: Plan) -> Iterator[Finding]:
                 "usually makes them forget what they know; set train.tower_lr, for instance to 1e-5"
             )
             yield Finding("learning rate", text, doubtful=True)
+
+
+def shared_images(run: str, student: Student, recipe: Train) -> Iterator[Finding]:
+    """Whether `train.captions_per_image` saves anything: each image is encoded once for the captions of a batch."""
+    from cusa.training.step import batch_normalisation
+
+    if recipe.captions_per_image == 1 or student.backbone.image_transform is None:
+        return
+    why = None
+    if batch_normalisation(student):
+        why = "the student normalises over the batch (BatchNorm), whose statistics are those of all pairs"
+    elif recipe.augmentation is not None and recipe.augmentation.image is not None:
+        why = "train.augmentation.image changes the picture of each pair"
+    if why is not None:
+        text = (
+            f"train.captions_per_image is {recipe.captions_per_image}, but {why}, so an image is encoded for each of "
+            "its captions, and batches only have fewer images; set it to 1 to have more negatives"
+        )
+        yield Finding(f"captions of an image in {run}", text, doubtful=True)
