@@ -9,8 +9,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import Claim, own_peak_memory
+from measure import Claim
 from PIL import Image
+
+from cusa.common.memory import peak_memory_gib
 
 WORDS = (
     "a", "man", "riding", "wave", "on", "top", "of", "surfboard", "in", "the", "ocean", "while", "two", "dogs", "watch",
@@ -78,7 +80,7 @@ def child(section: str, output: str) -> None:
     started = time.perf_counter()
     convert(dataset, Path(output) / "annotations", Path(output) / "images", threads=2)
     seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "gib": own_peak_memory()}))
+    print(json.dumps({"seconds": seconds, "gib": peak_memory_gib()}))
 
 
 def measure(section: dict[str, object], folder: Path) -> dict[str, float]:

@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measure import ROOT, Claim, own_peak_memory
+from measure import ROOT, Claim
+
+from cusa.common.memory import peak_memory_gib
 
 ROWS = int(os.environ.get("CUSA_INDEX_ROWS", 1_000_000))
 DIMENSION = 512
@@ -117,7 +119,7 @@ def build(folder: Path) -> None:
     meta = build_index(folder / "out", options=IndexOptions(queries=folder / "texts", duplicates="same"))
     search = ", ".join(f"{name} {value}" for name, value in meta.search.model_dump(exclude_none=True).items())
     result = {"factory": meta.factory, "search": search, "bytes": meta.bytes, "table": "\n".join(table(meta))}
-    print(json.dumps({**result, "seconds": time.perf_counter() - started, "peak": own_peak_memory()}))
+    print(json.dumps({**result, "seconds": time.perf_counter() - started, "peak": peak_memory_gib()}))
 
 
 def search(folder: Path) -> None:
@@ -136,7 +138,7 @@ def search(folder: Path) -> None:
     p50, p95 = np.percentile(times, [50, 95])
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     private = 1024 * sum(int(lines[name].split()[0]) for name in ("RssAnon", "RssShmem"))
-    print(json.dumps({"p50": p50, "p95": p95, "private": private, "peak": own_peak_memory()}))
+    print(json.dumps({"p50": p50, "p95": p95, "private": private, "peak": peak_memory_gib()}))
 
 
 def exact_last(gallery: np.ndarray, queries: np.ndarray) -> np.ndarray:

@@ -57,15 +57,6 @@ def best_of_turns(repeats: int, **sides: Callable[[], object]) -> dict[str, floa
     return best
 
 
-def own_peak_memory() -> float:
-    """The peak memory of this process in GiB.
-
-    This is VmHWM. ru_maxrss would be wrong, because it starts at the memory of the parent process.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
-
-
 def snakemake(directory: Path, *arguments: str) -> float:
     """The time in seconds of one call of Snakemake in `directory`."""
     command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--cores", "2", "--directory", directory, *arguments]

@@ -9,8 +9,10 @@ import sys
 import time
 
 import numpy as np
-from measure import Claim, best_of_turns, own_peak_memory
+from measure import Claim, best_of_turns
 from recall_at_k import data as retrieval_data
+
+from cusa.common.memory import peak_memory_gib
 
 SOP = (60_502, 11_316, 12)  # images, classes, images of the largest class
 INATURALIST = (136_093, 2_452, 100)
@@ -119,7 +121,7 @@ def inaturalist_memory() -> None:
     from cusa.metrics.labels import nearest_label_recall
 
     nearest_label_recall(*labelled(*INATURALIST))
-    print(own_peak_memory())
+    print(peak_memory_gib())
 
 
 def sentences() -> None:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
-from measure import Claim, best_of_turns, own_peak_memory
+from measure import Claim, best_of_turns
+
+from cusa.common.memory import peak_memory_gib
 
 
 def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -35,7 +37,7 @@ def main() -> None:
         from cusa.metrics.recall import image_text_recall
 
         image_text_recall(*data())
-        print(own_peak_memory())
+        print(peak_memory_gib())
         return
     from cusa.metrics.recall import image_text_recall
 

@@ -177,7 +177,7 @@ class CUSALoss(nn.Module):
                 modality: _teacher_similarity(f"teacher_{modality}", *features[modality], gather_rows)
                 for modality in self.configuration.teachers
             }
-        if self.configuration.contrastive is not None or self.configuration.cross_softlabel is not None:
+        if "cross" in self.configuration.heads:
             image, text = _normalise("cross_image", cross_image), _normalise("cross_text", cross_text)
             if gather_rows is None:
                 image_to_text = image @ text.T

@@ -138,8 +138,9 @@ def inspect(
 def _labelled(images: DistinctImages) -> dict[str, int]:
     counts = dict.fromkeys(images.records.split_names, 0)
     for block, table in images.blocks(images.ordered, ["label"]):
-        for name in pc.drop_null(pc.if_else(pc.is_valid(table["label"]), images.split_name(block), None)).to_pylist():
-            counts[name] += 1
+        labelled = pc.filter(images.split_name(block), pc.is_valid(table["label"]))
+        for count in pc.value_counts(labelled).to_pylist():
+            counts[count["values"]] += count["counts"]
     return counts
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cusa.annotations.convert import Inspection
 from cusa.annotations.enough_data import needs_of
 from cusa.commands.finding import Finding
+from cusa.config.adaptation import adapter_sides
 from cusa.config.training import Train
 from cusa.plan import Plan
 
@@ -53,9 +54,8 @@ def learning_rates(plan: Plan) -> Iterator[Finding]:
     """Trainings whose learning rate is usual for new heads, and spoils pre-trained weights."""
     for name in plan.experiments:
         student, recipe = plan.configuration.student_of(name), plan.configuration.recipe(name)
-        adapters = set() if student.adapt is None else student.adapt.adapter_sides
         rate = recipe.lr if recipe.tower_lr is None else recipe.tower_lr
-        if student.trained_sides - adapters and rate > HIGHEST_TOWER_RATE:
+        if student.trained_sides - adapter_sides(student.adapt) and rate > HIGHEST_TOWER_RATE:
             text = (
                 f"the pre-trained weights of experiment {name} are trained with the learning rate {rate:g}, which "
                 "usually makes them forget what they know; set train.tower_lr, for instance to 1e-5"

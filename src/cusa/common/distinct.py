@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+# What `distinct_rows` gives.
+DistinctRows = tuple[np.ndarray, np.ndarray | None]
 
-def distinct_rows(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+
+def distinct_rows(keys: np.ndarray) -> DistinctRows:
     """The places of the first of each distinct key, int64 [n], and for each key its number among them, int64 [B].
 
     `keys` is [B], or [B, k] with keys of k numbers. Distinct keys stay in the order of their first occurrence. If all

@@ -74,15 +74,12 @@ class Adaptation(Section):
         return {name: side for name, side in given.items() if side is not None}
 
     @property
-    def adapter_sides(self) -> set[str]:
-        """The sides whose pre-trained weights stay as they are beside adapters, whatever the names of their weights."""
-        return {
-            name
-            for name, side in self.sides.items()
-            if side.lora is not None and not side.last_layers and not side.names
-        }
-
-    @property
     def frozen_sides(self) -> set[str]:
         """The sides of which nothing is trained, whatever the names of their weights."""
         return {name for name, side in self.sides.items() if side.lora is None and "*" in side.frozen}
+
+
+def adapter_sides(adapt: Adaptation | None) -> set[str]:
+    """The sides whose pre-trained weights stay as they are beside adapters, whatever the names of their weights."""
+    sides = {} if adapt is None else adapt.sides
+    return {name for name, side in sides.items() if side.lora is not None and not side.last_layers and not side.names}

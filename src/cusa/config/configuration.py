@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from cusa.common.registry import is_file
+from cusa.config.adaptation import adapter_sides
 from cusa.config.augmentation import VIEWS
 from cusa.config.benchmarks import NEEDED_OF_DATASET, WITHOUT_DATASET, Benchmarks
 from cusa.config.captions import CaptionCleaning, Captions
@@ -106,6 +107,7 @@ class Configuration(Section):
                     f"Configuration key `experiments.{name}.interpolate`: both sides of {interpolation.experiment} "
                     "are frozen, so its training changes no weight that was there before; leave it out."
                 )
+        recipes = {}
         for name in self.active_experiments:
             if (towers := self.student_of(name).towers) is not None and towers.dimension is None:
                 yield (
@@ -122,29 +124,23 @@ class Configuration(Section):
                     f"Configuration key `train.hard_negatives` (experiment {name}) chooses the pairs of a batch, but "
                     "`stream` reads them in the order of the shards; set one of the two to null."
                 )
-        yield from self._keys_without_effect()
+            recipes[name] = recipe
+        yield from self._keys_without_effect(recipes)
 
-    def _keys_without_effect(self) -> Iterator[str]:
-        """Keys of `train` that are set, but change nothing in any experiment."""
-        decays, draws_views, layers, views = False, False, set[str](), False
-        for name in self.active_experiments:
-            try:
-                recipe = self.recipe(name)
-            except ConfigurationError:
-                continue
-            student, augmentation = self.student_of(name), recipe.augmentation
-            adapters = set() if student.adapt is None else student.adapt.adapter_sides
-            decays |= recipe.layer_decay != 1
-            layers |= student.trained_sides - adapters
-            draws_views |= augmentation is not None and augmentation.views != VIEWS
-            views |= any(views_of_training(self.run(name, self.seeds[0])))
-        if decays and not layers:
+    def _keys_without_effect(self, recipes: Mapping[str, Train]) -> Iterator[str]:
+        """Keys of `train` that the recipes of some experiments set, but that change nothing in any of them."""
+        students = [self.student_of(name) for name in recipes]
+        decays = any(recipe.layer_decay != 1 for recipe in recipes.values())
+        if decays and not any(student.trained_sides - adapter_sides(student.adapt) for student in students):
             yield (
                 "Configuration key `train.layer_decay` lowers the rates of pre-trained layers, but no experiment "
                 "trains one: the sides of every student are frozen or have adapters; set layer_decay: 1, or train a "
                 "tower."
             )
-        if draws_views and not views:
+        changes = [recipe.augmentation for recipe in recipes.values() if recipe.augmentation is not None]
+        if any(augmentation.views != VIEWS for augmentation in changes) and not any(
+            any(views_of_training(self.run(name, self.seeds[0]))) for name in recipes
+        ):
             yield (
                 "Configuration key `train.augmentation.views` is the number of changed pictures or captions whose "
                 "features are cached for a frozen tower, but no tower that reads changed ones is frozen; leave it out."

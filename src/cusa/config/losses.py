@@ -193,6 +193,15 @@ class LossConfiguration(Section):
         return self
 
     @property
+    def heads(self) -> tuple[HeadName, ...]:
+        """The families of heads that the losses read and train."""
+        families: dict[HeadName, bool] = {
+            "cross": self.contrastive is not None or self.cross_softlabel is not None,
+            "uni": self.uni_softlabel is not None,
+        }
+        return tuple(name for name, is_read in families.items() if is_read)
+
+    @property
     def soft_labels(self) -> bool:
         """Whether a loss uses soft labels."""
         return self.cross_softlabel is not None or self.uni_softlabel is not None

@@ -109,9 +109,7 @@ class RunRecord(BaseModel):
 
         This is the head, or, if no such head was trained, the features before the heads.
         """
-        losses = self.configuration.losses
-        has_cross = losses.contrastive is not None or losses.cross_softlabel is not None
-        trained = has_cross if family == "cross" else losses.uni_softlabel is not None
+        trained = family in self.configuration.losses.heads
         return f"{family} head" if trained else f"features before the heads (no {family} head was trained)"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,11 @@ from cusa.teachers.token_use import Vocabulary
 from cusa.teachers.transform import ImageTransform
 
 TextInput = Tensor | Mapping[str, Tensor]
+
+
+def each_tensor(inputs: TextInput, change: Callable[[Tensor], Tensor]) -> TextInput:
+    """The same inputs with each of their tensors changed."""
+    return change(inputs) if isinstance(inputs, Tensor) else {key: change(part) for key, part in inputs.items()}
 
 
 class Backbone(nn.Module):

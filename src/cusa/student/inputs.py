@@ -15,7 +15,7 @@ from cusa.config.models import ImageModel, StudentSettings, TextModel
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
 from cusa.shards.reading import ShardReader
-from cusa.student.backbones import Backbone, FrozenDimensions, TextInput
+from cusa.student.backbones import Backbone, FrozenDimensions, TextInput, each_tensor
 from cusa.teachers.encoders import configured_weights_sha256, pad_tokens
 from cusa.teachers.store import Features, FeatureStore, feature_dimension
 from cusa.teachers.transform import ImageTransform
@@ -147,6 +147,4 @@ def frozen_dimensions(student: StudentSettings, folder: DatasetFolder, split: st
 
 def to_device(texts: TextInput, device: torch.device) -> TextInput:
     """Token tensors or features on another device."""
-    if isinstance(texts, Tensor):
-        return texts.to(device, non_blocking=True)
-    return {key: value.to(device, non_blocking=True) for key, value in texts.items()}
+    return each_tensor(texts, lambda tensor: tensor.to(device, non_blocking=True))

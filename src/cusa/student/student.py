@@ -37,10 +37,8 @@ class Student(nn.Module):
         self.head_dropout = 0.0
         # What `adapt` has frozen; None where all weights are trained.
         self.base: Base | None = None
-        if losses.contrastive is not None or losses.cross_softlabel is not None:
-            self._add_heads("cross")
-        if losses.uni_softlabel is not None:
-            self._add_heads("uni")
+        for family in losses.heads:
+            self._add_heads(family)
 
     def _add_heads(self, family: HeadName) -> None:
         for modality in ("image", "text"):

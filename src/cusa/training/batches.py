@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cusa.common.distinct import distinct_rows, of_pairs
+from cusa.common.distinct import DistinctRows, distinct_rows, of_pairs
 from cusa.layout import Modality
-from cusa.student.backbones import TextInput
+from cusa.student.backbones import TextInput, each_tensor
 from cusa.student.inputs import SplitInputs
 from cusa.teachers.store import Features
 from cusa.training.augmentation import PairAugmentation
@@ -53,12 +52,10 @@ class TrainingBatch:
 
     def by_pair(self) -> TrainingBatch:
         """The same pairs with a row of `images` and of `texts` for each of them."""
-        texts = self.texts
-        of_each = partial(of_pairs, row_of_pair=self.text_rows)
         return replace(
             self,
             images=of_pairs(self.images, self.image_rows),
-            texts=of_each(texts) if isinstance(texts, Tensor) else {key: of_each(texts[key]) for key in texts},
+            texts=each_tensor(self.texts, lambda tensor: of_pairs(tensor, self.text_rows)),
             image_rows=None,
             text_rows=None,
         )
@@ -71,9 +68,7 @@ class TrainingBatch:
         """The same batch with each of its tensors changed."""
 
         def changed(value: TextInput | None) -> Any:
-            if value is None or isinstance(value, Tensor):
-                return None if value is None else change(value)
-            return {key: change(part) for key, part in value.items()}
+            return None if value is None else each_tensor(value, change)
 
         return TrainingBatch(**{part.name: changed(getattr(self, part.name)) for part in fields(self)})
 
@@ -108,23 +103,19 @@ class TrainingPairs(Dataset[TrainingBatch]):
     def __getitem__(self, pairs: np.ndarray) -> TrainingBatch:
         """The batch of some pairs by number, int64 [B]."""
         images = self.image_of_caption[pairs]
-        first, rows = distinct_rows(images)
+        distinct = distinct_rows(images)
         changed = self.augmentation.image_inputs(self.images, images, pairs)
-        if changed is not None:
-            return self.batch(images, pairs, changed, None)
-        return self.batch(images, pairs, self.images[images[first]], rows)
+        return self.batch(images, pairs, distinct, self.images[images[distinct[0]]] if changed is None else changed)
 
-    def batch(
-        self, images: np.ndarray, captions: np.ndarray, inputs: Tensor, input_rows: np.ndarray | None
-    ) -> TrainingBatch:
+    def batch(self, images: np.ndarray, captions: np.ndarray, distinct: DistinctRows, inputs: Tensor) -> TrainingBatch:
         """The batch of some images and captions by position, int64 [B] each.
 
-        `inputs` are images as the student's image tower takes them, and `input_rows`, int64 [B], the row of each pair
-        in them; None if row i is that of pair i. See TrainingBatch.
+        `distinct` is `distinct_rows` of the images. `inputs` are images as the student's image tower takes them: the
+        distinct ones, or one for each pair. See TrainingBatch.
         """
-        teacher_image = teacher_text = positive_text = teacher_rows = None
+        first, rows = distinct[0], _tensor(distinct[1])
+        teacher_image = teacher_text = positive_text = None
         if self.teacher_image is not None:
-            first, teacher_rows = distinct_rows(images)
             teacher_image = torch.from_numpy(self.teacher_image[images[first]])
         if self.teacher_text is not None:
             teacher_text = torch.from_numpy(self.teacher_text[captions])
@@ -139,9 +130,9 @@ class TrainingPairs(Dataset[TrainingBatch]):
             teacher_text=teacher_text,
             image_ids=torch.from_numpy(images),
             positive_text=positive_text,
-            image_rows=_tensor(input_rows),
+            image_rows=rows if len(inputs) < len(images) else None,
             text_rows=text_rows,
-            teacher_image_rows=_tensor(teacher_rows),
+            teacher_image_rows=None if teacher_image is None else rows,
         )
 
 
@@ -157,7 +148,7 @@ def distinct_texts(texts: TextInput) -> tuple[TextInput, Tensor | None]:
     if rows is None:
         return texts, None
     places = torch.from_numpy(first)
-    return {key: part[places] for key, part in texts.items()}, torch.from_numpy(rows)
+    return each_tensor(texts, lambda tensor: tensor[places]), torch.from_numpy(rows)
 
 
 def _tensor(numbers: np.ndarray | None) -> Tensor | None:

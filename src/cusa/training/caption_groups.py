@@ -66,16 +66,9 @@ class GroupedOrder:
     largest: int | None
     seed: int
 
-    def __post_init__(self) -> None:
-        self._last: tuple[int, np.ndarray] | None = None
-
     def __call__(self, epoch: int) -> np.ndarray:
-        """The numbers of all pairs in the order of an epoch, int64 [pairs]; the last order is kept."""
-        if self._last is None or self._last[0] != epoch:
-            # The third and the fourth number keep these draws apart from those of other orders.
-            generator = np.random.default_rng([self.seed, epoch, 0, self.largest or 0])
-            groups = caption_groups(self.image_of_caption, self.largest, generator)
-            order = groups.laid_out(generator.permutation(len(groups)))
-            order.flags.writeable = False
-            self._last = (epoch, order)
-        return self._last[1]
+        """The numbers of all pairs in the order of an epoch, int64 [pairs]."""
+        # The third and the fourth number keep these draws apart from those of other orders.
+        generator = np.random.default_rng([self.seed, epoch, 0, self.largest or 0])
+        groups = caption_groups(self.image_of_caption, self.largest, generator)
+        return groups.laid_out(generator.permutation(len(groups)))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cusa.config.losses import HeadName, LossConfiguration
+from cusa.config.losses import LossConfiguration
 from cusa.layout import Modality
 from cusa.student.backbones import FrozenDimensions, TextInput
 from cusa.student.sides import evaluating
@@ -73,11 +73,6 @@ def count_flops(
     """
     device = next(student.parameters()).device
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    families: list[HeadName] = []
-    if losses.contrastive is not None or losses.cross_softlabel is not None:
-        families.append("cross")
-    if losses.uni_softlabel is not None:
-        families.append("uni")
 
     def batch_of(words: int) -> TrainingBatch:
         made = synthetic_pairs(student.backbone, losses, frozen, teachers, images=1, words=words)
@@ -87,11 +82,11 @@ def count_flops(
 
     def image() -> list[Tensor]:
         features = student.image_features(batches[0].images)
-        return [student.head(features, family, "image") for family in families]
+        return [student.head(features, family, "image") for family in losses.heads]
 
     def text(texts: TextInput) -> list[Tensor]:
         features = student.text_features(texts)
-        return [student.head(features, family, "text") for family in families]
+        return [student.head(features, family, "text") for family in losses.heads]
 
     with evaluating(student):
         costs = [_counted(partial(text, each.texts), trained) for each in batches]
@@ -134,6 +129,5 @@ def _comparison(losses: LossConfiguration, dimension: int, teachers: Mapping[Mod
     text are compared in the common space, images with images and texts with texts too where a loss needs that, and the
     teachers' features without gradients.
     """
-    products = int(losses.contrastive is not None or losses.cross_softlabel is not None)
-    products += 2 * int(losses.uni_softlabel is not None)
+    products = sum({"cross": 1, "uni": 2}[family] for family in losses.heads)
     return float(6 * dimension * products + 2 * sum(teachers.values()))

@@ -11,6 +11,7 @@ divided, not its pairs. Three passes:
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cusa.layout import Modality
-from cusa.student.backbones import TextInput
+from cusa.student.backbones import TextInput, each_tensor
 
 TowerInputs = Mapping[Modality, TextInput]
 
@@ -36,7 +37,7 @@ def chunks_of(inputs: TowerInputs, size: int) -> list[dict[Modality, slice]]:
 
 def rows_of(inputs: TowerInputs, chunk: Mapping[Modality, slice]) -> TowerInputs:
     """The inputs of a chunk."""
-    return {side: _some(inputs[side], rows) for side, rows in chunk.items()}
+    return {side: each_tensor(inputs[side], operator.itemgetter(rows)) for side, rows in chunk.items()}
 
 
 def joined(parts: list[dict[Modality, Tensor]]) -> dict[Modality, Tensor]:
@@ -77,7 +78,3 @@ class CachedGradients:
 
 def _rows(value: TextInput) -> int:
     return len(value if isinstance(value, Tensor) else next(iter(value.values())))
-
-
-def _some(value: TextInput, rows: slice) -> TextInput:
-    return value[rows] if isinstance(value, Tensor) else {key: part[rows] for key, part in value.items()}

@@ -80,22 +80,14 @@ class NeighbourOrder:
     seed: int
     captions_per_image: int | None = 1  # None takes all captions of an image
 
-    def __post_init__(self) -> None:
-        self._last: tuple[int, np.ndarray] | None = None
-
     def __call__(self, epoch: int) -> np.ndarray:
-        """The numbers of all pairs in the order of an epoch, int64 [pairs]; the last order is kept."""
-        if self._last is None or self._last[0] != epoch:
-            # The third number keeps these draws apart from those of the order without neighbours.
-            generator = np.random.default_rng([self.seed, epoch, self.group])
-            if self.captions_per_image == 1:
-                order = self._order(np.arange(len(self.image_of_caption)), generator)
-            else:
-                captions = caption_groups(self.image_of_caption, self.captions_per_image, generator)
-                order = captions.laid_out(self._order(captions.first, generator))
-            order.flags.writeable = False
-            self._last = (epoch, order)
-        return self._last[1]
+        """The numbers of all pairs in the order of an epoch, int64 [pairs]."""
+        # The third number keeps these draws apart from those of the order without neighbours.
+        generator = np.random.default_rng([self.seed, epoch, self.group])
+        if self.captions_per_image == 1:
+            return self._order(np.arange(len(self.image_of_caption)), generator)
+        captions = caption_groups(self.image_of_caption, self.captions_per_image, generator)
+        return captions.laid_out(self._order(captions.first, generator))
 
     def _order(self, pairs: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """The places of some pairs by number, int64 [n], in an order where neighbours meet."""

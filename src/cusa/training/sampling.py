@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -60,17 +60,23 @@ class PairSampler:
         if not 0 <= step < self.steps_per_epoch:
             raise IndexError(f"step {step} is outside an epoch of {self.steps_per_epoch} steps")
         start = ((step * self.accumulate + part) * self.world_size + self.rank) * self.batch_size
-        order = _order(self.pairs, self.seed, epoch) if self.order is None else self.order(epoch)
-        return order[start : start + self.batch_size]
+        return self._order_of(epoch)[start : start + self.batch_size]
 
     def epoch(self, epoch: int, first_step: int = 0) -> list[np.ndarray]:
         """The batches of an epoch from `first_step` on, `accumulate` for each step: int64 [batch_size] each."""
         steps = range(first_step, self.steps_per_epoch)
         return [self.batch(epoch, step, part) for step in steps for part in range(self.accumulate)]
 
+    @cached_property
+    def _order_of(self) -> Order:
+        """The order of an epoch; that of the last epoch is kept."""
 
-@lru_cache(maxsize=2)
-def _order(pairs: int, seed: int, epoch: int) -> np.ndarray:
-    order = np.random.default_rng([seed, epoch]).permutation(pairs)
-    order.flags.writeable = False
-    return order
+        def read_only(epoch: int) -> np.ndarray:
+            order = self._random_order(epoch) if self.order is None else self.order(epoch)
+            order.flags.writeable = False
+            return order
+
+        return lru_cache(maxsize=1)(read_only)
+
+    def _random_order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.pairs)

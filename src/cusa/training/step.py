@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cusa.common.compute import autocast, random_state, set_random_state
 from cusa.common.distinct import of_pairs
-from cusa.config.losses import HeadName
 from cusa.config.training import Train
 from cusa.errors import ConfigurationError, TrainingError
 from cusa.layout import Modality
@@ -94,12 +93,7 @@ class TrainingTask(nn.Module):
 
         The dtype is that of `train.precision`. What is drawn at random after the towers is drawn for each pair.
         """
-        families: list[HeadName] = []
-        losses, student = self.loss.configuration, self.student
-        if losses.contrastive is not None or losses.cross_softlabel is not None:
-            families.append("cross")
-        if losses.uni_softlabel is not None:
-            families.append("uni")
+        student, families = self.student, self.loss.configuration.heads
         heads: Heads = dict.fromkeys(("cross_image", "cross_text", "uni_image", "uni_text"))
         with autocast(self.group.device, self.settings.precision):
             for side, rows in batch.rows().items():

@@ -108,10 +108,11 @@ class StreamedPairs(IterableDataset[TrainingBatch]):
         images = np.array([image.position for image, _ in pairs])
         captions = np.searchsorted(self.caption_rows, np.array([row for _, row in pairs]))
         # Captions of one image in a batch share one decoded image.
-        first, rows = distinct_rows(images)
+        distinct = distinct_rows(images)
+        first, rows = distinct
         encoded = [(pairs[number][0].encoded, self.reader.plain(images[number])) for number in first]
         of_pair = np.arange(len(images)) if rows is None else rows
         changed = self.pairs.augmentation.pixels_of(encoded, of_pair, captions)
-        if changed is not None:
-            return self.pairs.batch(images, captions, changed, None)
-        return self.pairs.batch(images, captions, self.transform.batch(encoded), rows)
+        return self.pairs.batch(
+            images, captions, distinct, self.transform.batch(encoded) if changed is None else changed
+        )
