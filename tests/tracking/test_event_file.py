@@ -49,12 +49,14 @@ def test_points_are_there_before_the_file_is_closed(tmp_path):
     file.close()
 
 
-def test_what_an_interrupted_training_takes_again_is_shown_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("clock", [2e9, 2e9 - 3600], ids=["within a second", "on a machine with a clock behind"])
+def test_what_an_interrupted_training_takes_again_is_shown_once(tmp_path, monkeypatch, clock):
+    monkeypatch.setattr("time.time", lambda: 2e9)
     first = EventFile(tmp_path, 0)
     for step in (1, 2, 3, 4):
         first.add_scalars(step, {"train/loss": 1.0}, wall_time=float(step))
     first.close()
-    monkeypatch.setattr("time.time", lambda: 4e9)  # files are read in the order of their names, which begin with it
+    monkeypatch.setattr("time.time", lambda: clock)
     second = EventFile(tmp_path, 3)  # steps 1 and 2 were saved
     for step in (3, 4, 5):
         second.add_scalars(step, {"train/loss": 2.0}, wall_time=10.0 + step)

@@ -38,8 +38,7 @@ class EventFile:
     def __init__(self, folder: Path, first_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         now = time.time()
-        name = f"events.out.tfevents.{int(now):010d}.{os.uname().nodename}.{os.getpid()}.{time.time_ns() % 10**9}.cusa"
-        self._file = (folder / name).open("wb", buffering=0)
+        self._file = (folder / _next_name(folder, int(now))).open("wb", buffering=0)
         self._write(_double(WALL_TIME, now) + _bytes(FILE_VERSION, VERSION))
         started = _bytes(SESSION_LOG, _integer(1, SESSION_START))
         self._write(_double(WALL_TIME, now) + _integer(STEP, first_step) + started)
@@ -72,6 +71,17 @@ def remove_event_files(folder: Path) -> None:
     """Remove the event files that trainings wrote to a folder, and no other file."""
     for path in folder.glob(PATTERN):
         path.unlink(missing_ok=True)
+
+
+def _next_name(folder: Path, now: int) -> str:
+    """The name of a new file, which comes after the names of the folder's files.
+
+    TensorBoard reads files in the order of their names, that is of the seconds in them. A training may go on within
+    the second in which it stopped, or on a machine whose clock is behind.
+    """
+    before = (int(path.name.split(".")[3]) for path in folder.glob(PATTERN))
+    second = max(now, max(before, default=0) + 1)
+    return f"events.out.tfevents.{second:010d}.{os.uname().nodename}.{os.getpid()}.cusa"
 
 
 def masked_crc32c(data: bytes) -> int:
