@@ -7,6 +7,7 @@ cusa import-config cusa.yaml --output published.yaml
 cusa import-features train_unicom.npy --data results/coco --split train
 cusa import-checkpoint checkpoint_best.pth --run-folder results/coco/runs/theirs/seed23 --dataset coco \\
     --student ViT-B/32
+cusa profile mine.yaml --trace trace.json
 cusa runs
 cusa diff results/openmoji/runs/contrastive/seed23 results/openmoji/runs/cusa/seed23
 cusa sweep best mine.yaml --output best.yaml
@@ -26,6 +27,7 @@ from typing import Any
 
 from cusa.commands.embedding import add_embed
 from cusa.commands.indexing import add_index
+from cusa.commands.profiling import add_profile
 from cusa.commands.run_difference import add_diff
 from cusa.commands.run_list import add_runs
 from cusa.commands.searching import add_search
@@ -91,6 +93,7 @@ def _main() -> None:
 
     add_runs(commands)
     add_diff(commands)
+    add_profile(commands)
     add_embed(commands)
     _add_export(commands)
     add_index(commands)

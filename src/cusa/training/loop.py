@@ -35,17 +35,16 @@ from cusa.losses import CUSALoss, Losses
 from cusa.metrics.recall import image_text_recall
 from cusa.runs.record import HISTORY, WEIGHTS, RunRecord, write_history
 from cusa.student.encoding import Encoder
-from cusa.student.inputs import frozen_dimensions
 from cusa.student.student import build_student, trained_parameters
 from cusa.tracking.tracker import require_trackers
 from cusa.training.averaging import WeightAverage
 from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group, die_with_launcher, join, leave
+from cusa.training.files import TrainingFiles
 from cusa.training.flops import count_flops
 from cusa.training.history import History
 from cusa.training.interruption import Stop, lock_run
-from cusa.training.loading import TrainingData, base_digest, data_digests, teacher_dimensions
-from cusa.training.notes import notes_on_tokens
+from cusa.training.loading import base_digest
 from cusa.training.optimisation import build_optimiser, learning_rate, set_learning_rate
 from cusa.training.state import Progress, State
 from cusa.training.step import (
@@ -118,7 +117,9 @@ def train_in(
 
 
 class Trainer:
-    """One process's part in the training of a run."""
+    """One process's part in the training of a run. `files` opens what it reads."""
+
+    files = TrainingFiles
 
     def __init__(
         self, configuration: RunConfiguration, folder: DatasetFolder, run: Path, group: Group, stop: Stop
@@ -128,7 +129,8 @@ class Trainer:
         self.configuration, self.settings, self.run, self.group, self.stop = configuration, settings, run, group, stop
         # All processes start with the same weights, and then draw different random numbers (dropout).
         torch.manual_seed(configuration.seed)
-        frozen = frozen_dimensions(configuration.student, folder, "train")
+        files = self.files(configuration, folder, group)
+        frozen, teachers = files.dimensions()
         student = build_student(configuration.student, configuration.losses, frozen)
         require_chunkable(student, settings)
         self.task = TrainingTask(student, CUSALoss(configuration.losses), settings, group).to(group.device)
@@ -136,14 +138,12 @@ class Trainer:
         self.trained_parameters = trained_parameters(student)
         torch.manual_seed(configuration.seed + group.rank)
 
-        self.data = TrainingData(student, configuration, folder, group)
+        self.data = files.open(student)
         if group.is_main:
-            self.data.flops = count_flops(
-                student, configuration.losses, frozen, teacher_dimensions(configuration, folder)
-            )
-        self.notes = notes_on_tokens(student, configuration, folder) if group.is_main else []
+            self.data.flops = count_flops(student, configuration.losses, frozen, teachers)
+        self.notes = files.notes(student) if group.is_main else []
         self.optimiser = build_optimiser(self.task, settings)
-        digests = data_digests(configuration, folder) | base_digest(student)
+        digests = files.digests() | base_digest(student)
         self.average = WeightAverage(self.task, settings.ema_decay) if settings.ema_decay else None
         self.state = State(run, configuration, digests, group, self.average)
         self.trials = folder.trial_runs(configuration.seed)

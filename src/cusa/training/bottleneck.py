@@ -1,0 +1,102 @@
+"""What a training spends most of its time on, and what to change about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cusa.config.experiments import RunConfiguration
+from cusa.training.profiling import StepProfile
+from cusa.training.timeline import Part
+
+# Shares of a step from which a part other than the towers is the bottleneck: the towers are what is to be paid for.
+LIMITS: dict[Part, float] = {
+    "data": 0.1,
+    "gather": 0.15,
+    "heads and loss": 0.25,
+    "optimiser": 0.25,
+    "host": 0.25,
+}
+GOOD_UTILISATION = 0.4
+NAMES: dict[Part, str] = {
+    "data": "loading data",
+    "image tower": "the image tower",
+    "text tower": "the text tower",
+    "heads and loss": "the heads and the losses",
+    "gather": "what the processes tell each other",
+    "optimiser": "the optimiser",
+    "host": "the program itself (host)",
+}
+
+
+def bottleneck(profile: StepProfile) -> Part:
+    """The part to look at first: the largest of those that take more than their share in LIMITS, else a tower.
+
+    On a GPU, the time in which nothing is computed counts as `host`, without that of waiting for data.
+    """
+    shares = shares_of(profile)
+    over = {part: shares[part] for part, limit in LIMITS.items() if shares[part] > limit}
+    if over:
+        return max(over, key=lambda part: over[part])
+    return "image tower" if shares["image tower"] >= shares["text tower"] else "text tower"
+
+
+def shares_of(profile: StepProfile) -> dict[Part, float]:
+    """The share of each part in the time of a step; see `bottleneck` for `host`."""
+    total = max(sum(profile.parts.values()), 1e-12)
+    shares = {part: seconds / total for part, seconds in profile.parts.items()}
+    if profile.device_busy is not None:
+        shares["host"] = max(shares["host"], 1 - profile.device_busy - shares["data"])
+    return shares
+
+
+def advice(profile: StepProfile, configuration: RunConfiguration) -> Iterator[str]:
+    """What to change, a sentence each, the most useful first."""
+    part, settings = bottleneck(profile), configuration.train
+    on_gpu = profile.device != "cpu"
+    if part == "data":
+        yield (
+            f"Raise train.workers (it is {settings.workers}): {'each' if settings.workers else 'none'} of them decodes "
+            "images beside the training; give the job as many cores."
+        )
+        if configuration.student.towers is None or configuration.student.towers.image.trainable:
+            yield "Write smaller images (shards.shorter_side), as large as the student reads them, on a local disk."
+        return
+    if part == "gather":
+        yield "Raise train.batch_size or train.accumulate, so that processes meet less often for the same pairs."
+        if settings.gather == "global":
+            yield "train.gather: local exchanges gradients only; the loss then sees the pairs of one process."
+        return
+    if part == "heads and loss":
+        unicom = None if configuration.teachers is None else configuration.teachers.image.unicom
+        if "image" in configuration.losses.teachers and unicom is not None and unicom.features == "tokens":
+            yield (
+                "Use teacher features with fewer numbers: Unicom's `embedding` has 768 where its `tokens` have 37,632 "
+                "(teachers.image.unicom.features)."
+            )
+        yield "Lower train.batch_size: the comparisons grow with its square."
+        return
+    if part == "optimiser":
+        yield "Raise train.batch_size or train.accumulate, so that weights change less often for the same pairs."
+        yield "student.adapt trains part of the weights; the optimiser then has less to change."
+        return
+    if part == "host":
+        yield "Raise train.batch_size: the steps are so small that starting their work takes longer than the work."
+        return
+    yield from _of_towers(part, profile, configuration, on_gpu)
+
+
+def _of_towers(part: Part, profile: StepProfile, configuration: RunConfiguration, on_gpu: bool) -> Iterator[str]:
+    settings, side = configuration.train, part.split()[0]
+    utilisation = profile.speeds["mfu"]
+    if settings.precision == "fp32":
+        hardware = "the GPU's matrix units" if on_gpu else "processors with bf16 instructions"
+        yield f"train.precision: bf16 uses {hardware}; losses and weights stay in fp32."
+    elif utilisation is not None and utilisation >= GOOD_UTILISATION:
+        yield f"The GPU does {100 * utilisation:.0f} % of what it can do at most, which is good; change nothing."
+        return
+    if on_gpu and settings.chunk_size is not None:
+        yield "train.chunk_size computes the towers twice; leave it null if a smaller train.batch_size will do."
+    elif on_gpu:
+        yield "Raise train.batch_size while the memory allows it."
+    frozen = "student.adapt" if configuration.student.towers is None else f"student.towers.{side}.trainable: false"
+    yield f"{frozen} trains less of the {side} tower, and costs less."

@@ -1,0 +1,68 @@
+"""The part that is most worth a look, and the advice about it."""
+
+from __future__ import annotations
+
+import pytest
+from training_runs import configured
+
+from cusa.training.bottleneck import NAMES, advice, bottleneck, shares_of
+from cusa.training.costs import SPEEDS
+from cusa.training.profiling import StepProfile
+from cusa.training.timeline import PARTS
+
+
+def profile(device: str = "cpu", busy: float | None = None, mfu: float | None = None, **seconds: float) -> StepProfile:
+    parts = dict.fromkeys(PARTS, 0.0) | {name.replace("_", " "): value for name, value in seconds.items()}
+    speeds = dict.fromkeys(SPEEDS, 1.0) | {"mfu": mfu}
+    return StepProfile(20, 8, 1, device, None, sum(parts.values()), parts, speeds, busy, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({"image_tower": 7.0, "text_tower": 2.0}, "image tower"),
+        ({"image_tower": 2.0, "text_tower": 7.0}, "text tower"),
+        ({"image_tower": 7.0, "data": 1.0}, "data"),
+        ({"image_tower": 7.0, "data": 0.5}, "image tower"),
+        ({"image_tower": 6.0, "heads_and_loss": 3.0}, "heads and loss"),
+        ({"image_tower": 6.0, "gather": 3.0, "data": 2.0}, "gather"),
+        ({"image_tower": 6.0, "optimiser": 4.0}, "optimiser"),
+        ({"image_tower": 6.0, "host": 4.0}, "host"),
+    ],
+    ids=str,
+)
+def test_the_largest_part_over_its_share_comes_first_and_else_a_tower(seconds, expected):
+    assert bottleneck(profile(**seconds)) == expected
+
+
+def test_a_gpu_that_has_nothing_to_do_is_the_hosts_time():
+    found = profile("NVIDIA H200", busy=0.4, image_tower=9.0, data=1.0)
+    assert shares_of(found)["host"] == pytest.approx(0.5)
+    assert bottleneck(found) == "host"
+    assert bottleneck(profile("NVIDIA H200", busy=0.95, image_tower=9.5, data=0.5)) == "image tower"
+
+
+def test_every_part_has_a_name_and_advice(tiny_configuration):
+    run = configured(tiny_configuration, gather="global")
+    for part in PARTS:
+        sentences = list(advice(profile(**{part.replace(" ", "_"): 1.0}), run))
+        assert part in NAMES
+        assert sentences
+        assert all(sentence.endswith(".") for sentence in sentences)
+
+
+def test_advice_fits_the_configuration(tiny_configuration):
+    slow = profile(image_tower=1.0)
+    assert "bf16" in next(advice(slow, configured(tiny_configuration)))
+    bf16 = configured(tiny_configuration, precision="bf16")
+    assert not any("bf16" in sentence for sentence in advice(slow, bf16))
+    good = profile("NVIDIA H200", busy=0.99, mfu=0.55, image_tower=1.0)
+    assert list(advice(good, bf16)) == ["The GPU does 55 % of what it can do at most, which is good; change nothing."]
+
+
+def test_unicoms_tokens_are_named_where_they_are_read(tiny_configuration):
+    slow = profile(heads_and_loss=1.0)
+    unicom = {"name": "unicom", "unicom": {"model": "ViT-B/32", "features": "tokens"}}
+    teachers = tiny_configuration["teachers"] | {"image": unicom}
+    assert "Unicom" in next(advice(slow, configured(tiny_configuration | {"teachers": teachers})))
+    assert not any("Unicom" in sentence for sentence in advice(slow, configured(tiny_configuration)))
