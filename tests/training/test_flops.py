@@ -68,7 +68,6 @@ def test_a_batch_costs_what_its_real_step_counts(student, words, request, tiny_c
     model, loss = build_student(run.student, run.losses), CUSALoss(run.losses)
     flops = count_flops(model, run.losses, FrozenDimensions(), TEACHERS)
     pairs = synthetic_pairs(model.backbone, run.losses, FrozenDimensions(), TEACHERS, images=6, words=words)
-    # Different captions, as batches have one row for equal ones.
     batch = pairs[np.arange(6)]
     task = TrainingTask(model, loss, run.train)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

@@ -94,6 +94,11 @@ def _of_towers(part: Part, profile: StepProfile, configuration: RunConfiguration
     elif utilisation is not None and utilisation >= GOOD_UTILISATION:
         yield f"The GPU does {100 * utilisation:.0f} % of what it can do at most, which is good; change nothing."
         return
+    if side == "image" and settings.captions_per_image == 1:
+        yield (
+            "train.captions_per_image: all encodes an image once for all of its captions, where the data have several; "
+            "docs/method.md says what that does to what is learned."
+        )
     if on_gpu and settings.chunk_size is not None:
         yield "train.chunk_size computes the towers twice; leave it null if a smaller train.batch_size will do."
     elif on_gpu:

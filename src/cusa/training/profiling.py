@@ -32,7 +32,7 @@ from cusa.training.costs import SPEEDS, Spent, peak_of, speeds
 from cusa.training.distributed import Group
 from cusa.training.files import TrainingFiles
 from cusa.training.interruption import Stop
-from cusa.training.loading import TrainingData
+from cusa.training.loading import TrainingData, open_order
 from cusa.training.loop import Trainer
 from cusa.training.sampling import PairSampler
 from cusa.training.state import Progress
@@ -97,8 +97,15 @@ class SyntheticData(TrainingData):
             rank=group.rank,
             world_size=group.world_size,
             accumulate=settings.accumulate,
+            # Neighbours of synthetic features mean nothing.
+            order=open_order(_without_neighbours(configuration), DatasetFolder(Path()), self.pairs),
         )
         self.flops, self.spent = None, Spent()
+
+
+def _without_neighbours(configuration: RunConfiguration) -> RunConfiguration:
+    train = configuration.train.model_copy(update={"hard_negatives": None})
+    return configuration.model_copy(update={"train": train})
 
 
 class SyntheticFiles(TrainingFiles):

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cusa.layout import Modality
 from cusa.training.loop import Trainer
 
 Part = Literal["data", "image tower", "text tower", "heads and loss", "gather", "optimiser", "host"]
@@ -89,8 +90,7 @@ def timed(trainer: Trainer) -> Iterator[Timeline]:
     timeline, task = Timeline(trainer.group.device), trainer.task
     several = trainer.group.world_size > 1
     undo = [
-        _wrap(task.student.backbone, "image_features", _tower(timeline, "image tower")),
-        _wrap(task.student.backbone, "text_features", _tower(timeline, "text tower")),
+        _wrap(task.student.backbone, "tower_features", _tower(timeline)),
         _wrap(task, "heads", _phase(timeline, "heads and loss")),
         _wrap(task, "losses", _losses(timeline)),
     ]
@@ -144,12 +144,13 @@ def _phase(timeline: Timeline, part: Part) -> Wrapper:
     return wrapper
 
 
-def _tower(timeline: Timeline, part: Part) -> Wrapper:
+def _tower(timeline: Timeline) -> Wrapper:
     def wrapper(method: Callable[..., Any]) -> Callable[..., Any]:
-        def timed_method(*arguments: Any, **named: Any) -> Any:
+        def timed_method(side: Modality, inputs: Any) -> Any:
+            part: Part = "image tower" if side == "image" else "text tower"
             with timeline.of(part):
-                features = method(*arguments, **named)
-            if isinstance(features, Tensor) and features.requires_grad:
+                features: Tensor = method(side, inputs)
+            if features.requires_grad:
                 features.register_hook(_marking(timeline, part))  # type: ignore[no-untyped-call]
             return features
 
