@@ -36,6 +36,7 @@ if not TIMES_ARE_RIGHT:
 
 include: "workflow/rules/shards.smk"
 include: "workflow/rules/teachers.smk"
+include: "workflow/rules/student_inputs.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/sweep.smk"
 include: "workflow/rules/embeddings.smk"

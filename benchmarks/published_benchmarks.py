@@ -133,6 +133,7 @@ def sentences() -> None:
     from cusa.student.backbones import FrozenDimensions
     from cusa.student.encoding import Encoder
     from cusa.student.inputs import TokenInputs
+    from cusa.student.tokens import Tokens
     from cusa.student.student import build_student
     from cusa.teachers.encoders import pad_tokens
 
@@ -156,7 +157,7 @@ def sentences() -> None:
     tokens, pad = student.backbone.tokenise(distinct)
 
     def ours() -> None:
-        encoder.encode_texts(TokenInputs(*student.backbone.tokenise(distinct)))
+        encoder.encode_texts(TokenInputs(Tokens.of(*student.backbone.tokenise(distinct))))
 
     @torch.inference_mode()
     def plain() -> None:

@@ -21,6 +21,7 @@ from cusa.runs.weights import load_student
 from cusa.student.encoding import Encoder
 from cusa.student.inputs import FeatureInputs, TokenInputs, open_split
 from cusa.student.student import Student
+from cusa.student.tokens import Tokens
 from cusa.teachers.extraction import encode_texts
 from cusa.teachers.registry import load_text_encoder
 
@@ -82,7 +83,7 @@ def _open_distinct_texts(
 ) -> TokenInputs | FeatureInputs:
     """Token ids for a trainable text tower. A frozen tower runs here: these texts have no cached features."""
     if student.backbone.tokenises:
-        return TokenInputs(*student.backbone.tokenise(texts))
+        return TokenInputs(Tokens.of(*student.backbone.tokenise(texts)))
     assert settings.towers is not None
     encoder = load_text_encoder(settings.towers.text).to(device)
     return FeatureInputs(encode_texts(encoder, texts, settings.towers.text.batch_size, device))

@@ -50,6 +50,14 @@ class DatasetFolder:
         """The folder of a frozen model's cached features; `model_folder` is ImageModel.folder or TextModel.folder."""
         return self.root / "teachers" / modality / model_folder / split
 
+    def pixels(self, student_folder: str, split: str) -> Path:
+        """The folder of decoded images; `student_folder` is that of config.student_inputs.pixels_folder."""
+        return self.root / "pixels" / student_folder / split
+
+    def tokens(self, student_folder: str, split: str) -> Path:
+        """The folder of tokenised captions; `student_folder` is that of config.student_inputs.tokens_folder."""
+        return self.root / "tokens" / student_folder / split
+
     @classmethod
     def of_run(cls, run: str | Path) -> DatasetFolder:
         """The folder of the data set that a run folder lies in."""

@@ -25,7 +25,7 @@ from cusa.config.captions import conversion_json
 from cusa.config.training import OPERATIONAL
 from cusa.errors import CusaError
 from cusa.layout import DatasetFolder
-from cusa.plan import RESULTS, Plan, SearchPlan, SweepPlan
+from cusa.plan import RESULTS, Plan, SearchPlan, StudentInputsPlan, SweepPlan
 
 # Snakemake takes braces in the path of a rule's environment for wildcards, and PYTHONPATH separates folders by colons.
 if unusable := sorted({"{", "}", os.pathsep} & set(workflow.basedir)):
@@ -42,6 +42,7 @@ try:
     check_files(CONFIGURATION)
     PLAN = Plan(CONFIGURATION)
     PLAN.check()
+    STUDENT_INPUTS = StudentInputsPlan(PLAN)
     SEARCH = SearchPlan(PLAN)
     SWEEP = SweepPlan(PLAN)
     SWEEP.check()

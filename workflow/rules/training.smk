@@ -1,3 +1,9 @@
+def training_configuration(wildcards):
+    """What the result of a training depends on, as JSON."""
+    run = CONFIGURATION.run(wildcards.experiment, int(wildcards.seed))
+    return run.as_json(without={"train": set(OPERATIONAL)})
+
+
 # The run folder is a parameter, not an output: Snakemake deletes the outputs of a failed job, but state/ must remain so
 # that the training can continue. `exec` replaces the shell by the launcher, so that signals reach the launcher. Without
 # it, SIGTERM would end the shell, and the training would be killed before it has saved its state. Settings that do not
@@ -5,6 +11,7 @@
 rule train:
     input:
         lambda wildcards: PLAN.training_inputs(wildcards.experiment),
+        ready=ancient(made_ready),
     output:
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",
@@ -28,9 +35,7 @@ rule train:
         ).model_dump_json(include=set(OPERATIONAL)),
         gpu=lambda wildcards: NODES * CONFIGURATION.recipe(wildcards.experiment).gpus,
     params:
-        configuration=lambda wildcards: CONFIGURATION.run(
-            wildcards.experiment, int(wildcards.seed)
-        ).as_json(without={"train": set(OPERATIONAL)}),
+        configuration=training_configuration,
         data=data_folder,
         folder=subpath(output.run, parent=True),
         launcher=launcher,

@@ -64,6 +64,11 @@ class Configuration(Section):
     def _possible(self) -> Configuration:
         if not (self.active_experiments or self.baselines or self.active_checkpoints):
             raise ValueError("experiments: all are null and there is no checkpoint; give at least one of either")
+        if self.shards.pixels is not None and self.stream is not None:
+            raise ValueError(
+                "shards.pixels keeps decoded images on this disk, but `stream` is for images that do not fit there; set "
+                "one of the two to null"
+            )
         if self.dataset.name == "benchmark-data":
             raise ValueError("dataset.name: `benchmark-data` is the folder of the benchmarks' data; use another name")
         if both := sorted(set(self.experiments) & set(self.active_checkpoints)):
@@ -182,7 +187,7 @@ class Configuration(Section):
     @property
     def shard_writing(self) -> ShardWriting:
         """What writing shards needs to know."""
-        return ShardWriting(**self.shards.model_dump(), max_pixels=self.dataset.max_pixels)
+        return ShardWriting(**self.shards.model_dump(exclude={"pixels"}), max_pixels=self.dataset.max_pixels)
 
     @property
     def active_checkpoints(self) -> dict[str, Checkpoint]:

@@ -22,6 +22,12 @@ class Shards(Section):
     image_format: Literal["jpg", "png", "webp"] = Field(default="jpg", description="Encoding of resized images.")
     quality: Annotated[int, Field(ge=1, le=100)] = Field(default=95, description="JPEG or WebP quality.")
     samples_per_shard: Count = Field(default=1000, description="Images per tar file.")
+    pixels: Literal["memory-map"] | None = added_key(
+        None,
+        "`memory-map` decodes the images once more, into arrays of pixels from which trainings and embeddings of "
+        "students with a trained image tower read, as fast as memory is copied; null decodes the shards each time. The "
+        "pixels are the same, so nothing that exists is made again.",
+    )
 
 
 class ShardWriting(Shards):

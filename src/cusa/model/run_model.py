@@ -41,6 +41,7 @@ from cusa.shards.reading import settings_of
 from cusa.shards.writing import encode_image
 from cusa.student.encoding import Encoder
 from cusa.student.inputs import FeatureInputs, TokenInputs
+from cusa.student.tokens import Tokens
 from cusa.student.student import Student
 from cusa.teachers.encoders import ImageEncoder, TextEncoder
 from cusa.teachers.extraction import encode_texts
@@ -189,7 +190,7 @@ class Model:
 
     def _text_inputs(self, cleaned: list[str]) -> TokenInputs | FeatureInputs:
         if self.text_encoder is None:
-            return TokenInputs(*self.encoder.student.backbone.tokenise(cleaned))
+            return TokenInputs(Tokens.of(*self.encoder.student.backbone.tokenise(cleaned)))
         batch_size = self.configuration.train.eval_batch_size
         return FeatureInputs(encode_texts(self.text_encoder, cleaned, batch_size, self.device))
 

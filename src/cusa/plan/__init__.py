@@ -2,6 +2,7 @@
 
 from cusa.plan.plan import RESULTS, VARIANTS, Plan
 from cusa.plan.search import SearchPlan
+from cusa.plan.student_inputs import StudentInputsPlan
 from cusa.plan.sweep import SweepPlan
 
-__all__ = ["RESULTS", "VARIANTS", "Plan", "SearchPlan", "SweepPlan"]
+__all__ = ["RESULTS", "VARIANTS", "Plan", "SearchPlan", "StudentInputsPlan", "SweepPlan"]

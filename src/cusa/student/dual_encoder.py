@@ -16,7 +16,7 @@ from cusa.student.positions import stretch_transformers
 from cusa.teachers.image_processor import transform_of
 from cusa.teachers.pretrained import load_pretrained, require_weights
 from cusa.teachers.token_use import Vocabulary, vocabulary_of
-from cusa.teachers.tokenisers import known_ids, load_tokeniser, padding_id, require_known, shortest
+from cusa.teachers.tokenisers import known_ids, load_tokeniser, padding_id, require_known, shortest, token_ids
 from cusa.teachers.transform import ImageTransform
 
 # Published names of CLIPs, and their names at Hugging Face.
@@ -97,7 +97,7 @@ class DualEncoder(Backbone):
 
         Raises ConfigurationError where the model does not know an id.
         """
-        tokens = self.tokeniser(list(captions), truncation=True, max_length=self.max_tokens)["input_ids"]
+        tokens = token_ids(self.tokeniser, captions, self.max_tokens)
         require_known(tokens, self.known_ids, self.tokeniser.name_or_path)
         pad = padding_id(self.tokeniser, self.known_ids)
         if self.fixed_length:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,31 +11,64 @@ from torch import Tensor
 
 from cusa.annotations.tables import SplitTables
 from cusa.config.models import ImageModel, StudentSettings, TextModel
+from cusa.config.student_inputs import WHOLE_PICTURES, pixels_folder, tokens_folder
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
 from cusa.shards.reading import ShardReader
 from cusa.student.backbones import Backbone, FrozenDimensions, TextInput, each_tensor
-from cusa.teachers.encoders import configured_weights_sha256, pad_tokens
+from cusa.student.pixels import Crops, WholePictures
+from cusa.student.tokens import Tokens, open_tokens
+from cusa.teachers.encoders import configured_weights_sha256
 from cusa.teachers.store import Features, FeatureStore, feature_dimension
 from cusa.teachers.transform import ImageTransform
 
 
 class PixelInputs:
-    """Images of shards, decoded by position: uint8 [B, 3, H, W]."""
+    """Images by position, uint8 [B, 3, H, W]: decoded from shards, or mapped into memory where they were decoded before.
 
-    def __init__(self, reader: ShardReader, transform: ImageTransform) -> None:
+    `crops` are the images of the shards by `transform`, `pictures` those in the size that they have there; None where
+    they were not stored. What is read is the same, see pixels.py.
+    """
+
+    def __init__(
+        self,
+        reader: ShardReader,
+        transform: ImageTransform,
+        crops: Crops | None = None,
+        pictures: WholePictures | None = None,
+    ) -> None:
         self.reader = reader
         self.transform = transform
+        self.crops = crops
+        self.pictures = pictures
+
+    @classmethod
+    def open(
+        cls, backbone: Backbone, student: StudentSettings, folder: DatasetFolder, reader: ShardReader, split: str
+    ) -> PixelInputs:
+        """The images of shards, with their stored pixels. Raises DataError where those are damaged."""
+        transform, own = backbone.image_transform, pixels_folder(student)
+        assert transform is not None
+        crops = None if own is None else Crops.open(folder.pixels(own, split), reader, transform)
+        return cls(reader, transform, crops, WholePictures.open(folder.pixels(WHOLE_PICTURES, split), reader))
 
     def __len__(self) -> int:
         return len(self.reader)
 
     def __getitem__(self, positions: np.ndarray) -> Tensor:
+        if self.crops is not None:
+            return self.crops[positions]
         return self.transform.batch([self.encoded(position) for position in positions])
 
     def encoded(self, position: int) -> tuple[bytes, bool]:
         """The bytes of an image file, and whether it is plain, see ImageTransform.pixels."""
         return self.reader.encoded(position), self.reader.plain(position)
+
+    def decoded(self, position: int) -> Tensor:
+        """An image in the size that it has in the shards, uint8 [3, H, W]."""
+        if self.pictures is not None:
+            return self.pictures[position]
+        return self.transform.decoded(*self.encoded(position))
 
 
 class FeatureInputs:
@@ -55,12 +87,8 @@ class FeatureInputs:
 class TokenInputs:
     """Captions, tokenised once and padded for each batch: `input_ids` and `attention_mask`, int64 [B, T]."""
 
-    def __init__(self, tokens: Sequence[Sequence[int]], pad_token: int) -> None:
-        lengths = np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens))
-        self.ends = np.cumsum(lengths)
-        self.starts = self.ends - lengths
-        self.ids = np.fromiter((token for caption in tokens for token in caption), np.int32, count=lengths.sum())
-        self.pad_token = pad_token
+    def __init__(self, tokens: Tokens) -> None:
+        self.ids, self.starts, self.ends, self.pad_token = tokens.ids, tokens.starts, tokens.ends, tokens.pad_token
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -71,8 +99,13 @@ class TokenInputs:
         return self.ends - self.starts
 
     def __getitem__(self, positions: np.ndarray) -> dict[str, Tensor]:
-        captions = [self.ids[self.starts[place] : self.ends[place]].tolist() for place in positions]
-        return pad_tokens(captions, self.pad_token)
+        starts = self.starts[positions][:, None]
+        lengths = self.ends[positions][:, None] - starts
+        steps = np.arange(lengths.max())
+        inside = steps < lengths
+        ids = np.full(inside.shape, self.pad_token, dtype=np.int64)
+        ids[inside] = self.ids[(starts + steps)[inside]]
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(inside.astype(np.int64))}
 
 
 @dataclass(frozen=True)
@@ -109,7 +142,7 @@ def open_images(
             f"{reader.folder} holds {len(reader)} images, but the annotations list {len(tables.image_rows)} other "
             "ones; delete the folder and run `snakemake shards` again."
         )
-    return PixelInputs(reader, backbone.image_transform)
+    return PixelInputs.open(backbone, student, folder, reader, tables.split)
 
 
 def open_texts(
@@ -119,7 +152,9 @@ def open_texts(
     if not len(tables.caption_rows):
         return None
     if backbone.tokenises:
-        return TokenInputs(*backbone.tokenise(tables.captions["cleaned"].to_pylist()))
+        own = tokens_folder(student)
+        stored = None if own is None else open_tokens(folder, folder.tokens(own, tables.split), tables, backbone.tokenise)
+        return TokenInputs(stored or Tokens.of(*backbone.tokenise(tables.captions["cleaned"].to_pylist())))
     assert student.towers is not None
     tower = student.towers.text
     features = folder.features("text", tower.folder, tables.split)

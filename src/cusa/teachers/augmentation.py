@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,10 +31,13 @@ class AugmentedTransform:
         `images` are (encoded, plain), see ImageTransform.pixels. `image_of_view` int64 [views] is the place of each
         view's image in `images`. `draws`, float64 [views, DRAWS] from 0 to below 1, determine the changes.
         """
+        return self.views((self.transform.decoded(*image) for image in images), image_of_view, draws)
+
+    def views(self, images: Iterable[Tensor], image_of_view: np.ndarray, draws: np.ndarray) -> Tensor:
+        """What `batch` makes of images that are decoded, uint8 [3, H, W] each; one at a time is asked for."""
         side = self.transform.crop
         batch = torch.empty((len(draws), 3, side, side), dtype=torch.uint8, memory_format=torch.channels_last)
-        for place, (encoded, plain) in enumerate(images):
-            image = self.transform.decoded(encoded, plain)
+        for place, image in enumerate(images):
             for view in np.flatnonzero(image_of_view == place):
                 batch[int(view)] = self.view(image, draws[view])
         return batch

@@ -19,7 +19,7 @@ from cusa.errors import ConfigurationError
 from cusa.teachers.encoders import TextEncoder, pad_tokens
 from cusa.teachers.pretrained import recorded_loading, require_weights
 from cusa.teachers.token_use import Vocabulary, vocabulary_of
-from cusa.teachers.tokenisers import known_ids, padding_id, positions_of, require_known, require_words, shortest
+from cusa.teachers.tokenisers import known_ids, padding_id, positions_of, require_known, require_words, shortest, token_ids
 from cusa.teachers.weight_files import require_readable, weight_file
 
 A_NAME = re.compile(r"[\w.\-]*\w", re.ASCII)  # a text that is put before captions ends in a blank or a punctuation mark
@@ -94,13 +94,8 @@ class SentenceEncoder(TextEncoder):
 
     def tokenise(self, captions: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
         """Token ids of each caption after the prompt, special tokens included, truncated."""
-        encoded = self.model.tokenizer(
-            [self.prompt + caption for caption in captions],
-            truncation=True,
-            max_length=self.token_limit(max_tokens),
-            add_special_tokens=True,
-        )
-        ids: list[list[int]] = encoded["input_ids"]
+        texts = [self.prompt + caption for caption in captions]
+        ids = token_ids(self.model.tokenizer, texts, self.token_limit(max_tokens))
         require_known(ids, self.known_ids, self.name)
         return ids
 

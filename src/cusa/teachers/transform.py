@@ -52,7 +52,8 @@ class ImageTransform:
                 return self.pixels_of(picture)
         return self._resized_and_cropped(self.decoded(encoded, plain))
 
-    def decoded(self, encoded: bytes, plain: bool) -> torch.Tensor:
+    @staticmethod
+    def decoded(encoded: bytes, plain: bool) -> torch.Tensor:
         """Decode to uint8 [3, H, W], in the size of the file; see `pixels`."""
         import torch
         from torchvision.io import ImageReadMode, decode_image

@@ -92,7 +92,7 @@ class PairAugmentation:
             return None
         # Pairs of one image share its decoding, but each has a view of its own.
         distinct, inverse = np.unique(images, return_inverse=True)
-        return self.pixels_of([inputs.encoded(position) for position in distinct], inverse, pairs)
+        return self.pixels.views(map(inputs.decoded, distinct), inverse, self._draws(pairs))
 
     def pixels_of(
         self, images: Sequence[tuple[bytes, bool]], image_of_pair: np.ndarray, pairs: np.ndarray
@@ -103,8 +103,10 @@ class PairAugmentation:
         """
         if self.pixels is None:
             return None
-        draws = uniform(hashed(IMAGE, self.seed, self.epoch, pairs), DRAWS)
-        return self.pixels.batch(images, image_of_pair, draws)
+        return self.pixels.batch(images, image_of_pair, self._draws(pairs))
+
+    def _draws(self, pairs: np.ndarray) -> np.ndarray:
+        return uniform(hashed(IMAGE, self.seed, self.epoch, pairs), DRAWS)
 
     def text_inputs(self, inputs: TokenInputs | FeatureInputs, captions: np.ndarray) -> TextInput | None:
         """Changed captions by position, int64 [B], see TrainingBatch.texts; None if captions are not changed."""
