@@ -133,8 +133,8 @@ def sentences() -> None:
     from cusa.student.backbones import FrozenDimensions
     from cusa.student.encoding import Encoder
     from cusa.student.inputs import TokenInputs
-    from cusa.student.tokens import Tokens
     from cusa.student.student import build_student
+    from cusa.student.tokens import Tokens
     from cusa.teachers.encoders import pad_tokens
 
     generator = np.random.default_rng(0)

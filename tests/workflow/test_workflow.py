@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -137,6 +138,50 @@ def test_changing_one_loss_weight_retrains_that_experiment_only(finished, tiny_c
     assert {"convert", "write_shards", "extract_image_features"}.isdisjoint(jobs)
     assert "results/shapes/runs/cusa/seed23" in output
     assert "output: results/shapes/runs/contrastive" not in output
+
+
+def with_pixels(mapping: dict, **changes) -> dict:
+    return {**mapping, "shards": {**mapping["shards"], "pixels": "memory-map"}, **changes}
+
+
+def test_tokens_and_pixels_are_made_before_a_training_and_are_no_reason_for_another(
+    finished, tiny_configuration, tmp_path
+):
+    """Captions are tokenised once for all experiments; images are decoded once, if `shards.pixels` says so."""
+    directory = copied(finished, tmp_path / "a")
+    folder = directory / "results/shapes"
+    assert len(list(folder.glob("tokens/*/train/ids.npy"))) == len(list((folder / "tokens").rglob("ids.npy"))) == 1
+    log = "logs/train/{}/seed23.log"
+    assert all("tokens are mapped from" in (folder / log.format(name)).read_text() for name in ("contrastive", "cusa"))
+    config = write(tmp_path, with_pixels(tiny_configuration))
+    assert "Nothing to be done" in snakemake(directory, "--configfile", config, "-n")
+    cusa = {**tiny_configuration["experiments"]["cusa"], "cross_softlabel": {"rate": 0.7}}
+    changed = with_pixels(tiny_configuration, experiments={**tiny_configuration["experiments"], "cusa": cusa})
+    config = write(tmp_path, changed)
+    jobs = planned(snakemake(directory, "--configfile", config, "-n", "models"))
+    assert jobs == {"decode_pixels": 3, "train": 1, "models": 1, "total": 5}
+    snakemake(directory, "models", "--configfile", config)
+    assert len(list(folder.glob("pixels/*/*/pixels.npy"))) == 3
+    text = (folder / log.format("cusa")).read_text()
+    assert text.count("pixels are mapped from") == 2  # train, and val that selects the epoch
+    assert "Nothing to be done" in snakemake(directory, "--configfile", config, "-n", "models")
+
+
+def test_runs_that_were_trained_before_there_were_tokens_are_not_trained_again(finished, tmp_path):
+    """Their records do not name the tokens, and the tokens may not exist."""
+    directory = copied(finished, tmp_path)
+    shutil.rmtree(directory / "results/shapes/tokens")
+    changed = 0
+    for record in (directory / ".snakemake/metadata").rglob("*"):
+        if record.is_file() and "/tokens/" in (text := record.read_text()):
+            content = json.loads(text)
+            content["input"] = [path for path in content["input"] or [] if "/tokens/" not in path]
+            record.write_text(json.dumps(content))
+            changed += 1
+    assert changed >= 6  # three files of each run
+    assert "Nothing to be done" in snakemake(directory, "--configfile", finished[1], "-n")
+    shutil.rmtree(directory / ".snakemake/metadata")
+    assert "Nothing to be done" in snakemake(directory, "--configfile", finished[1], "-n")
 
 
 def test_results_can_be_moved(finished, tmp_path):

@@ -3,6 +3,8 @@
 # again.
 import re
 
+from snakemake.io import IOFile
+
 PIXELS = str(PLAN.folder.pixels("{student}", "{split}"))
 TOKENS = str(PLAN.folder.tokens("{student}", "{split}"))
 
@@ -80,10 +82,12 @@ def made_ready(wildcards):
     files = STUDENT_INPUTS.files(wildcards.experiment)
     if not workflow.is_main_process:
         return [file for file in files if os.path.isfile(file)]
-    weights = f"{RUN}/best.safetensors".format(**wildcards)
+    weights = IOFile(f"{RUN}/best.safetensors".format(**wildcards))
     if not os.path.isfile(weights):
         return files
-    recorded, params = workflow.persistence.input(weights), workflow.persistence.params(weights)
+    recorded, params = workflow.persistence.input(weights), workflow.persistence.params(
+        weights
+    )
     if recorded is None:
         return []
     is_same = repr(training_configuration(wildcards)) in (params or [])

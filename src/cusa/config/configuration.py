@@ -23,7 +23,7 @@ from cusa.config.paths import exists, expand_variables
 from cusa.config.report import Report
 from cusa.config.search import Exports, Search
 from cusa.config.section import Name, ProblemsError, Section, added_key, validate
-from cusa.config.shards import Shards, ShardWriting, Stream
+from cusa.config.shards import Shards, ShardWriting, Stream, require_local
 from cusa.config.sweep import Sweep
 from cusa.config.training import Train
 from cusa.config.views import views_of_training
@@ -64,11 +64,7 @@ class Configuration(Section):
     def _possible(self) -> Configuration:
         if not (self.active_experiments or self.baselines or self.active_checkpoints):
             raise ValueError("experiments: all are null and there is no checkpoint; give at least one of either")
-        if self.shards.pixels is not None and self.stream is not None:
-            raise ValueError(
-                "shards.pixels keeps decoded images on this disk, but `stream` is for images that do not fit there; set "
-                "one of the two to null"
-            )
+        require_local(self.shards, self.stream)
         if self.dataset.name == "benchmark-data":
             raise ValueError("dataset.name: `benchmark-data` is the folder of the benchmarks' data; use another name")
         if both := sorted(set(self.experiments) & set(self.active_checkpoints)):

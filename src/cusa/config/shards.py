@@ -57,3 +57,12 @@ class Stream(Section):
     def of_shard(self, number: int) -> str:
         """The URL of one shard."""
         return expand_home(self.url).replace("{shard}", f"{number:06d}")
+
+
+def require_local(shards: Shards, stream: Stream | None) -> None:
+    """Raise ValueError if pixels are to be stored of images that are elsewhere."""
+    if shards.pixels is not None and stream is not None:
+        raise ValueError(
+            "shards.pixels keeps decoded images on this disk, but `stream` is for images that do not fit there; set "
+            "one of the two to null"
+        )

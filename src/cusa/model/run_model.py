@@ -41,8 +41,8 @@ from cusa.shards.reading import settings_of
 from cusa.shards.writing import encode_image
 from cusa.student.encoding import Encoder
 from cusa.student.inputs import FeatureInputs, TokenInputs
-from cusa.student.tokens import Tokens
 from cusa.student.student import Student
+from cusa.student.tokens import Tokens
 from cusa.teachers.encoders import ImageEncoder, TextEncoder
 from cusa.teachers.extraction import encode_texts
 from cusa.teachers.registry import load_image_encoder, load_text_encoder

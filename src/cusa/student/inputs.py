@@ -24,7 +24,7 @@ from cusa.teachers.transform import ImageTransform
 
 
 class PixelInputs:
-    """Images by position, uint8 [B, 3, H, W]: decoded from shards, or mapped into memory where they were decoded before.
+    """Images by position, uint8 [B, 3, H, W]: decoded from shards, or mapped into memory if they were decoded before.
 
     `crops` are the images of the shards by `transform`, `pictures` those in the size that they have there; None where
     they were not stored. What is read is the same, see pixels.py.
@@ -96,7 +96,8 @@ class TokenInputs:
     @property
     def lengths(self) -> np.ndarray:
         """The number of tokens of each caption, int64 [captions]."""
-        return self.ends - self.starts
+        lengths: np.ndarray = self.ends - self.starts
+        return lengths
 
     def __getitem__(self, positions: np.ndarray) -> dict[str, Tensor]:
         starts = self.starts[positions][:, None]
@@ -153,7 +154,7 @@ def open_texts(
         return None
     if backbone.tokenises:
         own = tokens_folder(student)
-        stored = None if own is None else open_tokens(folder, folder.tokens(own, tables.split), tables, backbone.tokenise)
+        stored = None if own is None else open_tokens(folder, own, tables, backbone.tokenise)
         return TokenInputs(stored or Tokens.of(*backbone.tokenise(tables.captions["cleaned"].to_pylist())))
     assert student.towers is not None
     tower = student.towers.text

@@ -102,7 +102,8 @@ def write_whole_pictures(shards: str | Path, folder: str | Path, threads: int = 
 
 def _bytes_of(sizes: np.ndarray) -> np.ndarray:
     """The bytes of RGB pictures by their height and width, int64 [images]."""
-    return 3 * sizes.astype(np.int64).prod(axis=1)
+    pixels: np.ndarray = sizes.astype(np.int64).prod(axis=1)
+    return 3 * pixels
 
 
 def _write_pixels(
@@ -170,7 +171,7 @@ class Crops:
 
     @classmethod
     def open(cls, folder: Path, reader: ShardReader, transform: ImageTransform) -> Crops | None:
-        """The pixels of these shards by this transform; None where there are none. Raises DataError for damaged ones."""
+        """The pixels of these shards by this transform; None if there are none. Raises DataError for damaged ones."""
         if not _is_of(folder, reader, transform):
             return None
         return cls(_mapped(folder / PIXELS, (len(reader), transform.crop, transform.crop, 3)))

@@ -1,8 +1,8 @@
 """Tokens of a split's captions, made once for each tokeniser and then mapped into memory.
 
-    tokens/{student}/{split}/ids.npy    uint16 or int32 [tokens], the ids of all captions, one caption after the other
-    tokens/{student}/{split}/ends.npy   int64 [captions], where each caption's ids end
-    meta.json                           the padding id, and the digest of captions.parquet
+tokens/{student}/{split}/ids.npy    uint16 or int32 [tokens], the ids of all captions, one caption after the other
+tokens/{student}/{split}/ends.npy   int64 [captions], where each caption's ids end
+meta.json                           the padding id, and the digest of captions.parquet
 """
 
 from __future__ import annotations
@@ -102,12 +102,13 @@ def _digest(data: DatasetFolder) -> str:
     return sha256_of_file(data.annotations / CAPTIONS)
 
 
-def open_tokens(data: DatasetFolder, folder: Path, tables: SplitTables, tokenise: Tokenise) -> Tokens | None:
+def open_tokens(data: DatasetFolder, name: str, tables: SplitTables, tokenise: Tokenise) -> Tokens | None:
     """The tokens of a split, mapped into memory; None where there are none for these captions and this tokeniser.
 
-    `tables` has the column `cleaned`. Some captions are tokenised again, because what a folder or a name stands for may
-    have changed. Raises DataError for damaged files.
+    `name` is that of config.student_inputs.tokens_folder, and `tables` has the column `cleaned`. Some captions are
+    tokenised again, because what a folder or a name stands for may have changed. Raises DataError for damaged files.
     """
+    folder = data.tokens(name, tables.split)
     if not (folder / META).is_file():
         return None
     meta = read_json(folder / META)

@@ -19,7 +19,15 @@ from cusa.errors import ConfigurationError
 from cusa.teachers.encoders import TextEncoder, pad_tokens
 from cusa.teachers.pretrained import recorded_loading, require_weights
 from cusa.teachers.token_use import Vocabulary, vocabulary_of
-from cusa.teachers.tokenisers import known_ids, padding_id, positions_of, require_known, require_words, shortest, token_ids
+from cusa.teachers.tokenisers import (
+    known_ids,
+    padding_id,
+    positions_of,
+    require_known,
+    require_words,
+    shortest,
+    token_ids,
+)
 from cusa.teachers.weight_files import require_readable, weight_file
 
 A_NAME = re.compile(r"[\w.\-]*\w", re.ASCII)  # a text that is put before captions ends in a blank or a punctuation mark

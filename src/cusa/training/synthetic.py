@@ -17,6 +17,7 @@ from cusa.config.models import MODALITIES
 from cusa.layout import Modality
 from cusa.student.backbones import Backbone, FrozenDimensions
 from cusa.student.inputs import FeatureInputs, PixelInputs, SplitInputs, TokenInputs
+from cusa.student.tokens import Tokens
 from cusa.training.batches import TrainingPairs
 
 # So many rows are drawn; others repeat them. Features of 37,632 numbers for each pair would fill the memory.
@@ -86,7 +87,7 @@ def synthetic_pairs(
     texts: TokenInputs | FeatureInputs
     if backbone.tokenises:
         (tokens,), pad = backbone.tokenise([WORD * words])
-        texts = TokenInputs([_numbered(tokens, number) for number in range(captions)], pad)
+        texts = TokenInputs(Tokens.of([_numbered(tokens, number) for number in range(captions)], pad))
     else:
         texts = FeatureInputs(SyntheticFeatures(captions, frozen.text))
     rows = dict(zip(MODALITIES, (images, captions), strict=True))

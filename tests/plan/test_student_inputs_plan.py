@@ -1,0 +1,65 @@
+"""Which tokens and pixels a configuration has made ready for its trainings."""
+
+from __future__ import annotations
+
+import pytest
+
+from cusa.config import load
+from cusa.config.student_inputs import WHOLE_PICTURES
+from cusa.errors import ConfigurationError
+from cusa.plan import Plan, StudentInputsPlan
+
+MAPPED = {"shorter_side": 32, "pixels": "memory-map"}
+
+
+def plan(mapping: dict, **changes: object) -> StudentInputsPlan:
+    return StudentInputsPlan(Plan(load({**mapping, **changes})))
+
+
+def folders(files: list[str]) -> list[str]:
+    """The kind and the split of each file."""
+    return sorted(f"{path.split('/')[2]} of {path.split('/')[-2]}" for path in files)
+
+
+def test_tokens_are_made_once_for_all_experiments_of_a_student(tiny_configuration):
+    found = plan(tiny_configuration)
+    assert folders(found.files("cusa")) == ["tokens of train"]
+    assert found.files("cusa") == found.files("contrastive")
+    assert list(found.students_of_tokens) == [found.files("cusa")[0].split("/")[3]]
+    assert not found.students_of_pixels
+
+
+def test_pixels_are_made_of_every_split_if_they_are_asked_for(tiny_configuration):
+    found = plan(tiny_configuration, shards=MAPPED)
+    expected = ["pixels of test", "pixels of train", "pixels of val", "tokens of train"]
+    assert folders(found.files("cusa")) == expected
+    assert [student.name for student in found.students_of_pixels.values()] == [tiny_configuration["student"]["name"]]
+
+
+def test_random_crops_are_cut_out_of_whole_pictures_of_train(tiny_configuration):
+    changed = {**tiny_configuration["train"], "augmentation": {"image": {}}}
+    found = plan(tiny_configuration, shards=MAPPED, train=changed)
+    assert [path for path in found.files("cusa") if WHOLE_PICTURES in path] == [
+        f"results/shapes/pixels/{WHOLE_PICTURES}/train/meta.json"
+    ]
+    assert found.students_of_pixels[WHOLE_PICTURES] is None
+    assert found.code_of_pixels(WHOLE_PICTURES) == []
+
+
+def test_frozen_towers_need_neither(tiny_configuration):
+    sides = {side: {**tiny_configuration["teachers"][side], "trainable": False} for side in ("image", "text")}
+    found = plan(tiny_configuration, shards=MAPPED, student={"name": None, "towers": sides})
+    assert found.files("cusa") == []
+    assert not found.students_of_tokens
+    assert not found.students_of_pixels
+
+
+def test_pixels_of_images_that_are_streamed_are_refused(tiny_configuration):
+    with pytest.raises(ConfigurationError, match="shards.pixels keeps decoded images on this disk"):
+        plan(tiny_configuration, shards=MAPPED, stream={"url": "https://example.org/{shard}.tar"})
+
+
+def test_pixels_are_no_reason_to_write_shards_again(tiny_configuration):
+    plain, mapped = (load({**tiny_configuration, "shards": shards}) for shards in ({"shorter_side": 32}, MAPPED))
+    assert plain.shard_writing.as_json() == mapped.shard_writing.as_json()
+    assert plain.run("cusa", 23).as_json() == mapped.run("cusa", 23).as_json()
