@@ -88,7 +88,8 @@ def test_colours_change_only_if_asked_for():
 def test_each_view_is_of_its_own_image_and_each_image_is_decoded_once(monkeypatch):
     images = [(encoded(np.full((40, 40, 3), level, np.uint8)), True) for level in (10, 200)]
     decoded, original = [], ImageTransform.decoded
-    monkeypatch.setattr(ImageTransform, "decoded", lambda *a: (decoded.append(1), original(*a))[1])
+    counting = staticmethod(lambda *image: (decoded.append(1), original(*image))[1])
+    monkeypatch.setattr(ImageTransform, "decoded", counting)
     views = AugmentedTransform(TRANSFORM, ImageAugmentation()).batch(images, np.array([1, 0, 1]), DRAWN[:3])
     assert views.amax((1, 2, 3)).tolist() == [200, 10, 200]
     assert len(decoded) == 2

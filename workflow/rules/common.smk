@@ -1,10 +1,12 @@
 # The configuration, its plan, paths, and the constraints of wildcards, for all rules.
 import os
+import re
 import shlex
 import sys
 from os import environ
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile
 from snakemake.utils import update_config
 
 # These variables are set for the jobs, so that the user need not set them. PYTHONPATH: the library need not be
@@ -142,6 +144,38 @@ def checks_of(benchmark):
     """The file that the rule check_benchmark writes for a benchmark; none if the benchmark checks nothing."""
     wanted = benchmark in PLAN.checked_benchmarks
     return [f"{DATA}/checks/{benchmark}.json"] if wanted else []
+
+
+def student_option(student):
+    """The argument --student of a script; empty for whole pictures, which belong to no student."""
+    return "" if student is None else f" --student {shlex.quote(student.as_json())}"
+
+
+def training_configuration(wildcards):
+    """What the result of a training depends on, as JSON."""
+    run = CONFIGURATION.run(wildcards.experiment, int(wildcards.seed))
+    return run.as_json(without={"train": set(OPERATIONAL)})
+
+
+def made_ready(wildcards):
+    """The tokens and pixels that a training finds ready.
+
+    The result does not depend on them, so a run that was trained without them is not trained again because of them:
+    Snakemake takes another set of inputs for a reason, so such a run keeps its set.
+    """
+    files = STUDENT_INPUTS.files(wildcards.experiment)
+    if not workflow.is_main_process:
+        return [file for file in files if os.path.isfile(file)]
+    weights = IOFile(f"{RUN}/best.safetensors".format(**wildcards))
+    if not os.path.isfile(weights):
+        return files
+    recorded, params = workflow.persistence.input(weights), workflow.persistence.params(
+        weights
+    )
+    if recorded is None:
+        return []
+    is_same = repr(training_configuration(wildcards)) in (params or [])
+    return [file for file in files if file in recorded or not is_same]
 
 
 def log_of(rule, name):

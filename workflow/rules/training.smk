@@ -1,9 +1,3 @@
-def training_configuration(wildcards):
-    """What the result of a training depends on, as JSON."""
-    run = CONFIGURATION.run(wildcards.experiment, int(wildcards.seed))
-    return run.as_json(without={"train": set(OPERATIONAL)})
-
-
 # The run folder is a parameter, not an output: Snakemake deletes the outputs of a failed job, but state/ must remain so
 # that the training can continue. `exec` replaces the shell by the launcher, so that signals reach the launcher. Without
 # it, SIGTERM would end the shell, and the training would be killed before it has saved its state. Settings that do not
