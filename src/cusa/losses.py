@@ -25,7 +25,7 @@ b * B, not with B * B.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,10 @@ class Losses:
     def total(self) -> Tensor:
         """The sum of the terms, which training minimises."""
         return self.contrastive + self.cross + self.uni
+
+    def terms(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The total, then each term."""
+        return self.total, self.contrastive, self.cross, self.uni
 
     def detached(self) -> Losses:
         """The same values without the graph of their computation."""
@@ -128,18 +132,25 @@ class CUSALoss(nn.Module):
         return value
 
     def temperature_values(self) -> dict[str, float]:
-        """The value of every temperature by its name in `temperatures`, within its bounds, for the history.
+        """The value of every temperature by its name in `temperatures`, within its bounds.
 
         An optimiser step may have moved a parameter out of them; the next forward pass uses the value returned here.
         """
-        return {
-            name: min(max(float(value.detach()), self.bounds[name][0]), self.bounds[name][1])
-            for name, value in self.temperatures.items()
-        }
+        return {name: self._within_bounds(name, float(value.detach())) for name, value in self.temperatures.items()}
+
+    def _within_bounds(self, name: str, value: float) -> float:
+        low, high = self.bounds[name]
+        return min(max(value, low), high)
 
     def bias_values(self) -> dict[str, float]:
         """The value of the bias of the sigmoid by its name in the history; empty without one."""
         return {} if self.bias is None else {"bias_contrastive": float(self.bias.detach())}
+
+    def named_values(self, numbers: Sequence[float]) -> dict[str, float]:
+        """The values of `scalars`, in their order, by their names in the history; temperatures within their bounds."""
+        values = dict(zip(self.scalars(), numbers, strict=True))
+        biases = {} if self.bias is None else {"bias_contrastive": values.pop("bias")}
+        return {f"temperature_{name}": self._within_bounds(name, value) for name, value in values.items()} | biases
 
     def scalars(self) -> dict[str, nn.Parameter]:
         """The parameters of the loss, learned or not, by their names: the temperatures and `bias`."""

@@ -7,7 +7,7 @@ import os
 import torch
 from conftest import in_processes
 
-from cusa.training.distributed import Group, join, leave
+from cusa.training.distributed import Group, SharedFlags, join, leave
 
 
 def test_one_process_needs_no_communication(monkeypatch):
@@ -16,7 +16,7 @@ def test_one_process_needs_no_communication(monkeypatch):
     assert (group.world_size, group.rank, group.is_main) == (1, 0, True)
     rows = torch.ones(2, 3)
     assert group.gather_rows(rows) is rows
-    assert group.any(True, False) == [True, False]
+    assert group.any(True, False)() == [True, False]
     assert group.mean(rows) is rows
     assert group.gather_objects("mine") == ["mine"]
     assert group.broadcast("mine") == "mine"
@@ -26,7 +26,7 @@ def check_three_processes() -> None:
     group = join(gpu=False)
     rank = int(os.environ["RANK"])
     assert (group.world_size, group.rank, group.is_main) == (3, rank, rank == 0)
-    assert group.any(rank == 1, False, rank == 2) == [True, False, True]
+    assert group.any(rank == 1, False, rank == 2)() == [True, False, True]
     assert group.mean(torch.tensor([float(rank), 4.0])).tolist() == [1.0, 4.0]
     assert group.gather_objects(f"from {rank}") == ["from 0", "from 1", "from 2"]
     assert group.broadcast(rank) == 0
@@ -37,6 +37,27 @@ def check_three_processes() -> None:
 
 def test_three_processes_agree():
     in_processes(3, check_three_processes)
+
+
+def check_shared_flags() -> None:
+    """Process 1 sets the first flag at step 2: all know it at step 3, or at step 2 if they wait for it."""
+    group = join(gpu=False)
+    for now in (False, True):
+        flags = SharedFlags(group, count=2)
+        found = [flags.read(group.rank == 1 and step == 2, False, now=now and step == 2) for step in range(4)]
+        assert found == [[step == (2 if now else 3), False] for step in range(4)]
+        assert flags.read(False, False, now=True) == [False, False]
+    leave()
+
+
+def test_a_flag_of_one_process_reaches_all_at_the_same_step():
+    in_processes(2, check_shared_flags)
+
+
+def test_a_flag_of_one_process_alone_is_read_at_once():
+    flags = SharedFlags(Group(), count=2)
+    assert flags.read(True, False, now=False) == [True, False]
+    assert flags.read(False, False, now=False) == [False, False]
 
 
 def check_gradients() -> None:

@@ -52,6 +52,7 @@ def take(
     """Step number `step` (from 1) ends after some seconds."""
     clock.now += seconds
     history.after_step(Progress(epoch=epoch, step=step), result(2.0), Spent(waited, **spent))
+    history.settle()
 
 
 def test_speed_and_waiting_are_those_since_the_row_before(tiny_configuration, clock):
@@ -119,11 +120,26 @@ def test_a_rows_losses_are_the_means_over_the_steps_batches(tiny_configuration, 
     history.start_epoch(Progress(epoch=2, step=4))
     clock.now += 1.0
     history.after_step(Progress(epoch=2, step=5), result(1.0, 2.0, 6.0), Spent())
+    history.settle()
     (row,) = history.rows
     expected = {"kind": "step", "epoch": 2, "step": 5, "lr": 0.25, "loss": 3.0, "loss_contrastive": 3.0}
     assert {key: row[key] for key in expected} == expected
     assert (row["loss_cross"], row["loss_uni"]) == (0.0, 0.0)
     assert row["temperature_cross_teacher"] == 1.0
+
+
+def test_a_row_is_read_from_the_device_a_step_later(tiny_configuration, clock):
+    """Its losses and temperatures are those of its own step, whatever the next step has made of the temperatures."""
+    history = history_of(tiny_configuration, clock, log_every=1)
+    history.start_epoch(Progress())
+    history.after_step(Progress(step=1), result(2.0), Spent())
+    assert not history.rows
+    with torch.no_grad():
+        history.loss.temperatures["contrastive"].fill_(0.02)
+    history.after_step(Progress(step=2), result(3.0), Spent())
+    history.after_epoch(Progress(), {"r_mean": 1.0})
+    assert [row.get("loss") for row in history.rows] == [2.0, 3.0, None]
+    assert [row["temperature_contrastive"] for row in history.rows[:2]] == pytest.approx([0.05, 0.02])
 
 
 def test_an_epochs_row_has_its_metrics_and_its_seconds(tiny_configuration, clock, caplog):

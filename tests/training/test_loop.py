@@ -79,31 +79,51 @@ def test_two_processes_share_each_epoch(tiny_configuration, shapes_data, tmp_pat
     assert max(row["step"] for row in history) == 64 // 8
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_step(tiny_configuration, shapes_data, tmp_path, monkeypatch):
+def weights_after_each_step(monkeypatch: pytest.MonkeyPatch) -> list[list[torch.Tensor]]:
+    """A list that gets the weights after each call of the optimiser."""
+    found: list[list[torch.Tensor]] = []
+    step = torch.optim.AdamW.step
+
+    def noted(optimiser: torch.optim.AdamW) -> None:
+        step(optimiser)
+        found.append([each.detach().clone() for group in optimiser.param_groups for each in group["params"]])
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    return found
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return all(torch.equal(first, second) for first, second in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("call", "where"), [(11, "epoch 1, step 2"), (16, "epoch 1, step 7")])
+def test_no_step_is_taken_with_a_loss_that_is_not_finite(
+    tiny_configuration, shapes_data, tmp_path, monkeypatch, call, where
+):
+    """The host learns of it a step later, or at the end of the epoch; the weights are those of the step before."""
     original = CUSALoss.forward
     calls = []
 
     def poisoned(self, **features):
         calls.append(1)
         losses = original(self, **features)
-        if len(calls) == 11:
+        if len(calls) == call:
             losses.cross = losses.cross * float("nan")
         return losses
 
-    taken = []
-    step = torch.optim.AdamW.step
     monkeypatch.setattr(CUSALoss, "forward", poisoned)
-    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *a, **k: (taken.append(1), step(self, *a, **k))[1])
-    with pytest.raises(
-        TrainingError, match="not finite at epoch 1, step 2: contrastive .*, cross nan, uni .*temperatures"
-    ):
+    weights = weights_after_each_step(monkeypatch)
+    with pytest.raises(TrainingError, match=rf"not finite at {where}: contrastive .*, cross nan, uni .*temperatures"):
         train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
-    assert len(taken) == 10
+    assert len(weights) == min(call + 1, 16)
+    assert not same(weights[call - 3], weights[call - 2])
+    assert same(weights[call - 2], weights[call - 1])
+    assert same(weights[call - 2], weights[-1])
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize(("call", "where"), [(3, "epoch 0, step 2"), (8, "epoch 0, step 7")])
-def test_gradients_that_are_not_finite_stop_before_anything_is_saved(
+def test_no_step_is_taken_with_gradients_that_are_not_finite_and_nothing_is_saved(
     tiny_configuration, shapes_data, tmp_path, monkeypatch, call, where, clip
 ):
     """The loss is finite: only its gradient is not. Also in the last step of an epoch, which is then saved."""
@@ -118,11 +138,14 @@ def test_gradients_that_are_not_finite_stop_before_anything_is_saved(
 
     monkeypatch.setattr(CUSALoss, "forward", poisoned)
     monkeypatch.setattr(State, "save", lambda *arguments, **options: saved.append(1))
+    weights = weights_after_each_step(monkeypatch)
     with pytest.raises(
-        TrainingError, match=rf"gradients are not finite at {where} \(norm nan\), but the loss is; they"
+        TrainingError,
+        match=rf"gradients are not finite at {where} \(norm nan\), but the loss is; temperatures .*No optim",
     ):
         train(configured(tiny_configuration, gradient_clip=clip), DatasetFolder(shapes_data), tmp_path)
     assert not saved
+    assert same(weights[call - 2], weights[-1])
 
 
 def test_a_model_that_diverged_in_its_last_step_is_told_at_validation(

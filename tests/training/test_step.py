@@ -23,14 +23,11 @@ from cusa.student.student import Student, build_student
 from cusa.training.batches import TrainingBatch, distinct_texts
 from cusa.training.distributed import join, leave
 from cusa.training.gradient_cache import chunks_of, rows_of
-from cusa.training.optimisation import build_optimiser
 from cusa.training.step import (
     TrainingTask,
     add_gradients,
-    clip_gradients,
     parallel,
     require_chunkable,
-    require_finite,
 )
 
 GLOBAL_BATCH = 8
@@ -334,28 +331,3 @@ def test_a_student_that_normalises_over_the_batch_takes_no_chunks(tiny_configura
     student.add_module("normalisation", torch.nn.BatchNorm1d(3))
     with pytest.raises(ConfigurationError, match=r"train.chunk_size.*normalises over the batch"):
         require_chunkable(student, run.train)
-
-
-def test_a_norm_that_is_not_finite_scales_no_gradient():
-    """One spoiled gradient must not spoil the others; a finite norm scales them as torch does."""
-    parameters = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(()))]
-    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0, 4.0]), torch.tensor(12.0)
-    assert clip_gradients(parameters, None).item() == 13
-    assert parameters[1].grad == 12
-    assert clip_gradients(parameters, 6.5).item() == 13
-    torch.testing.assert_close(parameters[0].grad, torch.tensor([1.5, 0.0, 2.0]))
-    parameters[1].grad = torch.tensor(float("nan"))
-    assert torch.isnan(clip_gradients(parameters, 0.1))
-    torch.testing.assert_close(parameters[0].grad, torch.tensor([1.5, 0.0, 2.0]))
-
-
-def test_a_loss_that_is_not_finite_is_an_error_that_names_its_term(tiny_configuration):
-    run = configured(tiny_configuration, chunk_size=2)
-    task = TrainingTask(build_student(run.student, run.losses), CUSALoss(run.losses), run.train)
-    batch = global_batches(1)[0]
-    losses = task(batch)
-    require_finite(losses, batch, loss=task.loss, epoch=0, step=0)
-    losses.uni = losses.uni * float("inf")
-    with pytest.raises(Exception, match=r"not finite at epoch 3, step 7: .*uni inf"):
-        require_finite(losses, batch, loss=task.loss, epoch=3, step=7)
-    assert build_optimiser(task, run.train).param_groups

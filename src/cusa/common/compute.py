@@ -27,13 +27,22 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16"]
 AUTOCAST_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """A context with mixed precision for `fp16` and `bf16`; for `fp32` a context that changes nothing."""
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=AUTOCAST_TYPES[precision])
+    """A context with mixed precision for `fp16` and `bf16`; for the others a context that changes nothing."""
+    dtype = AUTOCAST_TYPES.get(precision)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def set_matrix_precision(precision: Precision) -> None:
+    """Let GPUs multiply matrices of float32 in TF32, which keeps 10 bits of 23, for `tf32`, and exactly for the others.
+
+    This holds for the process, because backward passes look at it too. Convolutions stay as PyTorch has them.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
 def choose_device(gpu: bool) -> torch.device:

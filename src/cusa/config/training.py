@@ -73,8 +73,10 @@ class Train(Section):
         default=0, description="Steps of linear warm-up; needs schedule: step."
     )
     gradient_clip: Positive | None = Field(default=None, description="Largest gradient norm; null does not clip.")
-    precision: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="bf16 runs the towers in autocast; losses and weights stay in fp32."
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        default="fp32",
+        description="bf16 and fp16 run the towers in autocast, fp16 with a scaled loss; losses and weights stay in "
+        "fp32. tf32 multiplies matrices of float32 in TF32 on a GPU; elsewhere it is fp32.",
     )
     select_on: Literal["val", "test_leak_as_published"] = Field(
         default="val",

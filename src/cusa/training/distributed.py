@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -25,6 +26,8 @@ class Group:
     world_size: int = 1
     rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    # gloo, for what the processes tell each other beside the work of their devices; None with one process
+    hosts: Any = None
 
     @property
     def is_main(self) -> bool:
@@ -41,13 +44,21 @@ class Group:
         gathered: Tensor = _AllGather.apply(tensor, self.world_size, self.rank)
         return gathered
 
-    def any(self, *flags: bool) -> list[bool]:
-        """For each flag, whether any process has set it. Clocks and signals differ between processes."""
+    def any(self, *flags: bool) -> Callable[[], list[bool]]:
+        """Start to find out, for each flag, whether any process has set it: clocks and signals differ between them.
+
+        The hosts tell each other beside what their devices do; the function that is returned waits for the answer.
+        """
         if self.world_size == 1:
-            return list(flags)
-        values = torch.tensor([float(flag) for flag in flags], device=self.device)
-        dist.all_reduce(values, dist.ReduceOp.MAX)
-        return [bool(value) for value in values.tolist()]
+            return lambda: list(flags)
+        values = torch.tensor(flags, dtype=torch.uint8)
+        work = dist.all_reduce(values, dist.ReduceOp.MAX, group=self.hosts, async_op=True)
+
+        def answer() -> list[bool]:
+            work.wait()
+            return [bool(value) for value in values.tolist()]
+
+        return answer
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of each value over the processes, without gradients; the shape stays."""
@@ -74,6 +85,33 @@ class Group:
         return values[0]
 
 
+class SharedFlags:
+    """Flags that any process may set, and that all of them read at the same step: those of the step before.
+
+    The answer is under way while the devices take a step, so no device waits for it. With one process there is nothing
+    to wait for, and the flags are read at once.
+    """
+
+    def __init__(self, group: Group, count: int) -> None:
+        self._group = group
+        self._earlier: Callable[[], list[bool]] | None = None
+        self._none = [False] * count
+
+    def read(self, *flags: bool, now: bool) -> list[bool]:
+        """For each flag, whether any process has set it; every process calls this after every step.
+
+        `now` waits for the flags of this step too; so does a flag that was set, so that nothing is left under way when
+        the processes act on it.
+        """
+        started = self._group.any(*flags)
+        earlier, self._earlier = self._earlier, started
+        found = self._none if earlier is None else earlier()
+        if now or any(found) or self._group.world_size == 1:
+            found = [one or other for one, other in zip(found, started(), strict=True)]
+            self._earlier = None
+        return found
+
+
 def join(gpu: bool) -> Group:
     """The group that torchrun started this process in, or a group of one process without torchrun.
 
@@ -84,9 +122,10 @@ def join(gpu: bool) -> Group:
     if gpu:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    if world_size > 1:
-        dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(minutes=30))
-    return Group(world_size, rank, device)
+    if world_size == 1:
+        return Group(device=device)
+    dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(minutes=30))
+    return Group(world_size, rank, device, dist.new_group(backend="gloo"))
 
 
 def leave() -> None:

@@ -5,26 +5,31 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cusa.config.experiments import RunConfiguration
-from cusa.losses import CUSALoss, Losses
+from cusa.losses import CUSALoss
 from cusa.training.costs import Spent, peak_of, speeds
 from cusa.training.distributed import Group
+from cusa.training.host_copy import HostCopy
 from cusa.training.state import Progress
 from cusa.training.step import StepResult
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 30.0
+LOSSES = ("loss", "loss_contrastive", "loss_cross", "loss_uni")
 
 
 class History:
     """The rows of history.parquet so far, one dictionary each, and the log of one training.
 
     It measures three times, in seconds of `clock`: since the last row of a step (speeds, and the share of the
-    time spent waiting for data), since the last line in the log, and since the epoch started.
+    time spent waiting for data), since the last line in the log, and since the epoch started. The losses of a step are
+    read from the device at the next step, or by `settle`, so that no step waits for the device.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class History:
         self._first_step = self._row_step = 0
         self._spent = Spent()
         self._peak = peak_of(group.device, self.settings.precision)
+        self._unread: list[tuple[HostCopy, Callable[[list[float]], None]]] = []
 
     def announce(self, progress: Progress) -> None:
         """Log the run, its size, and the step at which it continues."""
@@ -75,21 +81,32 @@ class History:
         self._first_step = self._row_step = progress.step
 
     def after_step(self, progress: Progress, result: StepResult, spent: Spent) -> None:
-        """Add a row every `train.log_every` steps, and a line to the log every SECONDS_BETWEEN_LINES.
+        """Add a row every `train.log_every` steps, and a line to the log every SECONDS_BETWEEN_LINES, a step later.
 
         `progress.step` counts the step that was just taken. `spent` is what this process has spent on batches since it
         started.
         """
+        self.settle()
         now = self._clock()
         if progress.step % self.settings.log_every == 0 or progress.step == self.steps_per_epoch:
-            self._add(self._step_row(progress, result) | self._speed(progress, now, spent))
+            measured = _gpu(self.group.device) | self._speed(progress, now, spent)
+            row = {"kind": "step", "epoch": progress.epoch, "step": progress.step, "lr": result.rate}
+            self._unread.append((HostCopy(self._values(result)), partial(self._add_step, row, measured)))
             self._row_started, self._row_step, self._spent = now, progress.step, spent
         if self.group.is_main and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            self._log_step(progress, result.losses[-1], now)
+            line = partial(self._log_step, *self._pace(progress, now), progress.epoch, progress.step)
+            self._unread.append((HostCopy(result.losses[-1].total.reshape(1)), line))
+
+    def settle(self) -> None:
+        """Read what the last step has left on the device, and add its row; waits for that step."""
+        unread, self._unread = self._unread, []
+        for copy, take in unread:
+            take(copy.read())
 
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
         """Add the row of the epoch `progress.epoch`, with its validation `metrics`, and log it."""
+        self.settle()
         seconds = self._clock() - self._epoch_started
         self._add(
             metrics | {"kind": "epoch", "epoch": progress.epoch, "step": self.steps_per_epoch, "seconds": seconds}
@@ -106,42 +123,37 @@ class History:
         self.rows.append(row)
         self.on_row(row)
 
-    def _step_row(self, progress: Progress, result: StepResult) -> dict[str, Any]:
-        """Learning rate, losses (means over the step's batches and all processes), temperatures and GPU."""
-        terms = torch.stack(
-            [torch.stack([part.total, part.contrastive, part.cross, part.uni]) for part in result.losses]
-        )
-        total, contrastive, cross, uni = self.group.mean(terms.mean(dim=0)).tolist()
-        row: dict[str, Any] = {
-            "kind": "step",
-            "epoch": progress.epoch,
-            "step": progress.step,
-            "lr": result.rate,
-            "loss": total,
-            "loss_contrastive": contrastive,
-            "loss_cross": cross,
-            "loss_uni": uni,
-        }
-        row |= {f"temperature_{name}": value for name, value in self.loss.temperature_values().items()}
-        return row | self.loss.bias_values() | _gpu(self.group.device)
+    def _values(self, result: StepResult) -> Tensor:
+        """The losses (means over the step's batches and all processes), and the loss's scalars: float32 [n]."""
+        terms = torch.stack([torch.stack(part.terms()) for part in result.losses])
+        scalars = [value.detach().reshape(1) for value in self.loss.scalars().values()]
+        return torch.cat([self.group.mean(terms.mean(dim=0)), *scalars])
+
+    def _add_step(self, row: dict[str, Any], measured: dict[str, Any], numbers: list[float]) -> None:
+        """Add the row of a step: where it was, the numbers that `_values` had, and what was measured."""
+        losses, scalars = numbers[: len(LOSSES)], numbers[len(LOSSES) :]
+        self._add(row | dict(zip(LOSSES, losses, strict=True)) | self.loss.named_values(scalars) | measured)
 
     def _speed(self, progress: Progress, now: float, spent: Spent) -> dict[str, float | None]:
         """Speeds and memory since the last row, see `speeds`."""
         pairs = (progress.step - self._row_step) * self.pairs_a_step
         return speeds(pairs, now - self._row_started, spent - self._spent, self.group.world_size, self._peak)
 
-    def _log_step(self, progress: Progress, losses: Losses, now: float) -> None:
-        done, steps = progress.step, self.steps_per_epoch
-        pace = (done - self._first_step) * self.pairs_a_step / max(now - self._epoch_started, 1e-9)
+    def _pace(self, progress: Progress, now: float) -> tuple[float, float]:
+        """Pairs a second of all processes since the epoch started, and the seconds to its end."""
+        pace = (progress.step - self._first_step) * self.pairs_a_step / max(now - self._epoch_started, 1e-9)
+        return pace, (self.steps_per_epoch - progress.step) * self.pairs_a_step / pace
+
+    def _log_step(self, pace: float, seconds_left: float, epoch: int, step: int, loss: list[float]) -> None:
         log.info(
             "epoch %d/%d, step %d/%d: loss %.4f, %.0f pairs/s, %.0f s to the end of the epoch",
-            progress.epoch + 1,
+            epoch + 1,
             self.settings.epochs,
-            done,
-            steps,
-            losses.total.item(),
+            step,
+            self.steps_per_epoch,
+            loss[0],
             pace,
-            (steps - done) * self.pairs_a_step / pace,
+            seconds_left,
         )
 
     def _log_epoch(self, progress: Progress, r_mean: float) -> None:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import TrainingError
 from cusa.layout import DatasetFolder
-from cusa.losses import CUSALoss, Losses
+from cusa.losses import CUSALoss
 from cusa.metrics.recall import image_text_recall
 from cusa.runs.record import HISTORY, WEIGHTS, RunRecord, write_history
 from cusa.student.encoding import Encoder
@@ -39,9 +38,10 @@ from cusa.student.student import build_student, trained_parameters
 from cusa.tracking.tracker import require_trackers
 from cusa.training.averaging import WeightAverage
 from cusa.training.batches import TrainingBatch
-from cusa.training.distributed import Group, die_with_launcher, join, leave
+from cusa.training.distributed import Group, SharedFlags, die_with_launcher, join, leave
 from cusa.training.files import TrainingFiles
 from cusa.training.flops import count_flops
+from cusa.training.guard import Guard
 from cusa.training.history import History
 from cusa.training.interruption import Stop, lock_run
 from cusa.training.loading import base_digest
@@ -51,11 +51,8 @@ from cusa.training.step import (
     StepResult,
     TrainingTask,
     add_gradients,
-    clip_gradients,
     parallel,
     require_chunkable,
-    require_finite,
-    require_finite_gradients,
 )
 from cusa.training.watching import Watch
 
@@ -143,9 +140,10 @@ class Trainer:
             self.data.flops = count_flops(student, configuration.losses, frozen, teachers)
         self.notes = files.notes(student) if group.is_main else []
         self.optimiser = build_optimiser(self.task, settings)
+        self.guard = Guard(self.task, self.task.loss, self.optimiser, settings, group.device)
         digests = files.digests() | base_digest(student)
         self.average = WeightAverage(self.task, settings.ema_decay) if settings.ema_decay else None
-        self.state = State(run, configuration, digests, group, self.average)
+        self.state = State(run, configuration, digests, group, self.average, self.guard)
         self.trials = folder.trial_runs(configuration.seed)
         self.progress = Progress()
         self.history = History(
@@ -156,8 +154,7 @@ class Trainer:
             steps_per_epoch=self.data.steps_per_epoch,
         )
         self.seconds_counted_until = self.last_saved = time.monotonic()
-        # Checks the gradients of the last step, which are only waited for when the next loss is.
-        self.check_gradients: Callable[[], None] = lambda: None
+        self.stop_and_due = SharedFlags(group, count=2)
         self.why_hopeless: Callable[[list[float]], str | None] | None = None
         self.stopped_because: str | None = None
 
@@ -203,17 +200,12 @@ class Trainer:
         set_learning_rate(self.optimiser, rate)
         self.optimiser.zero_grad(set_to_none=True)
 
-        def check(losses: Losses, batch: TrainingBatch) -> None:
-            self.check_gradients()
-            require_finite(losses, batch, loss=self.task.loss, epoch=progress.epoch, step=step)
-
-        losses = [
-            add_gradients(self.model, self.task, batch, last=number == settings.accumulate, check=check)
-            for number, batch in enumerate(batches, start=1)
-        ]
-        norm = clip_gradients(self.task.parameters(), settings.gradient_clip)
-        self.check_gradients = partial(require_finite_gradients, norm, self.task, epoch=progress.epoch, step=step)
-        self.optimiser.step()
+        losses, images = [], []
+        for number, batch in enumerate(batches, start=1):
+            last = number == settings.accumulate
+            losses.append(add_gradients(self.model, self.task, batch, last, self.guard.scaled))
+            images.append(batch.image_ids)
+        self.guard.step(losses, images, progress.epoch, step)
         progress.step = step + 1
         if self.average is not None:
             self.average.update(progress.epoch * self.data.steps_per_epoch + progress.step)
@@ -229,7 +221,7 @@ class Trainer:
         unsaved = time.monotonic() - self.last_saved
         due = unsaved >= 60 * self.settings.save_every_minutes
         due |= progress.step == steps and unsaved >= SAVE_BEFORE_VALIDATION
-        stop, due = self.group.any(self.stop.requested, due)  # all processes take the same decision
+        stop, due = self.stop_and_due.read(self.stop.requested, due, now=progress.step == steps)
         if stop or due:
             self.save()
         if stop:
@@ -241,7 +233,8 @@ class Trainer:
 
     def save(self, best: bool = False) -> None:
         """Save the state; with `best`, also the weights as those of the best epoch."""
-        self.check_gradients()
+        self.guard.check()
+        self.history.settle()
         now = time.monotonic()
         self.progress.seconds += now - self.seconds_counted_until
         self.seconds_counted_until = now
@@ -250,7 +243,7 @@ class Trainer:
 
     def select(self) -> None:
         """End an epoch: validate, and save the weights as the best if r_mean is the highest so far."""
-        self.check_gradients()
+        self.guard.check()
         averaged = nullcontext() if self.average is None else self.average.in_place()
         with averaged, self.stop.immediately():
             metrics = self.group.broadcast(self.validate() if self.group.is_main else None)

@@ -56,6 +56,7 @@ def build_optimiser(task: TrainingTask, settings: Train) -> torch.optim.AdamW:
             for (from_tower, layers_above, decayed), parameters in groups.items()
         ],
         lr=settings.lr,
+        fused=True,  # one kernel for all weights, which also reads on the device whether a step is to be taken
     )
 
 

@@ -45,6 +45,7 @@ from cusa.runs.record import (
 from cusa.runs.weights import STUDENT_PREFIX, save_weights
 from cusa.training.averaging import WeightAverage
 from cusa.training.distributed import Group
+from cusa.training.guard import Guard
 from cusa.training.step import TrainingTask
 
 STATE_VERSION = 2
@@ -84,10 +85,12 @@ class State:
         data: dict[str, str],
         group: Group,
         average: WeightAverage | None = None,
+        guard: Guard | None = None,
     ) -> None:
         """`data` are the SHA-256 of what is read, by name, see `data_digests`.
 
-        `average` is that of the task's weights, if there is one; it is saved as the weights of the best epoch.
+        `average` is that of the task's weights, if there is one; it is saved as the weights of the best epoch. `guard`
+        has the scale of the loss, if there is one.
         """
         self.run, self.folder = run, run / STATE_FOLDER
         self.path = self.folder / STATE_FILE
@@ -95,6 +98,7 @@ class State:
         self.data = data
         self.group = group
         self.average = average
+        self.guard = guard
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[Any] | None = None
         self._copies: dict[str, Tensor] = {}
@@ -140,6 +144,8 @@ class State:
             "random_states": random_states,
             "history": json.dumps(history),
         }
+        if self.guard is not None and (scale := self.guard.state()):
+            state["loss_scale"] = scale
         self._writing = self._writer.submit(self._write, state, progress.best_epoch, best)
 
     def wait(self) -> None:
@@ -218,7 +224,11 @@ class State:
             raise ResumeError(f"{error} Delete the folder {self.folder} to train from the start.") from None
         self._require_same_training(state)
         task.load_trained_state(state["task"])
+        for group, saved in zip(optimiser.param_groups, state["optimiser"]["param_groups"], strict=True):
+            saved["fused"] = group["fused"]  # an earlier release has saved that it was not
         optimiser.load_state_dict(state["optimiser"])
+        if self.guard is not None and "loss_scale" in state:
+            self.guard.load(state["loss_scale"])
         if self.average is not None:
             self.average.load(state["average"])
         set_random_state(state["random_states"][self.group.rank])

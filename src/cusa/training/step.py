@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cusa.common.compute import autocast, random_state, set_random_state
 from cusa.common.distinct import of_pairs
 from cusa.config.training import Train
-from cusa.errors import ConfigurationError, TrainingError
+from cusa.errors import ConfigurationError
 from cusa.layout import Modality
 from cusa.losses import CUSALoss, GatherRows, Losses
 from cusa.runs.weights import STUDENT_PREFIX
@@ -26,7 +25,7 @@ from cusa.training.distributed import Group
 from cusa.training.gradient_cache import CachedGradients, TowerInputs, chunks_of, joined, rows_of
 
 Heads = dict[str, Tensor | None]
-Check = Callable[[Losses, TrainingBatch], None]
+Scale = Callable[[Tensor], Tensor]
 BATCH_NORMALISATION = nn.modules.batchnorm._BatchNorm
 
 
@@ -134,32 +133,27 @@ def parallel(task: TrainingTask) -> nn.Module:
 
 
 def add_gradients(
-    model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, check: Check | None = None
+    model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, scaled: Scale = lambda loss: loss
 ) -> Losses:
     """Add the gradients of a batch's total loss, divided by `train.accumulate`, to the parameters' gradients.
 
     `model` is `parallel(task)`. `last` says that no other batch follows in this step, so the processes average their
-    gradients. `check` gets losses and batch before any gradient is computed, and may raise. Returns the losses,
-    detached.
+    gradients. `scaled` multiplies the loss before the backward pass, see Guard.scaled. Returns the losses, detached.
     """
     size = task.settings.chunk_size
     if size is None or size >= len(batch.image_ids):
-        return _add_at_once(model, task, batch, last, check)
-    return _add_in_chunks(model, task, batch, last, check)
+        return _add_at_once(model, task, batch, last, scaled)
+    return _add_in_chunks(model, task, batch, last, scaled)
 
 
-def _add_at_once(model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, check: Check | None) -> Losses:
+def _add_at_once(model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, scaled: Scale) -> Losses:
     with _synchronised(model, last):
         losses: Losses = model(batch)
-        if check is not None:
-            check(losses, batch)
-        (losses.total * (1.0 / task.settings.accumulate)).backward()  # type: ignore[no-untyped-call]
+        scaled(losses.total * (1.0 / task.settings.accumulate)).backward()  # type: ignore[no-untyped-call]
     return losses.detached()
 
 
-def _add_in_chunks(
-    model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, check: Check | None
-) -> Losses:
+def _add_in_chunks(model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, scaled: Scale) -> Losses:
     """The same in chunks, in the three passes of gradient_cache.py."""
     assert task.settings.chunk_size is not None
     inputs = task.inputs(batch)
@@ -171,9 +165,7 @@ def _add_in_chunks(
             parts.append(task.towers(rows_of(inputs, chunk)))
     towers = joined(parts)
     losses = task.losses(task.heads(batch, towers), batch)
-    if check is not None:
-        check(losses, batch)
-    cached = CachedGradients.of(losses.total * (1.0 / task.settings.accumulate), towers, task)
+    cached = CachedGradients.of(scaled(losses.total * (1.0 / task.settings.accumulate)), towers, task)
     drawn = random_state()
     for number, (chunk, state) in enumerate(zip(chunks, random_states, strict=True), start=1):
         set_random_state(state)  # so that dropout is the same as in the first pass
@@ -198,49 +190,6 @@ def require_chunkable(student: Student, settings: Train) -> None:
             "Configuration key `train.chunk_size`: the student normalises over the batch (BatchNorm), and would "
             "normalise over chunks instead; leave train.chunk_size null and lower train.batch_size."
         )
-
-
-def require_finite(losses: Losses, batch: TrainingBatch, *, loss: CUSALoss, epoch: int, step: int) -> None:
-    """Raise TrainingError if a batch's total loss is not finite. The message has the terms and the temperatures."""
-    if math.isfinite(losses.total.item()):
-        return
-    values = {"contrastive": losses.contrastive, "cross": losses.cross, "uni": losses.uni}
-    terms = ", ".join(f"{name} {value.item():g}" for name, value in values.items())
-    scalars = loss.temperature_values() | loss.bias_values()
-    raise TrainingError(
-        f"the loss is not finite at epoch {epoch}, step {step}: {terms}; temperatures {scalars}; "
-        f"first images of the batch (positions in train): {batch.image_ids[:5].tolist()}. No optimiser step was "
-        "taken with it. Lower train.lr, set train.gradient_clip, or use train.precision: fp32."
-    )
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
-    """The norm of all gradients together, a scalar. Gradients are scaled to the norm `largest` if theirs is greater.
-
-    A norm that is not finite scales nothing: it would spoil the gradients that are sound. Nothing waits for a GPU.
-    """
-    parameters = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    if largest is not None:
-        nn.utils.clip_grads_with_norm_(parameters, largest, torch.where(norm.isfinite(), norm, 0.0))
-    return norm
-
-
-def require_finite_gradients(norm: Tensor, task: TrainingTask, *, epoch: int, step: int) -> None:
-    """Raise TrainingError if the norm of a step's gradients is not finite.
-
-    The message names parameters that the step has spoiled, and the temperatures. Call this when the GPU is waited for
-    anyway, and before weights are used or saved.
-    """
-    if math.isfinite(norm.item()):
-        return
-    spoiled = [name for name, parameter in task.named_parameters() if not parameter.isfinite().all()]
-    shown = f"; they spoiled {len(spoiled)} parameters, for instance {', '.join(spoiled[:3])}" if spoiled else ""
-    raise TrainingError(
-        f"the gradients are not finite at epoch {epoch}, step {step} (norm {norm.item():g}), but the loss is{shown}. "
-        "Nothing was saved since. Lower train.lr, raise the lower bounds of learned temperatures, or use "
-        "train.precision: fp32."
-    )
 
 
 def _synchronised(model: nn.Module, last: bool) -> Any:
