@@ -119,7 +119,7 @@ ORDER = [
     ["annotations"],
     ["shards"],
     ["teachers"],
-    ["student", "false_negatives", "metrics"],
+    ["student", "false_negatives", "teacher_similarities", "metrics"],
     ["losses"],
     ["runs"],
     ["tracking"],

@@ -25,14 +25,13 @@ b * B, not with B * B.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cusa.common.distinct import of_pairs
 from cusa.config.losses import (
     Contrastive,
     CrossSoftLabel,
@@ -42,11 +41,8 @@ from cusa.config.losses import (
     TemperatureRange,
     UniSoftLabel,
 )
-from cusa.errors import ConfigurationError
 from cusa.false_negatives import false_negatives, leave_out
-
-GatherRows = Callable[[Tensor], Tensor]
-TEACHER_COLUMNS = 2048  # columns of teacher features that are gathered at once; Unicom's features have up to 37,632
+from cusa.teacher_similarities import GatherRows, normalised, teacher_similarity
 
 
 @dataclass
@@ -80,6 +76,7 @@ class CUSALoss(nn.Module):
         self.temperatures = nn.ParameterDict()
         self.bias: nn.Parameter | None = None
         self.bounds: dict[str, tuple[float, float]] = {}
+        self.half_teachers = False  # whether teachers are compared in float16, see teacher_similarities.py
         if (contrastive := configuration.contrastive) is not None:
             self._add("contrastive", contrastive.temperature, contrastive.temperature.learned)
             if contrastive.kind == "sigmoid":
@@ -185,11 +182,13 @@ class CUSALoss(nn.Module):
         features = {"image": (teacher_image, teacher_image_rows), "text": (teacher_text, None)}
         with torch.no_grad():  # the teachers are frozen; only their temperatures may be learned
             teachers = {
-                modality: _teacher_similarity(f"teacher_{modality}", *features[modality], gather_rows)
+                modality: teacher_similarity(
+                    f"teacher_{modality}", *features[modality], gather_rows, self.half_teachers
+                )
                 for modality in self.configuration.teachers
             }
         if "cross" in self.configuration.heads:
-            image, text = _normalise("cross_image", cross_image), _normalise("cross_text", cross_text)
+            image, text = normalised("cross_image", cross_image), normalised("cross_text", cross_text)
             if gather_rows is None:
                 image_to_text = image @ text.T
                 text_to_image = image_to_text.T
@@ -321,35 +320,6 @@ def tied_range(pair: TemperaturePair) -> TemperatureRange:
     )
 
 
-def _normalise(name: str, features: Tensor | None) -> Tensor:
-    if features is None:
-        raise ConfigurationError(
-            f"the losses that are switched on need {name}, but it is None; pass it, or switch these losses off."
-        )
-    if features.dtype in (torch.float16, torch.bfloat16):
-        features = features.float()
-    return F.normalize(features, dim=1)
-
-
 def _self_similarity(name: str, features: Tensor | None, gather_rows: GatherRows | None) -> Tensor:
-    normalised = _normalise(name, features)
-    return normalised @ (normalised if gather_rows is None else gather_rows(normalised)).T
-
-
-def _teacher_similarity(
-    name: str, features: Tensor | None, row_of_pair: Tensor | None, gather_rows: GatherRows | None
-) -> Tensor:
-    """Like `_self_similarity` of the rows of pairs, but each two rows are compared once.
-
-    With `gather_rows`, only some columns of the features are gathered at a time, to save memory.
-    """
-    if gather_rows is None:
-        similarity = _self_similarity(name, features, None)
-        return similarity if row_of_pair is None else similarity[row_of_pair[:, None], row_of_pair]
-    columns = torch.split(_normalise(name, features), TEACHER_COLUMNS, dim=1)
-    parts = (of_pairs(part, row_of_pair) for part in columns)
-    first = next(parts)
-    similarity = first @ gather_rows(first).T
-    for part in parts:
-        similarity += part @ gather_rows(part).T
-    return similarity
+    units = normalised(name, features)
+    return units @ (units if gather_rows is None else gather_rows(units)).T

@@ -48,7 +48,7 @@ def test_the_default_is_valid_and_has_the_four_experiments(mapping):
         ("train.epochs", "3", "key `train.epochs` is '3' \\(str\\): input should be a valid integer"),
         ("train.epochs", 0, "key `train.epochs` is 0 \\(int\\): input should be greater than 0"),
         ("train.lr", float("nan"), "key `train.lr` is nan"),
-        ("train.precision", "fp16", "key `train.precision` is 'fp16'"),
+        ("train.precision", "fp8", "key `train.precision` is 'fp8'"),
         ("train.min_lr", 1.0, "key `train`: min_lr 1.0 is greater than lr"),
         ("train.schedule", "epoch", "warmup_steps is 20 but schedule is `epoch`"),
         ("dataset.format", "coc", "key `dataset.format`: there is no input format 'coc'; expected one of 'openmoji', "),

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cusa.common.compute import autocast, random_state, set_random_state
+from cusa.common.compute import AUTOCAST_TYPES, autocast, random_state, set_random_state
 from cusa.common.distinct import of_pairs
 from cusa.config.training import Train
 from cusa.errors import ConfigurationError
 from cusa.layout import Modality
-from cusa.losses import CUSALoss, GatherRows, Losses
+from cusa.losses import CUSALoss, Losses
 from cusa.runs.weights import STUDENT_PREFIX
 from cusa.student.adaptation import frozen_normalisation
 from cusa.student.student import Student
+from cusa.teacher_similarities import GatherRows
 from cusa.training.batches import TrainingBatch
 from cusa.training.distributed import Group
 from cusa.training.gradient_cache import CachedGradients, TowerInputs, chunks_of, joined, rows_of
@@ -47,6 +48,8 @@ class TrainingTask(nn.Module):
         self.loss = loss
         self.settings = settings
         self.group = group or Group()
+        on_gpu, half = self.group.device.type == "cuda", settings.precision in AUTOCAST_TYPES
+        self.loss.half_teachers = on_gpu and half
         self.normalises_over_batch = bool(batch_normalisation(student))
 
     def trained_state(self) -> dict[str, Any]:
