@@ -96,6 +96,20 @@ def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(torch.equal(first, second) for first, second in zip(one, other, strict=True))
 
 
+def test_tf32_is_for_the_training_that_asks_for_it(tiny_configuration, shapes_data, tmp_path):
+    """On the CPU it is fp32, so the weights are the same."""
+    weights = []
+    for precision in ("tf32", "fp32"):
+        train(
+            configured(tiny_configuration, epochs=1, precision=precision),
+            DatasetFolder(shapes_data),
+            tmp_path / precision,
+        )
+        assert torch.backends.cuda.matmul.allow_tf32 == (precision == "tf32")
+        weights.append(weights_sha256(tmp_path / precision))
+    assert weights[0] == weights[1]
+
+
 @pytest.mark.parametrize(("call", "where"), [(11, "epoch 1, step 2"), (16, "epoch 1, step 7")])
 def test_no_step_is_taken_with_a_loss_that_is_not_finite(
     tiny_configuration, shapes_data, tmp_path, monkeypatch, call, where

@@ -40,7 +40,8 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 def set_matrix_precision(precision: Precision) -> None:
     """Let GPUs multiply matrices of float32 in TF32, which keeps 10 bits of 23, for `tf32`, and exactly for the others.
 
-    This holds for the process, because backward passes look at it too. Convolutions stay as PyTorch has them.
+    This holds for the process, because backward passes look at it too; each training sets it. Convolutions stay as
+    PyTorch has them.
     """
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 

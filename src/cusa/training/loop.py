@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from cusa.annotations.tables import cleaning_of
-from cusa.common.compute import choose_device
+from cusa.common.compute import choose_device, set_matrix_precision
 from cusa.common.files import sha256_of_file, whole_file
 from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
@@ -124,6 +124,7 @@ class Trainer:
         """Build student, loss and optimiser, and open the data; nothing is restored yet."""
         settings = configuration.train
         self.configuration, self.settings, self.run, self.group, self.stop = configuration, settings, run, group, stop
+        set_matrix_precision(settings.precision)
         # All processes start with the same weights, and then draw different random numbers (dropout).
         torch.manual_seed(configuration.seed)
         files = self.files(configuration, folder, group)
