@@ -56,14 +56,24 @@ def eccv_caption() -> None:
     def ours() -> None:
         found["ours"] = percent(eccv_outcomes(image, text, images, captions, truth))
 
-    seconds = best_of_turns(3, ours=ours, theirs=theirs)
+    def products() -> None:
+        """What any exact evaluation has to compute: each query's scores with its gallery, in float32."""
+        image[image_queries] @ text.T
+        text[text_queries] @ image.T
+
+    image_queries = np.flatnonzero(np.isin(images, list(truth.eccv_gts["i2t"])))
+    text_queries = np.flatnonzero(np.isin(captions, list(truth.eccv_gts["t2i"])))
+    seconds = best_of_turns(3, ours=ours, theirs=theirs) | best_of_turns(9, best=ours, products=products)
     for name, both in found["theirs"].items():
         for way, value in both.items():
             assert abs(found["ours"][f"{way}_{name.removeprefix('eccv_')}"] - 100 * value) < 1e-6, (name, way)
-    ratio = seconds["theirs"] / seconds["ours"]
-    measured = f"{ratio:.1f}x ({seconds['ours']:.2f} s against {seconds['theirs']:.2f} s, same numbers)"
-    what = "ECCV Caption's metrics, 5,000 x 25,000, over eccv_caption fed by torch.topk"
-    Claim(what, measured, "10x", ratio >= 10).report()
+    ratio, over_package = seconds["best"] / seconds["products"], seconds["theirs"] / seconds["ours"]
+    measured = (
+        f"{ratio:.2f}x ({seconds['best']:.2f} s against {seconds['products']:.2f} s); {over_package:.1f}x over "
+        f"eccv_caption fed by torch.topk ({seconds['theirs']:.2f} s, same numbers)"
+    )
+    what = "ECCV Caption's metrics, 5,000 x 25,000, D = 512, over the two matrix products that they need"
+    Claim(what, measured, "within 1.5x", ratio <= 1.5).report()
 
 
 def folds() -> None:

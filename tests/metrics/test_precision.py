@@ -15,7 +15,9 @@ def test_extended_positives_equal_the_oracle(seed, monkeypatch):
     image = rng.integers(-3, 4, size=(15, 4)).astype(np.float64)
     text = rng.standard_normal((25, 4))
     positives = np.argwhere(rng.random((15, 25)) < 0.15)
-    monkeypatch.setattr(scores, "BLOCK_BYTES", 4 * 25 * 4)
+    # Several products, the last of fewer queries, each searched in parts.
+    monkeypatch.setattr(precision, "PRODUCT_BYTES", 4 * 25 * 4)
+    monkeypatch.setattr(precision, "COUNTED_BYTES", 4 * 25 * 2)
     found = precision.extended_recall(image, text, positives)
     by_image = {i: {int(t) for a, t in positives if a == i} for i in {int(a) for a, _ in positives}}
     by_text = {t: {int(a) for a, b in positives if b == t} for t in {int(b) for _, b in positives}}
@@ -42,6 +44,26 @@ def test_a_large_gallery_is_not_sorted_whole(seed):
         at_hits = np.where(hits, np.cumsum(hits) / np.arange(1, len(hits) + 1), 0)
         expected += hits[0], hits.mean(), at_hits.mean()
     assert list(found.values()) == pytest.approx(100 * expected / 6, abs=1e-9)
+
+
+def test_both_directions_check_and_divide_the_embeddings_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    lengths = []
+    measured = scores._lengths
+    monkeypatch.setattr(scores, "_lengths", lambda rows: lengths.append(len(rows)) or measured(rows))
+    image, text = rng.standard_normal((30, 8)), rng.standard_normal((50, 8))
+    precision.extended_recall(image, text, np.stack([np.arange(50) % 30, np.arange(50)], axis=1))
+    assert lengths == [30, 50]
+
+
+def test_a_pair_that_is_listed_twice_counts_once():
+    rows = np.eye(4)
+    pairs = np.array([[3, 3], [0, 1], [0, 0], [3, 3], [0, 0], [0, -7], [0, -7], [0, -(2**62)]])
+    once = np.unique(pairs, axis=0)
+    for name, values in precision.precision_of_queries(rows, rows, pairs).items():
+        np.testing.assert_array_equal(values, precision.precision_of_queries(rows, rows, once)[name])
+    # Right are 0, 1 and two that are not there; the first three answers are 0, then 2 and 3, which tie with 1.
+    assert precision.precision_of_queries(rows, rows, pairs)["rprecision"][0] == 2 / 4
 
 
 def test_no_positive_pair_at_all_defines_nothing():

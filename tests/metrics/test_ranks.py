@@ -158,7 +158,7 @@ def test_embeddings_of_different_dimensions_are_named():
 def test_a_right_answer_below_many_close_ones_keeps_its_place():
     """The second right answer has `limit` answers before it for certain, so its exact score is not asked for."""
     vectors = np.array([[1.0, 0.0], [1.0, 1e-4], [1.0, 1.0], [1.0, 1.0 + 1e-7], [0.0, 1.0]])
-    exact = scores.ExactScores(vectors[:1], vectors)
+    exact = scores.ExactScores(*(scores.checked_embeddings("", rows) for rows in (vectors[:1], vectors)))
     values = (scores.unit_float32(vectors[:1]) @ scores.unit_float32(vectors).T)[0]
     right = np.array([True, False, False, True, False])
     candidates = Candidates(np.zeros(5, dtype=np.int64), np.arange(5), values, right)

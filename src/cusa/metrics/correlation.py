@@ -24,11 +24,11 @@ def pair_cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     Cosines that differ by no more than TIE are equal on paper, so they are made equal: the cosine of two equal texts is
     exactly 1. Raises ValueError if the lengths differ.
     """
-    first, second = checked_embeddings("first", first), checked_embeddings("second", second)
-    if len(first) != len(second):
-        raise ValueError(f"expected as many first ({len(first)}) as second ({len(second)}) embeddings")
-    check_same_dimension(first=first, second=second)
-    scores = ExactScores(first, second)
+    left, right = checked_embeddings("first", first), checked_embeddings("second", second)
+    if len(left) != len(right):
+        raise ValueError(f"expected as many first ({len(left)}) as second ({len(right)}) embeddings")
+    check_same_dimension(first=left, second=right)
+    scores = ExactScores(left, right)
     return _with_ties(scores(np.arange(len(first)), np.arange(len(second))))
 
 

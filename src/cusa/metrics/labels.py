@@ -10,12 +10,12 @@ from cusa.metrics.neighbours import halves_the_work, nearest, nearest_among
 from cusa.metrics.ranks import Candidates, RightRanks, exact_right_ranks, right_ranks
 from cusa.metrics.scores import (
     BLOCK_BYTES,
+    Embeddings,
     ExactScores,
     check_same_dimension,
     checked_embeddings,
     percent,
     rounding_margin,
-    unit_float32,
 )
 
 # More neighbours than needed are asked for. If those at the last place score nearly the same, more may follow.
@@ -59,10 +59,10 @@ def label_found(
     if gallery is None or gallery_labels is None:
         gallery, gallery_labels = query, query_labels
     gallery_labels = np.asarray(gallery_labels)
-    query = checked_embeddings("query", query)
-    gallery = query if alone else checked_embeddings("gallery", gallery)
-    check_same_dimension(query=query, gallery=gallery)
-    for name, rows, labels in (("query", query, query_labels), ("gallery", gallery, gallery_labels)):
+    asked = checked_embeddings("query", query)
+    searched = asked if alone else checked_embeddings("gallery", gallery)
+    check_same_dimension(query=asked, gallery=searched)
+    for name, rows, labels in (("query", asked, query_labels), ("gallery", searched, gallery_labels)):
         if labels.shape != (len(rows),):
             raise ValueError(
                 f"{name} has {len(rows)} rows and labels of shape {labels.shape}; expected one label a row"
@@ -70,7 +70,7 @@ def label_found(
     if alone and len(query) == 1:
         return {name: np.array([np.nan]) for name in (*(f"r{k}" for k in recall_at), "rprecision", "map_at_r")}
     codes = np.unique(np.concatenate([query_labels, gallery_labels]), return_inverse=True)[1]
-    search = _Search(query, gallery, codes[: len(query_labels)], codes[len(query_labels) :], alone, max(recall_at))
+    search = _Search(asked, searched, codes[: len(query_labels)], codes[len(query_labels) :], alone, max(recall_at))
     outcomes = {f"r{k}": np.zeros(len(query)) for k in recall_at}
     outcomes |= {name: np.full(len(query), np.nan) for name in ("rprecision", "map_at_r")}
     for queries, ranks in search.blocks():
@@ -86,8 +86,8 @@ class _Search:
 
     def __init__(
         self,
-        query: np.ndarray,
-        gallery: np.ndarray,
+        query: Embeddings,
+        gallery: Embeddings,
         query_codes: np.ndarray,
         gallery_codes: np.ndarray,
         alone: bool,
@@ -95,8 +95,7 @@ class _Search:
     ) -> None:
         self.alone, self.query_codes, self.gallery_codes = alone, query_codes, gallery_codes
         self.exact = ExactScores(query, gallery)
-        self.query = unit_float32(query, self.exact.left_norms)
-        self.gallery = self.query if alone else unit_float32(gallery, self.exact.right_norms)
+        self.query, self.gallery = query.unit, gallery.unit
         sizes = np.bincount(gallery_codes, minlength=int(query_codes.max()) + 1)
         self.relevant = sizes[query_codes] - int(alone)
         self.limit = np.maximum(self.relevant, deepest)  # of the ranks that a metric looks at

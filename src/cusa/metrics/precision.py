@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from cusa.metrics.ranks import Candidates, RightRanks, best_candidates, exact_right_ranks, right_ranks
 from cusa.metrics.scores import (
-    BLOCK_BYTES,
     COUNTED_BYTES,
+    Embeddings,
     ExactScores,
     check_same_dimension,
     checked_embeddings,
     percent,
-    unit_float32,
 )
 
+PRODUCT_BYTES = 64 << 20  # of scores that are computed at once
 MANY = 4  # if every fourth row of the gallery is a candidate, the whole gallery is searched in float64
 
 
@@ -34,7 +37,10 @@ def extended_recall(image: np.ndarray, text: np.ndarray, positives: np.ndarray) 
 
 
 def extended_outcomes(
-    image: np.ndarray, text: np.ndarray, of_image: np.ndarray, of_text: np.ndarray | None = None
+    image: np.ndarray | Embeddings,
+    text: np.ndarray | Embeddings,
+    of_image: np.ndarray,
+    of_text: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """The values that `extended_recall` averages: float64 [n] for image queries, [m] for text queries, from 0 to 1.
 
@@ -42,6 +48,8 @@ def extended_outcomes(
     without `of_text`, both have the same. An answer with a negative number is right but not in the gallery: it counts
     and is never found. NaN stands for a query that has no right answer.
     """
+    # Checked once, for both directions.
+    image, text = checked_embeddings("image", image), checked_embeddings("text", text)
     of_image = np.asarray(of_image).reshape(-1, 2)
     of_text = of_image if of_text is None else np.asarray(of_text).reshape(-1, 2)
     sides = {"i2t": (image, text, of_image), "t2i": (text, image, of_text[:, ::-1])}
@@ -52,7 +60,9 @@ def extended_outcomes(
     }
 
 
-def precision_of_queries(query: np.ndarray, gallery: np.ndarray, positives: np.ndarray) -> dict[str, np.ndarray]:
+def precision_of_queries(
+    query: np.ndarray | Embeddings, gallery: np.ndarray | Embeddings, positives: np.ndarray
+) -> dict[str, np.ndarray]:
     """r1, rprecision and map_at_r (see `extended_recall`) of each query, float64 [n] from 0 to 1.
 
     `positives` int [p, 2] lists the right (query, gallery) pairs; see `extended_outcomes` for negative numbers. NaN
@@ -60,25 +70,43 @@ def precision_of_queries(query: np.ndarray, gallery: np.ndarray, positives: np.n
     """
     query, gallery = checked_embeddings("query", query), checked_embeddings("gallery", gallery)
     check_same_dimension(query=query, gallery=gallery)
-    pairs = np.unique(np.asarray(positives, dtype=np.int64).reshape(-1, 2), axis=0)
+    pairs = _distinct(np.asarray(positives, dtype=np.int64).reshape(-1, 2))
     if len(pairs) and (pairs[0, 0] < 0 or pairs[-1, 0] >= len(query) or pairs[:, 1].max() >= len(gallery)):
         raise ValueError(f"positives point outside the {len(query)} queries and {len(gallery)} rows of the gallery")
     queries, first, count = np.unique(pairs[:, 0], return_index=True, return_counts=True)
     exact = ExactScores(query, gallery)
-    unit_query, unit_gallery = unit_float32(query, exact.left_norms), unit_float32(gallery, exact.right_norms)
     outcomes = np.full((3, len(query)), np.nan)
-    step, part = (max(1, size // (4 * len(gallery))) for size in (BLOCK_BYTES, COUNTED_BYTES))
-    for start in range(0, len(queries), step):
-        scores = unit_query[queries[start : start + step]] @ unit_gallery.T
-        for at in range(0, len(scores), part):
-            block = slice(start + at, min(start + at + part, start + len(scores)))
-            relevant = count[block]
-            members = pairs[first[block][0] : first[block][-1] + relevant[-1], 1]
-            # Sorted, as numbers of cells of the block.
-            cells = (np.repeat(np.arange(len(relevant)), relevant) * len(gallery) + members)[members >= 0]
-            ranks = _ranks(scores[at : at + part], exact, queries[block], cells, relevant)
-            outcomes[:, queries[block]] = [ranks.found(1, len(relevant)), *ranks.precision(relevant)]
+
+    def score(start: int, scores: np.ndarray) -> None:
+        block = slice(start, start + len(scores))
+        relevant = count[block]
+        members = pairs[first[block][0] : first[block][-1] + relevant[-1], 1]
+        # Sorted, as numbers of cells of the block.
+        cells = (np.repeat(np.arange(len(relevant)), relevant) * len(gallery) + members)[members >= 0]
+        ranks = _ranks(scores, exact, queries[block], cells, relevant)
+        outcomes[:, queries[block]] = [ranks.found(1, len(relevant)), *ranks.precision(relevant)]
+
+    step, part = (max(1, size // (4 * len(gallery))) for size in (PRODUCT_BYTES, COUNTED_BYTES))
+    # Memory that is used again costs less than new pages from the system for each block.
+    memory = np.empty((min(step, len(queries)), len(gallery)), dtype=np.float32)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for start in range(0, len(queries), step):
+            # The product uses every processor. Its rows are searched by threads, in parts that stay in the cache.
+            asked = query.unit[queries[start : start + step]]
+            scores = np.matmul(asked, gallery.unit.T, out=memory[: len(asked)])
+            parts = range(0, len(scores), part)
+            pieces = [scores[at : at + part] for at in parts]
+            list(pool.map(score, (start + at for at in parts), pieces))
     return dict(zip(("r1", "rprecision", "map_at_r"), outcomes, strict=True))
+
+
+def _distinct(pairs: np.ndarray) -> np.ndarray:
+    """The distinct pairs int64 [p, 2], sorted; several times faster than numpy's `unique` of rows."""
+    ordered = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    kept = np.ones(len(pairs), dtype=bool)
+    kept[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    distinct: np.ndarray = ordered[kept]
+    return distinct
 
 
 def _ranks(

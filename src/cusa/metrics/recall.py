@@ -18,12 +18,12 @@ from cusa.metrics.scores import (
     BLOCK_BYTES,
     COUNTED_BYTES,
     TIE,
+    Embeddings,
     ExactScores,
     check_same_dimension,
     checked_embeddings,
     percent,
     rounding_bounds,
-    unit_float32,
 )
 
 RECALL_AT = (1, 5, 10)
@@ -52,7 +52,9 @@ def summary_of_ranks(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, float]:
     }
 
 
-def image_text_ranks(image: np.ndarray, text: np.ndarray, text_to_image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def image_text_ranks(
+    image: np.ndarray | Embeddings, text: np.ndarray | Embeddings, text_to_image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The best rank of each image's captions, int64 [n], and the rank of each caption's image, int64 [m], from 1.
 
     Raises ValueError if an image has no caption or shapes do not fit.
@@ -72,7 +74,10 @@ def image_text_ranks(image: np.ndarray, text: np.ndarray, text_to_image: np.ndar
 
 
 def positive_ranks(
-    image: np.ndarray, text: np.ndarray, of_image: np.ndarray, of_text: np.ndarray | None = None
+    image: np.ndarray | Embeddings,
+    text: np.ndarray | Embeddings,
+    of_image: np.ndarray,
+    of_text: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rank of each query's best right answer, int64 from 1: [n] for images, [m] for texts.
 
@@ -87,7 +92,6 @@ def positive_ranks(
     for_texts = for_images if of_text is None else _Positives(of_text, exact)
     best_text, text_low, text_high = for_images.best(0)
     best_image, image_low, image_high = for_texts.best(1)
-    image32, text32 = unit_float32(image, exact.left_norms), unit_float32(text, exact.right_norms)
     step, part = (max(1, size // (4 * len(text))) for size in (BLOCK_BYTES, COUNTED_BYTES))
 
     def count(start: int, scores: np.ndarray) -> tuple[slice, np.ndarray, np.ndarray]:
@@ -104,7 +108,7 @@ def positive_ranks(
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for start in range(0, len(image), step):
             # The matrix product uses every processor. Scores are counted by threads, in parts that stay in the cache.
-            scores = image32[start : start + step] @ text32.T
+            scores = image.unit[start : start + step] @ text.unit.T
             parts = range(0, len(scores), part)
             pieces = [scores[first : first + part] for first in parts]
             for block, above_images, above_texts in pool.map(count, (start + first for first in parts), pieces):
