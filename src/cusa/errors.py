@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class CusaError(Exception):
     """A problem that the user can fix; its message is printed without a traceback."""
@@ -25,6 +27,11 @@ class TrainingError(CusaError):
 
 class StoppedError(CusaError):
     """A signal stopped the program before its work was done. This is no error: the same command continues the work."""
+
+    def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
+        """`number` is that of the signal."""
+        super().__init__(message)
+        self.number = number
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,8 +1,9 @@
-"""SIGTERM, kill -9 and a second training of the same run."""
+"""SIGTERM, Ctrl-C, kill -9 and a second training of the same run."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -63,6 +64,32 @@ def test_sigterm_within_a_block_that_may_stop_ends_the_block():
 def test_the_error_says_what_was_saved():
     message = str(Stop().error(" after step 3; the state is in runs/a/state"))
     assert message == ("stopped by SIGTERM after step 3; the state is in runs/a/state; the same command continues.")
+
+
+def test_ctrl_c_is_named_and_has_a_status_of_its_own():
+    with Stop() as stop:
+        stop.defer()
+        os.kill(os.getpid(), signal.SIGINT)
+        terminate()
+    assert str(stop.error()) == "stopped by Ctrl-C; the same command continues."
+    assert (stop.error().number, Stop().error().number) == (signal.SIGINT, signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_ctrl_c_in_a_terminal_finishes_the_step_and_the_same_command_ends_bit_identical(
+    tiny_configuration, shapes_data, tmp_path, workers
+):
+    """The terminal sends it to the processes that load data, too."""
+    run = configured(tiny_configuration, epochs=25, workers=workers)
+    message = stopped_after_a_save(run, shapes_data, tmp_path / "stopped", 1, signal.SIGINT)
+    assert re.search(r"stopped by Ctrl-C after epoch \d+, step \d of 8; the state is in \S+/state; the same", message)
+    assert message.splitlines()[-1].endswith("the same command continues.")
+    assert 0 < saved(tmp_path / "stopped")["epoch"] < 25
+    for folder in ("stopped", "undisturbed"):
+        train(run, DatasetFolder(shapes_data), tmp_path / folder)
+    assert weights_sha256(tmp_path / "undisturbed") == weights_sha256(tmp_path / "stopped")
 
 
 def test_only_the_main_thread_handles_signals():
@@ -172,18 +199,25 @@ def test_kill_9_at_any_moment_then_the_same_command_ends_bit_identical(
 
 @pytest.mark.slow
 def test_two_processes_that_are_stopped_and_killed_end_bit_identical(tiny_configuration, shapes_data, tmp_path):
-    """SIGTERM to all; then kill -9 of one process, then of torchrun: the others end too, and no epoch is lost."""
+    """Ctrl-C and SIGTERM to all; then kill -9 of one process, then of the launcher: the others end too."""
     run = configured(tiny_configuration, cpu_processes=2, batch_size=4, epochs=30, gather="global")
     folder = tmp_path / "disturbed"
+    stopped_after_a_save(run, shapes_data, tmp_path / "another", 2, signal.SIGINT)
     stopped_after_a_save(run, shapes_data, folder, 2)
     for victim in ("rank", "torchrun"):
         before = saved(folder)["epoch"]
-        process = subprocess.Popen(command(run, shapes_data, folder, 2), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command(run, shapes_data, folder, 2), stderr=subprocess.PIPE, text=True)
         while saved(folder)["epoch"] == before and process.poll() is None:
             time.sleep(0.01)
         ranks = [int(child) for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
         os.kill(ranks[1] if victim == "rank" else process.pid, signal.SIGKILL)
-        assert process.wait(60) != 0
+        message = process.communicate(timeout=60)[1]
+        assert process.returncode != 0
+        if victim == "rank":
+            assert message.splitlines()[-1] == (
+                "Error: process 1 of the training was ended by SIGKILL, as the system does when memory runs out; the "
+                "same command continues from the last state that was saved."
+            )
         assert saved(folder)["epoch"] > before
     for place in (folder, tmp_path / "undisturbed"):
         in_processes(2, train, run, DatasetFolder(shapes_data), place, 2)

@@ -41,7 +41,7 @@ def command(run: RunConfiguration, data: Path, folder: Path, processes: int = 1)
     """The command that trains a run as a rule does."""
     launcher = [sys.executable]
     if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        launcher += ["-m", "cusa.training.launch", "--standalone", "--nproc-per-node", str(processes)]
     arguments = ["--data", str(data), "--run-folder", str(folder), "--configuration", run.model_dump_json()]
     return [*launcher, str(SCRIPT), *arguments, "--threads", str(processes)]
 
@@ -76,16 +76,22 @@ def interrupted_after(
             train(run, DatasetFolder(data), folder)
 
 
-def stopped_after_a_save(run: RunConfiguration, data: Path, folder: Path, processes: int) -> str:
-    """Stop a training as Slurm does: SIGTERM to the launcher and all processes, twice. Returns its standard error."""
+def stopped_after_a_save(
+    run: RunConfiguration, data: Path, folder: Path, processes: int, number: signal.Signals = signal.SIGTERM
+) -> str:
+    """Stop a training as Slurm does: a signal to the launcher and all processes, twice. Returns its standard error.
+
+    A terminal does so with SIGINT; it sends it once for each Ctrl-C.
+    """
     started = command(run, data, folder, processes)
     process = subprocess.Popen(started, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(folder / "state/last.pt")
-    for _ in range(2):
-        os.killpg(process.pid, signal.SIGTERM)
+    for _ in range(2 if number == signal.SIGTERM else 1):
+        os.killpg(process.pid, number)
     message = process.communicate(timeout=60)[1]
-    assert process.returncode == (143 if processes == 1 else 1)
-    assert "stopped by SIGTERM" in message
+    assert process.returncode == 128 + number, message
+    assert message.count("stopped by ") == 1, message
+    assert "Traceback" not in message
     return message
 
 

@@ -49,18 +49,45 @@ if NODES > 1:
     MEETING = "export SLURM_NNODES={resources.nodes} SRUN_CPUS_PER_TASK={threads}; "
 
 
+class Recorded(str):
+    """A part of a command that Snakemake records as another text, with which earlier releases ran it.
+
+    A parameter that differs from the record is a reason to run a job again; how a training is started is none.
+    """
+
+    def __new__(cls, text, recorded):
+        value = super().__new__(cls, text)
+        value.recorded = recorded
+        return value
+
+    def __repr__(self):
+        return repr(self.recorded)
+
+
 def launcher(wildcards):
     """The start of the command that trains an experiment."""
     return launcher_of(CONFIGURATION.recipe(wildcards.experiment))
 
 
 def launcher_of(recipe):
-    """The start of a training's command: torchrun, which starts the processes, after the lease of GPUs or srun."""
-    torchrun = f"torchrun --nproc-per-node {recipe.processes_per_node}"
+    """The start of a training's command, after the lease of GPUs or srun: one process, or what starts several."""
+    options = f"--nproc-per-node {recipe.processes_per_node}"
     if NODES == 1:
-        return f"{lease(recipe.gpus)} {torchrun} --standalone".strip()
+        program = "python"
+        if recipe.processes_per_node > 1:
+            program += f" -m cusa.training.launch {options} --standalone"
+        leased = lease(recipe.gpus)
+        return Recorded(
+            f"{leased} {program}".strip(),
+            recorded=f"{leased} torchrun {options} --standalone".strip(),
+        )
     gpus = f" --gpus-per-task {recipe.gpus}" if recipe.gpus else ""
-    return (
-        f"srun --ntasks {NODES}{gpus} --kill-on-bad-exit {torchrun} --nnodes {NODES} --rdzv-backend c10d"
-        " --rdzv-id $SLURM_JOB_ID --rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 20000))"
+    srun = f"srun --ntasks {NODES}{gpus} --kill-on-bad-exit"
+    options += (
+        f" --nnodes {NODES} --rdzv-backend c10d --rdzv-id $SLURM_JOB_ID"
+        " --rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 20000))"
+    )
+    return Recorded(
+        f"{srun} python -m cusa.training.launch {options}",
+        recorded=f"{srun} torchrun {options}",
     )

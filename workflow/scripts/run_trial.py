@@ -1,4 +1,4 @@
-"""Run one trial of a sweep, or continue an interrupted one. Start this script with torchrun, or directly.
+"""Run one trial of a sweep, or continue an interrupted one. Start this script directly, or with torchrun.
 
     python workflow/scripts/run_trial.py --data results/openmoji --study results/openmoji/sweep/cusa-tpe-0123abcd \
         --trial 0003 --configuration '{...}'

@@ -1,4 +1,4 @@
-"""Train one run, or continue an interrupted one. Start this script with torchrun, or directly for one process.
+"""Train one run, or continue an interrupted one. Start this script directly, or with torchrun for several processes.
 
     torchrun --standalone --nproc-per-node 4 workflow/scripts/train.py --data results/openmoji \
         --run-folder results/openmoji/runs/cusa/seed23 --configuration '{...}'

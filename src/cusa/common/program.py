@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 from cusa.errors import CusaError, StoppedError
 
-STOPPED = 143  # 128 + SIGTERM: the exit status that a shell reports for a process that SIGTERM ended
-INTERRUPTED = 130  # 128 + SIGINT, likewise
-NOBODY_READS = 141  # 128 + SIGPIPE, likewise
+SIGNALLED = 128  # plus the number of a signal: the exit status that a shell reports for a process that it ended
+STOPPED, INTERRUPTED, NOBODY_READS = (SIGNALLED + name for name in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE))
+# The file in which one of several processes tells torchrun why it failed. It comes with the rank in the environment.
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or move the results folder, then run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space, then run the same command again",
@@ -24,9 +30,9 @@ ADVICE = {
 def run(main: Callable[[], None]) -> None:
     """Run `main`. A problem that the user can fix ends the process with status 1 and a message on standard error.
 
-    These are CusaError and the OSErrors of a full, read-only or protected disk. StoppedError ends the process with
+    These are CusaError and the OSErrors of a full, read-only or protected disk. SIGTERM ends the process with
     status 143, Ctrl-C with 130, and a pipe that is closed, as that of `| head` is, with 141. Any other exception is a
-    bug of this project and keeps its traceback.
+    bug of this project and keeps its traceback. Of several processes that are stopped, the first says so.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for package in ("faiss", "sentence_transformers", "huggingface_hub", "httpx"):
@@ -34,8 +40,9 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except StoppedError as stopped:
-        logging.getLogger(__name__).info("%s", stopped)
-        sys.exit(STOPPED)
+        if os.environ.get("RANK", "0") == "0":
+            logging.getLogger(__name__).info("%s", stopped)
+        sys.exit(SIGNALLED + stopped.number)
     except BrokenPipeError:
         # What is left in the buffer of standard output would be an error again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,11 +52,19 @@ def run(main: Callable[[], None]) -> None:
             sys.stderr.write("stopped by Ctrl-C\n")
             sys.exit(INTERRUPTED)
         if isinstance(error, CusaError):
-            sys.exit(f"Error: {error}")
+            _fail(f"Error: {error}")
         if isinstance(error, OSError) and error.errno in ADVICE:
             file = f"{error.filename}: " if error.filename else ""
-            sys.exit(f"Error: {file}{ADVICE[error.errno]}.")
+            _fail(f"Error: {file}{ADVICE[error.errno]}.")
         raise
+
+
+def _fail(message: str) -> NoReturn:
+    """End the process with status 1 and a message on standard error, which torchrun is told too."""
+    if path := os.environ.get(ERROR_FILE):
+        told = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+        Path(path).write_text(json.dumps({"message": told}), encoding="utf-8")
+    sys.exit(message)
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

@@ -1,4 +1,4 @@
-"""Stopping at SIGTERM, and the lock that keeps a second training out of a run folder."""
+"""Stopping at SIGTERM and Ctrl-C, and the lock that keeps a second training out of a run folder."""
 
 from __future__ import annotations
 
@@ -18,38 +18,41 @@ from cusa.common.files import read_json
 from cusa.errors import DataError, ResumeError, StoppedError
 from cusa.runs.record import STATE_FOLDER
 
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
 
 class Stop:
-    """A request to stop, made by SIGTERM, which Slurm sends some seconds before SIGKILL.
+    """A request to stop, made by SIGTERM, which Slurm sends some seconds before SIGKILL, or by SIGINT, which is Ctrl-C.
 
-    Handles the signal while it is entered as a context manager, in the main thread only, because Python allows no
-    other. At first SIGTERM raises StoppedError at once. After `defer` it only sets `requested`, and the training stops
-    when it has saved. The signal may arrive more than once, and not in all processes of a group at the same time.
+    Handles the signals while it is entered as a context manager, in the main thread only, because Python allows no
+    other. At first a signal raises StoppedError at once. After `defer` it only sets `requested`, and the training stops
+    when it has saved. Signals may arrive more than once, and not in all processes of a group at the same time.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self._signal = signal.SIGTERM  # the first that arrived
         self._immediate = True
-        self._previous_handler: Any = None
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._previous_handler = signal.signal(signal.SIGTERM, self._handle)
+            self._previous_handlers = {number: signal.signal(number, self._handle) for number in STOPPING}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGTERM, self._previous_handler)
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
 
     def defer(self) -> None:
-        """From now on SIGTERM only sets `requested`, because there is something to save before the end."""
+        """From now on a signal only sets `requested`, because there is something to save before the end."""
         self._immediate = False
 
     @contextmanager
     def immediately(self) -> Iterator[None]:
-        """Within this block, which has nothing to save, SIGTERM raises StoppedError at once.
+        """Within this block, which has nothing to save, a signal raises StoppedError at once.
 
-        Raises it before the block if SIGTERM arrived earlier.
+        Raises it before the block if a signal arrived earlier.
         """
         self._immediate = True
         try:
@@ -60,14 +63,27 @@ class Stop:
             self._immediate = False
 
     def error(self, saved: str = "") -> StoppedError:
-        """The error that ends a training after SIGTERM; `saved` adds which step was saved, and the folder."""
-        return StoppedError(f"stopped by SIGTERM{saved}; the same command continues.")
+        """The error that ends a training after a signal; `saved` adds which step was saved, and the folder."""
+        name = "Ctrl-C" if self._signal == signal.SIGINT else self._signal.name
+        return StoppedError(f"stopped by {name}{saved}; the same command continues.", self._signal)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:
+            self._signal = signal.Signals(number)
         self.requested = True
         if self._immediate:
             self._immediate = False  # a second signal must not interrupt the clean-up after the first
             raise self.error()
+
+
+def ignore_stopping(worker: int) -> None:
+    """Let a process that loads data ignore the signals that stop a training, which ends its workers itself.
+
+    A terminal sends Ctrl-C to all processes of the command, and Slurm sends SIGTERM to all of the job. A worker that
+    ended then would be missing in the step that the training still finishes.
+    """
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def lock_run(run: Path) -> FileLock:

@@ -29,6 +29,7 @@ from cusa.training.costs import Spent
 from cusa.training.distributed import Group
 from cusa.training.flops import BatchFlops
 from cusa.training.hard_negatives import NeighbourOrder, reduced
+from cusa.training.interruption import ignore_stopping
 from cusa.training.sampling import Order, PairSampler
 from cusa.training.state import Progress
 from cusa.training.streaming import StreamedPairs
@@ -212,4 +213,5 @@ def open_loader(
         num_workers=settings.workers,
         pin_memory=device.type == "cuda",
         generator=torch.Generator().manual_seed(0),
+        worker_init_fn=ignore_stopping,
     )

@@ -1,8 +1,8 @@
 """Training one run: the loop over epochs and steps, validation, and the files of a finished run.
 
-torchrun starts the script train.py, with one process or several on one machine or more; a plain process works too. On
-the CPU the same configuration gives bit-identical weights, also after an interruption: the order of data is a function
-of (seed, epoch, step), and the state (see state.py) has weights, optimiser, random states and history.
+The script train.py is started as one process, or by launch.py as several on one machine or more. On the CPU the same
+configuration gives bit-identical weights, also after an interruption: the order of data is a function of (seed, epoch,
+step), and the state (see state.py) has weights, optimiser, random states and history.
 
     {run}/best.safetensors, history.parquet, run.json     written when training has finished
     {run}/tensorboard, state/history.parquet              written while it runs, see watching.py
@@ -63,9 +63,9 @@ SAVE_BEFORE_VALIDATION = 60.0  # seconds since the last save; so much may be los
 def train(configuration: RunConfiguration, folder: DatasetFolder, run: str | Path, threads: int = 1) -> None:
     """Train a run to its end, from its saved state if there is one, and write the files of the run folder.
 
-    `threads` are the CPU threads of all processes on this machine together. On SIGTERM the step is finished, the state
-    is saved, and StoppedError is raised. Raises ResumeError if the state is of another configuration or in use,
-    TrainingError if a loss is not finite, DataError if shards or features do not fit.
+    `threads` are the CPU threads of all processes on this machine together. On SIGTERM and Ctrl-C the step is
+    finished, the state is saved, and StoppedError is raised. Raises ResumeError if the state is of another
+    configuration or in use, TrainingError if a loss is not finite, DataError if shards or features do not fit.
     """
     require_trackers(configuration.train.trackers)
     with joined(configuration.train.gpus > 0, threads) as (group, stop):
@@ -186,7 +186,7 @@ class Trainer:
                 self.finish()
 
     def train_epoch(self) -> None:
-        """Take the steps of an epoch that are left. Raises StoppedError, when the state is saved, after SIGTERM."""
+        """Take the steps of an epoch that are left. Raises StoppedError, when the state is saved, after a signal."""
         self.task.train()
         self.history.start_epoch(self.progress)
         for step, batches in self.data.steps(self.progress):
@@ -213,7 +213,7 @@ class Trainer:
         return StepResult(rate, losses)
 
     def save_or_stop(self) -> None:
-        """Save the state after a step if it is time to, or if SIGTERM arrived; then stop.
+        """Save the state after a step if it is time to, or if a signal asks to stop; then stop.
 
         The state is also saved before validation, which may be stopped at any moment and can be repeated.
         """
