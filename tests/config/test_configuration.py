@@ -309,3 +309,14 @@ def test_a_key_that_a_release_adds_changes_no_json_until_it_is_used():
 
     assert New().as_json() == Old().as_json()
     assert json.loads(New(lossless=True).as_json()) == {"quality": 95, "lossless": True}
+
+
+@pytest.mark.parametrize("key", ["batch_size", "captions_per_image"])
+def test_a_value_of_no_kind_that_a_key_takes_is_one_sentence(tiny_configuration, key):
+    train = {**tiny_configuration["train"], key: 0}
+    with pytest.raises(ConfigurationError) as error:
+        load({**tiny_configuration, "train": train})
+    word = "auto" if key == "batch_size" else "all"
+    assert str(error.value) == (
+        f"Configuration key `train.{key}` is 0 (int): input should be greater than 0, or: input should be '{word}'."
+    )

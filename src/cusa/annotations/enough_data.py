@@ -72,7 +72,7 @@ def needs_of(configuration: Configuration) -> list[TrainingNeeds]:
         recipe = configuration.recipe(name)
         needs = TrainingNeeds(
             experiments=[],
-            batch_size=recipe.batch_size,
+            batch_size=2 if recipe.batch_size == "auto" else recipe.batch_size,
             processes=recipe.processes,
             accumulate=recipe.accumulate,
             selection_split=recipe.selection_split,

@@ -30,6 +30,7 @@ from cusa.shards.writing import bytes_per_image
 from cusa.tracking.tracker import require_trackers
 
 if TYPE_CHECKING:
+    from cusa.layout import Modality
     from cusa.student.student import Student
 
 SAMPLED_IMAGES = 500
@@ -295,7 +296,7 @@ def _gpus(plan: Plan) -> Iterator[Finding]:
     yield Finding("GPUs", f"{visible} x {torch.cuda.get_device_name(0)}")
     for name in plan.experiments:
         configuration = plan.run_configuration(name)
-        if configuration.student.name is not None:
+        if configuration.student.name is not None and configuration.train.batch_size != "auto":
             yield _batch_memory(name, configuration)
 
 
@@ -303,12 +304,15 @@ def _batch_memory(experiment: str, configuration: RunConfiguration) -> Finding:
     """Whether one training step with a full batch of generated pairs fits into the memory of the first GPU."""
     import torch
 
+    from cusa.student.backbones import FrozenDimensions
     from cusa.training.trial import trial_step
 
     subject = f"memory of a batch, {experiment}"
     total = torch.cuda.get_device_properties(0).total_memory / 2**30
     try:
-        trial_step(configuration, torch.device("cuda", 0))
+        # Teachers' features take little beside the rest; how long they are is not known before they are made.
+        features: dict[Modality, int] = dict.fromkeys(configuration.losses.teachers, 8)
+        trial_step(configuration, FrozenDimensions(), features, torch.device("cuda", 0))
     except torch.cuda.OutOfMemoryError:
         text = f"train.batch_size {configuration.train.batch_size} does not fit {total:.1f} GiB; lower it"
         return Finding(subject, text, sound=False)

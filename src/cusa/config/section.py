@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -72,13 +72,22 @@ def validate(model: type[SectionType], mapping: Mapping[str, Any], at: str = "")
     try:
         return model.model_validate(dict(mapping))
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        sentences = [sentence for problem in details for sentence in _sentences(problem, mapping, at)]
+        problems: dict[str, list[Any]] = {}
+        for details in error.errors(include_url=False):
+            problems.setdefault(".".join(filter(None, [at, *_keys(details, mapping)])), []).append(details)
+        sentences = [sentence for key, found in problems.items() for sentence in _sentences(key, found)]
         raise ConfigurationError("\n".join(dict.fromkeys(sentences))) from None
 
 
-def _sentences(details: Any, mapping: Mapping[str, Any], at: str) -> list[str]:
-    key = ".".join(filter(None, [at, *_keys(details, mapping)]))
+def _sentences(key: str, problems: Sequence[Any]) -> list[str]:
+    """Sentences about a key: one for each problem. What each kind of value that the key may have misses is one."""
+    if len(problems) > 1 and any(details["type"] == "literal_error" for details in problems):
+        misses = ", or: ".join(_lowered(details["msg"]) for details in problems)
+        return [f"Configuration key `{key}` is {_shown(problems[0]['input'])}: {misses}."]
+    return [sentence for details in problems for sentence in _of_problem(key, details)]
+
+
+def _of_problem(key: str, details: Any) -> list[str]:
     value = details["input"]
     match details["type"]:
         case "extra_forbidden":
@@ -99,10 +108,14 @@ def _sentences(details: Any, mapping: Mapping[str, Any], at: str) -> list[str]:
                 "`-`, of which the first is a letter or a digit, because it names a folder."
             ]
         case _:
-            message = details["msg"][0].lower() + details["msg"][1:]
+            message = _lowered(details["msg"])
             if details["type"] == "string_type" and isinstance(value, bool | int | float):
                 message += "; YAML reads no, off, yes and on as false and true, so write text in quotation marks"
             return [f"Configuration key `{key}` is {_shown(value)}: {message}."]
+
+
+def _lowered(message: str) -> str:
+    return message[0].lower() + message[1:]
 
 
 def _shown(value: Any) -> str:

@@ -10,6 +10,7 @@ from cusa.config.augmentation import Augmentation
 from cusa.config.losses import TeacherName
 from cusa.config.section import Count, NotNegative, Positive, Section, Share, added_key
 from cusa.config.trackers import require_known_trackers
+from cusa.errors import ConfigurationError
 
 # Keys of `train` that change the speed, the memory or the logging of a training, but not its result. Changing them does
 # not train a run again. Exception: with `stream`, `workers` changes the order of the pairs.
@@ -33,7 +34,11 @@ class Train(Section):
     """The training recipe, common to all experiments."""
 
     epochs: Count
-    batch_size: Count = Field(default=128, description="Image-caption pairs per process and batch.")
+    batch_size: Count | Literal["auto"] = Field(
+        default=128,
+        description="Image-caption pairs per process and batch. `auto` takes as many as fit the GPU when the training "
+        "starts, and run.json says how many. The result depends on it: write a number for a result that others repeat.",
+    )
     lr: Positive = 1e-5
     min_lr: NotNegative = 1e-6
     tower_lr: Positive | None = Field(
@@ -140,6 +145,12 @@ class Train(Section):
             )
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr {self.min_lr} is greater than lr {self.lr}")
+        if self.batch_size == "auto":
+            if not self.gpus:
+                raise ValueError(
+                    "batch_size is `auto`, but gpus is 0: only the memory of a GPU says what fits; write a number"
+                )
+            return self
         if self.hard_negatives is not None and self.hard_negatives.group > self.batch_size:
             raise ValueError(
                 f"hard_negatives.group is {self.hard_negatives.group}, but a batch has {self.batch_size} pairs "
@@ -153,6 +164,13 @@ class Train(Section):
                 "no batch would have a whole group; lower captions_per_image, or write `all`"
             )
         return self
+
+    @property
+    def pairs_per_batch(self) -> int:
+        """`batch_size` as a number. Raises ConfigurationError where it is `auto`, which a training replaces first."""
+        if self.batch_size == "auto":
+            raise ConfigurationError("`train.batch_size` is `auto`, which only a training replaces; write a number.")
+        return self.batch_size
 
     @property
     def largest_caption_group(self) -> int | None:

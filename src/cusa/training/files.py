@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cusa.annotations.tables import CAPTIONS, read_table, split_rows
 from cusa.config.experiments import RunConfiguration
 from cusa.layout import DatasetFolder, Modality
 from cusa.student.backbones import FrozenDimensions
@@ -29,6 +30,10 @@ class TrainingFiles:
         """The lengths of the cached features of the frozen towers, and of the teachers that the losses read."""
         frozen = frozen_dimensions(self.configuration.student, self.folder, "train")
         return frozen, teacher_dimensions(self.configuration, self.folder)
+
+    def pairs(self) -> int:
+        """The number of training pairs."""
+        return len(split_rows(read_table(self.folder.annotations, CAPTIONS, ["split"]), "train"))
 
     def open(self, student: Student) -> TrainingData:
         """The training pairs, and the split that selects the epoch."""

@@ -49,7 +49,7 @@ class History:
         self.configuration, self.settings = configuration, configuration.train
         self.loss, self.group = loss, group
         self.pairs, self.steps_per_epoch = pairs, steps_per_epoch
-        self.pairs_a_step = self.settings.batch_size * group.world_size * self.settings.accumulate
+        self.pairs_a_step = self.settings.pairs_per_batch * group.world_size * self.settings.accumulate
         self._clock = clock
         self._epoch_started = self._row_started = self._last_line = clock()
         self._first_step = self._row_step = 0

@@ -75,7 +75,7 @@ class TrainingData:
         self.validation = open_split(student.backbone, configuration.student, folder, settings.selection_split)
         self.sampler = PairSampler(
             pairs=len(self.pairs),
-            batch_size=settings.batch_size,
+            batch_size=settings.pairs_per_batch,
             seed=configuration.seed,
             rank=group.rank,
             world_size=group.world_size,

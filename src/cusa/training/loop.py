@@ -54,6 +54,7 @@ from cusa.training.step import (
     parallel,
     require_chunkable,
 )
+from cusa.training.trial import with_batch_size
 from cusa.training.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def train_in(
     try:
         if group.is_main:
             lock = lock_run(Path(run))
+        configuration = with_batch_size(configuration, TrainingFiles(configuration, folder, group), Path(run))
         trainer = Trainer(configuration, folder, Path(run), group, stop)
         trainer.why_hopeless = why_hopeless
         trainer.train()

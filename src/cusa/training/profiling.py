@@ -39,9 +39,11 @@ from cusa.training.state import Progress
 from cusa.training.step import parallel
 from cusa.training.synthetic import synthetic_pairs
 from cusa.training.timeline import PARTS, Part, Timeline, timed
+from cusa.training.trial import with_batch_size
 
 WARM_UP = 3  # steps before the ones that are measured
 TRACED = 3  # steps of a trace, which has thousands of lines for each
+LARGEST_BATCH = 65536
 CAPTIONS_PER_IMAGE, WORDS, STEPS_PER_EPOCH = 5, 16, 8  # of synthetic pairs, as COCO has them
 
 
@@ -80,7 +82,7 @@ class SyntheticData(TrainingData):
     ) -> None:
         settings = configuration.train
         self.settings, self.group, self.stream = settings, group, None
-        needed = STEPS_PER_EPOCH * settings.batch_size * group.world_size * settings.accumulate
+        needed = STEPS_PER_EPOCH * settings.pairs_per_batch * group.world_size * settings.accumulate
         self.pairs = synthetic_pairs(
             student.backbone,
             configuration.losses,
@@ -92,7 +94,7 @@ class SyntheticData(TrainingData):
         )
         self.sampler = PairSampler(
             pairs=len(self.pairs),
-            batch_size=settings.batch_size,
+            batch_size=settings.pairs_per_batch,
             seed=configuration.seed,
             rank=group.rank,
             world_size=group.world_size,
@@ -118,6 +120,10 @@ class SyntheticFiles(TrainingFiles):
     @cached_property
     def _dimensions(self) -> tuple[FrozenDimensions, dict[Modality, int]]:
         return synthetic_dimensions(self.configuration)
+
+    def pairs(self) -> int:
+        """As many as a batch may have: synthetic pairs are made for the batch."""
+        return LARGEST_BATCH
 
     def open(self, student: Student) -> TrainingData:
         """Synthetic pairs; there is no split to validate on."""
@@ -190,6 +196,7 @@ def profile_steps(
         configuration = configuration.model_copy(update={"captions": cleaning_of(folder.annotations)})
     with TemporaryDirectory() as scratch:
         kind = Trainer if synthetic is None else SyntheticTrainer
+        configuration = with_batch_size(configuration, kind.files(configuration, folder, group))
         trainer = kind(configuration, folder, Path(scratch), group, Stop())
         trainer.model = parallel(trainer.task)
         trainer.task.train()
@@ -222,7 +229,7 @@ def _profile(trainer: Trainer, steps: int, synthetic: str | None, trace: Path | 
         seconds = time.perf_counter() - started
         spent = trainer.data.spent - spent
         busy = _device_busy(source, device, trace if group.is_main else None)
-    pairs = settings.batch_size * group.world_size * settings.accumulate
+    pairs = settings.pairs_per_batch * group.world_size * settings.accumulate
     peak = peak_of(device, settings.precision)
     return StepProfile(
         steps=steps,

@@ -49,7 +49,7 @@ class StreamedPairs(IterableDataset[TrainingBatch]):
         """
         self.stream, self.reader, self.transform, self.pairs = stream, reader, transform, pairs
         self.caption_rows = caption_rows
-        self.batch_size, self.seed, self.largest = settings.batch_size, seed, settings.largest_caption_group
+        self.batch_size, self.seed, self.largest = settings.pairs_per_batch, seed, settings.largest_caption_group
         self.rank, self.world_size = group.rank, group.world_size
         self.epoch = self.first_step = 0
         self.shards = np.unique(reader.shard)
