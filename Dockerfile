@@ -13,8 +13,11 @@ COPY constraints.txt ./
 RUN /opt/cusa/bin/pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt \
     faiss-cpu fastapi fastapi-offline numpy onnxruntime pillow prometheus-client pyarrow pydantic python-multipart \
     pyyaml tokenizers tqdm uvicorn
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE Snakefile ./
 COPY src src
+COPY workflow workflow
+COPY config config
+COPY envs envs
 RUN /opt/cusa/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps .
 
 FROM debian:bookworm-slim

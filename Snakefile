@@ -4,6 +4,8 @@
 #   snakemake --cores all features                 one stage: annotations, shards, features, models, scores, report, exports,
 #                                                  search or sweep
 #   snakemake --cores all --configfile FILE.yaml   with your own configuration merged onto config/config.yaml
+#
+# `cusa run` is this with the installed package's copy of these files, in any folder.
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -11,11 +13,15 @@ from snakemake.utils import min_version
 min_version("9.17")
 
 
+# The folder of this file; `workflow.basedir` is that of another one where this workflow is a module.
+WORKFLOW_FOLDER = workflow.current_basedir.get_path_or_uri(secret_free=True)
+# A rule of the workflow that includes this one as a module, if it has one before, remains its default target.
+IS_DEFAULT = workflow.default_target is None
 # The working directory can have its own config/config.yaml, which replaces the one of the repository.
 OWN_CONFIG = Path("config/config.yaml")
 
 
-configfile: OWN_CONFIG if OWN_CONFIG.is_file() else f"{workflow.basedir}/config/config.yaml"
+configfile: OWN_CONFIG if OWN_CONFIG.is_file() else f"{WORKFLOW_FOLDER}/config/config.yaml"
 
 
 report: "workflow/report/workflow.rst"
@@ -51,69 +57,66 @@ onstart:
     require_devices()
 
 
-localrules:
-    all,
-    annotations,
-    shards,
-    features,
-    models,
-    scores,
-    report,
-    exports,
-    search,
-    sweep,
-
-
 rule all:
-    default_target: True
+    default_target: IS_DEFAULT
     input:
         rules.render_report.output,
         rules.summarise.output,
         SEARCH.export_folders(),
         SEARCH.index_files(),
+    localrule: True
 
 
 rule annotations:
     input:
         rules.convert.output,
+    localrule: True
 
 
 rule shards:
     input:
         expand(rules.write_shards.output, split=PLAN.splits),
+    localrule: True
 
 
 rule features:
     input:
         PLAN.feature_files(),
+    localrule: True
 
 
 rule models:
     input:
         PLAN.run_files("best.safetensors"),
+    localrule: True
 
 
 rule scores:
     input:
         PLAN.score_files(".json"),
         rules.summarise.output,
+    localrule: True
 
 
 rule report:
     input:
         rules.render_report.output,
+    localrule: True
 
 
 rule exports:
     input:
         SEARCH.export_folders(),
+    localrule: True
 
 
 rule search:
     input:
         SEARCH.index_files(),
+    localrule: True
 
 
 rule sweep:
     input:
         SWEEP.summary_files(),
+    localrule: True

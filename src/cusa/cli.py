@@ -2,6 +2,7 @@
 
 cusa init data/captions.csv
 cusa check mine.yaml
+cusa run --configfile mine.yaml
 cusa datasets config/coco.yaml
 cusa import-config cusa.yaml --output published.yaml
 cusa import-features train_unicom.npy --data results/coco --split train
@@ -21,6 +22,7 @@ cusa serve results/openmoji/runs/contrastive/seed23/search/all results/openmoji/
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from cusa.commands.indexing import add_index
 from cusa.commands.profiling import add_profile
 from cusa.commands.run_difference import add_diff
 from cusa.commands.run_list import add_runs
+from cusa.commands.running import add_run, run
 from cusa.commands.searching import add_search
 from cusa.commands.serving import add_serve
 from cusa.commands.sweeping import add_sweep
@@ -47,6 +50,14 @@ def main() -> None:
 
 
 def _main() -> None:
+    if sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv[2:]):
+        run(sys.argv[2:])  # its arguments are Snakemake's, which the parser below does not know
+        return
+    arguments = _parser().parse_args()
+    arguments.call(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cusa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,6 +79,21 @@ def _main() -> None:
     command.add_argument("files", nargs="*", type=Path, help="YAML files, merged onto config/config.yaml in this order")
     command.set_defaults(call=_datasets)
 
+    _add_published(commands)
+    add_run(commands)
+    add_runs(commands)
+    add_diff(commands)
+    add_profile(commands)
+    add_embed(commands)
+    _add_export(commands)
+    add_index(commands)
+    add_search(commands)
+    add_serve(commands)
+    add_sweep(commands)
+    return parser
+
+
+def _add_published(commands: Any) -> None:
     command = commands.add_parser("import-config", help="a published YAML file -> an overlay for --configfile")
     command.add_argument("file", type=Path, help="published YAML file")
     command.add_argument("--output", type=Path, help="YAML file to write; default: standard output")
@@ -90,19 +116,6 @@ def _main() -> None:
     command.add_argument("--student", required=True, help="name or folder of the CLIP that it was fine-tuned from")
     command.add_argument("--seed", type=int, default=23, help="the n of seed{n}; default 23")
     command.set_defaults(call=_import_checkpoint)
-
-    add_runs(commands)
-    add_diff(commands)
-    add_profile(commands)
-    add_embed(commands)
-    _add_export(commands)
-    add_index(commands)
-    add_search(commands)
-    add_serve(commands)
-    add_sweep(commands)
-
-    arguments = parser.parse_args()
-    arguments.call(arguments)
 
 
 def _add_export(commands: Any) -> None:
@@ -180,6 +193,8 @@ def _check(arguments: argparse.Namespace) -> None:
         sys.stdout.flush()
         findings.append(finding)
     require_sound(findings)
+    if arguments.files:
+        sys.stdout.write(f"next: cusa run --configfile {shlex.join(map(str, arguments.files))}\n")
 
 
 def _import_config(arguments: argparse.Namespace) -> None:

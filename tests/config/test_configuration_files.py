@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cusa.config.configuration import load
-from cusa.config.files import DEFAULT, merge, read_arguments, read_file, read_files
+from cusa.config.configuration import Configuration, load
+from cusa.config.files import REQUIRED, merge, merge_onto_default, read_arguments, read_file, read_files
 from cusa.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -204,10 +204,9 @@ def test_a_key_may_be_given_in_parts():
 
 
 def test_files_are_merged_onto_the_default(tmp_path, monkeypatch, written):
-    """That of the working directory, or else that of the project: it is one file with config/config.yaml."""
+    """That of the working directory, or else that of the workflow."""
     monkeypatch.chdir(tmp_path)
     overlay = written("train: {epochs: 7}\nexperiments: {csa: null}")
-    assert DEFAULT.read_text() == (ROOT / "config/config.yaml").read_text()
     configuration = load(read_files([overlay]))
     assert configuration.train.epochs == 7
     assert configuration.dataset.name == "openmoji"
@@ -215,6 +214,23 @@ def test_files_are_merged_onto_the_default(tmp_path, monkeypatch, written):
     (tmp_path / "config").mkdir()
     (tmp_path / "config/config.yaml").write_text("seeds: [5]")
     assert read_files([overlay]) == {"seeds": [5], "train": {"epochs": 7}, "experiments": {"csa": None}}
+
+
+def test_overlays_of_the_workflow_are_found_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load(read_files(["config/coco.yaml"])).dataset.name == "coco"
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/coco.yaml").write_text("dataset: {name: mine}")
+    assert load(read_files(["config/coco.yaml"])).dataset.name == "mine"
+
+
+def test_a_part_of_a_configuration_is_completed_by_the_default_and_a_whole_one_is_not():
+    assert {name for name, field in Configuration.model_fields.items() if field.is_required()} == REQUIRED
+    part = load(merge_onto_default({"train": {"epochs": 7}, "experiments": {"csa": None}}))
+    assert (part.train.epochs, part.train.batch_size) == (7, 128)
+    assert list(part.active_experiments) == ["contrastive", "usa", "cusa"]
+    whole = {**read_files([]), "experiments": {"contrastive": {"contrastive": {}}}}
+    assert list(load(merge_onto_default(whole)).active_experiments) == ["contrastive"]
 
 
 def test_merging_replaces_all_but_mappings():

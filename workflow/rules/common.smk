@@ -7,22 +7,36 @@ from os import environ
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
+from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
-# These variables are set for the jobs, so that the user need not set them. PYTHONPATH: the library need not be
-# installed where the jobs run; conda environments contain only its dependencies. PATH: jobs use the Python that runs
+if not os.path.isdir(WORKFLOW_FOLDER):
+    raise WorkflowError(
+        f"the workflow lies in {WORKFLOW_FOLDER}, but its programs have to be files on this machine; clone it, or install "
+        "cusa, and give a module the path of the Snakefile as `snakefile:`."
+    )
+moving = workflow.modifier.path_modifier
+if moving.prefix or moving.modifies_prefixes:
+    raise WorkflowError(
+        "`prefix` and `replace_prefix` of a module move what rules declare, but not what their programs write; leave them "
+        "out. All results are in results/, in a folder with the name of the data set."
+    )
+
+# These variables are set for the jobs, so that the user need not set them. PYTHONPATH: the library of a clone need not
+# be installed where the jobs run; conda environments contain only its dependencies. PATH: jobs use the Python that runs
 # Snakemake, even if its virtual environment is not activated.
-sys.path.insert(0, f"{workflow.basedir}/src")
+sys.path.insert(0, f"{WORKFLOW_FOLDER}/src")
 environ.update(
     PATH=os.pathsep.join([os.path.dirname(sys.executable), environ["PATH"]]),
     PYTHONPATH=os.pathsep.join(
-        filter(None, [f"{workflow.basedir}/src", environ.get("PYTHONPATH")])
+        filter(None, [f"{WORKFLOW_FOLDER}/src", environ.get("PYTHONPATH")])
     ),
 )
 
 from cusa.annotations.enough_data import needs_json
 from cusa.common.files import quoted_path, require_writable
-from cusa.config import check_files, load, read_arguments, read_file
+from cusa.common.workflow_files import link_library
+from cusa.config import check_files, load, merge_onto_default, read_arguments, read_file
 from cusa.config.captions import conversion_json
 from cusa.config.training import OPERATIONAL
 from cusa.errors import CusaError
@@ -30,17 +44,31 @@ from cusa.layout import DatasetFolder
 from cusa.plan import RESULTS, Plan, SearchPlan, StudentInputsPlan, SweepPlan
 
 # Snakemake takes braces in the path of a rule's environment for wildcards, and PYTHONPATH separates folders by colons.
-if unusable := sorted({"{", "}", os.pathsep} & set(workflow.basedir)):
+if unusable := sorted({"{", "}", os.pathsep} & set(WORKFLOW_FOLDER)):
     raise WorkflowError(
-        f"the workflow lies in {workflow.basedir}, whose name has {' and '.join(unusable)}, which Snakemake or Python "
+        f"the workflow lies in {WORKFLOW_FOLDER}, whose name has {' and '.join(unusable)}, which Snakemake or Python "
         "takes for something else; rename the folder, or move the workflow to another."
     )
 
+# An installed library is found by all but the conda environments.
+WITH_CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+if WITH_CONDA and not os.path.isdir(f"{WORKFLOW_FOLDER}/src"):
+    library = link_library(Path(".snakemake/library"))
+    environ["PYTHONPATH"] = f"{library}{os.pathsep}{environ['PYTHONPATH']}"
+
+# The `config:` of a module can be the whole configuration of the workflow that includes it, or a part of it, to which
+# neither its files nor its --config belong.
+IS_GIVEN = workflow.modifier.skip_configfile
+IS_SHARED = config is workflow.modifier_stack[0].globals["config"]
+
 try:
-    for file in workflow.configfiles:
-        read_file(file)
-    update_config(config, read_arguments(workflow.config_settings.config_args or []))
-    CONFIGURATION = load(config)
+    if IS_SHARED or not IS_GIVEN:
+        for file in workflow.configfiles:
+            read_file(file)
+        update_config(
+            config, read_arguments(workflow.config_settings.config_args or [])
+        )
+    CONFIGURATION = load(merge_onto_default(config) if IS_GIVEN else config)
     check_files(CONFIGURATION)
     PLAN = Plan(CONFIGURATION)
     PLAN.check()
@@ -82,7 +110,7 @@ BENCHMARK_LOGS = str(BENCHMARK_FOLDER.root.parent)
 # their script as a resource. If it were a parameter, Snakemake would run all jobs again when the results are used from
 # a working directory with another relative path to the scripts. The value is quoted, not the place in the command: the
 # text of a command must stay the same, or Snakemake would run all jobs again.
-SCRIPTS = quoted_path(os.path.relpath(f"{workflow.basedir}/workflow/scripts"))
+SCRIPTS = quoted_path(os.path.relpath(f"{WORKFLOW_FOLDER}/workflow/scripts"))
 ON_GPU = CONFIGURATION.train.gpus > 0
 # The environment of the jobs that run models, for --sdm conda. That for GPUs also has what reads a GPU's load.
 TORCH_ENVIRONMENT = f"../../envs/torch{'-gpu' if PLAN.gpus_of_largest_job else ''}.yaml"

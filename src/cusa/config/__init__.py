@@ -7,7 +7,7 @@ test checks that config/README.md documents exactly the keys of these models.
 
 from cusa.config.configuration import Configuration, check_files, load
 from cusa.config.experiments import RunConfiguration
-from cusa.config.files import merge, read_arguments, read_file, read_files
+from cusa.config.files import merge, merge_onto_default, read_arguments, read_file, read_files
 from cusa.config.losses import LossConfiguration
 from cusa.config.section import validate
 
@@ -18,6 +18,7 @@ __all__ = [
     "check_files",
     "load",
     "merge",
+    "merge_onto_default",
     "read_arguments",
     "read_file",
     "read_files",

@@ -15,11 +15,12 @@ from typing import Any
 
 import yaml
 
+from cusa.common.workflow_files import found_file, workflow_folder
 from cusa.config.paths import is_path_key
 from cusa.errors import ConfigurationError, reason_of
 
-OWN = Path("config/config.yaml")
-DEFAULT = Path(__file__).with_name("default.yaml")
+DEFAULT = Path("config/config.yaml")  # of the working directory, or else of the workflow
+REQUIRED = frozenset({"dataset", "teachers", "student", "train", "experiments"})  # the sections without a default
 YAML_TAG = "tag:yaml.org,2002:"
 ADVICE = (
     (r"'\\t'|\btab", "indent with blanks, not with tabs"),
@@ -85,13 +86,23 @@ def read_file(path: str | Path) -> dict[str, Any]:
 def read_files(files: Iterable[str | Path]) -> dict[str, Any]:
     """Files merged onto the default configuration in their order, as Snakemake does with --configfile.
 
-    The default is config/config.yaml of the working directory, or of this project where that does not exist. Raises
-    ConfigurationError, see `read_file`.
+    The default is config/config.yaml of the working directory, or of the workflow where that does not exist; overlays
+    of the workflow, as config/coco.yaml, are found likewise. Raises ConfigurationError, see `read_file`.
     """
-    mapping = read_file(OWN if OWN.is_file() else DEFAULT)
-    for path in files:
-        mapping = merge(mapping, read_file(path))
+    mapping: dict[str, Any] = {}
+    for path in (DEFAULT, *files):
+        mapping = merge(mapping, read_file(found_file(path)))
     return mapping
+
+
+def merge_onto_default(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping that has all sections without a default as it is; another one merged onto the workflow's default.
+
+    So the `config:` of a module of Snakemake can be a whole configuration, or what differs, as a file of --configfile.
+    """
+    if mapping.keys() >= REQUIRED:
+        return dict(mapping)
+    return merge(read_file(workflow_folder() / DEFAULT), mapping)
 
 
 def read_arguments(arguments: Iterable[str]) -> dict[str, Any]:

@@ -1,0 +1,163 @@
+"""`cusa run`: Snakemake on the workflow that comes with this library, in any folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cusa.common.workflow_files import found_file, workflow_folder
+from cusa.errors import ConfigurationError
+
+HELP = (
+    "Every argument is Snakemake's and is handed on; `snakemake --help` explains them. Without --cores, --jobs, an "
+    "executor or a profile that says one of them, all cores are used. Names of files and profiles that are not in the "
+    "working directory are looked up in the workflow: --configfile config/coco.yaml, --profile slurm."
+)
+PRINT_COMMAND = "--print-command"
+# Options that say how much runs at once, with their short forms.
+HOW_MUCH = {"--cores": "c", "--jobs": "j", "--executor": "e"}
+WITHOUT_VALUE = "nfFkpq"  # short options of Snakemake that can stand before another one, as in -nc4
+PROFILES = ("--profile", "--workflow-profile")
+FILES = ("--configfile", "--configfiles")
+PROFILE_FOLDER = Path("workflow/profiles")
+DEFAULT_PROFILES = (Path("default"), Path("profiles/default"))  # which Snakemake takes unasked
+
+
+def add_run(commands: Any) -> None:
+    """Add `cusa run` to the list of commands, with its help. Its arguments go to `run` as they are."""
+    command = commands.add_parser("run", help="snakemake on the packaged workflow, in any folder", epilog=HELP)
+    command.add_argument(PRINT_COMMAND, action="store_true", help="print the snakemake line, and run nothing")
+    command.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="any arguments of snakemake")
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Replace this process by Snakemake, so that signals and the exit status are Snakemake's own.
+
+    Raises ConfigurationError where Snakemake is not installed.
+    """
+    if find_spec("snakemake") is None:
+        raise ConfigurationError("snakemake is not installed here; install cusa with its dependencies.")
+    given = [argument for argument in arguments if argument != PRINT_COMMAND]
+    command = snakemake_arguments(given)
+    program = _program()
+    if PRINT_COMMAND in arguments:
+        name = ["snakemake"] if shutil.which("snakemake") == program[0] else program
+        sys.stdout.write(f"{shlex.join([*name, *command])}\n")
+        return
+    if not says_how_much(given):
+        sys.stderr.write(f"cusa run: no --cores given, so all cores are used ({os.cpu_count()})\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(program[0], [*program, *command])
+
+
+def _program() -> list[str]:
+    """The start of the command line that runs the Snakemake of this Python."""
+    script = Path(sys.executable).with_name("snakemake")
+    # -P: a folder of the user's that has the name of a module must not stand in for it.
+    return [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-P", "-m", "snakemake"]
+
+
+def snakemake_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments of Snakemake that those of `cusa run` stand for."""
+    before: list[str] = []
+    if not _values(arguments, "--snakefile", "s"):
+        before += ["--snakefile", str(workflow_folder() / "Snakefile")]
+    if not says_how_much(arguments):
+        before += ["--cores", "all"]
+    if not (profiles_of(arguments) or any(path.exists() for path in DEFAULT_PROFILES)):
+        before += ["--workflow-profile", str(workflow_folder() / PROFILE_FOLDER / "default")]
+    return [*before, *_with_found_files(arguments)]
+
+
+def says_how_much(arguments: Sequence[str]) -> bool:
+    """Whether arguments, or a profile that they name, say how many cores or jobs there are, or who runs them."""
+    if any(_values(arguments, option, short) for option, short in HOW_MUCH.items()):
+        return True
+    keys = {key for profile in profiles_of(arguments) for key in _keys_of_profile(profile)}
+    return not keys.isdisjoint(key for option, short in HOW_MUCH.items() for key in (option[2:], short))
+
+
+def profiles_of(arguments: Sequence[str]) -> list[str]:
+    """The profiles that arguments and the variable SNAKEMAKE_PROFILE name, as they are found."""
+    named = [value for option in PROFILES for value in _values(arguments, option)]
+    if not _values(arguments, "--profile") and (variable := os.environ.get("SNAKEMAKE_PROFILE")):
+        named.append(variable)
+    return [_found_profile(value) for value in named]
+
+
+def _keys_of_profile(profile: str) -> Iterator[str]:
+    """The keys of a profile. What cannot be read here has none; Snakemake reads it too, and says what is wrong."""
+    path = Path(profile)
+    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    for file in files:
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            continue
+        if isinstance(content, dict):
+            yield from map(str, content)
+
+
+def _options(arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments before `--`, behind which all are targets."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
+def _values(arguments: Sequence[str], option: str, short: str = "-") -> list[str]:
+    """The values that an option has in arguments, in any form that Snakemake's parser takes.
+
+    They are --option VALUE, --option=VALUE, unique beginnings of --option, -o VALUE, -oVALUE and -nfoVALUE.
+    """
+    found, options = [], _options(arguments)
+    for place, argument in enumerate(options):
+        name, equals, value = argument.partition("=")
+        is_long = len(name) > len("--x") and option.startswith(name)
+        match = re.fullmatch(rf"-[{WITHOUT_VALUE}]*{short}=?(.*)", argument)
+        if not (is_long or (match and not argument.startswith("--"))):
+            continue
+        attached = value if is_long and equals else (match[1] if match and not is_long else "")
+        found.append(attached or next(iter(options[place + 1 : place + 2]), ""))
+    return found
+
+
+def _with_found_files(arguments: Sequence[str]) -> list[str]:
+    """Arguments with the workflow's own files and profiles in the place of names that the working directory lacks."""
+    options, found, reading = _options(arguments), [], ""
+    for argument in options:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("-"):
+            reading = name
+        if name in PROFILES or name in FILES:
+            argument = f"{name}={_found(name, value)}" if equals else argument
+        elif reading in PROFILES or reading in FILES:
+            argument = _found(reading, argument)
+            reading = "" if reading in PROFILES else reading
+        found.append(argument)
+    return [*found, *arguments[len(options) :]]
+
+
+def _found(option: str, value: str) -> str:
+    return _found_profile(value) if option in PROFILES else str(found_file(value))
+
+
+def _found_profile(name: str) -> str:
+    """A profile as it is named, where Snakemake finds it; else the path of the workflow's own one of this name."""
+    homes = [
+        os.environ.get("XDG_CONFIG_HOME") or "~/.config",
+        *os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":"),
+    ]
+    places = [Path(), Path("profiles"), *(Path(home).expanduser() / "snakemake" for home in homes)]
+    if name == "none" or any((place / name).exists() for place in places):
+        return name
+    carried = found_file(PROFILE_FOLDER / name)
+    return str(carried if carried.is_absolute() else found_file(name))

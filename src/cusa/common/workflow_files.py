@@ -1,0 +1,61 @@
+"""Where the workflow lies: Snakefile, workflow/, config/ and envs/ of a clone, or their copies in an installed package.
+
+A wheel has them in the folder cusa/workflow_files, into which pyproject.toml copies them from the root of the
+repository. A clone, and an editable installation of it, has no such folder, so the clone's own files are found.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from cusa.errors import ConfigurationError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGED = PACKAGE / "workflow_files"
+CLONE = PACKAGE.parents[1]
+
+
+@cache
+def workflow_folder() -> Path:
+    """The folder with the Snakefile, workflow/, config/ and envs/ that belong to this library.
+
+    Raises ConfigurationError where neither the package nor a clone around it has them.
+    """
+    for folder in (PACKAGED, CLONE):
+        if (folder / "Snakefile").is_file() and (folder / "config").is_dir():
+            return folder
+    raise ConfigurationError(
+        f"{PACKAGED} does not exist, and {CLONE} is no clone of this project, so the workflow's files are missing; "
+        "install cusa again, from its wheel or from a whole clone."
+    )
+
+
+def found_file(path: str | Path) -> Path:
+    """The path itself if something is there; else the workflow's own file of this relative name, if there is one.
+
+    So `config/coco.yaml` is found in any folder, and a file of the user's own goes first.
+    """
+    path = Path(path)
+    own = path.expanduser()
+    if own.is_absolute() or own.exists():
+        return path
+    carried = workflow_folder() / path
+    return carried if carried.exists() and carried.resolve().is_relative_to(workflow_folder()) else path
+
+
+def link_library(folder: Path) -> Path:
+    """Make a folder in which a link to the library is alone, and return the absolute path of that folder.
+
+    The environments of `--sdm conda` have the library's dependencies but not the library. The folder that it is
+    installed in has other packages too, of another Python, which an environment must not import.
+    """
+    link = folder.absolute() / PACKAGE.name
+    if link.is_symlink() and link.readlink() == PACKAGE:
+        return link.parent
+    link.parent.mkdir(parents=True, exist_ok=True)
+    new = link.with_name(f"{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(PACKAGE)
+    new.replace(link)
+    return link.parent

@@ -1,0 +1,135 @@
+"""`cusa run`: every argument is Snakemake's, and what it adds is only what is not given."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cusa.commands import running
+from cusa.commands.running import run, says_how_much, snakemake_arguments
+from cusa.errors import ConfigurationError
+
+ROOT = Path(__file__).parents[2]
+CUSA = Path(sys.executable).parent / "cusa"
+SNAKEFILE = ["--snakefile", str(ROOT / "Snakefile")]
+PROFILE = ["--workflow-profile", str(ROOT / "workflow/profiles/default")]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    """An empty folder as the working directory, and no profiles of the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
+    return tmp_path
+
+
+def test_without_arguments_it_runs_the_workflow_on_all_cores():
+    assert snakemake_arguments([]) == [*SNAKEFILE, "--cores", "all", *PROFILE]
+
+
+def test_arguments_stay_as_they_are_and_in_their_order():
+    given = ["-n", "train", "--config", "train={epochs: 3}", "seeds=[1, 2]", "--forcerun", "train", "--", "report"]
+    assert snakemake_arguments(given) == [*SNAKEFILE, "--cores", "all", *PROFILE, *given]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--cores", "2"], ["--cores=2"], ["--core", "2"], ["-c", "2"], ["-c2"], ["-nc2"], ["-c", "all"],
+        ["-j", "4"], ["-j4"], ["--jobs", "4"], ["-npj", "4"], ["--executor", "slurm"], ["-e", "slurm"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_cores_jobs_or_an_executor_leave_nothing_to_add(given):
+    assert says_how_much(given)
+    assert snakemake_arguments(given) == [*SNAKEFILE, *PROFILE, *given]
+
+
+@pytest.mark.parametrize(
+    "given", [["--config", "a=1"], ["--configfile", "x.yaml"], ["-n"], ["-F"], ["--", "-c2"], ["-k"]], ids=" ".join
+)
+def test_other_arguments_say_nothing_about_cores(given):
+    assert not says_how_much(given)
+
+
+def test_a_snakefile_of_the_users_own_goes_first():
+    assert snakemake_arguments(["-s", "mine.smk", "-c1"]) == [*PROFILE, "-s", "mine.smk", "-c1"]
+    assert snakemake_arguments(["--snakefile=mine.smk", "-c1"]) == [*PROFILE, "--snakefile=mine.smk", "-c1"]
+
+
+@pytest.mark.parametrize("name", ["slurm", "workflow/profiles/slurm"])
+@pytest.mark.parametrize("option", ["--profile", "--workflow-profile"])
+def test_the_profiles_of_the_workflow_go_by_their_names_in_any_folder(option, name):
+    """That of Slurm names an executor, so that no cores are added."""
+    found = str(ROOT / "workflow/profiles/slurm")
+    assert snakemake_arguments([option, name]) == [*SNAKEFILE, option, found]
+    assert snakemake_arguments([f"{option}={name}"]) == [*SNAKEFILE, f"{option}={found}"]
+
+
+def test_profiles_of_the_user_go_before_those_of_the_workflow(folder, monkeypatch):
+    (folder / "xdg/snakemake/slurm").mkdir(parents=True)
+    (folder / "xdg/snakemake/slurm/config.yaml").write_text("printshellcmds: true")
+    assert snakemake_arguments(["--profile", "slurm"])[-2:] == ["--profile", "slurm"]
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", "gpu")
+    assert snakemake_arguments([]) == [*SNAKEFILE, "--cores", "all"]
+
+
+def test_a_profile_that_snakemake_takes_unasked_is_not_replaced(folder):
+    (folder / "profiles/default").mkdir(parents=True)
+    (folder / "profiles/default/config.yaml").write_text("cores: 1")
+    assert "--workflow-profile" not in snakemake_arguments([])
+
+
+def test_a_profile_says_how_many_cores_there_are(folder):
+    (folder / "lab").mkdir()
+    (folder / "lab/config.v8+.yaml").write_text("cores: 3")
+    assert says_how_much(["--profile", "lab"])
+    (folder / "lab/config.v8+.yaml").write_text("keep-going: [")  # Snakemake says what is wrong with it
+    assert not says_how_much(["--profile", "lab"])
+
+
+def test_overlays_of_the_workflow_are_found_and_own_files_go_first(folder):
+    (folder / "mine.yaml").touch()
+    given = ["--configfile", "config/coco.yaml", "mine.yaml", "missing.yaml", "--config", "config/coco.yaml=1"]
+    coco = str(ROOT / "config/coco.yaml")
+    assert snakemake_arguments(given)[-6:] == ["--configfile", coco, *given[2:]]
+    assert snakemake_arguments(["--configfiles=config/coco.yaml"])[-1] == f"--configfiles={coco}"
+    assert snakemake_arguments(["--", "config/coco.yaml"])[-1] == "config/coco.yaml"
+
+
+def test_the_printed_line_is_what_runs(folder):
+    done = subprocess.run([CUSA, "run", "--print-command", "-n", "report"], capture_output=True, text=True, check=True)
+    words = shlex.split(done.stdout)
+    assert Path(words[0]).name == "snakemake"
+    assert words[1:] == [*SNAKEFILE, "--cores", "all", *PROFILE, "-n", "report"]
+    assert not list(folder.iterdir())
+
+
+def test_help_is_that_of_the_command():
+    done = subprocess.run([CUSA, "run", "--help"], capture_output=True, text=True, check=True)
+    assert "--print-command" in done.stdout
+    assert "snakemake --help" in done.stdout
+
+
+def test_it_runs_snakemake_in_any_folder_and_says_that_it_takes_all_cores(folder, tiny_configuration):
+    (folder / "mine.yaml").write_text(yaml.safe_dump(tiny_configuration))
+    command = [CUSA, "run", "--configfile", "mine.yaml", "-n", "annotations"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cusa run: no --cores given, so all cores are used (" in done.stderr
+    assert "results/shapes/annotations/images.parquet" in done.stdout
+    wrong = subprocess.run([*command, "--cores", "1", "--nonsense"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2, "the exit status is Snakemake's"
+    assert "--nonsense" in wrong.stderr
+    assert "no --cores given" not in wrong.stderr
+
+
+def test_without_snakemake_it_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(running, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match="snakemake is not installed here"):
+        run([])
