@@ -75,6 +75,17 @@ def test_snakemake_commands_plan(directory, words):
     assert "Job stats" in output or "Nothing to be done" in output
 
 
+CUSA_RUN = [command for command in commands("cusa") if command.values[0][1] == "run"]
+
+
+@pytest.mark.parametrize("words", CUSA_RUN)
+def test_commands_of_cusa_run_plan_in_a_folder_without_the_clone(directory, words):
+    for name in ("workflow", "config", "Snakefile"):
+        (directory / name).unlink()
+    output = run(BIN / "cusa", *words[1:], "--dry-run", cwd=directory)
+    assert "Job stats" in output or "Nothing to be done" in output
+
+
 @pytest.mark.parametrize("words", commands("make"))
 def test_make_targets_exist(words):
     assert run("make", "--dry-run", *words[1:], cwd=ROOT)
@@ -140,14 +151,12 @@ def test_the_walk_from_pictures_and_a_csv_word_for_word(tmp_path, shapes):
     rows = [row for split in ("train", "val", "test") for row in json.loads((shapes / f"{split}.json").read_text())]
     lines = [f'{row["image_id"]},"{row["caption"]}"' for row in rows]
     (tmp_path / "data/captions.csv").write_text("\n".join(["picture,text", *lines]))
-    for name in ("config", "workflow", "Snakefile"):
-        (tmp_path / name).symlink_to(ROOT / name)
     for line in walk[:2]:
         words = shlex.split(line)
         run(BIN / words[0], *words[1:], cwd=tmp_path)
     last = shlex.split(walk[2])
-    assert last[0] == "snakemake"
-    run(BIN / "snakemake", "annotations", *last[1:], cwd=tmp_path)
+    assert last[:2] == ["cusa", "run"]
+    run(BIN / "cusa", "run", "annotations", *last[2:], cwd=tmp_path)
     assert len(json.loads((tmp_path / "results/captions/annotations/train.json").read_text())) > 50
 
 
