@@ -13,50 +13,62 @@ from cusa.annotations.tables import TEXT_TABLES, cleaning_of, distinct_texts
 from cusa.common.compute import choose_device
 from cusa.common.files import whole_folder
 from cusa.config.captions import CaptionCleaning
+from cusa.config.experiments import RunConfiguration
 from cusa.config.models import StudentSettings
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
 from cusa.runs.record import drop_finished
 from cusa.runs.weights import load_student
 from cusa.student.encoding import Encoder
-from cusa.student.inputs import FeatureInputs, TokenInputs, open_split
+from cusa.student.inputs import FeatureInputs, TokenInputs, open_features, open_split
 from cusa.student.student import Student
 from cusa.student.tokens import Tokens
-from cusa.teachers.extraction import encode_texts
-from cusa.teachers.registry import load_text_encoder
 
 log = logging.getLogger(__name__)
 
 
 def embed(run: str | Path, folder: DatasetFolder, data: str, output: str | Path, threads: int = 1) -> None:
-    """Embed one benchmark's data with the student of a run.
+    """Embed one benchmark's data with the student of a run, into the folder `output`; see `embed_all`."""
+    embed_all(run, folder, {data: output}, threads)
 
-    Writes {image,text}_{cross,uni}.npy into the folder `output`: float32 [rows, D], in row order, not normalised.
-    `data` is a split, whose images and captions (if it has any) are embedded, or one of TEXT_TABLES, whose distinct
-    texts are embedded in the order of `distinct_texts`. For a split, frozen towers use their cached features. Raises
-    DataError when the run, the data or the features are missing or do not fit, and where embeddings are not finite.
+
+def embed_all(run: str | Path, folder: DatasetFolder, outputs: Mapping[str, str | Path], threads: int = 1) -> None:
+    """Embed the data of benchmarks with the student of a run, which is loaded once.
+
+    `outputs` has the folder that each of the data is written to: {image,text}_{cross,uni}.npy, float32 [rows, D], in
+    row order, not normalised. Data are a split, whose images and captions (if it has any) are embedded, or one of
+    TEXT_TABLES, whose distinct texts are embedded in the order of `distinct_texts`. Frozen towers use their cached
+    features. Raises DataError when the run, the data or the features are missing or do not fit, and where embeddings
+    are not finite.
     """
     torch.set_num_threads(threads)
     student, configuration = load_student(run)
     settings, device = configuration.train, choose_device(configuration.train.gpus > 0)
     encoder = Encoder(student.to(device), device, settings.eval_batch_size, settings.precision)
-    if data in TEXT_TABLES:
-        if data != "sentence_pairs":  # which are used as they are
-            _tell_other_cleaning(run, configuration.captions, folder)
-        distinct = distinct_texts(folder, data)
-        if not distinct:
-            raise DataError(f"{folder.annotations / TEXT_TABLES[data]} has no texts, so there is nothing to embed.")
-        embeddings = encoder.encode_texts(_open_distinct_texts(student, configuration.student, distinct, device))
-    else:
+    for data, output in outputs.items():
+        embeddings = _embeddings(encoder, Path(run), configuration, folder, data)
+        _require_finite(embeddings, Path(run), data)
+        with whole_folder(output) as temporary:
+            for name, array in embeddings.items():
+                np.save(temporary / f"{name}.npy", array)
+    drop_finished(run)
+
+
+def _embeddings(
+    encoder: Encoder, run: Path, configuration: RunConfiguration, folder: DatasetFolder, data: str
+) -> dict[str, np.ndarray]:
+    student = encoder.student
+    if data not in TEXT_TABLES:
         inputs = open_split(student.backbone, configuration.student, folder, data)
         if inputs.texts is not None:
             _tell_other_cleaning(run, configuration.captions, folder)
-        embeddings = encoder.encode(inputs)
-    _require_finite(embeddings, Path(run), data)
-    with whole_folder(output) as temporary:
-        for name, array in embeddings.items():
-            np.save(temporary / f"{name}.npy", array)
-    drop_finished(run)
+        return encoder.encode(inputs)
+    if data != "sentence_pairs":  # which are used as they are
+        _tell_other_cleaning(run, configuration.captions, folder)
+    distinct = distinct_texts(folder, data)
+    if not distinct:
+        raise DataError(f"{folder.annotations / TEXT_TABLES[data]} has no texts, so there is nothing to embed.")
+    return encoder.encode_texts(_open_distinct_texts(student, configuration.student, folder, data, distinct))
 
 
 def _tell_other_cleaning(run: str | Path, trained: CaptionCleaning, folder: DatasetFolder) -> None:
@@ -79,11 +91,11 @@ def _require_finite(embeddings: Mapping[str, np.ndarray], run: Path, data: str) 
 
 
 def _open_distinct_texts(
-    student: Student, settings: StudentSettings, texts: list[str], device: torch.device
+    student: Student, settings: StudentSettings, folder: DatasetFolder, data: str, texts: list[str]
 ) -> TokenInputs | FeatureInputs:
-    """Token ids for a trainable text tower. A frozen tower runs here: these texts have no cached features."""
+    """Token ids for a trainable text tower, or the cached features of a frozen one."""
     if student.backbone.tokenises:
         return TokenInputs(Tokens.of(*student.backbone.tokenise(texts)))
     assert settings.towers is not None
-    encoder = load_text_encoder(settings.towers.text).to(device)
-    return FeatureInputs(encode_texts(encoder, texts, settings.towers.text.batch_size, device))
+    tower = settings.towers.text
+    return FeatureInputs(open_features(folder.features("text", tower.folder, data), len(texts), tower))

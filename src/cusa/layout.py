@@ -77,7 +77,7 @@ class DatasetFolder:
 
 
 class CachedFeatures(NamedTuple):
-    """The features of a frozen model for the images or captions of one split."""
+    """The features of a frozen model for the images or captions of one split, or for the texts of a table."""
 
     modality: Modality
     model_folder: str
@@ -108,6 +108,13 @@ class RunInputs:
         if towers is not None and not towers.text.trainable and has_captions:
             features.append(CachedFeatures("text", towers.text.folder, split))
         return cls((split,) if as_shards else (), tuple(features))
+
+    @classmethod
+    def of_texts(cls, student: StudentSettings, table: str) -> RunInputs:
+        """The features of a frozen text tower for the texts of a table; none where the student reads their tokens."""
+        if student.towers is None or student.towers.text.trainable:
+            return cls()
+        return cls((), (CachedFeatures("text", student.towers.text.folder, table),))
 
     @classmethod
     def of_training(cls, configuration: RunConfiguration) -> RunInputs:

@@ -82,7 +82,11 @@ def test_embedding_reads_what_the_data_are_stored_as(tiny_configuration, tmp_pat
         "results/benchmark-data/birds/shards/test",
     ]
     pairs = ["results/benchmark-data/pairs/annotations/sentence_pairs.parquet"]
-    assert found.embedding_inputs("cusa", "pairs") == pairs
+    features = f"results/benchmark-data/pairs/teachers/text/{text}/sentence_pairs/meta.json"
+    assert found.embedding_inputs("cusa", "pairs") == [*pairs, features]
+    reads_tokens = towers(tiny_configuration, image=False, text=True)
+    trainable = plan(tiny_configuration, student=reads_tokens, benchmarks=benchmarks)
+    assert trainable.embedding_inputs("cusa", "pairs") == pairs
     assert found.embeddings("sts") == ["results/shapes/runs/{experiment}/seed{seed}/embeddings/pairs"]
 
 

@@ -139,3 +139,17 @@ def test_captions_that_occur_twice_are_encoded_once(shapes_data, tiny_sentences,
     assert read_json(tmp_path / "out/meta.json")["distinct_captions"] == 2
     assert np.array_equal(features[0], features[2])
     assert not np.array_equal(features[0], features[1])
+
+
+@pytest.mark.parametrize("size", [64, 65], ids=["64 pixels", "65 pixels"])
+def test_fused_efficientnet_lite0_has_the_same_features(size):
+    """Sizes whose padding is the same on all sides, and other ones; more images than are encoded at a time."""
+    encoder = load_image_encoder(ImageModel(name="efficientnet-lite0", image_size=size))
+    pixels = torch.randint(0, 256, (6, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = encoder(pixels)
+        encoder.fuse()
+        found = encoder(pixels)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in encoder.modules())
+    assert expected.abs().max() > 1
+    assert torch.allclose(found, expected, atol=1e-4)

@@ -136,7 +136,7 @@ def test_all_splits_reuse_what_is_embedded(searchable, tiny_configuration, tmp_p
     directory = copied(searchable, tmp_path)
     config = write(directory, searching(tiny_configuration, gallery="all"))
     plan = jobs(snakemake(directory, "search", "--configfile", config, "-n"))
-    assert plan == {"embed": 2, "collect_gallery": 1, "build_index": 1}  # of train and val
+    assert plan == {"embed_more": 2, "collect_gallery": 1, "build_index": 1}  # of train and val
     snakemake(directory, "search", "--configfile", config)
     index = SearchIndex.open(directory / RUN / "search/all")
     assert index.rows == 48

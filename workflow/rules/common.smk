@@ -130,6 +130,21 @@ wildcard_constraints:
     benchmark=one_of(PLAN.benchmarks),
 
 
+def side_by_side(threads):
+    """The threads of a short job: at most half of this machine's cores, so that another job starts meanwhile.
+
+    Much of a short job is the start of Python and its libraries, which takes one core. A cluster gives all `threads`.
+    """
+    if not (workflow.is_main_process and workflow.local_exec):
+        return threads
+    return max(1, min(threads, workflow.cores // 2))
+
+
+def threads_of_split(wildcards):
+    """Most of the features are those of the train split; the other jobs are short."""
+    return 8 if wildcards.split == "train" else side_by_side(8)
+
+
 def require_writable_results():
     """Stop if results cannot be written. Called once before jobs run, so that a dry run works on read-only results."""
     try:

@@ -1,19 +1,24 @@
+# One job embeds what each benchmark of the data set may score: the test split and the tables of its format. It is the
+# same whatever benchmarks are switched on, so that a benchmark that is added embeds nothing of this again.
+EMBEDDED_TOGETHER = PLAN.embedded_together
+
+
 rule embed:
     input:
-        lambda wildcards: PLAN.embedding_inputs(wildcards.experiment, wildcards.data),
+        lambda wildcards: PLAN.inputs_of_embedding(
+            wildcards.experiment, EMBEDDED_TOGETHER
+        ),
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",
     output:
-        directory(f"{RUN}/embeddings/{{data}}"),
+        [directory(f"{RUN}/embeddings/{data}") for data in EMBEDDED_TOGETHER],
     log:
-        log_of("embed", "{experiment}/seed{seed}/{data}"),
+        log_of("embed", "{experiment}/seed{seed}"),
     benchmark:
-        timing_of("embed", "{experiment}/seed{seed}/{data}")
-    wildcard_constraints:
-        data=one_of([*PLAN.splits, *PLAN.text_tables]),
+        timing_of("embed", "{experiment}/seed{seed}")
     conda:
         TORCH_ENVIRONMENT
-    threads: 2
+    threads: side_by_side(2)
     resources:
         script=f"{SCRIPTS}/embed.py",
         mem_mb=4000,
@@ -21,7 +26,7 @@ rule embed:
         gpu=int(ON_GPU),
     params:
         data=data_folder,
-        what="{data}",
+        what=" ".join(EMBEDDED_TOGETHER),
         folder=subpath(input.run, parent=True),
         lease=lease(ON_GPU),
     shell:
@@ -29,12 +34,43 @@ rule embed:
         " --output {output} --threads {threads} > {log} 2>&1"
 
 
+# The other splits, for galleries and for the linear probe, and the texts that a benchmark writes for itself.
+use rule embed as embed_more with:
+    input:
+        timeless(
+            lambda wildcards: PLAN.inputs_of_embedding(
+                wildcards.experiment, [wildcards.data]
+            )
+        ),
+        weights=timeless(f"{RUN}/best.safetensors"),
+        run=timeless(f"{RUN}/run.json"),
+    output:
+        directory(f"{RUN}/embeddings/{{data}}"),
+    log:
+        log_of("embed_more", "{experiment}/seed{seed}/{data}"),
+    benchmark:
+        timing_of("embed_more", "{experiment}/seed{seed}/{data}")
+    wildcard_constraints:
+        data=one_of(
+            [
+                data
+                for data in [*PLAN.splits, *PLAN.text_tables]
+                if data not in EMBEDDED_TOGETHER
+            ]
+        ),
+    params:
+        data=data_folder,
+        what="{data}",
+        folder=subpath(input.run, parent=True),
+        lease=lease(ON_GPU),
+
+
 # The benchmarks' own data, which all data sets share.
 use rule embed as embed_benchmark_data with:
     input:
         timeless(
-            lambda wildcards: PLAN.embedding_inputs(
-                wildcards.experiment, wildcards.data
+            lambda wildcards: PLAN.inputs_of_embedding(
+                wildcards.experiment, [wildcards.data]
             )
         ),
         weights=timeless(f"{RUN}/best.safetensors"),

@@ -28,7 +28,7 @@ rule extract_image_features:
         split=one_of(split for split in PLAN.splits if PARTS == 1 or split != "train"),
     conda:
         TORCH_ENVIRONMENT
-    threads: 8
+    threads: threads_of_split
     resources:
         script=checking_data("extract_image_features.py"),
         mem_mb=4000,
@@ -139,7 +139,7 @@ rule extract_text_features:
         timing_of("extract_text_features", "{model}/{split}")
     conda:
         TORCH_ENVIRONMENT
-    threads: 8
+    threads: threads_of_split
     resources:
         script=checking_data("extract_text_features.py"),
         mem_mb=4000,
@@ -154,3 +154,38 @@ rule extract_text_features:
     shell:
         "exec {params.lease} python {resources.script} --annotations {params.annotations} --split {wildcards.split}"
         " --model {params.model:q} --output {params.folder} --threads {threads} {params.gpu} > {log} 2>&1"
+
+
+# The texts of benchmarks that are no captions, once for all runs with the same frozen tower.
+use rule extract_text_features as extract_table_features with:
+    input:
+        timeless(str(PLAN.folder.table("{split}"))),
+        code=lambda wildcards: PLAN.frozen_text_models[wildcards.model].python_files,
+    output:
+        features=f"{TEXT_FEATURES}/features.npy",
+        meta=f"{TEXT_FEATURES}/meta.json",
+    log:
+        log_of("extract_table_features", "{model}/{split}"),
+    benchmark:
+        timing_of("extract_table_features", "{model}/{split}")
+    wildcard_constraints:
+        split=one_of(PLAN.text_tables),
+
+
+PAIR_FEATURES = str(BENCHMARK_FOLDER.features("text", "{model}", "{split}"))
+
+
+use rule extract_text_features as extract_benchmark_texts with:
+    input:
+        timeless(str(BENCHMARK_FOLDER.table("{split}"))),
+        code=lambda wildcards: PLAN.frozen_text_models[wildcards.model].python_files,
+    output:
+        features=f"{PAIR_FEATURES}/features.npy",
+        meta=f"{PAIR_FEATURES}/meta.json",
+    log:
+        f"{BENCHMARK_LOGS}/logs/extract_benchmark_texts/{{data}}/{{model}}-{{split}}.log",
+    benchmark:
+        f"{BENCHMARK_LOGS}/timings/extract_benchmark_texts/{{data}}/{{model}}-{{split}}.tsv"
+    wildcard_constraints:
+        data=one_of(PLAN.sentence_pairs),
+        split="sentence_pairs",

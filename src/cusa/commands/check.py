@@ -192,7 +192,7 @@ class _Sizes:
     def _rows_of(self, model_folder: str) -> int:
         stored = self.plan.stored_features
         return sum(
-            self.labelled[folder.root.name] if folder != self.plan.folder else self._rows(features)
+            self.labelled.get(folder.root.name, 0) if folder != self.plan.folder else self._rows(features)
             for folder, features in stored
             if features.model_folder == model_folder
         )

@@ -7,6 +7,7 @@ to the working directory, as in Snakemake.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -189,16 +190,27 @@ class Plan(BenchmarkPlan):
         """The Python files of a run's student."""
         return self.configuration.student_of(run).python_files
 
+    @property
+    def embedded_together(self) -> list[str]:
+        """The data that one job of a run embeds: the test split, and the tables of texts that the format writes.
+
+        They do not depend on the benchmarks that are switched on.
+        """
+        return ["test", *self.extra_tables]
+
+    def inputs_of_embedding(self, run: str, data: Iterable[str]) -> list[str]:
+        """The files that embedding all of `data` reads, each once; for the names see `embedding_inputs`."""
+        return list(dict.fromkeys(path for name in data for path in self.embedding_inputs(run, name)))
+
     def embedding_inputs(self, run: str, data: str) -> list[str]:
         """The files that embedding `data` reads.
 
         `data` is a split or a table of the data set, or the name of a benchmark's own data.
         """
         folder, inputs = self._data_folder(data), self._embedded(run, data)
-        if data in self.sentence_pairs:
-            return [str(folder.table("sentence_pairs"))]
-        if data in self.text_tables:
-            return [str(folder.table(data))]
+        if data in self.sentence_pairs or data in self.text_tables:
+            table = "sentence_pairs" if data in self.sentence_pairs else data
+            return [str(folder.table(table)), *map(str, inputs.paths(folder))]
         return [str(folder.table("images")), str(folder.table("captions")), *map(str, inputs.paths(folder))]
 
     def embeddings(self, benchmark: str) -> list[str]:
@@ -214,11 +226,13 @@ class Plan(BenchmarkPlan):
         return self.folder.benchmark_data(data) if own else self.folder
 
     def _embedded(self, run: str, data: str) -> RunInputs:
-        """The shards and cached features that embedding `data` reads; none if `data` is a table of texts."""
+        """The shards and cached features that embedding `data` reads."""
         student = self.configuration.student_of(run)
         if data in self.labelled_images:
             return RunInputs.of_split(student, "test", captions=False)
-        return RunInputs.of_split(student, data) if data in self.splits else RunInputs()
+        if data in self.sentence_pairs:
+            return RunInputs.of_texts(student, "sentence_pairs")
+        return RunInputs.of_split(student, data) if data in self.splits else RunInputs.of_texts(student, data)
 
     @cached_property
     def frozen_image_models(self) -> dict[str, ImageModel]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from cusa.config.augmentation import ImageAugmentation
 from cusa.teachers.transform import ImageTransform
@@ -44,7 +43,10 @@ class AugmentedTransform:
 
     def view(self, image: Tensor, draws: np.ndarray) -> Tensor:
         """One changed picture, uint8 [3, crop, crop], of an image, uint8 [3, H, W]; `draws` are float64 [DRAWS]."""
-        functional, side = v2.functional, self.transform.crop
+        from torchvision.transforms import InterpolationMode  # takes seconds to import
+        from torchvision.transforms.v2 import functional
+
+        side = self.transform.crop
         top, left, height, width = part_of(image.shape[1], image.shape[2], self.settings, draws)
         changed: Tensor = functional.resized_crop(
             image,
@@ -53,7 +55,7 @@ class AugmentedTransform:
             height,
             width,
             [side, side],
-            interpolation=v2.InterpolationMode(self.transform.interpolation),
+            interpolation=InterpolationMode(self.transform.interpolation),
             antialias=True,
         )
         if self.settings.flip and draws[4] < 0.5:

@@ -39,6 +39,12 @@ class ImageEncoder(nn.Module):
     def features(self, pixels: Tensor) -> Tensor:
         """Pooled features [B, dimension] of normalised pixels, float32 [B, 3, H, W]."""
 
+    def fuse(self) -> None:
+        """Prepare for extraction: a network may take another form that gives the same features faster.
+
+        It cannot be trained after that.
+        """
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Features [B, dimension] of uint8 pixels [B, 3, H, W], as `transform.pixels` gives them."""
         return self.features(self.transform.normalise(pixels))

@@ -20,7 +20,7 @@ import torch
 from cusa import __version__
 from cusa.annotations.caption_variants import caption_variants
 from cusa.annotations.captions import sampled_positions
-from cusa.annotations.tables import CAPTIONS, cleaning_of, read_table, split_rows
+from cusa.annotations.tables import CAPTIONS, TEXT_TABLES, cleaning_of, distinct_texts, read_table, split_rows
 from cusa.common.compute import Precision, autocast, choose_device
 from cusa.common.draws import hashed, uniform
 from cusa.common.progress import progress
@@ -29,7 +29,8 @@ from cusa.config.captions import CaptionCleaning
 from cusa.config.models import ImageModel, TextModel
 from cusa.config.shards import Stream
 from cusa.config.views import ImageViews, TextViews
-from cusa.errors import ConfigurationError
+from cusa.errors import ConfigurationError, DataError
+from cusa.layout import DatasetFolder
 from cusa.shards.reading import ShardReader, read_shards
 from cusa.teachers.augmentation import DRAWS, AugmentedTransform
 from cusa.teachers.encoders import ImageEncoder, TextEncoder, pad_tokens, weights_sha256
@@ -79,6 +80,7 @@ def extract_image_features(
     encoder = load_image_encoder(settings).to(device)
     reader = ShardReader(shards)
     meta = _meta(encoder) | {"transform": asdict(encoder.transform)}
+    encoder.fuse()
     rows = part_of(reader.shard, part, parts)
     views = settings if isinstance(settings, ImageViews) else None
     batch_size, precision = settings.batch_size, settings.precision
@@ -111,14 +113,35 @@ def extract_text_features(
     encoder = load_text_encoder(settings).to(device)
     distinct, positions = np.unique(np.array(cleaned, dtype=object), return_inverse=True)
     features = encode_texts(encoder, distinct.tolist(), settings.batch_size, device)
-    meta = _meta(encoder) | {"transform": str(cleaning_of(annotations)), "distinct_captions": len(distinct)}
-    if encoder.prompt:
-        meta["prompt"] = encoder.prompt
+    meta = _meta_of_texts(encoder) | {"transform": str(cleaning_of(annotations)), "distinct_captions": len(distinct)}
     if warnings := tell_token_use(encoder, captions, rows):
         meta["warnings"] = warnings
     # Rows are gathered in blocks, so that a million captions need no second array.
     blocks = (features[positions[start : start + 8192]] for start in range(0, len(positions), 8192))
     write_features(folder, len(cleaned), encoder.dimension, settings.dtype, blocks, meta)
+
+
+def extract_table_features(
+    annotations: str | Path,
+    table: str,
+    settings: TextModel,
+    folder: str | Path,
+    threads: int = 1,
+    gpu: bool = False,
+) -> None:
+    """Write the features of the distinct texts of one of TEXT_TABLES, in the order of `distinct_texts`.
+
+    All runs with this frozen tower read them. Raises as `extract_image_features` does.
+    """
+    torch.set_num_threads(threads)
+    texts = distinct_texts(DatasetFolder(Path(annotations).parent), table)
+    if not texts:
+        raise DataError(f"{Path(annotations) / TEXT_TABLES[table]} has no texts, so there is nothing to embed.")
+    device = choose_device(gpu)
+    encoder = load_text_encoder(settings).to(device)
+    features = encode_texts(encoder, texts, settings.batch_size, device)
+    meta = _meta_of_texts(encoder) | {"transform": "the texts of the table, each once, sorted"}
+    write_features(folder, len(texts), encoder.dimension, settings.dtype, [features], meta)
 
 
 def _variants(texts: list[str], cleaned: list[str], cleaning: CaptionCleaning, settings: TextViews) -> list[str]:
@@ -230,6 +253,10 @@ def _pixel_batches(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _meta_of_texts(encoder: TextEncoder) -> dict[str, Any]:
+    return _meta(encoder) | ({"prompt": encoder.prompt} if encoder.prompt else {})
 
 
 def _meta(encoder: ImageEncoder | TextEncoder) -> dict[str, Any]:
