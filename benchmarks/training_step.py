@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,19 +39,22 @@ IMAGES, CAPTIONS, PAIRS, TURNS = 2000, 5, 80, 3
 CUSA_PAIRS, CUSA_TURNS = 128, 3
 PUBLISHED_LENGTH = 77
 START, END, WORDS = 49406, 49407, 1000
+CPU = torch.device("cpu")
 TEACHERS = {"image": ("timm/resnet18", 37_632), "text": ("sentence-transformers/all-mpnet-base-v2", 768)}
 # The words of a caption of COCO: about 10, seldom under 8 or over 15.
 MEAN_WORDS, DEVIATION, FEWEST, MOST = 10.5, 2.4, 8, 40
 
 
-def write_student(folder: Path) -> None:
-    """A CLIP ViT-B/32 of random weights, and a tokeniser of whole words."""
+def write_student(folder: Path, sizes: dict[str, Any] | None = None) -> None:
+    """A CLIP of random weights, ViT-B/32 without other `sizes` of its CLIPConfig, and a tokeniser of whole words."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    CLIPModel(CLIPConfig()).save_pretrained(folder)
-    CLIPImageProcessor().save_pretrained(folder)
+    configuration = CLIPConfig(**(sizes or {}))
+    side = configuration.vision_config.image_size
+    CLIPModel(configuration).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(folder)
     vocabulary = {f"w{number}": number for number in range(WORDS)} | {"[START]": START, "[END]": END, "[UNK]": WORDS}
     tokeniser = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokeniser.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -63,15 +67,16 @@ def write_student(folder: Path) -> None:
     )
 
 
-def write_data(folder: DatasetFolder, mapping: dict) -> None:
-    """Pictures of noise with five captions each, as annotations, shards and teacher features."""
+def write_data(folder: DatasetFolder, mapping: dict, train_images: int = IMAGES, side: int = 224) -> None:
+    """Square pictures of noise with five captions each, as annotations, shards and teacher features."""
     rng = np.random.default_rng(0)
     pictures = folder.root / "pictures"
     pictures.mkdir(parents=True)
-    for number in range(IMAGES + 4):
+    for number in range(train_images + 4):
         small = Image.fromarray(rng.integers(0, 256, (28, 28, 3), dtype=np.uint8))
-        small.resize((224, 224)).save(pictures / f"{number}.jpg")
-    splits = {"train": range(IMAGES), "val": range(IMAGES, IMAGES + 2), "test": range(IMAGES + 2, IMAGES + 4)}
+        small.resize((side, side)).save(pictures / f"{number}.jpg")
+    last = train_images + 4
+    splits = {"train": range(train_images), "val": range(train_images, last - 2), "test": range(last - 2, last)}
     for split, images in splits.items():
         lengths = np.clip(rng.normal(MEAN_WORDS, DEVIATION, (len(images), CAPTIONS)).round(), FEWEST, MOST).astype(int)
         rows = [
@@ -90,8 +95,9 @@ def write_data(folder: DatasetFolder, mapping: dict) -> None:
         write_split(folder.annotations, split, folder.shards(split), configuration.shards)
     models = {"image": configuration.teachers.image, "text": configuration.teachers.text}
     for modality, (name, dimension) in TEACHERS.items():
-        rows = IMAGES * (CAPTIONS if modality == "text" else 1)
-        parts = (rng.standard_normal((100, dimension), dtype=np.float32) for _ in range(rows // 100))
+        rows = train_images * (CAPTIONS if modality == "text" else 1)
+        starts = range(0, rows, 100)
+        parts = (rng.standard_normal((min(100, rows - start), dimension), dtype=np.float32) for start in starts)
         path = folder.features(modality, models[modality].folder, "train")
         write_features(path, rows, dimension, "float16", parts, {"model": name, "weights_sha256": "unknown"})
 
@@ -123,9 +129,11 @@ def steps_of(trainer: Trainer) -> Iterator[None]:
         trainer.progress.epoch, trainer.progress.step = trainer.progress.epoch + 1, 0
 
 
-def trainer_of(mapping: dict, experiment: str, folder: DatasetFolder, run: Path, **settings: object) -> Trainer:
+def trainer_of(
+    mapping: dict, experiment: str, folder: DatasetFolder, run: Path, group: Group | None = None, **settings: object
+) -> Trainer:
     configuration = load({**mapping, "train": {**mapping["train"], **settings}}).run(experiment, 23)
-    return Trainer(configuration, folder, run, Group(), Stop())
+    return Trainer(configuration, folder, run, group or Group(), Stop())
 
 
 def published_step(student: Student, loss: CUSALoss, optimiser: torch.optim.Optimizer, batch: TrainingBatch) -> None:
@@ -143,17 +151,18 @@ def published_step(student: Student, loss: CUSALoss, optimiser: torch.optim.Opti
     optimiser.step()
 
 
-def published(run: RunConfiguration, batch: TrainingBatch) -> Callable[[], None]:
+def published(run: RunConfiguration, batch: TrainingBatch, device: torch.device = CPU) -> Callable[[], None]:
     """Published steps on the pairs of a batch."""
     torch.manual_seed(0)
-    student, loss = build_student(run.student, run.losses).train(), CUSALoss(run.losses)
+    student = build_student(run.student, run.losses).train().to(device)
+    loss = CUSALoss(run.losses).to(device)
     optimiser = torch.optim.AdamW([*student.parameters(), *loss.parameters()], lr=1e-6)
-    pairs = batch.by_pair()
+    pairs = batch.to(device).by_pair()
     missing = PUBLISHED_LENGTH - pairs.texts["input_ids"].shape[1]
     padding = {"input_ids": END, "attention_mask": 0}
     pairs.texts = {key: functional.pad(pairs.texts[key], (0, missing), value=padding[key]) for key in padding}
     if batch.teacher_image_rows is not None:
-        pairs.teacher_image, pairs.teacher_image_rows = batch.teacher_image[batch.teacher_image_rows], None
+        pairs.teacher_image, pairs.teacher_image_rows = pairs.teacher_image[pairs.teacher_image_rows], None
     return lambda: published_step(student, loss, optimiser, pairs)
 
 
