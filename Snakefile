@@ -55,11 +55,13 @@ include: "workflow/rules/search.smk"
 onstart:
     require_writable_results()
     require_devices()
+    keep_previous_runs()
 
 
 rule all:
     default_target: IS_DEFAULT
     input:
+        lost_files,
         rules.render_report.output,
         rules.summarise.output,
         SEARCH.export_folders(),
@@ -81,18 +83,21 @@ rule shards:
 
 rule features:
     input:
+        lost_feature_files,
         PLAN.feature_files(),
     localrule: True
 
 
 rule models:
     input:
+        lost_feature_files,
         PLAN.run_files("best.safetensors"),
     localrule: True
 
 
 rule scores:
     input:
+        lost_feature_files,
         PLAN.score_files(".json"),
         rules.summarise.output,
     localrule: True
@@ -100,6 +105,7 @@ rule scores:
 
 rule report:
     input:
+        lost_feature_files,
         rules.render_report.output,
     localrule: True
 
@@ -112,6 +118,7 @@ rule exports:
 
 rule search:
     input:
+        lost_files,
         SEARCH.index_files(),
     localrule: True
 

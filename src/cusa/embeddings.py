@@ -17,6 +17,7 @@ from cusa.config.experiments import RunConfiguration
 from cusa.config.models import StudentSettings
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
+from cusa.runs.previous import drop_previous
 from cusa.runs.record import drop_finished
 from cusa.runs.weights import load_student
 from cusa.student.encoding import Encoder
@@ -52,6 +53,7 @@ def embed_all(run: str | Path, folder: DatasetFolder, outputs: Mapping[str, str 
             for name, array in embeddings.items():
                 np.save(temporary / f"{name}.npy", array)
     drop_finished(run)
+    drop_previous(run)
 
 
 def _embeddings(

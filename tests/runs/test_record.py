@@ -77,4 +77,4 @@ def test_damaged_embeddings_are_sentences_that_say_what_to_delete(tmp_path, cont
         np.save(path, content)
     with pytest.raises(DataError, match=says) as error:
         RunFolder(tmp_path).embeddings("test", "image_cross", 3)
-    assert f"delete {path.parent} and run `snakemake scores` again" in str(error.value)
+    assert f"delete {path.parent}, and the same command makes it again" in str(error.value)

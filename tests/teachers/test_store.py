@@ -150,7 +150,9 @@ def test_parts_that_stay_apart_are_read_as_one(tmp_path):
     assert np.array_equal(store[rows], everything.astype(np.float16)[rows].astype(np.float32))
     assert np.array_equal(np.concatenate(list(store.blocks(2))), everything.astype(np.float16))
     (store.folder / "../train.parts/1/features.npy").unlink()
-    with pytest.raises(DataError, match=r"1/features.npy does not exist; run `snakemake features` first"):
+    with pytest.raises(
+        DataError, match=r"1/features.npy does not exist; delete \S+train.parts/1, and the same command"
+    ):
         FeatureStore(store.folder, rows=10)
 
 

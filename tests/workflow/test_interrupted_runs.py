@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from cusa.common.files import sha256_of_file
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
@@ -51,9 +54,13 @@ def interrupt(folder: Path, *arguments: str) -> str:
     return process.communicate(timeout=120)[1]
 
 
-def test_ctrl_c_finishes_the_step_saves_and_says_one_sentence(trained):
+def test_ctrl_c_saves_and_a_configuration_that_goes_back_has_its_finished_run_again(trained):
+    """What is kept of the finished run is outside of state/, which the user may be told to delete."""
+    finished = sha256_of_file(trained / TRAINED)
     output = interrupt(trained, TRAINED, "--config", "train={epochs: 3000}")
     log = (trained / LOG).read_text()
+    assert f"the run that was finished before is kept in {RUN}/previous until this one is whole" in log
+    assert sha256_of_file(trained / RUN / "previous/best.safetensors") == finished
     assert re.search(
         r"stopped by Ctrl-C after epoch \d+, step \d of 8; the state is in \S+/cusa/seed23/state; the same command "
         r"continues\.$",
@@ -61,6 +68,35 @@ def test_ctrl_c_finishes_the_step_saves_and_says_one_sentence(trained):
     ), log
     assert "Traceback" not in output + log
     # No lock is left, and the same command continues.
-    interrupted = (trained / RUN / "state/last.pt").stat().st_mtime_ns
-    snakemake(trained, TRAINED, "--config", "train={epochs: 3000}", "-n")
-    assert (trained / RUN / "state/last.pt").stat().st_mtime_ns == interrupted
+    state = trained / RUN / "state/last.pt"
+    output = snakemake(trained, TRAINED, "--config", "train={epochs: 2, lr: 0.5}", "--show-failed-logs", check=False)
+    sentence = "was saved with another configuration: train.epochs was 3000, is 2; train.lr was 0.001, is 0.5. Restore"
+    assert sentence in output
+    assert "delete the folder" in (trained / LOG).read_text().splitlines()[-1]
+    assert not (trained / TRAINED).exists()
+    snakemake(trained, TRAINED)
+    assert (
+        "was trained before, with this configuration on these data; its files are back" in (trained / LOG).read_text()
+    )
+    assert sha256_of_file(trained / TRAINED) == finished
+    assert state.exists()  # of 3000 epochs
+    assert "Nothing to be done" in snakemake(trained, TRAINED)
+
+
+def test_a_training_that_is_forced_trains_although_nothing_has_changed(trained):
+    shutil.rmtree(trained / RUN / "state", ignore_errors=True)
+    snakemake(trained, TRAINED, "--forcerun", "train")
+    assert "its files are back" not in (trained / LOG).read_text()
+    assert not (trained / RUN / "previous").exists()
+
+
+def test_features_that_are_gone_are_made_again_and_nothing_is_trained_twice(trained):
+    """The file that describes them is still there, and it is all that the training names as its input."""
+    (features,) = (trained / "results/shapes/teachers/image").glob("*/train/features.npy")
+    features.unlink()
+    record = (trained / RUN / "run.json").read_text()
+    assert re.search(r"^extract_image_features +1$", snakemake(trained, "features", "-n"), re.M)
+    snakemake(trained, "models")
+    assert features.is_file()
+    assert "its files are back" in (trained / LOG).read_text()
+    assert (trained / RUN / "run.json").read_text() == record

@@ -41,7 +41,15 @@ from cusa.config.captions import conversion_json
 from cusa.config.training import OPERATIONAL
 from cusa.errors import CusaError
 from cusa.layout import DatasetFolder
-from cusa.plan import RESULTS, Plan, SearchPlan, StudentInputsPlan, SweepPlan
+from cusa.plan import (
+    RESULTS,
+    Plan,
+    SearchPlan,
+    StudentInputsPlan,
+    SweepPlan,
+    lost_features,
+    lost_gallery_files,
+)
 
 # Snakemake takes braces in the path of a rule's environment for wildcards, and PYTHONPATH separates folders by colons.
 if unusable := sorted({"{", "}", os.pathsep} & set(WORKFLOW_FOLDER)):
@@ -219,6 +227,16 @@ def made_ready(wildcards):
         return []
     is_same = repr(training_configuration(wildcards)) in (params or [])
     return [file for file in files if file in recorded or not is_same]
+
+
+def lost_feature_files(wildcards):
+    """Features that are gone. Targets ask for them, because the inputs of jobs are the files that describe features."""
+    return lost_features(PLAN)
+
+
+def lost_files(wildcards):
+    """Features and files of galleries that are gone; see `lost_feature_files`."""
+    return [*lost_features(PLAN), *lost_gallery_files(SEARCH)]
 
 
 def log_of(rule, name):

@@ -88,36 +88,42 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a UTF-8 JSON file that this project wrote. Raises DataError where it is damaged."""
+def made_again(path: str | Path) -> str:
+    """What to do about a damaged file that the workflow has made: without it, the workflow makes it again."""
+    return f"delete {path}, and the same command makes it again."
+
+
+def read_json(path: str | Path, advice: str = "make it again.") -> Any:
+    """Read a UTF-8 JSON file that this project wrote. Raises DataError, with `advice`, where it is damaged."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({reason_of(error)}); it is damaged, so make it again.") from None
+        raise DataError(f"{path} is not valid JSON ({reason_of(error)}); it is damaged, so {advice}") from None
 
 
 @contextmanager
-def parquet_damage(path: str | Path) -> Iterator[None]:
-    """Raise DataError where the block reads a Parquet file that is damaged or is not there."""
+def parquet_damage(path: str | Path, advice: str | None = None) -> Iterator[None]:
+    """Raise DataError, with `advice`, where the block reads a Parquet file that is damaged or is not there."""
     import pyarrow as pa
 
+    end = "." if advice is None else f"; {advice}"
     try:
         yield
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist.") from None
+        raise DataError(f"{path} does not exist{end}") from None
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a complete Parquet file ({reason_of(error)}).") from None
+        raise DataError(f"{path} is not a complete Parquet file ({reason_of(error)}){end}") from None
 
 
-def read_parquet(path: str | Path) -> pa.Table:
-    """The table of one Parquet file. Raises DataError where it is damaged or is not there.
+def read_parquet(path: str | Path, advice: str | None = None) -> pa.Table:
+    """The table of one Parquet file. Raises DataError, with `advice`, where it is damaged or is not there.
 
     pyarrow.parquet.read_table would import pandas, which takes half a second, and would take a folder above the file
     that is named `key=value` for a column.
     """
     import pyarrow.parquet as pq
 
-    with parquet_damage(path), pq.ParquetFile(path) as file:
+    with parquet_damage(path, advice), pq.ParquetFile(path) as file:
         return file.read()
 
 

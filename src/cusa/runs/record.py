@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cusa.common.files import read_array, read_json, whole_file, write_json
+from cusa.common.files import made_again, read_array, read_json, whole_file, write_json
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import DataError
 
@@ -130,9 +130,9 @@ class RunFolder:
         Raises DataError when it is missing, has another number of rows, or values that are not finite.
         """
         path = self.folder / "embeddings" / data / f"{name}.npy"
-        if not path.is_file():
+        if not path.parent.is_dir():
             raise DataError(f"{path} does not exist; run `snakemake scores` to make it.")
-        again = f"delete {path.parent} and run `snakemake scores` again."
+        again = made_again(path.parent)
         array = read_array(path, again)
         if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
             raise DataError(f"{path} holds {array.dtype} of shape {array.shape}; expected float32 [{rows}, D]; {again}")
@@ -155,11 +155,11 @@ class RunFolder:
 def drop_finished(run: str | Path) -> None:
     """Remove the state of a finished training. Call this only when Snakemake has recorded the outputs of the training.
 
-    The state of an unfinished training is kept.
+    The state of an unfinished training is kept, which may have another configuration.
     """
     folder = Path(run) / STATE_FOLDER
-    if (folder / FINISHED).is_dir() and not (folder / STATE_FILE).exists():
-        shutil.rmtree(folder, ignore_errors=True)
+    if (folder / FINISHED).is_dir():
+        shutil.rmtree(folder / FINISHED if (folder / STATE_FILE).exists() else folder, ignore_errors=True)
 
 
 def write_history(path: str | Path, rows: list[dict[str, Any]]) -> None:

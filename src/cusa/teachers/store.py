@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,18 +62,19 @@ class FeatureStore:
         if len(self) != rows:
             raise DataError(
                 f"{self.folder} has {len(self)} rows, but the split has {rows}; the data changed after the features "
-                f"were extracted, so {_AGAIN}"
+                f"were extracted, so {_again(self.folder)}"
             )
         if model is not None and self.meta.get("model") != model:
             raise DataError(
-                f"{self.folder} was extracted by {self.meta.get('model')}, but {model} is configured; {_AGAIN}"
+                f"{self.folder} was extracted by {self.meta.get('model')}, but {model} is configured; "
+                f"{_again(self.folder)}"
             )
         of_file = self.meta.get("weights_sha256") != UNKNOWN and self.meta.get(SHA256_OF) != TENSORS
         if sha256 is not None and of_file and self.meta.get("weights_sha256") != sha256:
             raise DataError(
                 f"{self.folder} was extracted with other weights of {self.meta.get('model')} (sha256 "
                 f"{str(self.meta.get('weights_sha256'))[:12]}...) than those configured now ({sha256[:12]}...); "
-                f"{_AGAIN}"
+                f"{_again(self.folder)}"
             )
 
     def _require_finite(self) -> None:
@@ -109,21 +111,27 @@ class FeatureStore:
 
 def _meta(folder: Path) -> dict[str, Any]:
     """The content of meta.json. Raises DataError unless it describes features."""
-    meta = read_json(folder / META)
+    meta = read_json(folder / META, _again(folder))
     parts = meta.get(PART_FOLDERS, ["."]) if isinstance(meta, dict) else None
     if not isinstance(parts, list) or not parts or not all(isinstance(part, str) for part in parts):
-        raise DataError(f"{folder / META} does not describe features; {_AGAIN}")
+        raise DataError(f"{folder / META} does not describe features; {_again(folder)}")
     return dict(meta)
 
 
+def is_in_parts(folder: Path) -> bool:
+    """Whether a store lists its parts. False where its meta.json is damaged, which opening it says."""
+    with suppress(DataError):
+        return PART_FOLDERS in _meta(folder)
+    return False
+
+
 def _array(path: Path, rows: int) -> np.ndarray:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; run `snakemake features` first.")
-    array = read_array(path, _AGAIN)
+    again = _again(path.parent)
+    array = read_array(path, again)
     if array.ndim != 2 or array.dtype not in (np.float16, np.float32):
         raise DataError(
             f"{path} holds {array.dtype} of shape {array.shape}; expected float16 or float32 of shape [{rows}, d]; "
-            f"{_AGAIN}"
+            f"{again}"
         )
     return array
 
@@ -135,7 +143,9 @@ def feature_dimension(folder: str | Path) -> int:
         raise DataError(f"{path} does not exist; run `snakemake features` first.")
     dimension = _meta(path.parent).get("d")
     if not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 1:
-        raise DataError(f"{path} says {dimension!r} for the length of a row (`d`), expected a number; {_AGAIN}")
+        raise DataError(
+            f"{path} says {dimension!r} for the length of a row (`d`), expected a number; {_again(path.parent)}"
+        )
     return dimension
 
 
@@ -164,7 +174,8 @@ def join_features(parts: Sequence[str | Path], folder: str | Path, copy: bool = 
         write_json(temporary / META, {**meta, "rows": rows, "features_sha256": digest, PART_FOLDERS: listed})
 
 
-_AGAIN = "delete this folder and run `snakemake features` again."
+def _again(folder: str | Path) -> str:
+    return f"delete {folder}, and the same command makes it again."
 
 
 def _require_finite(part: np.ndarray, stored: np.ndarray, folder: str | Path, first: int) -> None:

@@ -170,6 +170,8 @@ class Trainer:
         self.progress, self.history.rows = self.state.restore(self.task, self.optimiser)
         self.model = parallel(self.task)
         self.history.announce(self.progress)
+        if self.group.is_main and self.state.previous.is_dir():
+            log.info("the run that was finished before is kept in %s until this one is whole", self.state.previous)
         with Watch(self.run, self.history, self.progress):
             self.stop.defer()
             try:

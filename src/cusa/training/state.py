@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,12 +30,11 @@ from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
 from cusa.config.training import OPERATIONAL
 from cusa.errors import DataError, ResumeError
+from cusa.runs.previous import OUTPUTS, PREVIOUS, drop_previous, is_wanted_again, link
 from cusa.runs.record import (
     BASE_SHA256,
     FINISHED,
     FROZEN_WEIGHTS,
-    HISTORY,
-    RUN,
     STATE_FILE,
     STATE_FOLDER,
     WEIGHTS,
@@ -49,7 +47,6 @@ from cusa.training.guard import Guard
 from cusa.training.step import TrainingTask
 
 STATE_VERSION = 2
-OUTPUTS = (WEIGHTS, HISTORY, RUN)
 
 
 @dataclass
@@ -93,7 +90,7 @@ class State:
         has the scale of the loss, if there is one.
         """
         self.run, self.folder = run, run / STATE_FOLDER
-        self.path = self.folder / STATE_FILE
+        self.path, self.previous = self.folder / STATE_FILE, run / PREVIOUS
         self.configuration = configuration.model_dump(mode="json")
         self.data = data
         self.group = group
@@ -264,18 +261,21 @@ class State:
         shutil.rmtree(kept, ignore_errors=True)
         kept.mkdir()
         for name in OUTPUTS:
-            _link(self.run / name, kept / name)
+            link(self.run / name, kept / name)
         # last.pt first: it must never name weights that do not exist, even if the process is killed here.
         self.path.unlink()
         self._remove_best_except(None)
+        drop_previous(self.run)
 
     def restore_finished(self, elsewhere: Iterable[Path] = ()) -> bool:
         """Restore the outputs from `finished` to the run folder, if they are those of this very training.
 
-        If they are not, look at the run folders `elsewhere`: a trial of a sweep may be this training. Returns False if
-        none is, so the run has to be trained.
+        If they are not, look at the run that was finished before (see runs/previous.py), unless it is to be trained
+        again, and at the run folders `elsewhere`: a trial of a sweep may be this training. Returns False if none is, so
+        the run has to be trained.
         """
-        return any(self._restore_from(kept) for kept in (self.folder / FINISHED, *elsewhere))
+        mine = [] if is_wanted_again(self.run) else [self.folder / FINISHED, self.previous]
+        return any(self._restore_from(kept) for kept in (*mine, *elsewhere))
 
     def _restore_from(self, kept: Path) -> bool:
         if not all((kept / name).is_file() for name in OUTPUTS):
@@ -292,16 +292,8 @@ class State:
         if same and self.group.is_main:
             for name in OUTPUTS:
                 with whole_file(self.run / name) as temporary:
-                    _link(kept / name, temporary)
+                    link(kept / name, temporary)
         return same
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make `target` a hard link to `source`, or a copy if the file system has no hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _differences(saved: Any, current: Any, key: str = "") -> list[str]:
