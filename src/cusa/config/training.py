@@ -14,7 +14,7 @@ from cusa.errors import ConfigurationError
 
 # Keys of `train` that change the speed, the memory or the logging of a training, but not its result. Changing them does
 # not train a run again. Exception: with `stream`, `workers` changes the order of the pairs.
-OPERATIONAL = ("workers", "save_every_minutes", "eval_batch_size", "log_every", "trackers")
+OPERATIONAL = ("workers", "save_every_minutes", "eval_batch_size", "log_every", "trackers", "checkpoint_towers")
 
 
 class HardNegatives(Section):
@@ -134,6 +134,16 @@ class Train(Section):
         1,
         "Captions of an image that are put into one batch, for which the image is encoded once; `all` takes each image "
         "with all of its captions. An epoch still has every pair once, and `batch_size` still counts pairs.",
+    )
+    compile: bool = added_key(
+        False,
+        "The towers are compiled by torch.compile before the first step, for batches of any size. Results differ by "
+        "rounding. A tower that cannot be compiled is run as it is, which the log says.",
+    )
+    checkpoint_towers: bool = added_key(
+        False,
+        "The backward pass computes each layer of the towers again (gradient checkpointing): memory for activations "
+        "is that of one layer, the gradients are the same, and the towers have one more forward pass.",
     )
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ from cusa.config.adaptation import Adaptation, SideAdaptation
 from cusa.errors import ConfigurationError
 from cusa.student.adapters import add_adapters
 from cusa.student.backbones import Backbone
-from cusa.student.sides import Side
+from cusa.student.sides import Side, sides_with_a_tower
 
 NORMALISATION = nn.modules.batchnorm._BatchNorm
 
@@ -47,7 +47,7 @@ def adapt(backbone: Backbone, settings: Adaptation) -> Base:
     """
     before = {weight: weight.requires_grad for weight in backbone.parameters()}
     named = dict(backbone.named_parameters(remove_duplicate=False))
-    sides = {name: Side.of(backbone, name) for name in _sides_with_a_tower(backbone)}
+    sides: dict[str, Side] = {name: Side.of(backbone, name) for name in sides_with_a_tower(backbone)}
     trained: set[nn.Parameter] = set()
     for name, side in sides.items():
         trained |= _chosen(side, settings.sides[name]) if name in settings.sides else set(side.weights.values())
@@ -70,11 +70,6 @@ def frozen_normalisation(backbone: Backbone) -> list[nn.Module]:
         for module in backbone.modules()
         if isinstance(module, NORMALISATION) and not any(weight.requires_grad for weight in module.parameters())
     ]
-
-
-def _sides_with_a_tower(backbone: Backbone) -> list[str]:
-    """The sides that are no frozen towers, which are not part of a student at all."""
-    return ["image"] * (backbone.image_transform is not None) + ["text"] * backbone.tokenises
 
 
 def _chosen(side: Side, settings: SideAdaptation) -> set[nn.Parameter]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cusa.errors import ConfigurationError
+from cusa.layout import Modality
 from cusa.student.backbones import Backbone
 from cusa.teachers.encoders import pad_tokens
 
@@ -144,6 +145,12 @@ class Side:
         """A few names of weights, to be quoted in a message."""
         names = list(self.weights)
         return ", ".join([names[0], names[len(names) // 2], names[-1]])
+
+
+def sides_with_a_tower(backbone: Backbone) -> list[Modality]:
+    """The sides that are no frozen towers, which are not part of a student at all."""
+    images: list[Modality] = [] if backbone.image_transform is None else ["image"]
+    return [*images, "text"] if backbone.tokenises else images
 
 
 @contextmanager

@@ -99,6 +99,10 @@ def _of_towers(part: Part, profile: StepProfile, configuration: RunConfiguration
             "train.captions_per_image: all encodes an image once for all of its captions, where the data have several; "
             "docs/method.md says what that does to what is learned."
         )
+    if on_gpu and not settings.compile:
+        yield "train.compile: true fuses the towers' small operations; it takes a minute or so before the first step."
+    if settings.checkpoint_towers:
+        yield "train.checkpoint_towers computes the towers twice; leave it false if the memory allows it."
     if on_gpu and settings.chunk_size is not None:
         yield "train.chunk_size computes the towers twice; leave it null if a smaller train.batch_size will do."
     elif on_gpu:

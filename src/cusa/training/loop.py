@@ -38,6 +38,7 @@ from cusa.student.student import build_student, trained_parameters
 from cusa.tracking.tracker import require_trackers
 from cusa.training.averaging import WeightAverage
 from cusa.training.batches import TrainingBatch
+from cusa.training.compilation import compile_towers
 from cusa.training.distributed import Group, SharedFlags, die_with_launcher, join, leave
 from cusa.training.files import TrainingFiles
 from cusa.training.flops import count_flops
@@ -130,8 +131,8 @@ class Trainer:
         # All processes start with the same weights, and then draw different random numbers (dropout).
         torch.manual_seed(configuration.seed)
         files = self.files(configuration, folder, group)
-        frozen, teachers = files.dimensions()
-        student = build_student(configuration.student, configuration.losses, frozen)
+        self.frozen, teachers = files.dimensions()
+        student = build_student(configuration.student, configuration.losses, self.frozen)
         require_chunkable(student, settings)
         self.task = TrainingTask(student, CUSALoss(configuration.losses), settings, group).to(group.device)
         self.model: nn.Module = self.task
@@ -140,7 +141,7 @@ class Trainer:
 
         self.data = files.open(student)
         if group.is_main:
-            self.data.flops = count_flops(student, configuration.losses, frozen, teachers)
+            self.data.flops = count_flops(student, configuration.losses, self.frozen, teachers)
         self.notes = files.notes(student) if group.is_main else []
         self.optimiser = build_optimiser(self.task, settings)
         self.guard = Guard(self.task, self.task.loss, self.optimiser, settings, group.device)
@@ -168,7 +169,7 @@ class Trainer:
                 log.info("%s was trained before, with this configuration on these data; its files are back", self.run)
             return
         self.progress, self.history.rows = self.state.restore(self.task, self.optimiser)
-        self.model = parallel(self.task)
+        self.prepare()
         self.history.announce(self.progress)
         if self.group.is_main and self.state.previous.is_dir():
             log.info("the run that was finished before is kept in %s until this one is whole", self.state.previous)
@@ -188,6 +189,12 @@ class Trainer:
                 self.state.close()
             if self.group.is_main:
                 self.finish()
+
+    def prepare(self) -> None:
+        """Make the model that takes the steps: compile the towers, and let the processes average their gradients."""
+        if self.settings.compile:
+            compile_towers(self.task, self.frozen)
+        self.model = parallel(self.task)
 
     def train_epoch(self) -> None:
         """Take the steps of an epoch that are left. Raises StoppedError, when the state is saved, after a signal."""

@@ -36,7 +36,6 @@ from cusa.training.loading import TrainingData, open_order
 from cusa.training.loop import Trainer
 from cusa.training.sampling import PairSampler
 from cusa.training.state import Progress
-from cusa.training.step import parallel
 from cusa.training.synthetic import synthetic_pairs
 from cusa.training.timeline import PARTS, Part, Timeline, timed
 from cusa.training.trial import with_batch_size
@@ -198,7 +197,7 @@ def profile_steps(
         kind = Trainer if synthetic is None else SyntheticTrainer
         configuration = with_batch_size(configuration, kind.files(configuration, folder, group))
         trainer = kind(configuration, folder, Path(scratch), group, Stop())
-        trainer.model = parallel(trainer.task)
+        trainer.prepare()
         trainer.task.train()
         try:
             return _profile(trainer, steps, synthetic, trace)

@@ -19,9 +19,11 @@ from cusa.layout import Modality
 from cusa.losses import CUSALoss, Losses
 from cusa.runs.weights import STUDENT_PREFIX
 from cusa.student.adaptation import frozen_normalisation
+from cusa.student.backbones import TextInput
 from cusa.student.student import Student
 from cusa.teacher_similarities import GatherRows
 from cusa.training.batches import TrainingBatch
+from cusa.training.checkpointing import checkpoint_towers
 from cusa.training.distributed import Group
 from cusa.training.gradient_cache import CachedGradients, TowerInputs, chunks_of, joined, rows_of
 
@@ -51,6 +53,10 @@ class TrainingTask(nn.Module):
         on_gpu, half = self.group.device.type == "cuda", settings.precision in AUTOCAST_TYPES
         self.loss.half_teachers = on_gpu and half
         self.normalises_over_batch = bool(batch_normalisation(student))
+        if settings.checkpoint_towers:
+            checkpoint_towers(student)
+        # The towers that are compiled, see compilation.py.
+        self.compiled: dict[Modality, Callable[[Modality, TextInput], Tensor]] = {}
 
     def trained_state(self) -> dict[str, Any]:
         """The state dict without the weights that `student.adapt` has frozen: what training changes."""
@@ -88,7 +94,11 @@ class TrainingTask(nn.Module):
     def towers(self, inputs: TowerInputs) -> dict[Modality, Tensor]:
         """The towers' features [n, d] by side, in the dtype of `train.precision`."""
         with autocast(self.group.device, self.settings.precision):
-            return {side: self.student.backbone.tower_features(side, value) for side, value in inputs.items()}
+            return {side: self.tower_features(side, value) for side, value in inputs.items()}
+
+    def tower_features(self, side: Modality, inputs: TextInput) -> Tensor:
+        """The features [n, d] of one tower, by compiled code if there is some."""
+        return self.compiled.get(side, self.student.backbone.tower_features)(side, inputs)
 
     def heads(self, batch: TrainingBatch, towers: Mapping[Modality, Tensor]) -> Heads:
         """The outputs of the heads by name, [B, D] each, not normalised; None if no loss needs a head.

@@ -90,7 +90,7 @@ def timed(trainer: Trainer) -> Iterator[Timeline]:
     timeline, task = Timeline(trainer.group.device), trainer.task
     several = trainer.group.world_size > 1
     undo = [
-        _wrap(task.student.backbone, "tower_features", _tower(timeline)),
+        _wrap(task, "tower_features", _tower(timeline)),
         _wrap(task, "heads", _phase(timeline, "heads and loss")),
         _wrap(task, "losses", _losses(timeline)),
     ]
