@@ -153,6 +153,13 @@ def threads_of_split(wildcards):
     return 8 if wildcards.split == "train" else side_by_side(8)
 
 
+def threads_of_training(wildcards):
+    """The steps of a student whose towers are both frozen are too small for many threads."""
+    towers = CONFIGURATION.student_of(wildcards.experiment).towers
+    is_small = towers and not (towers.image.trainable or towers.text.trainable)
+    return side_by_side(8) if is_small else 8
+
+
 def require_writable_results():
     """Stop if results cannot be written. Called once before jobs run, so that a dry run works on read-only results."""
     try:

@@ -29,7 +29,7 @@ rule train:
         experiment=one_of(PLAN.experiments),
     conda:
         TORCH_ENVIRONMENT
-    threads: 8
+    threads: threads_of_training
     resources:
         **MACHINES,
         script=f"{SCRIPTS}/train.py",
