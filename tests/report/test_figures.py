@@ -21,13 +21,13 @@ def test_figures_stand_alone_too(scored_runs, tmp_path):
 
 
 def test_each_history_is_read_once(scored_runs, tmp_path, monkeypatch):
-    read, read_table = Counter(), figures.pq.read_table
+    read, read_table = Counter(), figures.read_parquet
 
-    def counting(path, **options):
+    def counting(path, *options):
         read[path] += 1
-        return read_table(path, **options)
+        return read_table(path, *options)
 
-    monkeypatch.setattr(figures.pq, "read_table", counting)
+    monkeypatch.setattr(figures, "read_parquet", counting)
     rendered(scored_runs, tmp_path)
     _, runs = scored_runs
     histories = {path: count for path, count in read.items() if "history" in str(path)}

@@ -37,11 +37,17 @@ def test_a_finished_run_is_kept_and_takes_no_space_of_its_own(tmp_path):
     assert not (tmp_path / "run/previous").exists()
 
 
-def test_a_run_of_which_a_file_is_missing_is_not_kept(tmp_path):
+def test_the_weights_of_a_run_of_which_a_file_is_missing_are_kept_unless_a_whole_run_is(tmp_path):
     finished(tmp_path / "run", "first")
     (tmp_path / "run/history.parquet").unlink()
-    keep_previous(tmp_path / "run", again=True)
-    assert not (tmp_path / "run/previous").exists()
+    keep_previous(tmp_path / "run")
+    assert kept(tmp_path / "run").keys() == {"best.safetensors", "run.json"}
+    finished(tmp_path / "run", "second")
+    keep_previous(tmp_path / "run")
+    finished(tmp_path / "run", "third")
+    (tmp_path / "run/run.json").unlink()
+    keep_previous(tmp_path / "run")
+    assert kept(tmp_path / "run") == dict.fromkeys(OUTPUTS, "second")
     keep_previous(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 

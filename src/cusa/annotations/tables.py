@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cusa.common.files import parquet_damage, whole_file
+from cusa.common.files import made_again, parquet_damage, read_json, whole_file
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -34,14 +34,14 @@ def split_rows(table: pa.Table, split: str) -> np.ndarray:
 def read_table(folder: str | Path, name: str, columns: list[str] | None = None) -> pa.Table:
     """Read one of the Parquet tables. Raises DataError when it is not there or is damaged."""
     path = _existing(folder, name)
-    with parquet_damage(path):
+    with parquet_damage(path, made_again(path)):
         return pq.read_table(path, columns=columns)
 
 
 def read_schema(folder: str | Path, name: str) -> pa.Schema:
     """Read the schema of one of the Parquet tables. Raises DataError when it is not there or is damaged."""
     path = _existing(folder, name)
-    with parquet_damage(path):
+    with parquet_damage(path, made_again(path)):
         return pq.read_schema(path)
 
 
@@ -50,6 +50,13 @@ def _existing(folder: str | Path, name: str) -> Path:
     if not path.is_file():
         raise DataError(f"{path} does not exist; run `snakemake annotations` first.")
     return path
+
+
+def skipped_rows(folder: str | Path) -> dict[str, int]:
+    """How many rows were left out of the tables, by problem. Raises DataError when problems.json is damaged."""
+    path = _existing(folder, PROBLEMS)
+    skipped: dict[str, int] = read_json(path, made_again(path))["skipped"]
+    return skipped
 
 
 CAPTIONS_SCHEMA = pa.schema(

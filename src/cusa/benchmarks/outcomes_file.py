@@ -20,7 +20,7 @@ from cusa.benchmarks.outcomes import (
     Statistics,
     Units,
 )
-from cusa.common.files import array_damage, whole_file
+from cusa.common.files import array_damage, made_again, whole_file
 
 KINDS: Mapping[str, type[Statistic]] = {kind.__name__: kind for kind in (Mean, Median, Pearson, Spearman)}
 # The array of a file that describes its statistics, as JSON. Files of earlier releases do not have it.
@@ -60,7 +60,7 @@ def load(path: str | Path) -> Statistics:
 
     Raises DataError where the file is damaged.
     """
-    with array_damage(path, "delete it and run `snakemake scores` again."):
+    with array_damage(path, made_again(path)):
         return _load(path)
 
 

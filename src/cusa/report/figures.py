@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+
+from cusa.common.files import read_parquet
+from cusa.runs.record import HISTORY, trained_again
 
 # Text and axes are drawn in this colour, which nothing else has. In the page it is replaced by the colour of the text.
 INK = "#010203"
@@ -26,7 +28,7 @@ def read_histories(runs: Mapping[str, Sequence[str | Path]]) -> dict[str, dict[s
     histories: dict[str, dict[str, History]] = {}
     for name, paths in runs.items():
         for path in map(Path, paths):
-            rows = pq.read_table(path / "history.parquet").to_pylist()
+            rows = read_parquet(path / HISTORY, trained_again(path / HISTORY)).to_pylist()
             if any(row["kind"] == "step" for row in rows):
                 histories.setdefault(name, {})[path.name] = rows
     return histories

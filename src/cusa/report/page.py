@@ -8,11 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from cusa import __version__
-from cusa.annotations.tables import CAPTIONS, IMAGES, PROBLEMS, read_table, split_rows
-from cusa.common.files import read_json, whole_file
+from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, skipped_rows, split_rows
+from cusa.common.files import made_again, read_parquet, whole_file
 from cusa.config.report import Gallery
 from cusa.layout import DatasetFolder
 from cusa.report.curves import curves, library
@@ -42,7 +40,7 @@ def render(
     """
     import jinja2
 
-    table = pq.read_table(summary)
+    table = read_parquet(summary, made_again(summary))
     rows = table.to_pylist()
     left_out: dict[str, str] = json.loads((table.schema.metadata or {}).get(b"left_out", b"{}"))
     notes: dict[str, str] = json.loads((table.schema.metadata or {}).get(b"notes", b"{}"))
@@ -74,7 +72,7 @@ def render(
         top=gallery.top,
         runs=[_run_row(name, Path(path)) for name, paths in runs.items() for path in paths],
         splits=_split_rows(folder),
-        skipped=skipped_sentence(read_json(folder.annotations / PROBLEMS)["skipped"]),
+        skipped=skipped_sentence(skipped_rows(folder.annotations)),
         version=__version__,
         written=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
     )

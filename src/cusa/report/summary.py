@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cusa.annotations.tables import PROBLEMS
+from cusa.annotations.tables import skipped_rows
 from cusa.benchmarks import outcomes_file
-from cusa.common.files import read_json, whole_file
+from cusa.common.files import made_again, read_json, whole_file
 from cusa.report.statistics import difference_intervals, mean_and_spread
 from cusa.report.tables import benchmark_tables, to_latex, to_markdown
 
@@ -55,7 +55,7 @@ def summarise(
     {benchmark}.queries.npz beside each JSON; see `difference_intervals`. `left_out` gives the reason, by name, of
     everything that could not be scored.
     """
-    contents = {Path(path): read_json(path) for path in results}
+    contents = {Path(path): read_json(path, made_again(path)) for path in results}
     rows = summary_rows(contents.values())
     if reference is not None:
         add_differences(rows, _intervals(contents, reference), reference)
@@ -64,7 +64,7 @@ def summarise(
         metadata = {"left_out": json.dumps(dict(left_out or {})), "notes": json.dumps(notes)}
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata)), temporary)
     tables = benchmark_tables(rows, left_out or {})
-    skipped = read_json(Path(annotations) / PROBLEMS)["skipped"]
+    skipped = skipped_rows(Path(annotations))
     with whole_file(markdown) as temporary:
         temporary.write_text(to_markdown(tables, skipped, left_out or {}, notes), encoding="utf-8")
     with whole_file(latex) as temporary:

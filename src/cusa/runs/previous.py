@@ -20,14 +20,17 @@ AGAIN = "train-again"  # a file in the folder, where the same training was asked
 def keep_previous(run: str | Path, again: bool = False) -> None:
     """Keep the files of a finished run as hard links, if they are there, in place of those that were kept before.
 
+    Where some are missing, those that are there are kept only if none was kept before.
+
     `again` says that the run is to be trained anew even if nothing has changed, so that what is kept is not restored.
     """
     run = Path(run)
     kept = run / PREVIOUS
-    if all((run / name).is_file() for name in OUTPUTS):
+    there = [name for name in OUTPUTS if (run / name).is_file()]
+    if len(there) == len(OUTPUTS) or (WEIGHTS in there and not kept.is_dir()):
         drop_previous(run)
         kept.mkdir()
-        for name in OUTPUTS:
+        for name in there:
             link(run / name, kept / name)
     if again and kept.is_dir():
         (kept / AGAIN).touch()

@@ -33,6 +33,11 @@ FROZEN_WEIGHTS = "frozen weights of the student"
 BASE_SHA256 = "base_sha256"
 
 
+def trained_again(path: str | Path) -> str:
+    """What to do about a damaged file of a run that was trained."""
+    return f"delete {path}, and the same command trains the run again."
+
+
 class ImportedFile(BaseModel):
     """The file that a run was imported from."""
 
@@ -84,19 +89,20 @@ class RunRecord(BaseModel):
     def read(cls, folder: str | Path) -> RunRecord:
         """Read the run.json of a run folder. Raises DataError when it does not exist or is not a valid record."""
         path = Path(folder) / RUN
+        again = trained_again(path)
         if not path.is_file():
             raise DataError(
                 f"{path} does not exist; run `snakemake models` first, or name a run folder: "
                 "results/{dataset}/runs/{experiment}/seed{n}."
             )
         try:
-            return cls.model_validate(read_json(path))
+            return cls.model_validate(read_json(path, again))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))
             raise DataError(
                 f"{path} is not the record of a run: key `{key}`: {first['msg'].lower()}. It was written by another "
-                "program or release; train the run again."
+                f"program or release; {again}"
             ) from None
 
     def write(self, folder: str | Path) -> None:

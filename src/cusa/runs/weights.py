@@ -12,7 +12,7 @@ from torch import Tensor
 from cusa.common.files import whole_file
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import DataError
-from cusa.runs.record import BASE_SHA256, RUN, WEIGHTS, RunRecord
+from cusa.runs.record import BASE_SHA256, RUN, WEIGHTS, RunRecord, trained_again
 from cusa.student.backbones import FrozenDimensions
 from cusa.student.student import Student, build_student
 
@@ -48,7 +48,7 @@ def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
     """
     configuration = RunRecord.read(folder).configuration
     path = Path(folder) / WEIGHTS
-    weights = student_tensors(path, missing="run `snakemake models` first", damaged="train the run again")
+    weights = student_tensors(path, missing="run `snakemake models` first", damaged=trained_again(path).rstrip("."))
     frozen = frozen_dimensions_of(weights) if configuration.student.towers is not None else FrozenDimensions()
     student = build_student(configuration.student, configuration.losses, frozen)
     frozen_names = student.frozen_names()
@@ -60,7 +60,7 @@ def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f"{path} does not fit the student that {folder}/{RUN} describes ({reason[:400]}); train the run again."
+            f"{path} does not fit the student that {folder}/{RUN} describes ({reason[:400]}); {trained_again(path)}"
         ) from None
     student.merge()
     return student.eval(), configuration.model_copy(update={"student": configuration.student.whole})

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from cusa.common.files import parquet_damage, read_json
+from cusa.common.files import made_again, parquet_damage, read_json
 from cusa.config.shards import Shards, Stream
 from cusa.errors import DataError
 
@@ -56,7 +56,7 @@ class ShardReader:
         path = self.folder / INDEX
         if not path.is_file():
             raise DataError(f"{path} does not exist; run `snakemake shards` first.")
-        with parquet_damage(path):
+        with parquet_damage(path, made_again(folder)):
             index = pq.read_table(path, columns=["shard", "offset", "size", "written", "row"])
         self.shard = index["shard"].to_numpy()
         self.offset = index["offset"].to_numpy()
@@ -75,8 +75,8 @@ class ShardReader:
         content = os.pread(shard.fileno(), size, offset) if 0 <= offset <= end - size <= end else b""
         if not content or len(content) != size:
             raise DataError(
-                f"{self.folder}/shard-{self.shard[position]:06d}.tar is shorter than its index says; delete the "
-                "folder and run `snakemake shards` again."
+                f"{self.folder}/shard-{self.shard[position]:06d}.tar is shorter than its index says; "
+                f"{made_again(self.folder)}"
             )
         return content
 
@@ -185,9 +185,10 @@ def settings_of(folder: Path) -> Shards:
     """
     if not (folder / INDEX).is_file():
         return Shards()
-    if (settings := read_json(folder / STATISTICS).get("settings")) is not None:
+    if (settings := read_json(folder / STATISTICS, made_again(folder)).get("settings")) is not None:
         return Shards.model_validate(settings)
-    index = pq.read_table(folder / INDEX, columns=["extension", "width", "height", "written"]).to_pydict()
+    with parquet_damage(folder / INDEX, made_again(folder)):
+        index = pq.read_table(folder / INDEX, columns=["extension", "width", "height", "written"]).to_pydict()
     if not index["written"] or not index["written"][0]:
         return Shards(shorter_side=None)
     sides = zip(index["width"], index["height"], strict=True)

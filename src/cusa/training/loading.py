@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, split_rows
-from cusa.common.files import read_json, sha256_of_file
+from cusa.common.files import made_again, read_json, sha256_of_file
 from cusa.config.experiments import RunConfiguration
 from cusa.config.training import Train
 from cusa.errors import DataError
@@ -46,8 +46,8 @@ def data_digests(configuration: RunConfiguration, folder: DatasetFolder) -> dict
     digests |= {f"shards/{split}": sha256_of_file(folder.shards(split) / STATISTICS) for split in inputs.shards}
     for features in inputs.features:
         path = folder.features(*features) / META
-        if (digest := read_json(path).get("features_sha256")) is None:
-            raise DataError(f"{path} has no `features_sha256`; delete its folder and run `snakemake features` again.")
+        if (digest := read_json(path, made_again(path)).get("features_sha256")) is None:
+            raise DataError(f"{path} has no `features_sha256`; {made_again(path)}")
         digests["/".join(("teachers", *features))] = digest
     return digests
 
