@@ -3,6 +3,8 @@
 cusa init data/captions.csv
 cusa check mine.yaml
 cusa run --configfile mine.yaml
+cusa config mine.yaml
+cusa schema --output schema.json
 cusa datasets config/coco.yaml
 cusa import-config cusa.yaml --output published.yaml
 cusa import-features train_unicom.npy --data results/coco --split train
@@ -27,6 +29,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cusa.commands.configurations import add_config, add_schema
 from cusa.commands.embedding import add_embed
 from cusa.commands.indexing import add_index
 from cusa.commands.profiling import add_profile
@@ -79,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("files", nargs="*", type=Path, help="YAML files, merged onto config/config.yaml in this order")
     command.set_defaults(call=_datasets)
 
+    add_config(commands)
+    add_schema(commands)
     _add_published(commands)
     add_run(commands)
     add_runs(commands)
@@ -200,9 +205,10 @@ def _check(arguments: argparse.Namespace) -> None:
 def _import_config(arguments: argparse.Namespace) -> None:
     import yaml
 
+    from cusa.common.workflow_files import editor_line
     from cusa.upstream.configurations import read_config
 
-    text = f"# From {arguments.file.name} of the published code, by `cusa import-config`.\n"
+    text = f"{editor_line()}# From {arguments.file.name} of the published code, by `cusa import-config`.\n"
     text += yaml.safe_dump(read_config(arguments.file), sort_keys=False)
     if arguments.output is None:
         sys.stdout.write(text)

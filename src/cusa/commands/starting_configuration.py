@@ -32,6 +32,7 @@ from cusa.commands.split_files import (
     splits_beside,
 )
 from cusa.common.json_stream import open_json
+from cusa.common.workflow_files import editor_line
 from cusa.config.dataset import SPLITS, DatasetSection, PackedDataset, Split, load_dataset, split_named
 from cusa.config.dataset_tables import Column
 from cusa.config.files import read_files
@@ -97,7 +98,7 @@ def look_at(path: str | Path, images: str | Path | None = None, name: str | None
     if (batch := _smaller_batch(load_dataset(dataset), start.reasons)) is not None:
         overlay["train"] = {"batch_size": batch}
     overlay["benchmarks"] = {"eccv_caption": None, "image_retrieval": None, "sts": None}
-    text = f"# Written by `cusa init {path}`; every key is explained in config/README.md.\n"
+    text = f"{editor_line()}# Written by `cusa init {path}`; every key is explained in config/README.md.\n"
     start.text = text + yaml.safe_dump(overlay, sort_keys=False, allow_unicode=True) + CAPTIONS
     return start
 

@@ -14,6 +14,7 @@ from cusa.errors import ConfigurationError
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGED = PACKAGE / "workflow_files"
 CLONE = PACKAGE.parents[1]
+SCHEMA = "config/schema.json"  # of configuration files; `cusa schema --output config/schema.json` writes it
 
 
 @cache
@@ -42,6 +43,11 @@ def found_file(path: str | Path) -> Path:
         return path
     carried = workflow_folder() / path
     return carried if carried.exists() and carried.resolve().is_relative_to(workflow_folder()) else path
+
+
+def editor_line() -> str:
+    """The first line of a configuration file, with which editors that use yaml-language-server find its schema."""
+    return f"# yaml-language-server: $schema={workflow_folder() / SCHEMA}\n"
 
 
 def link_library(folder: Path) -> Path:

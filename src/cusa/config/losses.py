@@ -10,14 +10,17 @@ from cusa.config.section import NotNegative, Number, Positive, Section, Share, a
 
 HeadName = Literal["cross", "uni"]  # the two families of heads, which the losses train
 TeacherName = Literal["image", "text"]
+START = "What the temperature is before training."
+LOWER = "Lower bound, applied before each forward pass."
+UPPER = "Upper bound, applied before each forward pass."
 
 
 class TemperatureRange(Section):
     """One temperature: its start value, and the bounds to which it is clamped before every forward pass."""
 
-    start: Positive
-    min: Positive
-    max: Positive
+    start: Positive = Field(description=START)
+    min: Positive = Field(description=LOWER)
+    max: Positive = Field(description=UPPER)
 
     @model_validator(mode="after")
     def _ordered(self) -> TemperatureRange:
@@ -29,9 +32,9 @@ class TemperatureRange(Section):
 class Temperature(TemperatureRange):
     """The temperature of the contrastive loss."""
 
-    start: Positive = 0.05
-    min: Positive = 0.01
-    max: Positive = 0.10
+    start: Positive = Field(default=0.05, description=START)
+    min: Positive = Field(default=0.01, description=LOWER)
+    max: Positive = Field(default=0.10, description=UPPER)
     learned: bool = Field(default=True, description="false keeps it fixed: it is clamped but gets no gradient.")
 
 
@@ -69,7 +72,7 @@ SoftLoss = Annotated[
 class SigmoidBias(Section):
     """What is added to every similarity, divided by the temperature, before the sigmoid."""
 
-    start: Number = -10.0
+    start: Number = Field(default=-10.0, description="What it is before training.")
     learned: bool = Field(default=True, description="false keeps it fixed.")
 
 
@@ -103,7 +106,7 @@ class FalseNegatives(Section):
 class Contrastive(Section):
     """Image-text contrastive loss; pairs of a batch that have the same image are positives of each other."""
 
-    rate: NotNegative = 1.0
+    rate: NotNegative = Field(default=1.0, description="Weight of the loss.")
     reduction: Reduction = "mean"
     temperature: Temperature = Temperature()
     kind: Literal["softmax", "sigmoid"] = added_key(

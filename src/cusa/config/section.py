@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from cusa.config.nearest_key import nearest_key
 from cusa.errors import ConfigurationError
 
 
@@ -73,8 +74,12 @@ def validate(model: type[SectionType], mapping: Mapping[str, Any], at: str = "")
         return model.model_validate(dict(mapping))
     except ValidationError as error:
         problems: dict[str, list[Any]] = {}
+        details: Any
         for details in error.errors(include_url=False):
-            problems.setdefault(".".join(filter(None, [at, *_keys(details, mapping)])), []).append(details)
+            keys = _keys(details, mapping)
+            if details["type"] == "extra_forbidden":
+                details["nearest"] = nearest_key(model, keys[:-1], keys[-1])
+            problems.setdefault(".".join(filter(None, [at, *keys])), []).append(details)
         sentences = [sentence for key, found in problems.items() for sentence in _sentences(key, found)]
         raise ConfigurationError("\n".join(dict.fromkeys(sentences))) from None
 
@@ -91,6 +96,10 @@ def _of_problem(key: str, details: Any) -> list[str]:
     value = details["input"]
     match details["type"]:
         case "extra_forbidden":
+            if (nearest := details["nearest"]) is not None:
+                return [
+                    f"Configuration key `{key}` is unknown; did you mean `{nearest}`? config/README.md has all keys."
+                ]
             return [f"Configuration key `{key}` is unknown; see config/README.md for the keys that exist."]
         case "missing":
             return [f"Configuration key `{key}` is missing and has no default; see config/README.md."]

@@ -33,18 +33,18 @@ class HardNegatives(Section):
 class Train(Section):
     """The training recipe, common to all experiments."""
 
-    epochs: Count
+    epochs: Count = Field(description="Passes over all pairs of image and caption.")
     batch_size: Count | Literal["auto"] = Field(
         default=128,
         description="Image-caption pairs per process and batch. `auto` takes as many as fit the GPU when the training "
         "starts, and run.json says how many. The result depends on it: write a number for a result that others repeat.",
     )
-    lr: Positive = 1e-5
-    min_lr: NotNegative = 1e-6
+    lr: Positive = Field(default=1e-5, description="Peak learning rate of AdamW.")
+    min_lr: NotNegative = Field(default=1e-6, description="Learning rate at the end of the cosine decay.")
     tower_lr: Positive | None = Field(
         default=None, description="Peak learning rate of the pre-trained towers; null uses `lr` for them as well."
     )
-    weight_decay: NotNegative = 1e-4
+    weight_decay: NotNegative = Field(default=1e-4, description="Weight decay of AdamW.")
     feature_dropout: Share = added_key(
         0.0,
         "Share of the towers' features that a training step sets to zero, before the projection of a pair of towers; "

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from cusa.common.files import whole_file
+from cusa.common.workflow_files import editor_line
 from cusa.errors import DataError
 from cusa.sweep.space import nested
 from cusa.sweep.study import Study, TrialResult, best_of
@@ -136,7 +137,8 @@ def overlay_of(results: Iterable[TrialResult], study: Study) -> str:
         )
     seeds = ", ".join(str(seed.seed) for seed in best.seeds)
     head = (
-        f"# The best of {len(results)} trials of {study.folder}: trial {best.trial}, r_mean {best.score:.2f} on the\n"
+        editor_line()
+        + f"# The best of {len(results)} trials of {study.folder}: trial {best.trial}, r_mean {best.score:.2f} on the\n"
         f"# validation split (seed {seeds}). Written by cusa; give it to --configfile after the file with the sweep.\n"
     )
     return head + yaml.safe_dump(nested(best.values), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,48 @@
+"""`cusa config` and `cusa schema`: the whole configuration that files stand for, and the schema for editors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from cusa.common.files import whole_file
+from cusa.config.configuration import load
+from cusa.config.files import merge, read_arguments
+from cusa.config.resolved import layers, resolved_lines
+from cusa.config.schema import schema_text
+
+
+def add_config(commands: Any) -> None:
+    """Add `cusa config` to the commands."""
+    command = commands.add_parser("config", help="print the whole configuration, with the file of each value")
+    command.add_argument("files", nargs="*", type=Path, help="YAML files, merged onto config/config.yaml in this order")
+    command.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as for snakemake")
+    command.set_defaults(call=_config)
+
+
+def add_schema(commands: Any) -> None:
+    """Add `cusa schema` to the commands."""
+    command = commands.add_parser("schema", help="write the JSON Schema of configuration files, for editors")
+    command.add_argument("--output", type=Path, help="JSON file to write; default: standard output")
+    command.set_defaults(call=_schema)
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    sources = layers(arguments.files)
+    if arguments.config:
+        sources.append(("--config", read_arguments(arguments.config)))
+    mapping: dict[str, Any] = {}
+    for _, content in sources:
+        mapping = merge(mapping, content)
+    sys.stdout.writelines(f"{line}\n" for line in resolved_lines(load(mapping), sources))
+
+
+def _schema(arguments: argparse.Namespace) -> None:
+    text = schema_text()
+    if arguments.output is None:
+        sys.stdout.write(text)
+        return
+    with whole_file(arguments.output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
