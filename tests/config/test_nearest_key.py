@@ -14,7 +14,7 @@ from cusa.errors import ConfigurationError
     [
         ({"sead": [1]}, "sead", "seeds"),
         ({"train": {"epoch": 3}}, "train.epoch", "epochs"),
-        ({"dataset": {"grups": []}}, "dataset.grups", "groups"),
+        ({"dataset": {"val_image": 1}}, "dataset.val_image", "val_images"),
         ({"student": {"towers": {"image": {"trainabel": True}}}}, "student.towers.image.trainabel", "trainable"),
         ({"experiments": {"cusa": {"contrastve": {}}}}, "experiments.cusa.contrastve", "contrastive"),
         ({"experiments": {"cusa": {"train": {"epocs": 1}}}}, "experiments.cusa.train.epocs", "epochs"),

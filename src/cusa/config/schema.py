@@ -1,8 +1,8 @@
 """The JSON Schema of configuration files, for editors: keys, descriptions, defaults, and the values that are allowed.
 
 It describes a file of --configfile, which has only the keys that differ. So no key is required, and null removes a key
-of `dataset` and of `sweep.space`. What it cannot say, as which keys exclude each other, `cusa check` says. The format is
-JSON Schema draft 7 (https://json-schema.org/draft-07), which editors with yaml-language-server read.
+of `dataset` and of `sweep.space`. What it cannot say, as which keys exclude each other, `cusa check` says. The format
+is JSON Schema draft 7 (https://json-schema.org/draft-07), which editors with yaml-language-server read.
 """
 
 from __future__ import annotations
