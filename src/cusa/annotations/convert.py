@@ -58,6 +58,7 @@ def convert(
     """
     folder = Path(folder)
     source = open_source(dataset, Path(image_folder))
+    source.threads = threads
     problems = Problems()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent) as name:
@@ -113,6 +114,7 @@ def inspect(
     problems = Problems()
     made_images = Path(scratch).absolute() / "images"
     source = open_source(dataset, made_images)
+    source.threads = threads
     if sample is not None:
         source.sample_images(sample)
     records = spool_records(source.records(), Path(scratch) / "records.arrow", problems, cleaning)

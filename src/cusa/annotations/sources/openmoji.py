@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from cusa.annotations.captions import clean_caption
+from cusa.annotations.sources.rasterising import rasterise
 from cusa.annotations.sources.source import Record, SentencePair, Source
 from cusa.common.files import whole_folder
-from cusa.common.progress import progress
 from cusa.config.dataset import OpenMojiDataset
 from cusa.errors import ConfigurationError
 
@@ -166,15 +166,8 @@ class OpenMojiSource(Source):
             yield apart[number]
 
     def _render(self, drawings: list[Path]) -> dict[Path, str]:
-        import resvg_py
-
-        size = self.dataset.picture_size
         with whole_folder(self.image_folder) as folder:
-            for svg in progress(drawings, len(drawings), "pictures", "rasterising OpenMoji"):
-                png = resvg_py.svg_to_bytes(
-                    svg_path=str(svg), width=size, height=size, background="white", skip_system_fonts=True
-                )
-                (folder / f"{svg.stem}.png").write_bytes(bytes(png))
+            rasterise(drawings, folder, self.dataset.picture_size, self.threads)
         return {svg: (self.image_folder.absolute() / f"{svg.stem}.png").as_posix() for svg in drawings}
 
 

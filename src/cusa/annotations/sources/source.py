@@ -55,7 +55,12 @@ class SentencePair(NamedTuple):
 
 
 class Source:
-    """The base of every source. A format defines `records`, and the other methods where `provides` names their data."""
+    """The base of every source. A format defines `records`, and the other methods where `provides` names their data.
+
+    `threads` are the threads or processes that it may use, set before the first call.
+    """
+
+    threads: int = 1
 
     def sample_images(self, count: int) -> None:
         """Write at most `count` of the images that the source makes, for a check that looks at a sample of them.
