@@ -14,6 +14,7 @@ cusa profile mine.yaml --trace trace.json
 cusa runs
 cusa diff results/openmoji/runs/contrastive/seed23 results/openmoji/runs/cusa/seed23
 cusa sweep best mine.yaml --output best.yaml
+cusa verify results/openmoji
 cusa embed results/openmoji/runs/cusa/seed23 photos --output gallery
 cusa export results/openmoji/runs/cusa/seed23 --to onnx --output exported
 cusa index gallery
@@ -39,6 +40,7 @@ from cusa.commands.running import add_run, run
 from cusa.commands.searching import add_search
 from cusa.commands.serving import add_serve
 from cusa.commands.sweeping import add_sweep
+from cusa.commands.verifying import add_verify
 from cusa.common import program
 from cusa.config.files import read_files
 from cusa.config.models import UNICOM, ImageModel
@@ -95,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add_search(commands)
     add_serve(commands)
     add_sweep(commands)
+    add_verify(commands)
     return parser
 
 

@@ -191,6 +191,11 @@ def checking_data(script):
     )
 
 
+def verifying(*when):
+    """The option --verify of a script, beside its path as in `checking_data`, if shards.verify is one of `when`."""
+    return " --verify" if CONFIGURATION.shards.verify in when else ""
+
+
 def stream_of(split):
     """The argument --stream for the train split, if its shards are read from a URL."""
     if split != "train" or CONFIGURATION.stream is None:

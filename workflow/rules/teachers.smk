@@ -30,7 +30,9 @@ rule extract_image_features:
         TORCH_ENVIRONMENT
     threads: threads_of_split
     resources:
-        script=checking_data("extract_image_features.py"),
+        script=checking_data(
+            f"extract_image_features.py{verifying('extraction', 'trainings')}"
+        ),
         mem_mb=4000,
         runtime=480,
         gpu=int(ON_GPU),

@@ -32,7 +32,7 @@ rule train:
     threads: threads_of_training
     resources:
         **MACHINES,
-        script=f"{SCRIPTS}/train.py",
+        script=f"{SCRIPTS}/train.py{verifying('trainings')}",
         mem_mb=8000,
         runtime=2880,
         operation=lambda wildcards: CONFIGURATION.recipe(

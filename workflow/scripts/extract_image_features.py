@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=1, help="number of parts of the split; default 1")
     parser.add_argument("--stream", help="the section `stream` as JSON, if the shards are not in the folder --shards")
     parser.add_argument("--needs", help="what trainings need of the data, as JSON; too little stops before any work")
+    parser.add_argument("--verify", action="store_true", help="compare the tar files with the sha256 written for each")
     arguments = parser.parse_args()
     require_enough(arguments.needs, DatasetFolder(arguments.shards.parents[1]).annotations)
     from cusa.teachers.extraction import extract_image_features
@@ -34,7 +35,8 @@ def main() -> None:
     settings = image_model(json.loads(arguments.model))
     shards, output, threads, gpu = arguments.shards, arguments.output, arguments.threads, arguments.gpu
     stream = None if arguments.stream is None else validate(Stream, json.loads(arguments.stream))
-    extract_image_features(shards, settings, output, threads, gpu, arguments.part, arguments.parts, stream)
+    part, parts, verify = arguments.part, arguments.parts, arguments.verify
+    extract_image_features(shards, settings, output, threads, gpu, part, parts, stream, verify)
 
 
 if __name__ == "__main__":

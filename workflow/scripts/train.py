@@ -23,13 +23,14 @@ def main() -> None:
     parser.add_argument("--configuration", required=True, help="the run's configuration, as JSON (see run.json)")
     parser.add_argument("--operation", default="{}", help="keys of `train` that do not change the result, as JSON")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of all processes on this machine")
+    parser.add_argument("--verify", action="store_true", help="compare the tar files with the sha256 written for each")
     arguments = parser.parse_args()
     from cusa.training.loop import train
 
     mapping = json.loads(arguments.configuration)
     mapping["train"] |= json.loads(arguments.operation)
     configuration = validate(RunConfiguration, mapping)
-    train(configuration, DatasetFolder(arguments.data), arguments.run_folder, arguments.threads)
+    train(configuration, DatasetFolder(arguments.data), arguments.run_folder, arguments.threads, arguments.verify)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,11 @@ class Shards(Section):
         "students with a trained image tower read, as fast as memory is copied; null decodes the shards each time. The "
         "pixels are the same, so nothing that exists is made again.",
     )
+    verify: Literal["never", "extraction", "trainings"] = added_key(
+        "extraction",
+        "When the tar files are compared with the sha256 that was written for each: before features are extracted from "
+        "them (`extraction`), also before trainings (`trainings`), or `never`. Nothing is made again because of it.",
+    )
 
 
 class ShardWriting(Shards):

@@ -32,6 +32,7 @@ from cusa.config.views import ImageViews, TextViews
 from cusa.errors import ConfigurationError, DataError
 from cusa.layout import DatasetFolder
 from cusa.shards.reading import ShardReader, read_shards
+from cusa.shards.verifying import require_intact
 from cusa.teachers.augmentation import DRAWS, AugmentedTransform
 from cusa.teachers.encoders import ImageEncoder, TextEncoder, pad_tokens, weights_sha256
 from cusa.teachers.registry import load_image_encoder, load_text_encoder
@@ -68,13 +69,17 @@ def extract_image_features(
     part: int = 0,
     parts: int = 1,
     stream: Stream | None = None,
+    verify: bool = False,
 ) -> None:
     """Write the features of a split's images, or of one part of them (see `part_of`), in the order of the index.
 
     With ImageViews as `settings`, those of the views of each image: view v of image i has the row i * views + v.
-    `shards` is the split's folder; with `stream` only the index is read from it. Raises ConfigurationError where the
-    encoder cannot be loaded, and DataError where shards or disk space are missing.
+    `shards` is the split's folder; with `stream` only the index is read from it. `verify` compares its tar files with
+    the sha256 that was written for each. Raises ConfigurationError where the encoder cannot be loaded, and DataError
+    where shards or disk space are missing.
     """
+    if verify and stream is None:
+        require_intact(shards)
     torch.set_num_threads(threads)
     device = choose_device(gpu)
     encoder = load_image_encoder(settings).to(device)

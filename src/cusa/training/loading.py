@@ -18,6 +18,7 @@ from cusa.false_negatives import similarity_to_other_captions
 from cusa.layout import META, DatasetFolder, Modality, RunInputs
 from cusa.runs.record import FROZEN_WEIGHTS
 from cusa.shards.reading import STATISTICS, ShardReader
+from cusa.shards.verifying import require_intact
 from cusa.student.inputs import open_features, open_split
 from cusa.student.student import Student
 from cusa.teachers.mixture import MixedFeatures
@@ -50,6 +51,13 @@ def data_digests(configuration: RunConfiguration, folder: DatasetFolder) -> dict
             raise DataError(f"{path} has no `features_sha256`; {made_again(path)}")
         digests["/".join(("teachers", *features))] = digest
     return digests
+
+
+def verify_shards(configuration: RunConfiguration, folder: DatasetFolder) -> None:
+    """Raise DataError where shards on this disk that a training reads have other bytes than were written."""
+    for split in RunInputs.of_training(configuration).shards:
+        if split != "train" or configuration.stream is None:
+            require_intact(folder.shards(split))
 
 
 def base_digest(student: Student) -> dict[str, str]:

@@ -45,7 +45,7 @@ from cusa.training.flops import count_flops
 from cusa.training.guard import Guard
 from cusa.training.history import History
 from cusa.training.interruption import Stop, lock_run
-from cusa.training.loading import base_digest
+from cusa.training.loading import base_digest, verify_shards
 from cusa.training.optimisation import build_optimiser, learning_rate, set_learning_rate
 from cusa.training.state import Progress, State
 from cusa.training.step import (
@@ -62,15 +62,20 @@ log = logging.getLogger(__name__)
 SAVE_BEFORE_VALIDATION = 60.0  # seconds since the last save; so much may be lost if a validation is stopped
 
 
-def train(configuration: RunConfiguration, folder: DatasetFolder, run: str | Path, threads: int = 1) -> None:
+def train(
+    configuration: RunConfiguration, folder: DatasetFolder, run: str | Path, threads: int = 1, verify: bool = False
+) -> None:
     """Train a run to its end, from its saved state if there is one, and write the files of the run folder.
 
-    `threads` are the CPU threads of all processes on this machine together. On SIGTERM and Ctrl-C the step is
-    finished, the state is saved, and StoppedError is raised. Raises ResumeError if the state is of another
+    `threads` are the CPU threads of all processes on this machine together. `verify` compares the shards with the
+    sha256 that was written for each. On SIGTERM and Ctrl-C the step is finished, the state is saved, and StoppedError
+    is raised. Raises ResumeError if the state is of another
     configuration or in use, TrainingError if a loss is not finite, DataError if shards or features do not fit.
     """
     require_trackers(configuration.train.trackers)
     with joined(configuration.train.gpus > 0, threads) as (group, stop):
+        if verify and group.is_main:
+            verify_shards(configuration, folder)
         train_in(group, stop, configuration, folder, run)
 
 
