@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 
-_TO_SPACE = re.compile(r"[,.'!?\"()*#:;~\-/]")
+_PUNCTUATION = ",.'!?\"()*#:;~-/"
+_TO_SPACE = re.compile(f"[{re.escape(_PUNCTUATION)}]")
+_LETTER_OR_NUMBER = re.compile(r"[^\W_]")  # much faster to find than a category
 SAMPLED_CAPTIONS = 5000  # that reports look at
 _OF_WORDS = "LMNS"  # Unicode's letters, marks, numbers and symbols, emoji among them
 
@@ -24,9 +27,27 @@ def clean_caption(caption: str, cleaning: CaptionCleaning = PUBLISHED) -> str:
     """
     if cleaning.clean == "published":
         caption = _TO_SPACE.sub(" ", caption.lower()).replace("<person>", "person")
-    elif not any(unicodedata.category(character)[0] in _OF_WORDS for character in caption):
+    elif not _has_a_word(caption):
         return ""
     return " ".join(caption.split()[: cleaning.max_words])
+
+
+def clean_captions(captions: Sequence[str], cleaning: CaptionCleaning = PUBLISHED) -> list[str]:
+    """`clean_caption` of many captions, which is several times as fast. None of them may have a NUL."""
+    if not captions or cleaning.clean != "published":
+        return [clean_caption(caption, cleaning) for caption in captions]
+    # Letters do not become others because of a NUL beside them, as the sigma at the end of a Greek word does.
+    joined = "\0".join(captions).lower()
+    for mark in _PUNCTUATION:
+        joined = joined.replace(mark, " ")
+    texts = joined.replace("<person>", "person").split("\0")
+    return [" ".join(text.split()[: cleaning.max_words]) for text in texts]
+
+
+def _has_a_word(caption: str) -> bool:
+    if _LETTER_OR_NUMBER.search(caption):
+        return True
+    return any(unicodedata.category(character)[0] in _OF_WORDS for character in caption)
 
 
 def sampled_positions(captions: int) -> np.ndarray:

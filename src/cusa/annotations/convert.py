@@ -5,11 +5,10 @@ All problems of a data set are collected and reported together, before anything 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from cusa.annotations.captions import clean_caption, sampled_positions
 from cusa.annotations.distinct_images import DistinctImages
 from cusa.annotations.problems import Problems
+from cusa.annotations.published_json import PublishedJson, joined_members
 from cusa.annotations.record_spool import BLOCK_ROWS, spool_records
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.source import Source
@@ -180,29 +180,18 @@ def _write_captions(images: DistinctImages, folder: Path, cleaning: CaptionClean
             columns += [table[name] for name in languages]
             writer.write_table(pa.table(columns, schema=schema))
             # An image's path is that of its first record.
-            paths = images.records.take(images.first[owners], ["image_path"])["image_path"]
-            texts = (column.to_pylist() for column in (splits, paths, table["caption"], table["image_id"]))
-            for split, path, caption, image_id in zip(*texts, strict=True):
-                if add := lists.get(split):
-                    add({"image_path": path, "caption": caption, "image_id": image_id})
+            members = images.records.take(images.first[owners], ["image_path"])
+            for name in ("caption", "image_id"):
+                members = members.append_column(name, table[name])
+            for split, published in lists.items():
+                published.add(joined_members(members.filter(pc.equal(splits, split))))
 
 
 @contextmanager
-def _json_list(path: Path) -> Iterator[Callable[[dict[str, str]], None]]:
-    """Yield a function that adds a member to the JSON list in `path`, one a line.
-
-    The file is renamed into place when the list is complete.
-    """
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        separator = "[\n"
-
-        def add(member: dict[str, str]) -> None:
-            nonlocal separator
-            file.write(separator + json.dumps(member, ensure_ascii=False))
-            separator = ",\n"
-
-        yield add
-        file.write("\n]\n")
+def _json_list(path: Path) -> Iterator[PublishedJson]:
+    """The published JSON of a split; it is renamed into place when it is complete."""
+    with whole_file(path) as temporary, PublishedJson(temporary) as published:
+        yield published
 
 
 def _write_benchmark_data(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,8 @@ from cusa.common.image_files import other_spelling
 from cusa.common.images import ImageCheck, check_image, open_rgb
 from cusa.common.progress import progress
 from cusa.config.dataset import SPLITS, DatasetSection
+
+IMAGES_AT_ONCE = 64  # that a thread checks before it takes the next ones
 
 
 class DistinctImages:
@@ -118,11 +121,22 @@ class DistinctImages:
         if sample is not None and sample < len(chosen):
             chosen = np.sort(np.random.default_rng(0).choice(chosen, sample, replace=False))
 
+        def check_some(images: np.ndarray, paths: list[str]) -> list[ImageCheck]:
+            checks = [check_image(path, dataset.check_images, dataset.max_pixels) for path in paths]
+            for image, path, check in zip(images.tolist(), paths, checks, strict=True):
+                if check.problem is None:
+                    self.files.look(image, path, check.perceptual_hash)
+            return checks
+
         def checked() -> Iterator[tuple[int, str, str, ImageCheck]]:
             with ThreadPoolExecutor(max_workers=threads) as pool:
                 for block, table in self.blocks(chosen, ["image_id", "image_path", "place"]):
                     paths = table["image_path"].to_pylist()
-                    checks = pool.map(lambda path: check_image(path, dataset.check_images, dataset.max_pixels), paths)
+                    # Cut into pieces before the threads take them.
+                    starts = range(0, len(block), IMAGES_AT_ONCE)
+                    pieces = [block[start : start + IMAGES_AT_ONCE] for start in starts]
+                    their_paths = [paths[start : start + IMAGES_AT_ONCE] for start in starts]
+                    checks = chain.from_iterable(pool.map(check_some, pieces, their_paths))
                     ids, places = table["image_id"].to_pylist(), table["place"].to_pylist()
                     names = [
                         key if place is None else f"{key} ({place})" for key, place in zip(ids, places, strict=True)
@@ -137,8 +151,6 @@ class DistinctImages:
                 hint = other_spelling(path) if problems.counts.get(kind, 0) < EXAMPLES and check.missing else ""
                 problems.add(kind, f"{key}: {path}: {check.problem}{hint}")
                 self.usable[image] = False
-            else:
-                self.files.look(image, path, check.perceptual_hash)
         return chosen
 
     def check_splits(self, dataset: DatasetSection, problems: Problems) -> None:

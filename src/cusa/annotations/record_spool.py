@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache, lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from cusa.annotations.captions import clean_caption
 from cusa.annotations.problems import Problems
+from cusa.annotations.record_blocks import SPOOLED, RecordBlock, record_block
 from cusa.annotations.sources.source import LeftOut, MalformedRow, Record
-from cusa.common.text import unstorable
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import SPLITS
 
@@ -70,31 +69,7 @@ class RecordSpool:
         return pa.Table.from_batches(pieces, schema).take(pa.array(back))
 
 
-SPOOLED = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("image_path", pa.string()),
-        ("label", pa.string()),
-        ("caption", pa.string()),
-        ("cleaned", pa.string()),
-        ("caption_id", pa.int64()),
-        ("place", pa.string()),
-        ("language", pa.string()),
-    ]
-)
-
-
 BLOCK_ROWS = 65_536
-# What programs write into a table where there is no value, such as pandas and R. It may also be a caption.
-NO_VALUE = frozenset({"nan", "none", "null", "n/a", "na", "nil", "<na>"})
-
-
-def _unstorable(record: Record) -> str | None:
-    """What in a record no table can store, as a sentence; formats of other packages may not look for it."""
-    for key, value in zip(record._fields, record, strict=True):
-        if isinstance(value, str) and (what := unstorable(value)):
-            return f"{record.image_id!r} has {what} in its {key}"
-    return None
 
 
 def spool_records(
@@ -103,48 +78,24 @@ def spool_records(
     problems: Problems,
     cleaning: CaptionCleaning = PUBLISHED,
 ) -> RecordSpool:
-    """Write records with cleaned captions to an Arrow file.
+    """Write records with cleaned captions to an Arrow file; see `record_block` for what is left out."""
+    source = iter(records)
+    blocks = iter(lambda: list(islice(source, BLOCK_ROWS)), [])
+    return spool_blocks((record_block(found, problems, cleaning) for found in blocks), path)
 
-    A caption that is empty after the clean-up is a problem, and only its image is written.
-    """
+
+def spool_blocks(blocks: Iterable[RecordBlock], path: Path) -> RecordSpool:
+    """Write blocks of records to an Arrow file."""
     codes = {str(split): number for number, split in enumerate(SPLITS)}
-    columns: list[list[Any]] = [[] for _ in SPOOLED]
-    splits: list[int] = []
-    has_languages = False
-    split_parts, captioned_parts = [], []
+    splits, captioned, has_languages = [np.empty(0, np.int16)], [np.empty(0, bool)], False
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SPOOLED) as writer:
-
-        def flush() -> None:
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, SPOOLED, strict=True)]
-            writer.write_batch(pa.record_batch(arrays, schema=SPOOLED))
-            split_parts.append(np.array(splits, dtype=np.int16))
-            captioned_parts.append(arrays[SPOOLED.get_field_index("cleaned")].is_valid().to_numpy(zero_copy_only=False))
-            for column in (*columns, splits):
-                column.clear()
-
-        for record in records:
-            if isinstance(record, MalformedRow):
-                problems.add(record.kind, f"{record.place} {record.reason}")
-                continue
-            if isinstance(record, LeftOut):
-                problems.note("left_out", f"{record.place} {record.reason}")
-                continue
-            if what := _unstorable(record):
-                problems.add("malformed_row", what)
-                continue
-            caption, cleaned = record.caption, None
-            if caption is not None and not (cleaned := clean_caption(caption, cleaning)):
-                problems.add("empty_caption", f"{record.image_id}: {caption!r}")
-                caption = cleaned = None
-            if caption is not None and caption.strip().lower() in NO_VALUE:
-                problems.note("no_value", f"{record.image_id}: {caption!r}")
-            texts = (record.image_id, record.image_path, record.label, caption, cleaned)
-            row = (*texts, record.caption_id, record.place, record.language if caption is not None else None)
-            has_languages = has_languages or record.language is not None
-            for column, value in zip(columns, row, strict=True):
-                column.append(value)
-            splits.append(codes.setdefault(record.split, len(codes)))
-            if len(splits) == BLOCK_ROWS:
-                flush()
-        flush()
-    return RecordSpool(path, split_parts, captioned_parts, list(codes), has_languages)
+        # There is a batch, even where there is no record.
+        writer.write_batch(pa.RecordBatch.from_pylist([], schema=SPOOLED))
+        for block in blocks:
+            writer.write_batch(block.batch)
+            for split in dict.fromkeys(block.splits):
+                codes.setdefault(split, len(codes))
+            splits.append(np.fromiter(map(codes.__getitem__, block.splits), np.int16, len(block.splits)))
+            captioned.append(block.batch["cleaned"].is_valid().to_numpy(zero_copy_only=False))
+            has_languages = has_languages or block.has_languages
+    return RecordSpool(path, splits, captioned, list(codes), has_languages)
