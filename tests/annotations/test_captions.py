@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import sys
+import unicodedata
+
 import pytest
 
-from cusa.annotations.captions import clean_caption, sampled_positions
+from cusa.annotations.captions import clean_caption, clean_captions, sampled_positions
 from cusa.config.captions import CaptionCleaning
 
 
@@ -53,3 +56,33 @@ def test_a_sample_is_bounded_and_evenly_spread():
     many = sampled_positions(1_000_000)
     assert len(many) == 5000
     assert (many[0], many[-1]) == (0, 999_999)
+
+
+@pytest.mark.parametrize("clean", ["published", "none"])
+def test_many_captions_are_cleaned_as_each_is(clean):
+    """Every character of Unicode, at the start and the end of captions too; the last sigma of a word is another one."""
+    marks = [chr(code) for code in range(1, sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    captions = ["".join(marks[start : start + 7]) for start in range(0, len(marks), 7)]
+    captions += [
+        "\u039f\u03a3",
+        "\u03a3",
+        "a\u03a3.",
+        "\u03a3\u0301b",
+        "<person>",
+        "<per.son>",
+        "",
+        "?!",
+        "a\x1cb",
+        " x ",
+    ]
+    for cleaning in (CaptionCleaning(clean=clean, max_words=3), CaptionCleaning(clean=clean, max_words=None)):
+        assert clean_captions(captions, cleaning) == [clean_caption(caption, cleaning) for caption in captions]
+    assert clean_captions([]) == []
+
+
+def test_a_caption_without_clean_up_has_a_word_where_a_letter_mark_number_or_symbol_is():
+    none = CaptionCleaning(clean="none", max_words=None)
+    for code in range(0x110000):
+        mark = chr(code)
+        if not mark.isspace():
+            assert bool(clean_caption(mark, none)) == (unicodedata.category(mark)[0] in "LMNS"), hex(code)

@@ -22,7 +22,7 @@ rule convert:
     threads: 8
     resources:
         script=f"{SCRIPTS}/convert.py",
-        mem_mb=2000,
+        mem_mb=3000,
         runtime=60,
     params:
         dataset=lambda wildcards: conversion_json(

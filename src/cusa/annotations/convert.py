@@ -9,6 +9,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,11 @@ from cusa.annotations.captions import clean_caption, sampled_positions
 from cusa.annotations.distinct_images import DistinctImages
 from cusa.annotations.problems import Problems
 from cusa.annotations.published_json import PublishedJson, joined_members
-from cusa.annotations.record_spool import BLOCK_ROWS, spool_records
+from cusa.annotations.record_blocks import BLOCK_ROWS
+from cusa.annotations.record_spool import RecordSpool, spool_blocks, spool_records
 from cusa.annotations.sources.registry import open_source
+from cusa.annotations.sources.row_source import RowSource
+from cusa.annotations.sources.row_workers import row_reader
 from cusa.annotations.sources.source import Source
 from cusa.annotations.tables import (
     CAPTIONS,
@@ -62,7 +66,7 @@ def convert(
     problems = Problems()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent) as name:
-        records = spool_records(source.records(), Path(name) / "records.arrow", problems, cleaning)
+        records = _spool(source, dataset, Path(name) / "records.arrow", problems, cleaning, threads)
         images = DistinctImages(records, problems)
         images.check_files(dataset, problems, threads)
         images.check_splits(dataset, problems)
@@ -80,6 +84,16 @@ def convert(
     # A newer time of one of these files is no reason to convert again if they are still the same.
     files = {path: description(path) for path in map(os.path.expanduser, dataset.files.values())}
     write_json(folder / PROBLEMS, found | {"files": files})
+
+
+def _spool(
+    source: Source, dataset: DatasetSection, path: Path, problems: Problems, cleaning: CaptionCleaning, threads: int
+) -> RecordSpool:
+    """The records of a source on disk; rows of large files are read by several processes."""
+    if not isinstance(source, RowSource):
+        return spool_records(source.records(), path, problems, cleaning)
+    with row_reader(source, dataset, cleaning, threads) as reader:
+        return spool_blocks(source.record_blocks(reader, problems, cleaning), path)
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ def inspect(
     source.threads = threads
     if sample is not None:
         source.sample_images(sample)
-    records = spool_records(source.records(), Path(scratch) / "records.arrow", problems, cleaning)
+    records = _spool(source, dataset, Path(scratch) / "records.arrow", problems, cleaning, threads)
     images = DistinctImages(records, problems)
     inspected = images.check_files(dataset, problems, threads, sample, source.has_image)
     images.check_splits(dataset, problems)
@@ -171,6 +185,7 @@ def _write_captions(images: DistinctImages, folder: Path, cleaning: CaptionClean
         temporary = stack.enter_context(whole_file(folder / CAPTIONS))
         writer = stack.enter_context(pq.ParquetWriter(temporary, schema))
         lists = {split: stack.enter_context(_json_list(folder / f"{split}.json")) for split in SPLITS}
+        beside = stack.enter_context(ThreadPoolExecutor(1))
         for start in range(0, len(records), BLOCK_ROWS):
             block = records[start : start + BLOCK_ROWS]
             owners = images.of_record[block]
@@ -178,13 +193,14 @@ def _write_captions(images: DistinctImages, folder: Path, cleaning: CaptionClean
             splits = images.split_name(owners)
             columns = [table["caption"], table["cleaned"], pa.array(rows[block]), splits, table["caption_id"]]
             columns += [table[name] for name in languages]
-            writer.write_table(pa.table(columns, schema=schema))
+            written = beside.submit(writer.write_table, pa.table(columns, schema=schema))
             # An image's path is that of its first record.
             members = images.records.take(images.first[owners], ["image_path"])
             for name in ("caption", "image_id"):
                 members = members.append_column(name, table[name])
             for split, published in lists.items():
                 published.add(joined_members(members.filter(pc.equal(splits, split))))
+            written.result()
 
 
 @contextmanager

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from cusa.annotations.copies import ImageFiles, near_copies
 from cusa.annotations.problems import EXAMPLES, Problems
-from cusa.annotations.record_spool import BLOCK_ROWS, RecordSpool
+from cusa.annotations.record_blocks import BLOCK_ROWS
+from cusa.annotations.record_spool import RecordSpool
 from cusa.common.image_files import other_spelling
 from cusa.common.images import ImageCheck, check_image, open_rgb
 from cusa.common.progress import progress

@@ -31,6 +31,7 @@ SPOOLED = pa.schema(
         ("language", pa.string()),
     ]
 )
+BLOCK_ROWS = 65_536
 # What programs write into a table where there is no value, such as pandas and R. It may also be a caption.
 NO_VALUE = frozenset({"nan", "none", "null", "n/a", "na", "nil", "<na>"})
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from cusa.annotations.problems import Problems
-from cusa.annotations.record_blocks import SPOOLED, RecordBlock, record_block
+from cusa.annotations.record_blocks import BLOCK_ROWS, SPOOLED, RecordBlock, record_block
 from cusa.annotations.sources.source import LeftOut, MalformedRow, Record
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import SPLITS
@@ -67,9 +67,6 @@ class RecordSpool:
         back[order] = np.arange(len(rows))
         schema = pa.schema([SPOOLED.field(name) for name in wanted])
         return pa.Table.from_batches(pieces, schema).take(pa.array(back))
-
-
-BLOCK_ROWS = 65_536
 
 
 def spool_records(

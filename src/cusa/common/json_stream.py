@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,6 +23,9 @@ LARGEST_MEMBER = 1 << 28  # characters
 NEAR_THE_END = 16
 BLANK = re.compile(r"[ \t\r\n]*")
 NUMBER = re.compile(r"[-+0-9.eE]*")
+# Between two objects of a list, up to the first key of the second one.
+SEAM = re.compile(r'\}[ \t\r\n]*,[ \t\r\n]*\{[ \t\r\n]*"[^"\\]{1,64}"[ \t\r\n]*:')
+LONGEST_SEAM = 1024  # characters
 KINDS = {"[": "list", "{": "object", '"': "text", "": "nothing", "t": "true", "f": "false", "n": "null"}
 
 
@@ -44,6 +48,7 @@ class JsonStream:
     def __init__(self, path: Path, file: TextIO) -> None:
         self.path, self.file = path, file
         self.text, self.at, self.lines, self.ended = "", 0, 0, False
+        self.failed: Exception | None = None
 
     @property
     def kind(self) -> str:
@@ -52,14 +57,60 @@ class JsonStream:
 
     def members(self) -> Iterator[Any]:
         """The members of the list that comes next."""
+        if self.start_list():
+            yield from self.more_members()
+
+    def start_list(self) -> bool:
+        """Read the start of the list that comes next. False if it has no member; it is read whole then."""
         self._take("[")
-        if self._next() == "]":
-            self.at += 1
-            return
+        if self._next() != "]":
+            return True
+        self.at += 1
+        return False
+
+    def more_members(self) -> Iterator[Any]:
+        """The members of a list from the one that comes next to its end."""
         while True:
             yield self.value()
-            if self._take(",]") == "]":
+            if self.ends_list():
                 return
+
+    def ends_list(self) -> bool:
+        """Read what comes after a member of a list. True if it is the end of the list, and not a comma."""
+        return self._take(",]") == "]"
+
+    def seam(self) -> str | None:
+        """The text between two objects of a list, up to the first key of the second; None where there is none here.
+
+        The first object has just been read.
+        """
+        if self.text[self.at - 1 : self.at] != "}":
+            return None
+        if len(self.text) - self.at < LONGEST_SEAM and not self.ended:
+            self._more(WINDOW)
+        match = SEAM.match("}" + self.text[self.at : self.at + LONGEST_SEAM])
+        return match[0] if match else None
+
+    def members_up_to(self, seam: str, characters: int) -> str | None:
+        """The text of members of a list and the comma after them, up to the last `seam` within so many characters.
+
+        None where there is no seam, or where the file cannot be read: reading on says why. A member may have the seam
+        within itself, so `list_members` says whether the text is what it should be; if not, it has to be put back.
+        """
+        while len(self.text) - self.at < characters and not self.ended and self.failed is None:
+            self._more(characters)
+        start, end = self.at, self.text.rfind(seam, self.at, self.at + characters) + 1
+        if end <= 0:
+            return None
+        self.at = end
+        self._take(",")
+        return self.text[start : self.at]
+
+    def put_back(self, texts: Sequence[str]) -> None:
+        """Read texts once more, which are the last ones that `members_up_to` gave, in their order."""
+        before = "".join(texts)
+        self.lines += self.text.count("\n", 0, self.at) - before.count("\n")
+        self.text, self.at = before + self.text[self.at :], 0
 
     def entries(self) -> Iterator[str]:
         """The keys of the object that comes next. After each key, the caller reads its value."""
@@ -132,14 +183,40 @@ class JsonStream:
 
     def _read(self) -> None:
         """Drop what has been read, and read as much as there is left, at least a window: long members cost no more."""
+        left = len(self.text) - self.at
+        if self.failed is None:
+            self._more(max(WINDOW, left))
+        if self.failed is not None and len(self.text) - self.at == left:
+            raise self.failed
+
+    def _more(self, characters: int) -> None:
+        """Drop what has been read, and read so many characters, or up to where the file cannot be read: `failed`."""
         self.lines += self.text.count("\n", 0, self.at)
-        more = self.file.read(max(WINDOW, len(self.text) - self.at))
-        self.text, self.at, self.ended = self.text[self.at :] + more, 0, not more
+        pieces = [self.text[self.at :]]
+        self.text, self.at = "", 0
+        try:
+            for start in range(0, characters, WINDOW):
+                if not (piece := self.file.read(min(WINDOW, characters - start))):
+                    self.ended = True
+                    break
+                pieces.append(piece)
+        except (OSError, EOFError, ValueError, zlib.error, DataError) as error:  # raised when what is before it is read
+            self.failed = error
+        self.text = "".join(pieces)
 
     def _wrong(self, reason: str, position: int | None = None, cut_off: bool = False) -> DataError:
         line = self.lines + 1 + self.text.count("\n", 0, self.at if position is None else position)
         hint = "it may have been cut off while copying" if cut_off else "correct it there"
         return DataError(f"{self.path} is not valid JSON (line {line}: {reason}); {hint}.")
+
+
+def list_members(text: str) -> list[Any] | None:
+    """The members in a text that `JsonStream.members_up_to` gave; None where it is not whole members."""
+    try:
+        members: list[Any] = DECODER.decode(f"[{text.removesuffix(',')}]")
+    except (ValueError, RecursionError):
+        return None
+    return members
 
 
 def _number_end(text: str, start: int) -> int:

@@ -6,40 +6,53 @@ names in different folders are different images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
-from cusa.annotations.sources.image_names import ImageNames
-from cusa.annotations.sources.rows import captions_in, image_path, json_rows, malformed
-from cusa.annotations.sources.source import MalformedRow, Record, Source
+from cusa.annotations.sources.row_source import RowColumns, RowSource
+from cusa.annotations.sources.rows import captions_in, image_path, image_paths, malformed, values_of
+from cusa.annotations.sources.source import Record
 from cusa.config.dataset import SPLITS, AlbefDataset
 
 SETTINGS = AlbefDataset
 KEYS = {"image": (str,)}
 
 
-class AlbefSource(Source):
+class AlbefSource(RowSource):
     """Reads the three JSON files."""
 
     def __init__(self, dataset: AlbefDataset) -> None:
-        self.dataset = dataset
+        self.dataset, self.encoding = dataset, dataset.encoding
 
-    def records(self) -> Iterator[Record | MalformedRow]:
-        """Every caption of train, val and test, in file order."""
-        names = ImageNames()
+    def row_files(self) -> Iterator[tuple[str, Path]]:
+        """The files of train, val and test."""
         for split in SPLITS:
-            path = Path(self.dataset.annotations[split]).expanduser()
-            for place, row in json_rows(path, self.dataset.encoding):
-                if isinstance(row, MalformedRow):
-                    yield row
-                    continue
-                captions, reason = ([], wrong) if (wrong := malformed(row, KEYS)) else captions_in(row, "caption")
-                if reason:
-                    yield MalformedRow(place, reason)
-                    continue
-                location = image_path(self.dataset.image_root, path, row["image"])
-                for caption in captions:
-                    yield Record(split, names.identity(location), location, caption)
+            yield split, Path(self.dataset.annotations[split]).expanduser()
+
+    def row_records(self, split: str, path: Path, row: Any) -> Sequence[Record] | str:
+        """Every caption of a row, or what is wrong with it."""
+        captions, reason = ([], wrong) if (wrong := malformed(row, KEYS)) else captions_in(row, "caption")
+        if reason:
+            return reason
+        location = image_path(self.dataset.image_root, path, row["image"])
+        return [Record(split, "", location, caption) for caption in captions]
+
+    def row_columns(self, path: Path, rows: Sequence[Any]) -> RowColumns | None:
+        """Every caption of the rows."""
+        if (columns := values_of(rows, "image", "caption")) is None:
+            return None
+        names, captions = columns
+        if (locations := image_paths(self.dataset.image_root, path, names)) is None:
+            return None
+        if set(map(type, captions)) == {str}:
+            return RowColumns(None, locations, captions)
+        lists = [captions_in(row, "caption") for row in rows]
+        if any(reason for _, reason in lists):
+            return None
+        each = (repeat(place, len(texts)) for place, (texts, _) in zip(locations, lists, strict=True))
+        return RowColumns(None, list(chain.from_iterable(each)), list(chain.from_iterable(texts for texts, _ in lists)))
 
 
 def open_source(dataset: AlbefDataset, image_folder: Path) -> AlbefSource:

@@ -17,6 +17,9 @@ class ImageNames:
     def identity(self, location: str) -> str:
         """The id of the image at an absolute path; the same for `a/../a/0.jpg` and `a/0.jpg`."""
         location = os.path.normpath(location)
-        parts, place = location.split("/"), hash(location)
-        names = ("/".join(parts[-depth:]) for depth in range(1, len(parts)))
+        place, name = hash(location), location.rpartition("/")[2]
+        if self._places.setdefault(name, place) == place:  # most have a name of their own
+            return name
+        parts = location.split("/")
+        names = ("/".join(parts[-depth:]) for depth in range(2, len(parts)))
         return next((name for name in names if self._places.setdefault(name, place) == place), location)

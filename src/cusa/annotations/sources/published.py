@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from cusa.annotations.sources.rows import identity, image_path, json_rows, malformed
-from cusa.annotations.sources.source import MalformedRow, Record, Source
+from cusa.annotations.sources.row_source import RowColumns, RowSource
+from cusa.annotations.sources.rows import identities, identity, image_path, image_paths, malformed, values_of
+from cusa.annotations.sources.source import Record
 from cusa.config.dataset import SPLITS, PublishedDataset
 
 SETTINGS = PublishedDataset
 KEYS = {"image_path": (str,), "caption": (str,), "image_id": (str, int, float)}
 
 
-class PublishedSource(Source):
+class PublishedSource(RowSource):
     """Reads the three JSON files. Relative image paths start at `image_root`, or else at the JSON file's folder."""
 
     def __init__(self, dataset: PublishedDataset) -> None:
-        self.dataset = dataset
+        self.dataset, self.encoding = dataset, dataset.encoding
 
-    def records(self) -> Iterator[Record | MalformedRow]:
-        """Every row of train, val and test, in file order."""
+    def row_files(self) -> Iterator[tuple[str, Path]]:
+        """The files of train, val and test."""
         for split in SPLITS:
-            path = Path(self.dataset.files[f"annotations.{split}"]).expanduser()
-            for place, row in json_rows(path, self.dataset.encoding):
-                if isinstance(row, MalformedRow):
-                    yield row
-                elif reason := malformed(row, KEYS):
-                    yield MalformedRow(place, reason)
-                else:
-                    location = image_path(self.dataset.image_root, path, row["image_path"])
-                    yield Record(split, identity(row["image_id"]), location, row["caption"])
+            yield split, Path(self.dataset.files[f"annotations.{split}"]).expanduser()
+
+    def row_records(self, split: str, path: Path, row: Any) -> Sequence[Record] | str:
+        """The caption of a row, or what is wrong with it."""
+        if reason := malformed(row, KEYS):
+            return reason
+        location = image_path(self.dataset.image_root, path, row["image_path"])
+        return [Record(split, identity(row["image_id"]), location, row["caption"])]
+
+    def row_columns(self, path: Path, rows: Sequence[Any]) -> RowColumns | None:
+        """The captions of the rows."""
+        if (columns := values_of(rows, "image_path", "caption", "image_id")) is None:
+            return None
+        names, captions, keys = columns
+        locations, ids = image_paths(self.dataset.image_root, path, names), identities(keys)
+        if locations is None or ids is None:
+            return None
+        return RowColumns(ids, locations, captions)
 
 
 def open_source(dataset: PublishedDataset, image_folder: Path) -> PublishedSource:

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from cusa.annotations.sources.source import MalformedRow
-from cusa.common.json_stream import DECODER, open_json
+from cusa.common.json_stream import DECODER, JsonStream, open_json
 from cusa.common.text import open_text, text_lines, unstorable
 from cusa.errors import DataError
 
@@ -31,12 +32,11 @@ def json_items(path: Path, prefix: str = "", encoding: str | None = None) -> Ite
     One member is in memory at a time. Raises DataError when the file is not there, is no JSON, or has no such list.
     """
     with open_json(path, encoding) as stream:
-        kind = stream.kind
-        if kind != ("object" if prefix else "list"):
-            expected = f"an object with a list `{prefix}`" if prefix else "a list"
-            raise DataError(f"{path} holds a JSON {kind}; expected {expected}.")
         if not prefix:
+            require_list(path, stream)
             yield from stream.members()
+        elif (kind := stream.kind) != "object":
+            raise DataError(f"{path} holds a JSON {kind}; expected an object with a list `{prefix}`.")
         else:
             keys = []
             for key in stream.entries():
@@ -52,14 +52,31 @@ def json_items(path: Path, prefix: str = "", encoding: str | None = None) -> Ite
         stream.end()
 
 
+def require_list(path: Path, stream: JsonStream) -> None:
+    """Raise DataError where a file does not start with a list."""
+    if (kind := stream.kind) != "list":
+        raise DataError(f"{path} holds a JSON {kind}; expected a list.")
+
+
 def json_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, Any]]:
     """(line number from 1, object) of a JSONL file; None for a line that is no JSON, or has a key twice."""
     for number, line in enumerate(text_lines(path, encoding), start=1):
         if line.strip():
-            try:
-                yield number, DECODER.decode(line.strip())
-            except (ValueError, RecursionError):
-                yield number, None
+            yield number, decoded_line(line)
+
+
+def decoded_line(line: str) -> Any:
+    """The value in a line of a JSONL file; None where it is no JSON, or has a key twice."""
+    try:
+        return DECODER.decode(line.strip())
+    except (ValueError, RecursionError):
+        return None
+
+
+def row_of_line(place: str, line: str) -> Any:
+    """The row in a line, or a MalformedRow with its `place` where it is no JSON."""
+    row = decoded_line(line)
+    return MalformedRow(place, _NO_JSON) if row is None else row
 
 
 def json_rows(path: Path, encoding: str | None = None) -> Iterator[tuple[str, Any]]:
@@ -113,6 +130,38 @@ def image_path(root: str | None, beside: Path, name: str) -> str:
 def _folder(root: str | None, beside: Path, here: str) -> str:
     folder = here / (Path(root).expanduser() if root is not None else beside.parent)
     return folder.as_posix().rstrip("/") + "/"
+
+
+def image_paths(root: str | None, beside: Path, names: Sequence[Any]) -> list[str] | None:
+    """`image_path` of each name; None where one is not a text, or empty."""
+    if set(map(type, names)) != {str} or "" in names:
+        return None
+    together = "\0".join(names)
+    ends = ("//", "./", "\\", "\0/", "/\0", ".\0")
+    if any(end in f"\0{together}\0" for end in ends):
+        return [image_path(root, beside, name) for name in names]
+    folder = _folder(root, beside, os.getcwd())  # noqa: PTH109 - see image_path
+    return [folder + name for name in names]
+
+
+def identities(values: Sequence[Any]) -> list[str] | None:
+    """`identity` of each value; None where one cannot be an id."""
+    types = set(map(type, values))
+    if types == {str}:
+        return None if "" in values else list(values)
+    if not types <= {str, int, float} or "" in values or any(map(_not_a_number, values)):
+        return None
+    return list(map(identity, values))
+
+
+def values_of(rows: Sequence[Any], *keys: str) -> list[tuple[Any, ...]] | None:
+    """The values under each of at least two keys of the rows; None where a row is no object, or has not all of them."""
+    if set(map(type, rows)) != {dict}:
+        return None
+    try:
+        return list(zip(*map(itemgetter(*keys), rows), strict=True))
+    except KeyError:
+        return None
 
 
 def identity(value: str | float) -> str:
