@@ -17,7 +17,7 @@ from cusa.benchmarks.evaluation import evaluate
 from cusa.benchmarks.registry import data_of, names, settings_of
 from cusa.common.files import read_json
 from cusa.config.section import validate
-from cusa.errors import DataError
+from cusa.errors import ConfigurationError, DataError
 from cusa.layout import DatasetFolder
 
 
@@ -318,3 +318,20 @@ def test_sts_all_mean_and_weighted_mean(data, tmp_path):
     weighted = (9 * by_subset[0] + 5 * by_subset[1]) / 14
     assert metrics["sts12/spearman_weighted_mean"] == pytest.approx(weighted, abs=1e-9)
     assert "sts13/spearman_mean" not in metrics
+
+
+def test_recall_at_adds_metrics_and_changes_none(data, tmp_path):
+    text, image = np.repeat(E4, 2, axis=0), np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1], [-1, 0], [1, 0.05]])
+    text[7] = E4[0]
+    run = run_folder(tmp_path, {"test/image_cross": E4, "test/text_cross": text, "variants/image_uni": image})
+    ordinary = score("itr", data, run, tmp_path)["metrics"]
+    found = score("itr", data, run, tmp_path, recall_at=[1, 2, 5, 10])["metrics"]
+    assert found.keys() - ordinary.keys() == {"i2t_r2", "t2i_r2"}
+    assert {name: found[name] for name in ordinary} == ordinary
+    assert (found["i2t_r1"], found["i2t_r2"]) == (75, 100)
+    found = score("image_retrieval", data, run, tmp_path, recall_at=[1, 3])["metrics"]
+    assert [name for name in found if name.startswith("r") and name[1:].isdigit()] == ["r1", "r3"]
+    with pytest.raises(ConfigurationError, match="recall_at lacks 5, 10, which rsum is the sum of; add them"):
+        validate(settings_of("itr"), {"recall_at": [1]})
+    with pytest.raises(ConfigurationError, match="recall_at lacks 1, which the averages"):
+        validate(settings_of("image_retrieval"), {"recall_at": [5]})

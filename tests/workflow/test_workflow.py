@@ -274,6 +274,7 @@ def test_a_snakemake_report_holds_the_figures(finished, tmp_path):
         ({"sead": 1}, "key `sead` is unknown"),
         ({"train": {"epochs": "many"}}, "key `train.epochs` is 'many'"),
         ({"benchmarks": {"sts": {}}}, "key `benchmarks.sts` needs sentence pairs"),
+        ({"report": {"reference": "cuso"}}, "key `report.reference` names cuso, which is none of the experiments and"),
         (
             {"teachers": {"text": {"name": "./nowhere"}}},
             "key `teachers.text.name` names ./nowhere, which does not exist",

@@ -56,7 +56,7 @@ def evaluate(folder: DatasetFolder, run: RunFolder, settings: ImageRetrieval) ->
     places = {"": (folder, "variants")} if labelled else {}
     places |= {name: (folder.benchmark_data(name), "test") for name in settings.available()}
     for name, (place, split) in places.items():
-        outcomes, sizes[name] = _score(place, split, run, name or "variants")
+        outcomes, sizes[name] = _score(place, split, run, name or "variants", settings.recall_at)
         outcomes = {f"{name}/{metric}".lstrip("/"): values for metric, values in outcomes.items()}
         metrics |= percent(outcomes)
         statistics |= means(outcomes, Units.of_each_query(name or "variants", sizes[name][0]))
@@ -85,7 +85,7 @@ def evaluate(folder: DatasetFolder, run: RunFolder, settings: ImageRetrieval) ->
 
 
 def _score(
-    folder: DatasetFolder, split: str, run: RunFolder, data: str
+    folder: DatasetFolder, split: str, run: RunFolder, data: str, recall_at: list[int]
 ) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
     """Outcomes of the queries of one data set, by metric, and the numbers of its queries and gallery images."""
     images = read_table(folder.annotations, IMAGES)
@@ -96,12 +96,12 @@ def _score(
     labels = labels.astype(str)
     image = run.embeddings(data, "image_uni", len(rows))
     if "role" not in images.column_names or images["role"].null_count:
-        return label_found(image, labels), (len(rows), len(rows) - 1)
+        return label_found(image, labels, recall_at=recall_at), (len(rows), len(rows) - 1)
     is_query = images["role"].to_numpy(zero_copy_only=False)[rows] == "query"
     if is_query.all() or not is_query.any():
         raise DataError(
             f"{folder.annotations}/{IMAGES} has {int(is_query.sum()):,} query images and {int((~is_query).sum()):,} of "
             "the gallery; expected some of each."
         )
-    outcomes = label_found(image[is_query], labels[is_query], image[~is_query], labels[~is_query])
+    outcomes = label_found(image[is_query], labels[is_query], image[~is_query], labels[~is_query], recall_at)
     return outcomes, (int(is_query.sum()), int((~is_query).sum()))

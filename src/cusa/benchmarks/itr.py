@@ -5,12 +5,13 @@ from __future__ import annotations
 from cusa.annotations.tables import SplitTables
 from cusa.benchmarks import languages
 from cusa.benchmarks.benchmark import Result
-from cusa.benchmarks.outcomes import fold_statistics, recall_statistics
+from cusa.benchmarks.outcomes import both_ways, fold_statistics, recall_statistics
 from cusa.benchmarks.queries import Queries, across, test_captions, test_pictures
 from cusa.config.benchmarks import ImageTextRetrieval
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.metrics.recall import fold_ranks, image_text_ranks, mean_of_folds, summary_of_ranks
+from cusa.metrics.recall import RECALL_AT, fold_ranks, image_text_ranks, mean_of_folds, recalled, summary_of_ranks
+from cusa.metrics.scores import percent
 from cusa.runs.record import RunFolder
 
 SETTINGS = ImageTextRetrieval
@@ -44,6 +45,10 @@ def evaluate(folder: DatasetFolder, run: RunFolder, settings: ImageTextRetrieval
     ranks = image_text_ranks(image, text, tables.image_of_caption)
     metrics, statistics = summary_of_ranks(*ranks), recall_statistics(*ranks, tables.image_of_caption)
     protocol, sizes = PROTOCOL.format(head=run.head_used("cross")), dict[str, tuple[int, int]]()
+    further = [k for k in settings.recall_at if k not in RECALL_AT]
+    outcomes = recalled(*ranks, further)
+    metrics |= percent(outcomes)
+    statistics |= both_ways(outcomes, tables.image_of_caption, len(image))
     if settings.folds is not None:
         try:
             folds = fold_ranks(image, text, tables.image_of_caption, settings.folds)

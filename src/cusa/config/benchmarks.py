@@ -11,7 +11,7 @@ from cusa.common.registry import is_file
 from cusa.config.benchmark_section import BenchmarkSection
 from cusa.config.classification import LinearProbe, ZeroShotClassification
 from cusa.config.dataset import SPLITS
-from cusa.config.section import Name, Section, added_key
+from cusa.config.section import Count, Name, Section, added_key
 
 # What other modules, and benchmarks of other packages, import from here.
 __all__ = [
@@ -40,6 +40,15 @@ class ImageTextRetrieval(BenchmarkSection):
     published: Literal["coco_5k", "flickr30k_1k"] | None = Field(
         default=None, description="Which published figures this test split is to be shown beside."
     )
+    recall_at: Annotated[list[Count], Field(min_length=1)] = added_key(
+        [1, 5, 10], "R@K is the share of queries that have a right answer among the K best; rsum is of 1, 5 and 10."
+    )
+
+    @model_validator(mode="after")
+    def _has_rsum(self) -> Self:
+        if lacking := sorted({1, 5, 10} - set(self.recall_at)):
+            raise ValueError(f"recall_at lacks {', '.join(map(str, lacking))}, which rsum is the sum of; add them")
+        return self
 
 
 class ExtendedPositives(BenchmarkSection):
@@ -90,8 +99,14 @@ class ImageRetrieval(BenchmarkSection):
         default={}, description="Your own: name to a folder with a folder a class, or to a CSV of image and label."
     )
 
+    recall_at: Annotated[list[Count], Field(min_length=1)] = added_key(
+        [1, 2, 4, 8], "R@K is the share of queries that have their class among the K nearest images."
+    )
+
     @model_validator(mode="after")
     def _distinct_names(self) -> Self:
+        if 1 not in self.recall_at:
+            raise ValueError("recall_at lacks 1, which the averages and the published figures are of; add it")
         if both := sorted(set(self.labelled_images) & set(IMAGE_ARCHIVES)):
             raise ValueError(f"labelled_images: {both} are names of known data sets; take other names")
         return self

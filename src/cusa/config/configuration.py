@@ -20,7 +20,7 @@ from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration, te
 from cusa.config.interpolation import Interpolation
 from cusa.config.models import Extraction, StudentSettings, Teachers, is_path, is_weights_file
 from cusa.config.paths import exists, expand_variables
-from cusa.config.report import Report
+from cusa.config.report import Report, unknown_runs
 from cusa.config.search import Exports, Search
 from cusa.config.section import Name, ProblemsError, Section, added_key, validate
 from cusa.config.shards import Shards, ShardWriting, Stream, require_local
@@ -154,6 +154,7 @@ class Configuration(Section):
                 f"that are trained ({', '.join(self.active_experiments) or 'there are none'}); name one, or set sweep: "
                 "null."
             )
+        yield from unknown_runs(self.report, [*self.experiments, *self.checkpoints])
         runs = [*self.named_experiments, *self.active_checkpoints]
         for key, section in (("search", self.search), ("exports", self.exports)):
             for name in (section and section.experiments) or []:

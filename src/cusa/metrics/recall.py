@@ -157,14 +157,16 @@ class _Positives:
         return before
 
 
-def recalled(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, np.ndarray]:
+def recalled(i2t: np.ndarray, t2i: np.ndarray, recall_at: Sequence[int] = RECALL_AT) -> dict[str, np.ndarray]:
     """i2t_r1, ..., t2i_r10 of each query: 1 if its rank is at most K, else 0; float64 [n] and [m].
+
+    `recall_at` has the values of K.
 
     `i2t` [n] and `t2i` [m] are ranks as `positive_ranks` returns them. NaN stands for a query of rank 0, which has no
     right answer.
     """
     ranks = {"i2t": i2t, "t2i": t2i}
-    return {f"{way}_r{k}": np.where(ranks[way] > 0, ranks[way] <= k, np.nan) for way in ranks for k in RECALL_AT}
+    return {f"{way}_r{k}": np.where(ranks[way] > 0, ranks[way] <= k, np.nan) for way in ranks for k in recall_at}
 
 
 def fold_recall(image: np.ndarray, text: np.ndarray, text_to_image: np.ndarray, folds: int) -> dict[str, float]:
