@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from cusa.config.dataset import PublishedDataset
 from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.shards import Shards
 from cusa.errors import DataError
+from cusa.shards import writing
 from cusa.shards.reading import ShardReader, settings_of
 from cusa.shards.writing import write_split
 from cusa.teachers.transform import ImageTransform
@@ -53,6 +55,31 @@ def test_plain_webdataset_reads_them(annotations, tmp_path):
         for caption_row, caption in zip(sample["json"]["caption_rows"], sample["json"]["captions"], strict=True):
             assert captions["caption"][caption_row].as_py() == caption
             assert captions["image"][caption_row].as_py() == row
+
+
+def test_threads_go_on_while_an_image_is_written(monkeypatch):
+    """However many images are taken, as many as before are encoded ahead; what nobody takes is not encoded."""
+    encoded: list[str] = []
+
+    class Encoded:
+        def __init__(self, path: str, *_: object) -> None:
+            encoded.append(path)
+
+    def wait_for(count: int) -> int:
+        for _ in range(1000):
+            if len(encoded) >= count:
+                break
+            time.sleep(0.01)
+        return len(encoded)
+
+    monkeypatch.setattr(writing, "_Encoded", Encoded)
+    monkeypatch.setattr(writing, "IMAGES_AHEAD", 4)
+    images = writing._encode_all([str(number) for number in range(100)], Shards(), 2, MAX_PIXELS)
+    for taken in range(1, 20):
+        assert next(images) is not None
+        assert wait_for(taken + 7) == taken + 7
+    images.close()
+    assert len(encoded) == 26
 
 
 def test_the_index_points_at_the_bytes(annotations, tmp_path):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from cusa.errors import DataError
 from cusa.shards.reading import EXTENSION_OF, INDEX, STATISTICS
 
 PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+IMAGES_AHEAD = 64
 # Pixels that the encoders of JPEG and WebP can store, and that libpng decodes if one does not tell it otherwise.
 LONGEST_SIDE = {"jpg": 65_500, "webp": 16_383, "png": 1_000_000}
 
@@ -99,9 +101,10 @@ def _captions_by_image(captions: pa.Table) -> dict[int, tuple[list[int], list[st
 
 
 def _encode_all(paths: list[str], settings: Shards, threads: int, max_pixels: int) -> Iterator[_Encoded | str]:
-    """Encode images in order, in blocks of 64 per thread. Threads are enough: Pillow releases the interpreter lock.
+    """Encode images in order, the next ones while one is written. Threads are enough: Pillow releases Python's lock.
 
-    An image that cannot be decoded gives the reason. It is a text, because an exception keeps the image in memory.
+    At most IMAGES_AHEAD images a thread are encoded and not yet taken. An image that cannot be decoded gives the
+    reason. It is a text, because an exception keeps the image in memory.
     """
 
     def encode(path: str) -> _Encoded | str:
@@ -110,9 +113,17 @@ def _encode_all(paths: list[str], settings: Shards, threads: int, max_pixels: in
         except DataError as error:
             return str(error)
 
+    started: deque[Future[_Encoded | str]] = deque()
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        for start in range(0, len(paths), 64 * threads):
-            yield from pool.map(encode, paths[start : start + 64 * threads])
+        try:
+            for path in paths:
+                if len(started) == IMAGES_AHEAD * threads:
+                    yield started.popleft().result()
+                started.append(pool.submit(encode, path))
+            while started:
+                yield started.popleft().result()
+        finally:  # where nobody takes the rest
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Encoded:
