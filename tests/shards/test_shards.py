@@ -57,6 +57,39 @@ def test_plain_webdataset_reads_them(annotations, tmp_path):
             assert captions["image"][caption_row].as_py() == row
 
 
+def test_shards_of_another_program_are_read(tmp_path):
+    """With the index that docs/scaling.md describes, which is read off the tar files."""
+    import webdataset
+
+    colours = [(20 * number, 100, 200) for number in range(7)]
+    for shard, rows in enumerate((range(4), range(4, 7))):
+        with webdataset.TarWriter(str(tmp_path / f"shard-{shard:06d}.tar")) as writer:
+            for row in rows:
+                picture = BytesIO()
+                Image.new("RGB", (32, 24), colours[row]).save(picture, "PNG")
+                details = {"image_id": f"i{row}", "row": row, "captions": ["a"], "caption_rows": [row]}
+                writer.write({"__key__": f"{row:09d}", "png": picture.getvalue(), "json": details})
+    index = []
+    for tar in sorted(tmp_path.glob("*.tar")):
+        with tarfile.open(tar) as members:
+            for member in (member for member in members if member.name.endswith(".png")):
+                key = member.name.removesuffix(".png")
+                entry = {"key": key, "shard": int(tar.stem.removeprefix("shard-")), "extension": "png", "row": int(key)}
+                entry |= {"offset": member.offset_data, "size": member.size, "width": 32, "height": 24}
+                index.append(entry | {"caption_rows": [int(key)], "written": True})
+    pq.write_table(pa.Table.from_pylist(index), tmp_path / "index.parquet")
+    settings = {"shorter_side": 24, "image_format": "png", "quality": 95, "samples_per_shard": 4}
+    statistics = {
+        tar.name: {"samples": 4, "bytes": tar.stat().st_size, "sha256": sha256_of_file(tar)}
+        for tar in tmp_path.glob("*.tar")
+    }
+    content = {"split": "train", "samples": 7, "settings": settings, "shards": statistics}
+    (tmp_path / "shards.json").write_text(json.dumps(content))
+    reader = ShardReader(tmp_path)
+    assert [Image.open(BytesIO(reader.encoded(row))).getpixel((0, 0)) for row in range(7)] == colours
+    assert settings_of(tmp_path) == Shards(**settings)
+
+
 def test_threads_go_on_while_an_image_is_written(monkeypatch):
     """However many images are taken, as many as before are encoded ahead; what nobody takes is not encoded."""
     encoded: list[str] = []
