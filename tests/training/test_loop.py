@@ -165,8 +165,12 @@ def test_no_step_is_taken_with_gradients_that_are_not_finite_and_nothing_is_save
 def test_a_model_that_diverged_in_its_last_step_is_told_at_validation(
     tiny_configuration, shapes_data, tmp_path, monkeypatch
 ):
-    original = Encoder.encode
-    monkeypatch.setattr(Encoder, "encode", lambda *arguments: {k: v * np.nan for k, v in original(*arguments).items()})
+    original = Encoder.encode_images
+
+    def diverged(*arguments):
+        return {name: array * np.nan for name, array in original(*arguments).items()}
+
+    monkeypatch.setattr(Encoder, "encode_images", diverged)
     with pytest.raises(TrainingError, match="after epoch 1, embeddings of val are not finite: the model has diverged"):
         train(configured(tiny_configuration), DatasetFolder(shapes_data), tmp_path)
 

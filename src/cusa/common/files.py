@@ -154,16 +154,16 @@ def read_array(path: str | Path, advice: str) -> np.ndarray:
         return np.lib.format.open_memmap(path, mode="r")
 
 
-def read_tensors(path: str | Path, device: str = "cpu") -> Any:
+def read_tensors(path: str | Path, device: str = "cpu", mapped: bool = False) -> Any:
     """Read a file that torch.save wrote: tensors, numbers, text, and containers of them.
 
-    No code from the file is executed. Raises DataError when the file does not exist, is damaged, or holds any other
-    type of object.
+    With `mapped` the tensors are read when they are needed, from memory that processes share. No code from the file is
+    executed. Raises DataError when the file does not exist, is damaged, or holds any other type of object.
     """
     import torch
 
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except DAMAGED as error:

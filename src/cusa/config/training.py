@@ -145,6 +145,11 @@ class Train(Section):
         "The backward pass computes each layer of the towers again (gradient checkpointing): memory for activations "
         "is that of one layer, the gradients are the same, and the towers have one more forward pass.",
     )
+    shard_student: bool = added_key(
+        False,
+        "Divide the student's weights, their gradients and their moments among the processes (FSDP), for a student "
+        "that does not fit one GPU.",
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Train:
@@ -155,6 +160,7 @@ class Train(Section):
             )
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr {self.min_lr} is greater than lr {self.lr}")
+        self._require_shares()
         if self.batch_size == "auto":
             if not self.gpus:
                 raise ValueError(
@@ -174,6 +180,30 @@ class Train(Section):
                 "no batch would have a whole group; lower captions_per_image, or write `all`"
             )
         return self
+
+    def _require_shares(self) -> None:
+        if not self.shard_student:
+            return
+        if self.processes == 1:
+            raise ValueError(
+                "shard_student is true, but there is one process (gpus, cpu_processes, nodes), which would have all; "
+                "set gpus to 2 or more, or shard_student: false"
+            )
+        if self.precision == "fp16":
+            raise ValueError(
+                "shard_student is true, and precision is fp16, whose loss is scaled by what every process has whole; "
+                "set precision: bf16, or shard_student: false"
+            )
+        if self.compile:
+            raise ValueError(
+                "shard_student and compile are both true, but compiled towers do not gather weights from other "
+                "processes; leave one of them out"
+            )
+        if self.batch_size == "auto":
+            raise ValueError(
+                "shard_student is true, and batch_size is `auto`, which is found by one process that has all of the "
+                "student; write a number"
+            )
 
     @property
     def pairs_per_batch(self) -> int:

@@ -75,6 +75,10 @@ class Backbone(nn.Module):
         """How texts are split, for reports; None where the backbone does not say it."""
         return None
 
+    def parameters_after_towers(self) -> set[nn.Parameter]:
+        """The parameters of `projected`, which are few; the others are those of `tower_features`."""
+        return set()
+
     def pretrained_parameters(self) -> set[Tensor]:
         """The parameters whose learning rate is `train.tower_lr`."""
         return set()

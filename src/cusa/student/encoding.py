@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cusa.common.compute import Precision, autocast
 from cusa.common.progress import progress
+from cusa.common.transfer import on_host, pinned
 from cusa.config.losses import HeadName
 from cusa.student.inputs import FeatureInputs, SplitInputs, TokenInputs, to_device
 from cusa.student.student import Student
@@ -41,40 +42,60 @@ class Encoder:
         embeddings = self.encode_images(inputs.images, heads)
         return embeddings if inputs.texts is None else embeddings | self.encode_texts(inputs.texts, heads)
 
-    @torch.inference_mode()
-    def encode_images(self, images: ImageInputs, heads: Sequence[HeadName] = HEADS) -> dict[str, np.ndarray]:
-        """`image_{head}`: float32 [rows, D], not normalised."""
-        parts: dict[str, list[np.ndarray]] = {f"image_{head}": [] for head in heads}
-        for positions in self._batches(len(images), "images"):
-            with autocast(self.device, self.precision):
-                features = self.student.backbone.image_features(images[positions].to(self.device))
-                for head in heads:
-                    parts[f"image_{head}"].append(_to_numpy(self.student.head(features, head, "image")))
+    def encode_images(
+        self, images: ImageInputs, heads: Sequence[HeadName] = HEADS, rows: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """`image_{head}`: float32 [rows, D], not normalised. `rows` are positions, int64 [rows]; None means all."""
+        rows = np.arange(len(images)) if rows is None else rows
+
+        def outputs() -> Iterator[list[Tensor]]:
+            for batch in self._batches(rows, "images"):
+                inputs = pinned(images[batch], self.device).to(self.device, non_blocking=True)
+                with autocast(self.device, self.precision):
+                    found = self._heads(self.student.image_features(inputs), heads, "image")
+                yield found
+
+        return self._collected(outputs(), heads, "image")
+
+    def encode_texts(
+        self,
+        texts: TokenInputs | FeatureInputs,
+        heads: Sequence[HeadName] = HEADS,
+        rows: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """`text_{head}`: float32 [rows, D], not normalised. `rows` are positions, int64 [rows]; None means all."""
+        rows = np.arange(len(texts)) if rows is None else rows
+        # Texts of similar length share a batch, which saves padding.
+        lengths = texts.lengths[rows] if isinstance(texts, TokenInputs) else np.zeros(len(rows), dtype=np.int64)
+        order = np.argsort(lengths, kind="stable")
+
+        def outputs() -> Iterator[list[Tensor]]:
+            for batch in self._batches(rows[order], "texts"):
+                inputs = to_device(texts[batch], self.device)
+                with autocast(self.device, self.precision):
+                    found = self._heads(self.student.text_features(inputs), heads, "text")
+                yield found
+
+        back = np.argsort(order, kind="stable")
+        return {name: array[back] for name, array in self._collected(outputs(), heads, "text").items()}
+
+    def _heads(self, features: Tensor, heads: Sequence[HeadName], modality: str) -> list[Tensor]:
+        return [self.student.head(features, head, modality).float() for head in heads]
+
+    # No inference mode: weights that FSDP gathers in it for the first time could never have a gradient.
+    @torch.no_grad()
+    def _collected(
+        self, batches: Iterator[list[Tensor]], heads: Sequence[HeadName], modality: str
+    ) -> dict[str, np.ndarray]:
+        """The outputs of the heads by name, in the order of the batches."""
+        parts: dict[str, list[np.ndarray]] = {f"{modality}_{head}": [] for head in heads}
+        for batch in on_host(batches):
+            for collected, output in zip(parts.values(), batch, strict=True):
+                collected.append(output.numpy())
         return {name: np.concatenate(part) for name, part in parts.items()}
 
-    @torch.inference_mode()
-    def encode_texts(
-        self, texts: TokenInputs | FeatureInputs, heads: Sequence[HeadName] = HEADS
-    ) -> dict[str, np.ndarray]:
-        """`text_{head}`: float32 [rows, D], not normalised."""
-        parts: dict[str, list[np.ndarray]] = {f"text_{head}": [] for head in heads}
-        # Texts of similar length share a batch, which saves padding.
-        order = np.argsort(texts.lengths, kind="stable") if isinstance(texts, TokenInputs) else np.arange(len(texts))
-        for positions in self._batches(len(texts), "texts"):
-            with autocast(self.device, self.precision):
-                features = self.student.backbone.text_features(to_device(texts[order[positions]], self.device))
-                for head in heads:
-                    parts[f"text_{head}"].append(_to_numpy(self.student.head(features, head, "text")))
-        back = np.argsort(order, kind="stable")
-        return {name: np.concatenate(part)[back] for name, part in parts.items()}
-
-    def _batches(self, rows: int, unit: str) -> Iterator[np.ndarray]:
-        starts = range(0, rows, self.batch_size)
-        batches = (np.arange(start, min(start + self.batch_size, rows)) for start in starts)
-        if rows <= self.batch_size:  # of many small calls, no one wants to see the progress of each
+    def _batches(self, rows: np.ndarray, unit: str) -> Iterator[np.ndarray]:
+        batches = (rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size))
+        if len(rows) <= self.batch_size:  # of many small calls, no one wants to see the progress of each
             return batches
-        return progress(batches, rows, unit, "embedding", self.batch_size)
-
-
-def _to_numpy(embeddings: Tensor) -> np.ndarray:
-    return embeddings.float().cpu().numpy()
+        return progress(batches, len(rows), unit, "embedding", self.batch_size)

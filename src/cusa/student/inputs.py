@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cusa.annotations.tables import SplitTables
+from cusa.common.transfer import pinned
 from cusa.config.models import ImageModel, StudentSettings, TextModel
 from cusa.config.student_inputs import WHOLE_PICTURES, pixels_folder, tokens_folder
 from cusa.errors import DataError
@@ -182,5 +183,5 @@ def frozen_dimensions(student: StudentSettings, folder: DatasetFolder, split: st
 
 
 def to_device(texts: TextInput, device: torch.device) -> TextInput:
-    """Token tensors or features on another device."""
-    return each_tensor(texts, lambda tensor: tensor.to(device, non_blocking=True))
+    """Token tensors or features on another device; a GPU copies them without the host."""
+    return each_tensor(texts, lambda tensor: pinned(tensor, device).to(device, non_blocking=True))

@@ -69,6 +69,10 @@ class TowerPair(Backbone):
         """That of the trainable text tower."""
         return None if self.text_tower is None else self.text_tower.vocabulary(self.max_tokens)
 
+    def parameters_after_towers(self) -> set[nn.Parameter]:
+        """The parameters of the projections."""
+        return {*self.image_projection.parameters(), *self.text_projection.parameters()}
+
     def pretrained_parameters(self) -> set[Tensor]:
         """The parameters of the trainable towers, without the projections."""
         towers = [tower for tower in (self.image_tower, self.text_tower) if tower is not None]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cusa.errors import ResumeError
+from cusa.training.sharding import divided_like, is_sharded, own_share
 
 
 class WeightAverage:
@@ -37,7 +38,8 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Take in the weights after an optimiser step, which counts from 1 over all epochs. No device is waited for."""
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))  # type: ignore[no-untyped-call]
-        average(list(self.average.values()), [tensor.detach() for tensor in self.weights.values()], step)
+        shares = [[own_share(tensor).detach() for tensor in each.values()] for each in (self.average, self.weights)]
+        average(*shares, step)
 
     def state(self) -> dict[str, Tensor]:
         """The average by all names of the weights in the module's state dict, not copied."""
@@ -53,13 +55,19 @@ class WeightAverage:
             self._exchange()
 
     def _exchange(self) -> None:
-        """Exchange the memory of weights and average; nothing is copied."""
+        """Exchange the memory of weights and average; only those that are divided among processes are copied."""
         for name, weights in self.weights.items():
-            weights.data, self.average[name] = self.average[name], weights.data
+            if is_sharded(weights):  # FSDP gathers from the memory that it has allocated
+                own, average = own_share(weights).detach(), own_share(self.average[name])
+                before = own.clone()
+                own.copy_(average)
+                average.copy_(before)
+            else:
+                weights.data, self.average[name] = self.average[name], weights.data
 
     def load(self, average: Mapping[str, Tensor]) -> None:
         """Continue with the average of a saved state. Raises ResumeError if it is of other weights."""
         if average.keys() != self.names.keys():
             raise ResumeError("the average of the weights in the saved state has other weights than the model.")
         for name, tensor in self.average.items():
-            tensor.copy_(average[name])
+            tensor.copy_(divided_like(average[name], tensor))

@@ -24,15 +24,24 @@ from cusa.student.backbones import TextInput, each_tensor
 TowerInputs = Mapping[Modality, TextInput]
 
 
-def chunks_of(inputs: TowerInputs, size: int) -> list[dict[Modality, slice]]:
-    """The rows of each chunk of at most `size` images and `size` texts; a chunk may lack one of the two."""
+def chunks_of(inputs: TowerInputs, size: int, number: int | None = None) -> list[dict[Modality, slice]]:
+    """The rows of each chunk of at most `size` images and `size` texts; a chunk may lack one of the two.
+
+    There are `number` chunks, by default as few as possible.
+    """
     rows = {side: _rows(value) for side, value in inputs.items()}
-    number = max(-(-count // size) for count in rows.values())
+    if number is None:
+        number = max(-(-count // size) for count in rows.values())
     bounds = {side: [count * place // number for place in range(number + 1)] for side, count in rows.items()}
     return [
         {side: slice(ends[place], ends[place + 1]) for side, ends in bounds.items() if ends[place] < ends[place + 1]}
         for place in range(number)
     ]
+
+
+def fewest_rows(inputs: TowerInputs) -> int:
+    """The number of images or of texts, whichever are fewer; as many chunks can have both."""
+    return min(map(_rows, inputs.values()))
 
 
 def rows_of(inputs: TowerInputs, chunk: Mapping[Modality, slice]) -> TowerInputs:

@@ -23,6 +23,7 @@ from cusa.config.training import Train
 from cusa.errors import TrainingError
 from cusa.losses import CUSALoss, Losses
 from cusa.training.host_copy import HostCopy
+from cusa.training.sharding import scale, total_norm
 
 SHOWN_IMAGES = 5
 SMALLEST_SCALE = 2.0**-10  # gradients that overflow with it are those of a model that has diverged
@@ -140,10 +141,11 @@ class Guard:
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
     """The norm of all gradients together, a scalar. Gradients are scaled to the norm `largest` if theirs is greater.
 
-    A norm that is not finite scales nothing. Nothing waits for a GPU.
+    A norm that is not finite scales nothing. Nothing waits for a GPU. Where weights are divided among processes, each
+    process calls this.
     """
-    parameters = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = total_norm(gradients)
     if largest is not None:
-        nn.utils.clip_grads_with_norm_(parameters, largest, torch.where(norm.isfinite(), norm, 0.0))
+        scale(gradients, torch.clamp(largest / (torch.where(norm.isfinite(), norm, 0.0) + 1e-6), max=1.0))
     return norm

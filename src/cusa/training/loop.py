@@ -19,7 +19,6 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -28,12 +27,9 @@ from cusa.common.compute import choose_device, set_matrix_precision
 from cusa.common.files import sha256_of_file, whole_file
 from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
-from cusa.errors import TrainingError
 from cusa.layout import DatasetFolder
 from cusa.losses import CUSALoss
-from cusa.metrics.recall import image_text_recall
 from cusa.runs.record import HISTORY, WEIGHTS, RunRecord, write_history
-from cusa.student.encoding import Encoder
 from cusa.student.student import build_student, trained_parameters
 from cusa.tracking.tracker import require_trackers
 from cusa.training.averaging import WeightAverage
@@ -47,6 +43,7 @@ from cusa.training.history import History
 from cusa.training.interruption import Stop, lock_run
 from cusa.training.loading import base_digest, verify_shards
 from cusa.training.optimisation import build_optimiser, learning_rate, set_learning_rate
+from cusa.training.sharding import shard_student
 from cusa.training.state import Progress, State
 from cusa.training.step import (
     StepResult,
@@ -56,6 +53,7 @@ from cusa.training.step import (
     require_chunkable,
 )
 from cusa.training.trial import with_batch_size
+from cusa.training.validation import validate
 from cusa.training.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -139,18 +137,25 @@ class Trainer:
         self.frozen, teachers = files.dimensions()
         student = build_student(configuration.student, configuration.losses, self.frozen)
         require_chunkable(student, settings)
-        self.task = TrainingTask(student, CUSALoss(configuration.losses), settings, group).to(group.device)
+        self.task = TrainingTask(student, CUSALoss(configuration.losses), settings, group)
+        base, flops = base_digest(student), None
+        if not settings.shard_student:
+            self.task.to(group.device)
+        if group.is_main:  # before the student is divided: the others take no part in this
+            flops = count_flops(student, configuration.losses, self.frozen, teachers)
+        if settings.shard_student:
+            shard_student(student, settings, group)
+            self.task.to(group.device)
         self.model: nn.Module = self.task
         self.trained_parameters = trained_parameters(student)
         torch.manual_seed(configuration.seed + group.rank)
 
         self.data = files.open(student)
-        if group.is_main:
-            self.data.flops = count_flops(student, configuration.losses, self.frozen, teachers)
+        self.data.flops = flops
         self.notes = files.notes(student) if group.is_main else []
         self.optimiser = build_optimiser(self.task, settings)
         self.guard = Guard(self.task, self.task.loss, self.optimiser, settings, group.device)
-        digests = files.digests() | base_digest(student)
+        digests = files.digests() | base
         self.average = WeightAverage(self.task, settings.ema_decay) if settings.ema_decay else None
         self.state = State(run, configuration, digests, group, self.average, self.guard)
         self.trials = folder.trial_runs(configuration.seed)
@@ -263,7 +268,8 @@ class Trainer:
         self.guard.check()
         averaged = nullcontext() if self.average is None else self.average.in_place()
         with averaged, self.stop.immediately():
-            metrics = self.group.broadcast(self.validate() if self.group.is_main else None)
+            takes_part = self.group.is_main or self.settings.shard_student
+            metrics = self.group.broadcast(self.validate() if takes_part else None)
         progress = self.progress
         self.history.after_epoch(progress, metrics)
         if best := metrics["r_mean"] > progress.best_r_mean:
@@ -274,16 +280,7 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """Recall of the split that selects the epoch, in per cent by name."""
-        settings, inputs = self.settings, self.data.validation
-        student = self.task.student.eval()
-        encoder = Encoder(student, self.group.device, settings.eval_batch_size, settings.precision)
-        embeddings = encoder.encode(inputs, ("cross",))
-        if not all(np.isfinite(array).all() for array in embeddings.values()):
-            raise TrainingError(
-                f"after epoch {self.progress.epoch + 1}, embeddings of {settings.selection_split} are not finite: the "
-                "model has diverged. Lower train.lr, set train.gradient_clip, or use train.precision: fp32."
-            )
-        return image_text_recall(embeddings["image_cross"], embeddings["text_cross"], inputs.image_of_caption)
+        return validate(self.task.student, self.data.validation, self.settings, self.group, self.progress.epoch)
 
     def is_early_stop(self) -> bool:
         """Whether the last `train.early_stop` epochs were no better than the best before them."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from cusa.config.training import Train
 from cusa.training.layers import layers_below_the_top
+from cusa.training.sharding import is_sharded
 from cusa.training.step import TrainingTask
 
 
@@ -41,10 +42,12 @@ def build_optimiser(task: TrainingTask, settings: Train) -> torch.optim.AdamW:
     named = [(name, parameter) for name, parameter in backbone.named_parameters() if parameter in pretrained]
     layers = layers_below_the_top(name for name, _ in named)
     below = {parameter: layers[name] if settings.layer_decay != 1 else 0 for name, parameter in named}
-    groups: dict[tuple[bool, int, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, int, bool, bool], list[nn.Parameter]] = {}
     for parameter in task.parameters():
         if parameter.requires_grad:
-            kind = (parameter in pretrained, below.get(parameter, 0), parameter.ndim != 1)
+            # No operation takes tensors that are divided among processes together with others.
+            sharded = is_sharded(parameter)
+            kind = (parameter in pretrained, below.get(parameter, 0), parameter.ndim != 1, sharded)
             groups.setdefault(kind, []).append(parameter)
     return torch.optim.AdamW(
         [
@@ -53,7 +56,7 @@ def build_optimiser(task: TrainingTask, settings: Train) -> torch.optim.AdamW:
                 "weight_decay": settings.weight_decay if decayed else 0.0,
                 "scale": tower_scale * settings.layer_decay**layers_above if from_tower else 1.0,
             }
-            for (from_tower, layers_above, decayed), parameters in groups.items()
+            for (from_tower, layers_above, decayed, _), parameters in groups.items()
         ],
         lr=settings.lr,
         fused=True,  # one kernel for all weights, which also reads on the device whether a step is to be taken

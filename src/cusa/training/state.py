@@ -44,6 +44,7 @@ from cusa.runs.weights import STUDENT_PREFIX, save_weights
 from cusa.training.averaging import WeightAverage
 from cusa.training.distributed import Group
 from cusa.training.guard import Guard
+from cusa.training.sharding import divided_moments, divided_state, gathered
 from cusa.training.step import TrainingTask
 
 STATE_VERSION = 2
@@ -100,6 +101,8 @@ class State:
         self._writing: Future[Any] | None = None
         self._copies: dict[str, Tensor] = {}
         self._memory_reserved = False
+        # Tensors that are divided among processes are whole in the files, so all processes gather them.
+        self._sharded = configuration.train.shard_student
 
     def reserve_memory(self, task: TrainingTask, optimiser: torch.optim.Optimizer) -> None:
         """Allocate the memory of the copies in the background; the system needs seconds for 5 GB.
@@ -107,7 +110,7 @@ class State:
         Call it after the first step, when the optimiser has its moments. Later calls do nothing. The content of these
         copies may mix two steps; each save copies everything again.
         """
-        if self._memory_reserved or not self.group.is_main:
+        if self._memory_reserved or self._sharded or not self.group.is_main:
             return
         self._memory_reserved = True
         self.wait()
@@ -126,11 +129,14 @@ class State:
         Returns when the state is copied. Raises the error of the save before, if writing it failed.
         """
         random_states = self.group.gather_objects(random_state())
-        if not self.group.is_main:
+        if not self.group.is_main and not self._sharded:
             return
         self.wait()
         weights, moments = self._copy_all(task.trained_state(), optimiser.state_dict())
-        state = self._copied_average() | {
+        average = self._copied_average()
+        if not self.group.is_main:
+            return
+        state = average | {
             "version": STATE_VERSION,
             "configuration": json.dumps(self.configuration),
             "data": self.data,
@@ -171,6 +177,9 @@ class State:
     def _copy(self, value: Any, name: str) -> Any:
         """The same value with its tensors copied to the CPU, into the memory of the copies before."""
         if isinstance(value, Tensor):
+            value = gathered(value)
+            if not self.group.is_main:
+                return None
             copy = self._copies.get(name)
             if copy is None or copy.shape != value.shape or copy.dtype != value.dtype:
                 copy = self._copies[name] = torch.empty_like(value, device="cpu")
@@ -216,14 +225,16 @@ class State:
         if not self.path.is_file():
             return Progress(), []
         try:
-            state = read_tensors(self.path, str(self.group.device))
+            # A state that does not fit a GPU is mapped: the processes of a machine read it from the same memory.
+            device = "cpu" if self._sharded else str(self.group.device)
+            state = read_tensors(self.path, device, mapped=self._sharded)
         except DataError as error:
             raise ResumeError(f"{error} Delete the folder {self.folder} to train from the start.") from None
         self._require_same_training(state)
-        task.load_trained_state(state["task"])
+        task.load_trained_state(divided_state(state["task"], task.state_dict()))
         for group, saved in zip(optimiser.param_groups, state["optimiser"]["param_groups"], strict=True):
             saved["fused"] = group["fused"]  # an earlier release has saved that it was not
-        optimiser.load_state_dict(state["optimiser"])
+        optimiser.load_state_dict(divided_moments(state["optimiser"], optimiser))
         if self.guard is not None and "loss_scale" in state:
             self.guard.load(state["loss_scale"])
         if self.average is not None:

@@ -25,7 +25,8 @@ from cusa.teacher_similarities import GatherRows
 from cusa.training.batches import TrainingBatch
 from cusa.training.checkpointing import checkpoint_towers
 from cusa.training.distributed import Group
-from cusa.training.gradient_cache import CachedGradients, TowerInputs, chunks_of, joined, rows_of
+from cusa.training.gradient_cache import CachedGradients, TowerInputs, chunks_of, fewest_rows, joined, rows_of
+from cusa.training.sharding import average_whole_gradients
 
 Heads = dict[str, Tensor | None]
 Scale = Callable[[Tensor], Tensor]
@@ -139,7 +140,7 @@ class TrainingTask(nn.Module):
 
 def parallel(task: TrainingTask) -> nn.Module:
     """The module that the loop calls: with several processes, it averages the gradients over them."""
-    if task.group.world_size == 1:
+    if task.group.world_size == 1 or task.settings.shard_student:
         return task
     # A backbone may have parameters that the losses do not use (a pooler), so DDP must look for unused ones.
     return DistributedDataParallel(task, find_unused_parameters=True)
@@ -154,9 +155,11 @@ def add_gradients(
     gradients. `scaled` multiplies the loss before the backward pass, see Guard.scaled. Returns the losses, detached.
     """
     size = task.settings.chunk_size
-    if size is None or size >= len(batch.image_ids):
-        return _add_at_once(model, task, batch, last, scaled)
-    return _add_in_chunks(model, task, batch, last, scaled)
+    at_once = size is None or size >= len(batch.image_ids)
+    losses = (_add_at_once if at_once else _add_in_chunks)(model, task, batch, last, scaled)
+    if last and task.settings.shard_student:
+        average_whole_gradients(task, task.group)
+    return losses
 
 
 def _add_at_once(model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, scaled: Scale) -> Losses:
@@ -169,8 +172,12 @@ def _add_at_once(model: nn.Module, task: TrainingTask, batch: TrainingBatch, las
 def _add_in_chunks(model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, scaled: Scale) -> Losses:
     """The same in chunks, in the three passes of gradient_cache.py."""
     assert task.settings.chunk_size is not None
+    size, number = task.settings.chunk_size, None
+    if task.settings.shard_student:  # each chunk gathers weights: as many in every process, with images and texts
+        number = -(-len(batch.image_ids) // size)
+        batch = batch if fewest_rows(task.inputs(batch)) >= number else batch.by_pair()
     inputs = task.inputs(batch)
-    chunks = chunks_of(inputs, task.settings.chunk_size)
+    chunks = chunks_of(inputs, size, number)
     random_states, parts = [], []
     with torch.no_grad():
         for chunk in chunks:
