@@ -58,6 +58,14 @@ onstart:
     keep_previous_runs()
 
 
+onsuccess:
+    say(lines_of_success(PLAN, SEARCH))
+
+
+onerror:
+    say(lines_of_failure(Path(DATA) / "logs", workflow.start_time.timestamp(), COMMAND))
+
+
 rule all:
     default_target: IS_DEFAULT
     input:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from cusa.errors import ConfigurationError
 ROOT = Path(__file__).parents[2]
 CUSA = Path(sys.executable).parent / "cusa"
 SNAKEFILE = ["--snakefile", str(ROOT / "Snakefile")]
-PROFILE = ["--workflow-profile", str(ROOT / "workflow/profiles/default")]
+FLAGS = ["--show-failed-logs", "--rerun-incomplete", "--keep-going"]
+SHORT = ["--quiet", "rules", "host", *FLAGS]
 
 
 @pytest.fixture(autouse=True)
@@ -30,12 +32,12 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def test_without_arguments_it_runs_the_workflow_on_all_cores():
-    assert snakemake_arguments([]) == [*SNAKEFILE, "--cores", "all", *PROFILE]
+    assert snakemake_arguments([]) == [*SNAKEFILE, "--cores", "all", *SHORT]
 
 
 def test_arguments_stay_as_they_are_and_in_their_order():
     given = ["-n", "train", "--config", "train={epochs: 3}", "seeds=[1, 2]", "--forcerun", "train", "--", "report"]
-    assert snakemake_arguments(given) == [*SNAKEFILE, "--cores", "all", *PROFILE, *given]
+    assert snakemake_arguments(given) == [*SNAKEFILE, "--cores", "all", *FLAGS, *given]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,8 @@ def test_arguments_stay_as_they_are_and_in_their_order():
 )  # fmt: skip
 def test_cores_jobs_or_an_executor_leave_nothing_to_add(given):
     assert says_how_much(given)
-    assert snakemake_arguments(given) == [*SNAKEFILE, *PROFILE, *given]
+    told = FLAGS if re.match("-n", given[0]) else SHORT
+    assert snakemake_arguments(given) == [*SNAKEFILE, *told, *given]
 
 
 @pytest.mark.parametrize(
@@ -59,8 +62,8 @@ def test_other_arguments_say_nothing_about_cores(given):
 
 
 def test_a_snakefile_of_the_users_own_goes_first():
-    assert snakemake_arguments(["-s", "mine.smk", "-c1"]) == [*PROFILE, "-s", "mine.smk", "-c1"]
-    assert snakemake_arguments(["--snakefile=mine.smk", "-c1"]) == [*PROFILE, "--snakefile=mine.smk", "-c1"]
+    assert snakemake_arguments(["-s", "mine.smk", "-c1"]) == [*SHORT, "-s", "mine.smk", "-c1"]
+    assert snakemake_arguments(["--snakefile=mine.smk", "-c1"]) == [*SHORT, "--snakefile=mine.smk", "-c1"]
 
 
 @pytest.mark.parametrize("name", ["slurm", "workflow/profiles/slurm"])
@@ -83,7 +86,7 @@ def test_profiles_of_the_user_go_before_those_of_the_workflow(folder, monkeypatc
 def test_a_profile_that_snakemake_takes_unasked_is_not_replaced(folder):
     (folder / "profiles/default").mkdir(parents=True)
     (folder / "profiles/default/config.yaml").write_text("cores: 1")
-    assert "--workflow-profile" not in snakemake_arguments([])
+    assert snakemake_arguments([]) == SNAKEFILE
 
 
 def test_a_profile_says_how_many_cores_there_are(folder):
@@ -96,18 +99,24 @@ def test_a_profile_says_how_many_cores_there_are(folder):
 
 def test_overlays_of_the_workflow_are_found_and_own_files_go_first(folder):
     (folder / "mine.yaml").touch()
-    given = ["--configfile", "config/coco.yaml", "mine.yaml", "missing.yaml", "--config", "config/coco.yaml=1"]
+    given = ["--configfile", "config/coco.yaml", "mine.yaml", "--config", "config/coco.yaml=1"]
     coco = str(ROOT / "config/coco.yaml")
-    assert snakemake_arguments(given)[-6:] == ["--configfile", coco, *given[2:]]
+    assert snakemake_arguments(given)[-5:] == ["--configfile", coco, *given[2:]]
     assert snakemake_arguments(["--configfiles=config/coco.yaml"])[-1] == f"--configfiles={coco}"
     assert snakemake_arguments(["--", "config/coco.yaml"])[-1] == "config/coco.yaml"
+
+
+def test_a_missing_file_and_a_target_behind_a_file_are_a_sentence(folder):
+    (folder / "mine.yaml").touch()
+    with pytest.raises(ConfigurationError, match=r"^features does not exist .* write targets before it\.$"):
+        snakemake_arguments(["--configfile", "mine.yaml", "features"])
 
 
 def test_the_printed_line_is_what_runs(folder):
     done = subprocess.run([CUSA, "run", "--print-command", "-n", "report"], capture_output=True, text=True, check=True)
     words = shlex.split(done.stdout)
     assert Path(words[0]).name == "snakemake"
-    assert words[1:] == [*SNAKEFILE, "--cores", "all", *PROFILE, "-n", "report"]
+    assert words[1:] == [*SNAKEFILE, "--cores", "all", *FLAGS, "-n", "report"]
     assert not list(folder.iterdir())
 
 
@@ -127,6 +136,38 @@ def test_it_runs_snakemake_in_any_folder_and_says_that_it_takes_all_cores(folder
     assert wrong.returncode == 2, "the exit status is Snakemake's"
     assert "--nonsense" in wrong.stderr
     assert "no --cores given" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "given", [["-p"], ["--printshellcmds"], ["--quiet", "all"], ["-n"], ["--logger", "rich"], ["--verbose"]]
+)
+def test_what_the_arguments_say_about_the_screen_holds(given):
+    assert snakemake_arguments(["-c1", *given]) == [*SNAKEFILE, *FLAGS, "-c1", *given]
+
+
+def test_a_terminal_gets_a_live_view(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert snakemake_arguments(["-c1"]) == [*SNAKEFILE, "--logger", "rich", *FLAGS, "-c1"]
+    monkeypatch.setattr(running, "find_spec", lambda name: None)
+    assert snakemake_arguments(["-c1"]) == [*SNAKEFILE, *SHORT, "-c1"]
+
+
+def test_a_failure_ends_with_the_programs_sentence_its_log_and_how_to_continue(folder, tiny_configuration):
+    train = {**tiny_configuration["train"], "batch_size": 4096}
+    (folder / "mine.yaml").write_text(yaml.safe_dump({**tiny_configuration, "train": train}))
+    command = [CUSA, "run", "shards", "--cores", "1", "--configfile", "mine.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    place = next(place for place, line in enumerate(lines) if line.startswith("    the log: "))
+    assert lines[place - 1].startswith("Error: ")
+    assert "a step takes 4,096" in lines[place - 1]
+    assert re.fullmatch(r"    the log: results/shapes/logs/write_shards/\w+.log, and the same in 2 more", lines[place])
+    assert lines[place + 1 : place + 3] == [
+        "What is done is kept. To continue from there:",
+        "    cusa run shards --cores 1 --configfile mine.yaml",
+    ]
+    assert "Shell command" not in done.stdout + done.stderr
 
 
 def test_without_snakemake_it_is_a_sentence(monkeypatch):

@@ -50,6 +50,7 @@ from cusa.plan import (
     lost_features,
     lost_gallery_files,
 )
+from cusa.plan.ending import lines_of_failure, lines_of_success
 
 # Snakemake takes braces in the path of a rule's environment for wildcards, and PYTHONPATH separates folders by colons.
 if unusable := sorted({"{", "}", os.pathsep} & set(WORKFLOW_FOLDER)):
@@ -158,6 +159,15 @@ def threads_of_training(wildcards):
     towers = CONFIGURATION.student_of(wildcards.experiment).towers
     is_small = towers and not (towers.image.trainable or towers.text.trainable)
     return side_by_side(8) if is_small else 8
+
+
+# What a user repeats to continue: the line of `cusa run`, or that of snakemake itself.
+COMMAND = environ.get("CUSA_RUN") or shlex.join(["snakemake", *sys.argv[1:]])
+
+
+def say(lines):
+    """Print lines at the end, also where Snakemake itself is told to be quiet."""
+    sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
 def require_writable_results():

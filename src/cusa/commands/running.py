@@ -23,13 +23,18 @@ HELP = (
     "working directory are looked up in the workflow: --configfile config/coco.yaml, --profile slurm."
 )
 PRINT_COMMAND = "--print-command"
+COMMAND = "CUSA_RUN"  # the variable with the command line, which the workflow repeats where it says how to continue
 # Options that say how much runs at once, with their short forms.
 HOW_MUCH = {"--cores": "c", "--jobs": "j", "--executor": "e"}
+# What says how much is told, with the short forms.
+SCREEN = {"--quiet": "q", "--printshellcmds": "p", "--verbose": "-", "--logger": "-", "--dry-run": "n", "--dryrun": "n"}
+# Without a profile: failed jobs show their logs, what a kill left half-made is made again, and other jobs go on.
+WITHOUT_PROFILE = ("--show-failed-logs", "--rerun-incomplete", "--keep-going")
 WITHOUT_VALUE = "nfFkpq"  # short options of Snakemake that can stand before another one, as in -nc4
 PROFILES = ("--profile", "--workflow-profile")
 FILES = ("--configfile", "--configfiles")
 PROFILE_FOLDER = Path("workflow/profiles")
-DEFAULT_PROFILES = (Path("default"), Path("profiles/default"))  # which Snakemake takes unasked
+UNASKED = (Path("default"), Path("profiles/default"))  # profiles that Snakemake takes where none is named
 
 
 def add_run(commands: Any) -> None:
@@ -55,6 +60,7 @@ def run(arguments: Sequence[str]) -> None:
         return
     if not says_how_much(given):
         sys.stderr.write(f"cusa run: no --cores given, so all cores are used ({os.cpu_count()})\n")
+    os.environ[COMMAND] = shlex.join(["cusa", "run", *given])
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(program[0], [*program, *command])
@@ -68,15 +74,30 @@ def _program() -> list[str]:
 
 
 def snakemake_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments of Snakemake that those of `cusa run` stand for."""
+    """The arguments of Snakemake that those of `cusa run` stand for.
+
+    Raises ConfigurationError where a file of --configfile does not exist.
+    """
     before: list[str] = []
     if not _values(arguments, "--snakefile", "s"):
         before += ["--snakefile", str(workflow_folder() / "Snakefile")]
     if not says_how_much(arguments):
         before += ["--cores", "all"]
-    if not (profiles_of(arguments) or any(path.exists() for path in DEFAULT_PROFILES)):
-        before += ["--workflow-profile", str(workflow_folder() / PROFILE_FOLDER / "default")]
+    if not profiles_of(arguments):
+        before += [*_screen(arguments), *WITHOUT_PROFILE]
     return [*before, *_with_found_files(arguments)]
+
+
+def _screen(arguments: Sequence[str]) -> list[str]:
+    """A live view in a terminal and short lines elsewhere, where the arguments say nothing about it.
+
+    Plans and printed shell commands are for reading, so they are whole.
+    """
+    if any(_values(arguments, option, short) for option, short in SCREEN.items()):
+        return []
+    if sys.stderr.isatty() and find_spec("snakemake_logger_plugin_rich") is not None:
+        return ["--logger", "rich"]
+    return ["--quiet", "rules", "host"]
 
 
 def says_how_much(arguments: Sequence[str]) -> bool:
@@ -88,10 +109,12 @@ def says_how_much(arguments: Sequence[str]) -> bool:
 
 
 def profiles_of(arguments: Sequence[str]) -> list[str]:
-    """The profiles that arguments and the variable SNAKEMAKE_PROFILE name, as they are found."""
+    """The profiles that Snakemake will read, as they are found."""
     named = [value for option in PROFILES for value in _values(arguments, option)]
     if not _values(arguments, "--profile") and (variable := os.environ.get("SNAKEMAKE_PROFILE")):
         named.append(variable)
+    if not _values(arguments, "--workflow-profile"):
+        named += [str(path) for path in UNASKED if path.exists()][:1]
     return [_found_profile(value) for value in named]
 
 
@@ -147,7 +170,15 @@ def _with_found_files(arguments: Sequence[str]) -> list[str]:
 
 
 def _found(option: str, value: str) -> str:
-    return _found_profile(value) if option in PROFILES else str(found_file(value))
+    if option in PROFILES:
+        return _found_profile(value)
+    path = found_file(value)
+    if not path.expanduser().exists():
+        raise ConfigurationError(
+            f"{value} does not exist (relative paths start at {Path.cwd()}). All words behind {option} are names of "
+            "files, up to the next option; write targets before it."
+        )
+    return str(path)
 
 
 def _found_profile(name: str) -> str:

@@ -1,0 +1,66 @@
+"""What is said when the workflow ends: what was made and what comes next, or what failed and how to continue."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from cusa.plan.plan import Plan
+from cusa.plan.search import SearchPlan
+
+SENTENCE = "Error: "  # with which programs of this project begin what the user can correct
+BUG = "Traceback (most recent call last):"
+
+
+def lines_of_success(plan: Plan, search: SearchPlan) -> Iterator[str]:
+    """The best experiment, the address of the report and the next command, as far as they are there."""
+    yield from _best(plan.folder.root / "summary.parquet")
+    page = plan.folder.root / "report/index.html"
+    if page.is_file():
+        yield f"the report: {page.absolute().as_uri()}"
+    if folders := [folder for folder in search.index_folders() if (Path(folder) / "meta.json").is_file()]:
+        yield f"search:     cusa serve {shlex.join(map(str, folders))}"
+
+
+def lines_of_failure(logs: Path, since: float, command: str) -> Iterator[str]:
+    """The sentence of each program that failed, its log, and the command that continues.
+
+    `logs` is the folder of the logs, `since` the time when the workflow started, in seconds since 1970.
+    """
+    failed: dict[str, list[Path]] = {}  # the same data can stop several jobs
+    for path in sorted(logs.rglob("*.log"), key=lambda path: (path.stat().st_mtime, path)):
+        if path.stat().st_mtime >= since and (sentence := _what_failed(path)):
+            failed.setdefault(sentence, []).append(path)
+    for sentence, paths in failed.items():
+        yield sentence
+        others = f", and the same in {len(paths) - 1} more" if len(paths) > 1 else ""
+        yield f"    the log: {paths[0]}{others}"
+    yield "What is done is kept. To continue from there:"
+    yield f"    {command}"
+
+
+def _what_failed(log: Path) -> str:
+    """The last sentence of a program's log that says what failed; the last line of a traceback; or nothing."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    if sentences := [line for line in lines if line.startswith(SENTENCE)]:
+        return sentences[-1]
+    return f"{SENTENCE}{lines[-1].strip()}" if BUG in lines else ""
+
+
+def _best(summary: Path) -> Iterator[str]:
+    """The experiment with the best mean recall on the test split, if that was measured."""
+    if not summary.is_file():
+        return
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(summary, columns=["benchmark", "metric", "experiment", "mean"]).to_pylist()
+    scores = {
+        row["experiment"]: row["mean"]
+        for row in rows
+        if (row["benchmark"], row["metric"]) == ("itr", "r_mean") and row["mean"] is not None
+    }
+    if scores:
+        best = max(scores, key=lambda name: scores[name])
+        among = f", the best of {len(scores)}" if len(scores) > 1 else ""
+        yield f"best:       {best}, with a mean recall of {scores[best]:.1f} % between images and texts of test{among}"

@@ -1,0 +1,65 @@
+"""What is said when the workflow ends: the best experiment, the report and the next command; or what failed."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cusa.plan.ending import lines_of_failure, lines_of_success
+
+
+@pytest.fixture
+def ended(tmp_path):
+    """A plan and a search plan of a folder with a summary, a report and one of two indexes."""
+    rows = [
+        {"benchmark": "itr", "metric": "r_mean", "experiment": "contrastive", "mean": 40.0},
+        {"benchmark": "itr", "metric": "r_mean", "experiment": "cusa", "mean": 44.44},
+        {"benchmark": "itr", "metric": "r_mean", "experiment": "failed", "mean": None},
+        {"benchmark": "itr", "metric": "rsum", "experiment": "csa", "mean": 300.0},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "summary.parquet")
+    for name in ("report/index.html", "an index/meta.json"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    folders = [str(tmp_path / "an index"), str(tmp_path / "missing")]
+    plan = SimpleNamespace(folder=SimpleNamespace(root=tmp_path))
+    return plan, SimpleNamespace(index_folders=lambda: folders)
+
+
+def test_success_names_the_best_experiment_the_report_and_the_search(ended, tmp_path):
+    best, report, search = lines_of_success(*ended)
+    sentence = "cusa, with a mean recall of 44.4 % between images and texts of test, the best of 2"
+    assert best == f"best:       {sentence}"
+    assert report == f"the report: {(tmp_path / 'report/index.html').as_uri()}"
+    assert search == f"search:     cusa serve '{tmp_path}/an index'"
+
+
+def test_what_is_not_there_is_not_named(ended, tmp_path):
+    for name in ("summary.parquet", "report/index.html", "an index/meta.json"):
+        (tmp_path / name).unlink()
+    assert list(lines_of_success(*ended)) == []
+
+
+def test_failure_names_the_sentences_of_this_run_and_its_logs(tmp_path):
+    texts = {
+        "old": "Error: of the run before\n",
+        "data": "12:00:00 reads\nError: three images are missing.\n[torchrun] exited\n",
+        "bug": "Traceback (most recent call last):\n  File x\nKeyError: 'a'\n",
+        "fine": "12:00:00 done\n",
+        "more": "Error: three images are missing.\n",
+    }
+    for time, (name, text) in enumerate(texts.items()):
+        (tmp_path / f"{name}.log").write_text(text)
+        os.utime(tmp_path / f"{name}.log", (time, time))
+    assert list(lines_of_failure(tmp_path, 1, "cusa run")) == [
+        "Error: three images are missing.",
+        f"    the log: {tmp_path}/data.log, and the same in 1 more",
+        "Error: KeyError: 'a'",
+        f"    the log: {tmp_path}/bug.log",
+        "What is done is kept. To continue from there:",
+        "    cusa run",
+    ]
