@@ -7,6 +7,7 @@ instance because it was killed, is read here.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -135,6 +136,7 @@ def _exactly(file: IO[bytes], size: int) -> bytes:
 
 def main() -> None:
     """Read texts from the standard input, and write their records to the standard output, until the input ends."""
+    gc.disable()  # rows of JSON have no cycles, and there are many of them to look through
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that asks, and so this one
     conversion = json.loads(sys.argv[1])
     dataset = load_dataset(conversion["dataset"])
