@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -11,6 +11,8 @@ import torch
 import torch.cuda.amp.common
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from cusa.common import transfer
 
 CUDA = torch.device("cuda", 0)
 
@@ -31,9 +33,28 @@ def fake_gpu(*modules: nn.Module) -> Iterator[None]:
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
         patch.setattr(Tensor, "numpy", _zeros_of_the_host)
+        _without_streams(patch)
         with mode:
             _replace(parts, lambda tensor: tensor.detach().to(CUDA))
             yield
+
+
+class _Stream:
+    """In the place of torch's streams and events, which need a driver: work is done in the order in which it comes."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    wait_stream = record = synchronize = __init__
+
+
+def _without_streams(patch: pytest.MonkeyPatch) -> None:
+    """Let copies between host and GPU, which run in streams of their own, be made with fake tensors."""
+    for name in ("Stream", "Event", "current_stream"):
+        patch.setattr(torch.cuda, name, _Stream)
+    patch.setattr(torch.cuda, "stream", nullcontext)
+    patch.setattr(transfer, "_STREAMS", {})
+    patch.setattr(Tensor, "record_stream", lambda *_: None)
+    patch.setattr(Tensor, "pin_memory", lambda tensor: tensor)  # not implemented for fake tensors
 
 
 def _zeros_of_the_host(tensor: Tensor) -> np.ndarray:
