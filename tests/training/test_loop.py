@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import in_processes
 from safetensors.torch import load_file
-from training_runs import ROOT, command, configured, tower_student, weights_sha256
+from training_runs import ROOT, command, configured, interrupted_after, tower_student, weights_sha256
 
 from cusa.common.files import read_json
 from cusa.config.captions import PUBLISHED
@@ -19,6 +19,7 @@ from cusa.errors import TrainingError
 from cusa.layout import DatasetFolder
 from cusa.losses import CUSALoss
 from cusa.student.encoding import Encoder
+from cusa.training import guard
 from cusa.training.loop import train
 from cusa.training.state import State
 
@@ -94,6 +95,23 @@ def weights_after_each_step(monkeypatch: pytest.MonkeyPatch) -> list[list[torch.
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(torch.equal(first, second) for first, second in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_training_in_half_precision_is_resumed_bit_identical(
+    tiny_configuration, shapes_data, tmp_path, monkeypatch, precision
+):
+    """With fp16 also in its scale, which the state has; a step that overflows is left out in both."""
+    run, data = configured(tiny_configuration, precision=precision), DatasetFolder(shapes_data)
+    monkeypatch.setattr(guard, "FIRST_SCALE", 2.0**126)
+    train(run, data, tmp_path / "whole")
+    interrupted_after(11, run, shapes_data, tmp_path / "stopped", monkeypatch)
+    scale = torch.load(tmp_path / "stopped/state/last.pt", weights_only=True).get("loss_scale", {}).get("scale")
+    assert scale is None if precision == "bf16" else scale < 2.0**126
+    train(run, data, tmp_path / "stopped")
+    assert weights_sha256(tmp_path / "stopped") == weights_sha256(tmp_path / "whole")
+    train(configured(tiny_configuration), data, tmp_path / "fp32")
+    assert weights_sha256(tmp_path / "fp32") != weights_sha256(tmp_path / "whole")
 
 
 def test_tf32_is_for_the_training_that_asks_for_it(tiny_configuration, shapes_data, tmp_path):

@@ -61,8 +61,16 @@ class TrainingBatch:
         )
 
     def pin_memory(self) -> TrainingBatch:
-        """Move the images to page-locked memory; the loader calls this when it trains on a GPU."""
-        return replace(self, images=self.images.pin_memory())
+        """The same batch in page-locked memory; the loader calls this when it trains on a GPU.
+
+        A copy from other memory would make the host wait until the GPU has done its work.
+        """
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors of the batch."""
+        values = [value for part in fields(self) if (value := getattr(self, part.name)) is not None]
+        return [tensor for value in values for tensor in ([value] if isinstance(value, Tensor) else value.values())]
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
         """The same batch with each of its tensors changed."""

@@ -26,6 +26,7 @@ from cusa.training.host_copy import HostCopy
 from cusa.training.sharding import scale, total_norm
 
 SHOWN_IMAGES = 5
+FIRST_SCALE = 2.0**16
 SMALLEST_SCALE = 2.0**-10  # gradients that overflow with it are those of a model that has diverged
 
 
@@ -51,7 +52,7 @@ class Guard:
     ) -> None:
         """`optimiser` is fused. `loss` gives the temperatures for messages."""
         self.module, self.loss, self.optimiser, self.settings = module, loss, optimiser, settings
-        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, FIRST_SCALE, enabled=settings.precision == "fp16")
         self._failed = torch.zeros((), dtype=torch.bool, device=device)
         self._report: Report | None = None
 

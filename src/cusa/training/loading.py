@@ -27,6 +27,7 @@ from cusa.training.augmentation import open_augmentation
 from cusa.training.batches import TrainingBatch, TrainingPairs
 from cusa.training.caption_groups import GroupedOrder
 from cusa.training.costs import Spent
+from cusa.training.device_copy import DeviceCopies
 from cusa.training.distributed import Group
 from cusa.training.flops import BatchFlops
 from cusa.training.hard_negatives import NeighbourOrder, reduced
@@ -94,6 +95,7 @@ class TrainingData:
         # What a batch costs, where that is known; see flops.py.
         self.flops: BatchFlops | None = None
         self.spent = Spent()
+        self.copies = DeviceCopies(group.device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -116,7 +118,7 @@ class TrainingData:
     def _batches(self, loader: Iterator[TrainingBatch]) -> Iterator[TrainingBatch]:
         for _ in range(self.settings.accumulate):
             started = time.monotonic()
-            batch = next(loader).to(self.group.device)
+            batch = self.copies.copy(next(loader))
             self.spent += self._costs(batch, time.monotonic() - started)
             yield batch
 

@@ -29,6 +29,7 @@ from cusa.student.student import Student
 from cusa.teachers.registry import load_image_encoder, load_text_encoder
 from cusa.training.batches import TrainingBatch
 from cusa.training.costs import SPEEDS, Spent, peak_of, speeds
+from cusa.training.device_copy import DeviceCopies
 from cusa.training.distributed import Group
 from cusa.training.files import TrainingFiles
 from cusa.training.interruption import Stop
@@ -101,7 +102,7 @@ class SyntheticData(TrainingData):
             # Neighbours of synthetic features mean nothing.
             order=open_order(_without_neighbours(configuration), DatasetFolder(Path()), self.pairs),
         )
-        self.flops, self.spent = None, Spent()
+        self.flops, self.spent, self.copies = None, Spent(), DeviceCopies(group.device)
 
 
 def _without_neighbours(configuration: RunConfiguration) -> RunConfiguration:

@@ -1,0 +1,32 @@
+"""Copies of batches to a GPU in a stream of its own: they go on while the GPU computes the step before."""
+
+from __future__ import annotations
+
+import torch
+
+from cusa.training.batches import TrainingBatch
+
+
+class DeviceCopies:
+    """Copies batches to a device.
+
+    The host runs ahead of a GPU, so it asks for the copy of a batch while the GPU still computes. In the order of that
+    work the copy would come last; in a stream of its own it does not wait. What the GPU computes afterwards waits for
+    the copy, not for the host.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def copy(self, batch: TrainingBatch) -> TrainingBatch:
+        """The batch on the device; the host does not wait for it where its memory is page-locked."""
+        if self._stream is None:
+            return batch.to(self.device)
+        with torch.cuda.stream(self._stream):
+            copied = batch.to(self.device)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self._stream)
+        for tensor in copied.tensors():
+            tensor.record_stream(computing)  # its memory is not given to a later copy before the step is done
+        return copied
