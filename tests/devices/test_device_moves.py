@@ -11,6 +11,7 @@ import torch
 from fake_devices import CUDA, fake_gpu
 from open_clip_files import ARCHITECTURES, SQUEEZED, add_architectures, put_tokeniser_beside, write_weights
 from torch import Tensor
+from torch.nn import functional
 
 from cusa.common.files import write_json
 from cusa.config.losses import LossConfiguration
@@ -191,3 +192,20 @@ def test_texts_move_whole():
         tokens = torch.ones(2, 3, dtype=torch.int64)
         moved = to_device({"input_ids": tokens, "attention_mask": tokens}, CUDA)
         assert {tensor.device for tensor in moved.values()} == {CUDA}
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "tiny-SigLIP2", "tiny-LongCLIP", "pair"])
+def test_attention_is_the_fused_one_of_torch(students, name, monkeypatch):
+    """Of both towers, in train mode: on a GPU it holds no matrix of all tokens with all tokens."""
+    task, batch = task_and_batch(students[name], losses_of("contrastive"))
+    attend, calls = functional.scaled_dot_product_attention, []
+
+    def counted(*inputs, **named):
+        calls.append(1)
+        return attend(*inputs, **named)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", counted)
+    for side, value in task.inputs(batch).items():
+        calls.clear()
+        task.towers({side: value})
+        assert calls, side
