@@ -13,6 +13,7 @@ import argparse
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cusa.common.files import whole_file
 from cusa.report.figures import svg_of
@@ -72,53 +73,61 @@ def lanes(jobs: list[Job]) -> list[int]:
     return chosen
 
 
-def draw(runs: dict[str, list[Job]]) -> str:
-    """The picture as SVG: a panel for each run with a row of bars for each lane, and below what each stage costs."""
+def draw(runs: dict[str, list[Job]], when: bool = True) -> str:
+    """The picture as SVG: with `when`, a panel for each run with a row of bars for each lane; then what stages cost."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     colours = dict(zip(STAGES, colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
-    figure = Figure(figsize=(9, 5.2), layout="constrained")
-    panels = figure.subplots(len(runs) + 1, 1, height_ratios=[1] * len(runs) + [1.9])
+    above = len(runs) if when else 0
+    figure = Figure(figsize=(9, 2.6 + 1.3 * above), layout="constrained")
+    panels = figure.subplots(above + 1, 1, height_ratios=[1] * above + [1.9], squeeze=False)[:, 0]
     longest = max(max(job.ended for job in jobs) - jobs[0].began for jobs in runs.values())
-    for panel, (name, jobs) in zip(panels, runs.items(), strict=False):
-        began, ended = jobs[0].began, max(job.ended for job in jobs)
-        for job, lane in zip(jobs, lanes(jobs), strict=True):
-            left, width = job.began - began, job.ended - job.began
-            panel.barh(lane, width, left=left, height=0.85, color=colours[job.stage], edgecolor="white", linewidth=0.4)
-        cpu = sum(job.cpu for job in jobs)
-        panel.set_title(
-            f"{name}: {ended - began:.0f} s, {len(jobs)} jobs, {cpu:.0f} CPU seconds", loc="left", fontsize=9
-        )
+    for panel, (name, jobs) in zip(panels[:above], runs.items(), strict=False):
+        _draw_times(panel, name, jobs, colours)
         panel.set_xlim(0, longest * 1.01)
-        panel.set_yticks([])
-        panel.invert_yaxis()
-        panel.tick_params(labelsize=8)
-    panels[len(runs) - 1].set_xlabel("seconds since the first job began", fontsize=8)
-    costs = panels[-1]
+    _draw_costs(panels[-1], runs, colours)
+    return svg_of(figure)
+
+
+def _draw_times(panel: Any, name: str, jobs: list[Job], colours: dict[str, Any]) -> None:
+    began, ended = jobs[0].began, max(job.ended for job in jobs)
+    for job, lane in zip(jobs, lanes(jobs), strict=True):
+        left, width = job.began - began, job.ended - job.began
+        panel.barh(lane, width, left=left, height=0.85, color=colours[job.stage], edgecolor="white", linewidth=0.4)
+    panel.set_title(f"{name}: {ended - began:.0f} s, {len(jobs)} jobs", loc="left", fontsize=9)
+    panel.set_yticks([])
+    panel.invert_yaxis()
+    panel.tick_params(labelsize=8)
+    panel.set_xlabel("seconds since the first job began", fontsize=8)
+
+
+def _draw_costs(panel: Any, runs: dict[str, list[Job]], colours: dict[str, Any]) -> None:
     height = 0.8 / len(runs)
     for place, (name, jobs) in enumerate(runs.items()):
         for row, stage in enumerate(STAGES):
             of_stage = [job for job in jobs if job.stage == stage]
             cpu = sum(job.cpu for job in of_stage)
             at = row + (place - (len(runs) - 1) / 2) * height
-            costs.barh(at, cpu, height=height * 0.9, color=colours[stage], alpha=1 if place else 0.5)
-            costs.text(cpu, at, f" {name}: {cpu:.0f} s in {len(of_stage)}", va="center", fontsize=7)
-    costs.set_yticks(range(len(STAGES)), list(STAGES), fontsize=8)
-    costs.invert_yaxis()
-    costs.margins(x=0.15)
-    costs.tick_params(axis="x", labelsize=8)
-    costs.set_xlabel("CPU seconds, and the number of jobs", fontsize=8)
-    return svg_of(figure)
+            panel.barh(at, cpu, height=height * 0.9, color=colours[stage], alpha=1 if place else 0.5)
+            panel.text(cpu, at, f" {name}: {cpu:.0f} s in {len(of_stage)}", va="center", fontsize=7)
+    totals = [f"{name} {sum(job.cpu for job in jobs):.0f} s in {len(jobs)} jobs" for name, jobs in runs.items()]
+    panel.set_title(f"CPU seconds of each stage, and its jobs; all: {', '.join(totals)}", loc="left", fontsize=9)
+    panel.set_yticks(range(len(STAGES)), list(STAGES), fontsize=8)
+    panel.invert_yaxis()
+    panel.margins(x=0.15)
+    panel.tick_params(axis="x", labelsize=8)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path, help="results/openmoji of a run before the change")
     parser.add_argument("after", type=Path, help="the same after the change")
+    parser.add_argument("--costs", action="store_true", help="only CPU seconds, for runs beside other work")
     parser.add_argument("--output", required=True, type=Path, help="the SVG file")
     arguments = parser.parse_args()
-    picture = draw({"before": read_jobs(arguments.before), "after": read_jobs(arguments.after)})
+    runs = {"before": read_jobs(arguments.before), "after": read_jobs(arguments.after)}
+    picture = draw(runs, when=not arguments.costs)
     with whole_file(arguments.output) as temporary:
         temporary.write_text(picture)
 

@@ -1,7 +1,11 @@
-"""Time and memory of the demo from its start to the report, and the time of a second run that has nothing to do."""
+"""Time and memory of the demo from its start to the report, and the time of a second run that has nothing to do.
+
+CPU seconds (user and system) are those of all jobs; they say more than the time where the machine does other work too.
+"""
 
 from __future__ import annotations
 
+import resource
 import tempfile
 from pathlib import Path
 
@@ -12,7 +16,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         with peak_memory() as peak:
             seconds = snakemake(Path(folder))
-        Claim("make demo after installation", f"{seconds / 60:.1f} min", "8 min", seconds < 480).report()
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        measured = f"{seconds:.0f} s, {used.ru_utime + used.ru_stime:.0f} CPU seconds"
+        Claim("make demo after installation", measured, "180 s", seconds < 180).report()
         Claim("its peak memory, all processes", f"{peak[0]:.2f} GiB", "3 GiB", peak[0] < 3).report()
         seconds = min(snakemake(Path(folder)) for _ in range(3))
         Claim("no-op snakemake on the finished run", f"{seconds:.1f} s", "5 s", seconds < 5).report()

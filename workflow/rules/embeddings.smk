@@ -1,5 +1,5 @@
-# One job embeds what each benchmark of the data set may score: the test split and the tables of its format. It is the
-# same whatever benchmarks are switched on, so that a benchmark that is added embeds nothing of this again.
+# One job embeds what each benchmark of the data set may score: the test split, and the tables and variants of its format.
+# It is the same whatever benchmarks are switched on, so that a benchmark that is added embeds nothing of this again.
 EMBEDDED_TOGETHER = PLAN.embedded_together
 
 

@@ -154,7 +154,7 @@ class Plan(BenchmarkPlan):
     @property
     def splits(self) -> list[str]:
         """The splits that are stored as shards."""
-        return [*SPLITS, *([VARIANTS] if VARIANTS in self.data_of.get("image_retrieval", ()) else [])]
+        return [*SPLITS, *({VARIANTS} & self.configuration.dataset.provides)]
 
     @property
     def extra_tables(self) -> list[str]:
@@ -192,11 +192,11 @@ class Plan(BenchmarkPlan):
 
     @property
     def embedded_together(self) -> list[str]:
-        """The data that one job of a run embeds: the test split, and the tables of texts that the format writes.
+        """The data that one job of a run embeds: the test split, and the tables and variants that the format writes.
 
         They do not depend on the benchmarks that are switched on.
         """
-        return ["test", *self.extra_tables]
+        return ["test", *self.extra_tables, *self.splits[len(SPLITS) :]]
 
     def inputs_of_embedding(self, run: str, data: Iterable[str]) -> list[str]:
         """The files that embedding all of `data` reads, each once; for the names see `embedding_inputs`."""
