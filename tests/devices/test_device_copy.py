@@ -20,9 +20,8 @@ def batch() -> TrainingBatch:
     return TrainingBatch(images, texts, torch.rand(2, 5), None, torch.arange(2), text_rows=torch.arange(2))
 
 
-@pytest.fixture
-def order(monkeypatch) -> list[str]:
-    """What happens in which stream."""
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """From now on, what happens in which stream."""
     happened: list[str] = []
 
     class Stream:
@@ -55,8 +54,9 @@ def order(monkeypatch) -> list[str]:
     return happened
 
 
-def test_the_computation_waits_for_the_copy_and_holds_its_memory(order):
-    with fake_gpu():
+def test_the_computation_waits_for_the_copy_and_holds_its_memory(monkeypatch):
+    with fake_gpu(), monkeypatch.context() as patch:
+        order = recorded(patch)
         copied = DeviceCopies(CUDA).copy(batch())
         assert {tensor.device for tensor in copied.tensors()} == {CUDA}
     assert order[:2] == ["copies copies", "computing waits for copies"]
