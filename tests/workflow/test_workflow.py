@@ -200,6 +200,19 @@ def test_how_it_is_trained_retrains_nothing(finished, tiny_configuration, tmp_pa
     assert planned(snakemake(directory, "--configfile", config, "-n", "--config", "train={epochs: 3}"))["train"] == 2
 
 
+def test_how_features_and_tables_are_computed_redoes_nothing(finished, monkeypatch):
+    """The batch size of a teacher, the check of images; and a GPU is no reason to extract again what a CPU has made."""
+    directory, config = finished
+    keys = ("teachers={image: {batch_size: 3}, text: {batch_size: 5}}", "dataset={check_images: header}")
+    assert "Nothing to be done" in snakemake(directory, "--configfile", config, "-n", "--config", *keys)
+    changed = snakemake(directory, "--configfile", config, "-n", "--config", "teachers={image: {precision: bf16}}")
+    assert planned(changed)["extract_image_features"] >= 1
+    monkeypatch.setenv("CUSA_DEVICES", "x")
+    jobs = planned(snakemake(directory, "--configfile", config, "-n", "--config", "train={gpus: 1}"))
+    assert jobs["train"] == 2
+    assert not {"convert", "extract_image_features", "extract_text_features"} & set(jobs)
+
+
 def test_gpus_that_are_not_there_are_a_sentence_before_any_job(tmp_path, tiny_configuration, monkeypatch):
     config = write(tmp_path, tiny_configuration)
     wants = ("--configfile", config, "--config", "train={gpus: 3}")

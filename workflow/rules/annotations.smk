@@ -25,8 +25,9 @@ rule convert:
         mem_mb=3000,
         runtime=60,
     params:
-        dataset=lambda wildcards: conversion_json(
-            CONFIGURATION.dataset, CONFIGURATION.cleaning
+        dataset=lambda wildcards: section_json(
+            conversion_json(CONFIGURATION.dataset, CONFIGURATION.cleaning),
+            f"{ANNOTATIONS}/problems.json",
         ),
         folder=subpath(output.problems, parent=True),
         images=lambda wildcards: str(PLAN.folder.images),

@@ -3,6 +3,7 @@ import os
 import re
 import shlex
 import sys
+from ast import literal_eval
 from os import environ
 
 from snakemake.exceptions import WorkflowError
@@ -38,6 +39,7 @@ from cusa.common.files import quoted_path, require_writable
 from cusa.common.workflow_files import link_library
 from cusa.config import check_files, load, merge_onto_default, read_arguments, read_file
 from cusa.config.captions import conversion_json
+from cusa.config.operational import same_result
 from cusa.config.training import OPERATIONAL
 from cusa.errors import CusaError
 from cusa.layout import DatasetFolder
@@ -51,6 +53,7 @@ from cusa.plan import (
     lost_gallery_files,
 )
 from cusa.plan.ending import lines_of_failure, lines_of_success
+from cusa.runs.previous import keep_previous
 
 # Snakemake takes braces in the path of a rule's environment for wildcards, and PYTHONPATH separates folders by colons.
 if unusable := sorted({"{", "}", os.pathsep} & set(WORKFLOW_FOLDER)):
@@ -227,7 +230,8 @@ def student_option(student):
 def training_configuration(wildcards):
     """What the result of a training depends on, as JSON."""
     run = CONFIGURATION.run(wildcards.experiment, int(wildcards.seed))
-    return run.as_json(without={"train": set(OPERATIONAL)})
+    text = run.as_json(without={"train": set(OPERATIONAL)})
+    return section_json(text, f"{RUN}/best.safetensors".format(**wildcards))
 
 
 def made_ready(wildcards):
@@ -259,6 +263,71 @@ def lost_feature_files(wildcards):
 def lost_files(wildcards):
     """Features and files of galleries that are gone; see `lost_feature_files`."""
     return [*lost_features(PLAN), *lost_gallery_files(SEARCH)]
+
+
+class Recorded(str):
+    """A part of a command that Snakemake records as another text, with which the job ran before.
+
+    A parameter that differs from the record is a reason to run a job again; how a result is computed is none.
+    """
+
+    def __new__(cls, text, recorded):
+        value = super().__new__(cls, text)
+        value.recorded = recorded
+        return value
+
+    def __repr__(self):
+        return repr(self.recorded)
+
+
+def recorded_params(output):
+    """The parameters, as texts, with which an output was made; none if that is not known.
+
+    Functions of parameters take the wildcards alone: Snakemake does not record what depends on inputs or outputs.
+    """
+    params = workflow.persistence.params(IOFile(output)) or []
+    return [text for each in params if isinstance(text := literal_eval(each), str)]
+
+
+def section_json(text, output):
+    """A section of the configuration as a parameter. Where only keys without effect differ, it is recorded as it was."""
+    before = (each for each in recorded_params(output) if same_result(each, text))
+    return Recorded(text, recorded=next(before, text))
+
+
+def device_option(text, output, beginning):
+    """What asks for a GPU, as a parameter. It is recorded as it was: another device is no reason to compute again."""
+    recorded = recorded_params(output)
+    before = (each for each in recorded if each.startswith(beginning))
+    return Recorded(text, recorded=next(before, "") if recorded else text)
+
+
+def gpu_option(output):
+    """The option --gpu of a script, if there is a GPU; `output` is a path with wildcards."""
+    given = "--gpu" if ON_GPU else ""
+    return lambda wildcards: device_option(given, output.format(**wildcards), "--gpu")
+
+
+def leased_gpu(output):
+    """The start of a command that leases a GPU, if there is one; `output` is a path with wildcards."""
+    given, beginning = lease(ON_GPU), lease(1)
+    return lambda wildcards: device_option(given, output.format(**wildcards), beginning)
+
+
+def image_model(output):
+    """The image model whose features are extracted, as JSON; `output` is a path with wildcards."""
+    return lambda wildcards: section_json(
+        PLAN.frozen_image_models[wildcards.model].as_json(),
+        output.format(**wildcards),
+    )
+
+
+def keep_previous_runs():
+    """Keep the finished runs that are trained again until they are whole: Snakemake deletes their files before."""
+    for job in workflow.dag.needrun_jobs():
+        if job.rule.name == "train":
+            forced = bool(workflow.dag.reason(job).forced)
+            keep_previous(os.path.dirname(job.output.run), again=forced)
 
 
 def log_of(rule, name):

@@ -49,21 +49,6 @@ if NODES > 1:
     MEETING = "export SLURM_NNODES={resources.nodes} SRUN_CPUS_PER_TASK={threads}; "
 
 
-class Recorded(str):
-    """A part of a command that Snakemake records as another text, with which earlier releases ran it.
-
-    A parameter that differs from the record is a reason to run a job again; how a training is started is none.
-    """
-
-    def __new__(cls, text, recorded):
-        value = super().__new__(cls, text)
-        value.recorded = recorded
-        return value
-
-    def __repr__(self):
-        return repr(self.recorded)
-
-
 def launcher(wildcards):
     """The start of the command that trains an experiment."""
     return launcher_of(CONFIGURATION.recipe(wildcards.experiment))

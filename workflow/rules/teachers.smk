@@ -38,10 +38,10 @@ rule extract_image_features:
         gpu=int(ON_GPU),
     params:
         **IMAGE_CODE,
-        model=lambda wildcards: PLAN.frozen_image_models[wildcards.model].as_json(),
+        model=image_model(f"{IMAGE_FEATURES}/meta.json"),
         folder=subpath(output.features, parent=True),
-        gpu="--gpu" if ON_GPU else "",
-        lease=lease(ON_GPU),
+        gpu=gpu_option(f"{IMAGE_FEATURES}/meta.json"),
+        lease=leased_gpu(f"{IMAGE_FEATURES}/meta.json"),
         part="",
         stream=lambda wildcards: stream_of(wildcards.split),
     shell:
@@ -63,10 +63,10 @@ if PARTS > 1:
             split="train",
         params:
             **IMAGE_CODE,
-            model=lambda wildcards: PLAN.frozen_image_models[wildcards.model].as_json(),
+            model=image_model(f"{PART}/meta.json"),
             folder=subpath(output.features, parent=True),
-            gpu="--gpu" if ON_GPU else "",
-            lease=lease(ON_GPU),
+            gpu=gpu_option(f"{PART}/meta.json"),
+            lease=leased_gpu(f"{PART}/meta.json"),
             part=lambda wildcards: f"--part {wildcards.part} --parts {PARTS}",
             stream=lambda wildcards: stream_of("train"),
 
@@ -120,10 +120,10 @@ use rule extract_image_features as extract_benchmark_features with:
         split="test",
     params:
         **IMAGE_CODE,
-        model=lambda wildcards: PLAN.frozen_image_models[wildcards.model].as_json(),
+        model=image_model(f"{BENCHMARK_FEATURES}/meta.json"),
         folder=subpath(output.features, parent=True),
-        gpu="--gpu" if ON_GPU else "",
-        lease=lease(ON_GPU),
+        gpu=gpu_option(f"{BENCHMARK_FEATURES}/meta.json"),
+        lease=leased_gpu(f"{BENCHMARK_FEATURES}/meta.json"),
         part="",
         stream="",
 
@@ -148,11 +148,14 @@ rule extract_text_features:
         runtime=240,
         gpu=int(ON_GPU),
     params:
-        model=lambda wildcards: PLAN.frozen_text_models[wildcards.model].as_json(),
+        model=lambda wildcards: section_json(
+            PLAN.frozen_text_models[wildcards.model].as_json(),
+            f"{TEXT_FEATURES}/meta.json".format(**wildcards),
+        ),
         annotations=subpath(input[0], parent=True),
         folder=subpath(output.features, parent=True),
-        gpu="--gpu" if ON_GPU else "",
-        lease=lease(ON_GPU),
+        gpu=gpu_option(f"{TEXT_FEATURES}/meta.json"),
+        lease=leased_gpu(f"{TEXT_FEATURES}/meta.json"),
     shell:
         "exec {params.lease} python {resources.script} --annotations {params.annotations} --split {wildcards.split}"
         " --model {params.model:q} --output {params.folder} --threads {threads} {params.gpu} > {log} 2>&1"

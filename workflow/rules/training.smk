@@ -1,14 +1,3 @@
-from cusa.runs.previous import keep_previous
-
-
-def keep_previous_runs():
-    """Keep the finished runs that are trained again until they are whole: Snakemake deletes their files before."""
-    for job in workflow.dag.needrun_jobs():
-        if job.rule.name == "train":
-            forced = bool(workflow.dag.reason(job).forced)
-            keep_previous(os.path.dirname(job.output.run), again=forced)
-
-
 # The run folder is a parameter, not an output: Snakemake deletes the outputs of a failed job, but state/ must remain so
 # that the training can continue. `exec` replaces the shell by the launcher, so that signals reach the launcher. Without
 # it, SIGTERM would end the shell, and the training would be killed before it has saved its state. Settings that do not
@@ -78,9 +67,7 @@ rule interpolate:
         ).model_dump_json(include=set(OPERATIONAL)),
         gpu=int(ON_GPU),
     params:
-        configuration=lambda wildcards: CONFIGURATION.run(
-            wildcards.experiment, int(wildcards.seed)
-        ).as_json(without={"train": set(OPERATIONAL)}),
+        configuration=training_configuration,
         data=data_folder,
         source=subpath(input.trained, parent=True),
         folder=subpath(output.run, parent=True),

@@ -28,6 +28,7 @@ from cusa.common.compute import random_state, set_random_state
 from cusa.common.files import read_tensors, require_space, sha256_of_file, whole_file
 from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
+from cusa.config.operational import is_operational
 from cusa.config.training import OPERATIONAL
 from cusa.errors import DataError, ResumeError
 from cusa.runs.previous import OUTPUTS, PREVIOUS, drop_previous, is_wanted_again, link
@@ -313,7 +314,7 @@ def _differences(saved: Any, current: Any, key: str = "") -> list[str]:
         names = dict.fromkeys([*saved, *current])
         by_name = [_differences(saved.get(name), current.get(name), f"{key}.{name}".strip(".")) for name in names]
         return [difference for differences in by_name for difference in differences]
-    if saved == current or key.removeprefix("train.") in OPERATIONAL:
+    if saved == current or key.removeprefix("train.") in OPERATIONAL or is_operational(key):
         return []
     # Keys that a release added are left out where they have their default value.
     was, now = ("null or left out" if value is None else repr(value) for value in (saved, current))
