@@ -181,6 +181,14 @@ def require_writable_results():
         raise WorkflowError(str(error)) from None
 
 
+def keep_previous_runs():
+    """Keep the finished runs that are trained again until they are whole: Snakemake deletes their files before."""
+    for job in workflow.dag.needrun_jobs():
+        if job.rule.name == "train":
+            forced = bool(workflow.dag.reason(job).forced)
+            keep_previous(os.path.dirname(job.output.run), again=forced)
+
+
 def data_folder(wildcards):
     """The folder of the data set, with annotations, shards and teachers."""
     return DATA
