@@ -78,6 +78,29 @@ def test_a_sentence_transformers_folder_equals_its_own_encode(tiny_sentences):
     assert np.abs(found - expected).max() < 1e-5
 
 
+def test_texts_in_half_precision_are_those_of_fp32_to_its_rounding(tiny_sentences):
+    """In the order of the texts, whatever their lengths."""
+    texts = ["red", "a large blue triangle and a cross", "small", "a red circle", ""]
+    encoder = load_text_encoder(TextModel(name=str(tiny_sentences)))
+    exact = encode_texts(encoder, texts, 2, CPU)
+    rounded = encode_texts(encoder, texts, 2, CPU, precision="bf16")
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(rounded - exact).max() < 0.05
+    nearest = np.abs(rounded[:, None] - exact[None]).sum(axis=2).argmin(axis=1)
+    assert nearest.tolist() == list(range(len(texts)))
+
+
+def test_the_precision_of_a_text_model_is_that_of_its_features(shapes_data, tiny_sentences, tmp_path):
+    """The default is left out of what decides whether features are made again."""
+    assert "precision" not in TextModel(name="any").as_json()
+    found = []
+    for precision in ("fp32", "bf16"):
+        settings = TextModel(name=str(tiny_sentences), dtype="float32", precision=precision)
+        extract_text_features(DatasetFolder(shapes_data).annotations, "val", settings, tmp_path / precision)
+        found.append(np.load(tmp_path / precision / "features.npy"))
+    assert 0 < np.abs(found[0] - found[1]).max() < 0.05
+
+
 def test_the_packaged_sentence_model_needs_no_hub():
     encoder = load_text_encoder(TextModel(name="all-MiniLM-L6-v2"))
     assert weights_sha256(encoder).startswith("53aa51172d142c89")

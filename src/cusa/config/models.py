@@ -135,6 +135,7 @@ class TextModel(Section):
         "How many numbers of an embedding are kept, from the first on, for models that were trained for it (Matryoshka "
         "representations); null keeps all.",
     )
+    precision: Literal["fp32", "fp16", "bf16"] = added_key("fp32", "Arithmetic of the extraction.")
 
     @property
     def identity(self) -> str:

@@ -192,7 +192,10 @@ class Model:
         if self.text_encoder is None:
             return TokenInputs(Tokens.of(*self.encoder.student.backbone.tokenise(cleaned)))
         batch_size = self.configuration.train.eval_batch_size
-        return FeatureInputs(encode_texts(self.text_encoder, cleaned, batch_size, self.device))
+        towers = self.configuration.student.towers
+        assert towers is not None
+        precision = towers.text.precision  # that of the features that the run has learned from
+        return FeatureInputs(encode_texts(self.text_encoder, cleaned, batch_size, self.device, precision=precision))
 
 
 class _PictureInputs:

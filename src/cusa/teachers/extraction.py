@@ -25,6 +25,7 @@ from cusa.common.compute import Precision, autocast, choose_device
 from cusa.common.draws import hashed, uniform
 from cusa.common.progress import progress
 from cusa.common.registry import loaded_versions
+from cusa.common.transfer import on_host, pinned
 from cusa.config.captions import CaptionCleaning
 from cusa.config.models import ImageModel, TextModel
 from cusa.config.shards import Stream
@@ -117,7 +118,7 @@ def extract_text_features(
     device = choose_device(gpu)
     encoder = load_text_encoder(settings).to(device)
     distinct, positions = np.unique(np.array(cleaned, dtype=object), return_inverse=True)
-    features = encode_texts(encoder, distinct.tolist(), settings.batch_size, device)
+    features = encode_texts(encoder, distinct.tolist(), settings.batch_size, device, precision=settings.precision)
     meta = _meta_of_texts(encoder) | {"transform": str(cleaning_of(annotations)), "distinct_captions": len(distinct)}
     if warnings := tell_token_use(encoder, captions, rows):
         meta["warnings"] = warnings
@@ -144,7 +145,7 @@ def extract_table_features(
         raise DataError(f"{Path(annotations) / TEXT_TABLES[table]} has no texts, so there is nothing to embed.")
     device = choose_device(gpu)
     encoder = load_text_encoder(settings).to(device)
-    features = encode_texts(encoder, texts, settings.batch_size, device)
+    features = encode_texts(encoder, texts, settings.batch_size, device, precision=settings.precision)
     meta = _meta_of_texts(encoder) | {"transform": "the texts of the table, each once, sorted"}
     write_features(folder, len(texts), encoder.dimension, settings.dtype, [features], meta)
 
@@ -187,21 +188,27 @@ def encode_images(
     """Features of `rows`, all where it is None: float32 [batch, dimension], a batch at a time.
 
     With `views`, the features of changed pictures, those of a picture one after the other. The next batches are decoded
-    while the model runs.
+    while the model runs, and a GPU computes the next ones while the features of a batch are copied and written.
     """
     rows = range(len(reader)) if rows is None else rows
     images = batch_size if views is None else max(1, batch_size // views.views)
     read = partial(_pixels, encoder.transform, views)
-    for pixels in progress(
-        _pixel_batches(reader, read, images, threads, rows, stream),
+    batches = progress(
+        _pixel_batches(reader, lambda stored: pinned(read(stored), device), images, threads, rows, stream),
         len(rows),
         "images",
         f"{encoder.name} features",
         step=images,
-    ):
-        with autocast(device, precision):
-            features = encoder(pixels.to(device, non_blocking=True))
-        yield features.float().cpu().numpy()
+    )
+
+    def features() -> Iterator[list[torch.Tensor]]:
+        for pixels in batches:
+            with autocast(device, precision):
+                found = encoder(pixels.to(device, non_blocking=True))
+            yield [found.float()]
+
+    for (batch,) in on_host(features()):
+        yield batch.numpy()
 
 
 @torch.inference_mode()
@@ -211,15 +218,27 @@ def encode_texts(
     batch_size: int,
     device: torch.device,
     max_tokens: int | None = None,
+    precision: Precision = "fp32",
 ) -> np.ndarray:
-    """Features of texts, float32 [texts, dimension]. Texts of similar length share a batch, which saves padding."""
+    """Features of texts, float32 [texts, dimension]. Texts of similar length share a batch, which saves padding.
+
+    A GPU computes the next batches while the features of a batch are copied.
+    """
     tokens = encoder.tokenise(texts, max_tokens)
     by_length = sorted(range(len(texts)), key=lambda index: len(tokens[index]), reverse=True)
     features = np.empty((len(texts), encoder.dimension), dtype=np.float32)
     batches = [by_length[start : start + batch_size] for start in range(0, len(texts), batch_size)]
-    for batch in progress(batches, len(texts), "texts", f"{encoder.name} features", step=batch_size):
-        padded = pad_tokens([tokens[index] for index in batch], encoder.pad_token)
-        features[batch] = encoder({key: value.to(device) for key, value in padded.items()}).float().cpu().numpy()
+
+    def found() -> Iterator[list[torch.Tensor]]:
+        for batch in progress(batches, len(texts), "texts", f"{encoder.name} features", step=batch_size):
+            padded = pad_tokens([tokens[index] for index in batch], encoder.pad_token)
+            inputs = {key: pinned(value, device).to(device, non_blocking=True) for key, value in padded.items()}
+            with autocast(device, precision):
+                encoded = encoder(inputs)
+            yield [encoded.float()]
+
+    for batch, (encoded,) in zip(batches, on_host(found()), strict=True):
+        features[batch] = encoded.numpy()
     return features
 
 
