@@ -33,7 +33,7 @@ def fake_gpu(*modules: nn.Module) -> Iterator[None]:
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
         patch.setattr(Tensor, "numpy", _zeros_of_the_host)
-        _without_streams(patch)
+        patch.setattr(Tensor, "pin_memory", lambda tensor: tensor)  # not implemented for fake tensors
         with mode:
             _replace(parts, lambda tensor: tensor.detach().to(CUDA))
             yield
@@ -47,14 +47,13 @@ class _Stream:
     wait_stream = record = synchronize = __init__
 
 
-def _without_streams(patch: pytest.MonkeyPatch) -> None:
+def without_streams(patch: pytest.MonkeyPatch) -> None:
     """Let copies between host and GPU, which run in streams of their own, be made with fake tensors."""
     for name in ("Stream", "Event", "current_stream"):
         patch.setattr(torch.cuda, name, _Stream)
     patch.setattr(torch.cuda, "stream", nullcontext)
     patch.setattr(transfer, "_STREAMS", {})
     patch.setattr(Tensor, "record_stream", lambda *_: None)
-    patch.setattr(Tensor, "pin_memory", lambda tensor: tensor)  # not implemented for fake tensors
 
 
 def _zeros_of_the_host(tensor: Tensor) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from fake_devices import CUDA, fake_gpu
+from fake_devices import CUDA, fake_gpu, without_streams
 from open_clip_files import ARCHITECTURES, SQUEEZED, add_architectures, put_tokeniser_beside, write_weights
 from torch import Tensor
 from torch.nn import functional
@@ -166,7 +166,8 @@ def test_the_guarded_step_reads_nothing_of_the_gpu(students, precision, clip):
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "pair", "frozen_pair"])
-def test_a_split_is_embedded_on_the_gpu(students, name):
+def test_a_split_is_embedded_on_the_gpu(students, name, monkeypatch):
+    without_streams(monkeypatch)
     losses = losses_of("all")
     student = build_student(students[name], losses, FROZEN).eval()
     pairs = synthetic_pairs(student.backbone, losses, FROZEN, TEACHERS, images=5, words=5)
@@ -177,6 +178,7 @@ def test_a_split_is_embedded_on_the_gpu(students, name):
 
 
 def test_teachers_extract_on_the_gpu(tiny_vision, tiny_sentences, monkeypatch):
+    without_streams(monkeypatch)
     image = load_image_encoder(ImageModel(name=str(tiny_vision)))
     text = load_text_encoder(TextModel(name=str(tiny_sentences)))
     with fake_gpu(image, text):
