@@ -67,6 +67,7 @@ onerror:
 
 
 rule all:
+    "Everything: the report, the summary, and the exports and indexes that are asked for."
     default_target: IS_DEFAULT
     input:
         lost_files,
@@ -78,18 +79,21 @@ rule all:
 
 
 rule annotations:
+    "The tables of images and captions."
     input:
         rules.convert.output,
     localrule: True
 
 
 rule shards:
+    "The images of each split as tar files."
     input:
         expand(rules.write_shards.output, split=PLAN.splits),
     localrule: True
 
 
 rule features:
+    "The features of all frozen models."
     input:
         lost_feature_files,
         PLAN.feature_files(),
@@ -97,6 +101,7 @@ rule features:
 
 
 rule models:
+    "All runs, trained."
     input:
         lost_feature_files,
         PLAN.run_files("best.safetensors"),
@@ -104,6 +109,7 @@ rule models:
 
 
 rule scores:
+    "The scores of all benchmarks, and their summary."
     input:
         lost_feature_files,
         PLAN.score_files(".json"),
@@ -112,6 +118,7 @@ rule scores:
 
 
 rule report:
+    "The page that compares the runs."
     input:
         lost_feature_files,
         rules.render_report.output,
@@ -119,12 +126,14 @@ rule report:
 
 
 rule exports:
+    "Trained models for other programs."
     input:
         SEARCH.export_folders(),
     localrule: True
 
 
 rule search:
+    "The indexes of what can be searched."
     input:
         lost_files,
         SEARCH.index_files(),
@@ -132,6 +141,7 @@ rule search:
 
 
 rule sweep:
+    "The trials of a search over settings, and their table."
     input:
         SWEEP.summary_files(),
     localrule: True

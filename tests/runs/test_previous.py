@@ -95,3 +95,18 @@ def test_a_training_restores_what_is_kept_unless_it_is_to_train_anew(
     assert ("its files are back" in caplog.text) == (not again)
     assert ((run / "run.json").read_text() == record) == (not again)
     assert (run / "previous").exists() == (not again)
+
+
+def test_a_training_says_what_has_changed_since_the_run_that_was_finished(
+    tiny_configuration, shapes_data, tmp_path, caplog
+):
+    from cusa.config import load
+    from cusa.layout import DatasetFolder
+    from cusa.training.loop import train
+
+    for epochs in (1, 2):
+        mapping = {**tiny_configuration, "train": {**tiny_configuration["train"], "epochs": epochs}}
+        with caplog.at_level("INFO"):
+            train(load(mapping).run("cusa", 23), DatasetFolder(shapes_data), tmp_path / "run")
+        keep_previous(tmp_path / "run")
+    assert "since then train.epochs was 1, is 2" in caplog.text

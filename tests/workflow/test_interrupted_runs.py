@@ -60,6 +60,7 @@ def test_ctrl_c_saves_and_a_configuration_that_goes_back_has_its_finished_run_ag
     output = interrupt(trained, TRAINED, "--config", "train={epochs: 3000}")
     log = (trained / LOG).read_text()
     assert f"the run that was finished before is kept in {RUN}/previous until this one is whole" in log
+    assert "since then train.epochs was 2, is 3000" in log
     assert sha256_of_file(trained / RUN / "previous/best.safetensors") == finished
     assert re.search(
         r"stopped by Ctrl-C after epoch \d+, step \d of 8; the state is in \S+/cusa/seed23/state; the same command "

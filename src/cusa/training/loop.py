@@ -183,6 +183,8 @@ class Trainer:
         self.history.announce(self.progress)
         if self.group.is_main and self.state.previous.is_dir():
             log.info("the run that was finished before is kept in %s until this one is whole", self.state.previous)
+            if changed := self.state.changed_since_previous():
+                log.info("since then %s", "; ".join(changed))
         with Watch(self.run, self.history, self.progress):
             self.stop.defer()
             try:

@@ -267,6 +267,15 @@ class State:
                 f"Start as many as before to continue, {from_the_start}"
             )
 
+    def changed_since_previous(self) -> list[str]:
+        """`key was ..., is ...` for what differs from the run that was finished before; empty if none is kept whole."""
+        if not all((self.previous / name).is_file() for name in OUTPUTS):
+            return []
+        before = RunRecord.read(self.previous)
+        differences = _differences(before.configuration.model_dump(mode="json"), self.configuration)
+        data = before.data or {}
+        return differences + [f"{name} changed" for name in self.data if self.data[name] != data.get(name)]
+
     def keep_finished(self) -> None:
         """Keep the outputs of a finished training in `finished`, and remove what only resuming needs."""
         kept = self.folder / FINISHED
