@@ -26,10 +26,8 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	@touch $@
 
 demo: $(VENV)/.installed-demo ## train and evaluate the emoji search, then print where the report is, and how to search
-	$(BIN)/snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
-	@echo "The report: file://$(CURDIR)/results/openmoji/report/index.html"
-	@echo "The search: make serve, which runs"
-	@echo "    cusa serve $(INDEXES)"
+	$(BIN)/cusa run --cores $(CORES)
+	@echo "            or shorter: make serve"
 
 serve: $(VENV)/.installed-demo ## search the emoji with two models in the browser, after make demo; PORT=8080 is the port
 	@for index in $(INDEXES); do test -f $$index/meta.json || { echo "$$index is not there yet; run make demo"; exit 1; }; done

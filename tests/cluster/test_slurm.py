@@ -110,6 +110,7 @@ def chain(tmp_path_factory) -> Path:
         *("--configfile", str(directory / "mine.yaml")),
         *("--set-resources", "extract_image_part:gpu=1", "train:gpu=2"),
         *("--set-threads", "extract_image_part=2"),
+        *("--slurm-array-jobs", "extract_image_part"),
     )
     return directory
 
@@ -132,6 +133,10 @@ def test_four_parts_of_a_split_run_at_once_on_four_devices(chain):
     assert devices == {"0", "1", "2", "3"}
     spans = [(value(job, "StartTime"), value(job, "EndTime")) for job in jobs_of("extract_image_part", chain)]
     assert max(sum(begun <= moment < ended for begun, ended in spans) for moment, _ in spans) == 4
+
+
+def test_parts_can_be_one_array_of_slurm(chain):
+    assert all(re.search(r"ArrayTaskId=\d+", job) for job in jobs_of("extract_image_part", chain))
 
 
 def test_a_training_on_two_gpus_is_started_once_and_sees_both(chain):
