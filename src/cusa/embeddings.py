@@ -16,7 +16,7 @@ from cusa.config.captions import CaptionCleaning
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import StudentSettings
 from cusa.errors import DataError
-from cusa.layout import DatasetFolder
+from cusa.layout import META, DatasetFolder
 from cusa.runs.previous import drop_previous
 from cusa.runs.record import drop_finished
 from cusa.runs.weights import load_student
@@ -24,6 +24,8 @@ from cusa.student.encoding import Encoder
 from cusa.student.inputs import FeatureInputs, TokenInputs, open_features, open_split
 from cusa.student.student import Student
 from cusa.student.tokens import Tokens
+from cusa.teachers.extraction import encode_texts
+from cusa.teachers.registry import load_text_encoder
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +41,8 @@ def embed_all(run: str | Path, folder: DatasetFolder, outputs: Mapping[str, str 
     `outputs` has the folder that each of the data is written to: {image,text}_{cross,uni}.npy, float32 [rows, D], in
     row order, not normalised. Data are a split, whose images and captions (if it has any) are embedded, or one of
     TEXT_TABLES, whose distinct texts are embedded in the order of `distinct_texts`. Frozen towers use their cached
-    features. Raises DataError when the run, the data or the features are missing or do not fit, and where embeddings
-    are not finite.
+    features, which the texts of a table need not have. Raises DataError when the run,
+    the data or the features are missing or do not fit, and where embeddings are not finite.
     """
     torch.set_num_threads(threads)
     student, configuration = load_student(run)
@@ -70,7 +72,9 @@ def _embeddings(
     distinct = distinct_texts(folder, data)
     if not distinct:
         raise DataError(f"{folder.annotations / TEXT_TABLES[data]} has no texts, so there is nothing to embed.")
-    return encoder.encode_texts(_open_distinct_texts(student, configuration.student, folder, data, distinct))
+    return encoder.encode_texts(
+        _open_distinct_texts(student, configuration.student, folder, data, distinct, encoder.device)
+    )
 
 
 def _tell_other_cleaning(run: str | Path, trained: CaptionCleaning, folder: DatasetFolder) -> None:
@@ -93,11 +97,21 @@ def _require_finite(embeddings: Mapping[str, np.ndarray], run: Path, data: str) 
 
 
 def _open_distinct_texts(
-    student: Student, settings: StudentSettings, folder: DatasetFolder, data: str, texts: list[str]
+    student: Student,
+    settings: StudentSettings,
+    folder: DatasetFolder,
+    data: str,
+    texts: list[str],
+    device: torch.device,
 ) -> TokenInputs | FeatureInputs:
-    """Token ids for a trainable text tower, or the cached features of a frozen one."""
+    """Token ids for a trainable text tower; for a frozen one its cached features, or else what it gives here."""
     if student.backbone.tokenises:
         return TokenInputs(Tokens.of(*student.backbone.tokenise(texts)))
     assert settings.towers is not None
     tower = settings.towers.text
-    return FeatureInputs(open_features(folder.features("text", tower.folder, data), len(texts), tower))
+    cached = folder.features("text", tower.folder, data)
+    if (cached / META).is_file():
+        return FeatureInputs(open_features(cached, len(texts), tower))
+    log.info("%s has no features, so its texts go through %s here", cached, tower.name)
+    encoder = load_text_encoder(tower).to(device)
+    return FeatureInputs(encode_texts(encoder, texts, tower.batch_size, device, precision=tower.precision))

@@ -143,9 +143,9 @@ def test_what_is_not_scored_has_a_reason(tiny_configuration):
     assert found.left_out["image_retrieval, cub"].startswith("no/such/place does not exist")
 
 
-def test_the_gallery_and_the_reference_are_runs_that_exist(tiny_configuration):
-    gallery = {"gallery": {"experiments": ["cusa", "no such"]}, "reference": "csa"}
-    found = plan(tiny_configuration, report=gallery)
+def test_the_gallery_and_the_reference_are_runs_that_are_made(tiny_configuration):
+    gallery = {"gallery": {"experiments": ["cusa", "csa"]}, "reference": "csa"}
+    found = plan(tiny_configuration, report=gallery, experiments={**tiny_configuration["experiments"], "csa": None})
     assert (found.gallery_runs, found.reference, found.gallery_data) == (["cusa"], None, ["test"])
     assert plan(tiny_configuration).reference == "contrastive"
 

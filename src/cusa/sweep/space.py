@@ -49,11 +49,11 @@ def corners(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def configuration_at(configuration: Configuration, point: Point) -> Configuration:
-    """The configuration with the values of a point, and without the section `sweep`.
+    """The configuration with the values of a point, and without what no training reads: `sweep` and `report`.
 
     Raises ConfigurationError where these values are wrong or contradict others.
     """
-    mapping = json.loads(configuration.model_dump_json(exclude={"sweep"}))
+    mapping = json.loads(configuration.model_dump_json(exclude={"sweep", "report"}))
     for key, value in point.items():
         _set(mapping, key.split("."), deepcopy(value))
     return load(mapping)
