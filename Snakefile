@@ -63,7 +63,13 @@ onsuccess:
 
 
 onerror:
-    say(lines_of_failure(Path(DATA) / "logs", workflow.start_time.timestamp(), COMMAND))
+    say(
+        lines_of_failure(
+            [Path(DATA) / "logs", Path(BENCHMARK_LOGS) / "logs"],
+            workflow.start_time.timestamp(),
+            COMMAND,
+        )
+    )
 
 
 rule all:

@@ -77,8 +77,13 @@ def test_the_profiles_of_the_workflow_go_by_their_names_in_any_folder(option, na
 
 def test_profiles_of_the_user_go_before_those_of_the_workflow(folder, monkeypatch):
     (folder / "xdg/snakemake/slurm").mkdir(parents=True)
-    (folder / "xdg/snakemake/slurm/config.yaml").write_text("printshellcmds: true")
-    assert snakemake_arguments(["--profile", "slurm"])[-2:] == ["--profile", "slurm"]
+    profile = folder / "xdg/snakemake/slurm/config.yaml"
+    profile.write_text("printshellcmds: true")
+    given = snakemake_arguments(["--profile", "slurm"])
+    assert given[-2:] == ["--profile", str(profile.parent)]
+    assert "--cores" in given
+    profile.write_text("cores: 2")
+    assert "--cores" not in snakemake_arguments(["--profile", "slurm"])
     monkeypatch.setenv("SNAKEMAKE_PROFILE", "gpu")
     assert snakemake_arguments([]) == [*SNAKEFILE, "--cores", "all"]
 

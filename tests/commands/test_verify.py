@@ -85,6 +85,28 @@ def test_each_damage_is_named_with_what_to_delete(results, monkeypatch, capsys):
         assert sum(f"delete {path}, and the same command" in line for line in lines) == 1, path
 
 
+def test_what_is_gone_is_named_also_where_nothing_beside_it_describes_it(results):
+    lost = [
+        "annotations/captions.parquet",
+        "shards/test/shards.json",
+        "runs/cusa/seed23/run.json",
+        next(results.glob("teachers/*/*/*/meta.json")).relative_to(results),
+    ]
+    for name in lost:
+        (results / name).unlink()
+    told = "\n".join(finding.text for finding in verify(results) if not finding.sound)
+    for name in lost:
+        assert f"{results / name} is missing" in told
+
+
+@pytest.mark.parametrize("name", ["shards/test/shards.json", "teachers/image/*/*/meta.json"])
+def test_a_description_that_is_no_mapping_is_a_sentence(results, name):
+    path = next(results.glob(name))
+    path.write_text("[]")
+    told = [finding.text for finding in verify(results) if not finding.sound]
+    assert any(str(path) in text or str(path.parent) in text for text in told)
+
+
 @pytest.mark.parametrize(
     "what", ["picture", "header of a picture", "captions", "header of captions"],
 )  # fmt: skip

@@ -26,6 +26,17 @@ def test_what_is_computed_is(key):
         ({"name": "a", "batch_size": 1}, {"name": "a"}, True),
         ({"name": "a", "batch_size": 1}, {"name": "b", "batch_size": 1}, False),
         ({"train": {"batch_size": 1}}, {"train": {"batch_size": 2}}, False),
+        ({"dataset": {"check_images": "header"}}, {"dataset": {"check_images": "decode"}}, True),
+        (
+            {"dataset": {"check_images": "header", "skip": ["unreadable_image"]}},
+            {"dataset": {"check_images": "decode", "skip": ["unreadable_image"]}},
+            False,
+        ),
+        (
+            {"check_images": "header", "leave_out_of_train": ["near_copies"]},
+            {"check_images": "decode", "leave_out_of_train": ["near_copies"]},
+            False,
+        ),
         ({"teachers": {"image": [{"batch_size": 1}]}}, {"teachers": {"image": [{"batch_size": 2}]}}, True),
     ],
 )

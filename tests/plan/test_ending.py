@@ -55,7 +55,7 @@ def test_failure_names_the_sentences_of_this_run_and_its_logs(tmp_path):
     for time, (name, text) in enumerate(texts.items()):
         (tmp_path / f"{name}.log").write_text(text)
         os.utime(tmp_path / f"{name}.log", (time, time))
-    assert list(lines_of_failure(tmp_path, 1, "cusa run")) == [
+    assert list(lines_of_failure([tmp_path], 1, "cusa run")) == [
         "Error: three images are missing.",
         f"    the log: {tmp_path}/data.log, and the same in 1 more",
         "Error: KeyError: 'a'",
@@ -63,3 +63,26 @@ def test_failure_names_the_sentences_of_this_run_and_its_logs(tmp_path):
         "What is done is kept. To continue from there:",
         "    cusa run",
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "continues"),
+    [
+        ("cusa run --forcerun train embed --cores 2 report", "cusa run --cores 2 report"),
+        ("snakemake -R train -n --configfile 'my file.yaml'", "snakemake -n --configfile 'my file.yaml'"),
+        ("snakemake -c1 --forceall report", "snakemake -c1 report"),
+        ("cusa run --forcerun=train -f report", "cusa run report"),
+    ],
+)
+def test_to_continue_makes_nothing_again_that_was_forced(tmp_path, command, continues):
+    assert list(lines_of_failure([tmp_path], 0, command))[-1] == f"    {continues}"
+
+
+def test_logs_of_several_folders_are_read(tmp_path):
+    for name in ("openmoji", "benchmark-data"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "job.log").write_text(f"Error: {name} is cut off.\n")
+    lines = list(
+        lines_of_failure([tmp_path / "openmoji", tmp_path / "benchmark-data", tmp_path / "none"], 0, "cusa run")
+    )
+    assert {"Error: openmoji is cut off.", "Error: benchmark-data is cut off."} <= set(lines)

@@ -110,3 +110,19 @@ def test_a_training_says_what_has_changed_since_the_run_that_was_finished(
             train(load(mapping).run("cusa", 23), DatasetFolder(shapes_data), tmp_path / "run")
         keep_previous(tmp_path / "run")
     assert "since then train.epochs was 1, is 2" in caplog.text
+
+
+def test_a_damaged_record_that_is_kept_stops_no_training(tiny_configuration, shapes_data, tmp_path, caplog):
+    from cusa.config import load
+    from cusa.layout import DatasetFolder
+    from cusa.training.loop import train
+
+    run = tmp_path / "run"
+    finished(run, "cut off")
+    keep_previous(run)
+    for name in OUTPUTS:
+        (run / name).unlink()
+    mapping = {**tiny_configuration, "train": {**tiny_configuration["train"], "epochs": 1}}
+    train(load(mapping).run("cusa", 23), DatasetFolder(shapes_data), run)
+    assert all((run / name).is_file() for name in OUTPUTS)
+    assert "previous/run.json is not valid JSON" in caplog.text

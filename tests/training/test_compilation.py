@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from training_runs import configured, interrupted_after, weights_sha256
 
+from cusa.errors import StoppedError
 from cusa.layout import DatasetFolder
 from cusa.losses import CUSALoss
 from cusa.student.student import NOTHING_FROZEN, build_student
@@ -101,6 +104,21 @@ def test_memory_that_is_not_enough_is_no_reason_to_go_on(tiny_configuration, mon
     monkeypatch.setattr(compilation, "COMPILER", PLAIN)
     monkeypatch.setattr(compilation, "_run", full)
     with pytest.raises(torch.OutOfMemoryError, match="does not fit"):
+        compile_towers(task_of(configured(tiny_configuration)), NOTHING_FROZEN)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_signal_while_the_compiler_works_stops_the_training(tiny_configuration, monkeypatch, wrapped):
+    def stopped(*arguments):
+        try:
+            raise StoppedError("stopped by SIGTERM", signal.SIGTERM)
+        except StoppedError as error:
+            if not wrapped:
+                raise
+            raise RuntimeError("the compiler failed") from error
+
+    monkeypatch.setattr(compilation, "_run", stopped)
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"):
         compile_towers(task_of(configured(tiny_configuration)), NOTHING_FROZEN)
 
 

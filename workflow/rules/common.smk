@@ -330,14 +330,6 @@ def image_model(output):
     )
 
 
-def keep_previous_runs():
-    """Keep the finished runs that are trained again until they are whole: Snakemake deletes their files before."""
-    for job in workflow.dag.needrun_jobs():
-        if job.rule.name == "train":
-            forced = bool(workflow.dag.reason(job).forced)
-            keep_previous(os.path.dirname(job.output.run), again=forced)
-
-
 def log_of(rule, name):
     return f"{DATA}/logs/{rule}/{name}.log"
 

@@ -11,10 +11,10 @@ import numpy as np
 from cusa.annotations.tables import CAPTIONS, IMAGES, PROBLEMS, read_table, skipped_rows
 from cusa.benchmarks import outcomes_file
 from cusa.commands.finding import Finding
-from cusa.common.files import made_again, read_array, read_json, read_parquet, sha256_of_file
+from cusa.common.files import made_again, read_array, read_json, read_mapping, read_parquet, sha256_of_file
 from cusa.errors import DataError
 from cusa.layout import META, DatasetFolder
-from cusa.runs.record import HISTORY, RUN, WEIGHTS, RunRecord, trained_again
+from cusa.runs.record import HISTORY, RUN, STATE_FILE, STATE_FOLDER, WEIGHTS, RunRecord, trained_again
 from cusa.shards.reading import INDEX, STATISTICS, ShardReader
 from cusa.shards.verifying import damaged_shards
 from cusa.teachers.store import FeatureStore
@@ -44,11 +44,13 @@ def verify(folder: str | Path) -> Iterator[Finding]:
     tables = root / "annotations"
     if tables.is_dir():
         yield _finding(tables, _tables)
-    for path in sorted(root.glob(f"shards/*/{STATISTICS}")):
-        yield from _shards(path.parent)
-    for path in sorted(root.glob(f"teachers/*/*/*/{META}")):
-        yield _finding(path.parent, _features)
-    for run in sorted({path.parent for name in (RUN, WEIGHTS) for path in root.glob(f"runs/*/seed*/{name}")}):
+    for path in _folders(root, "shards/*"):
+        yield from _shards(path)
+    for path in _folders(root, "teachers/*/*/*"):
+        yield _finding(path, _features)
+    for run in _folders(root, "runs/*/seed*"):
+        if (run / STATE_FOLDER / STATE_FILE).is_file() and not (run / RUN).is_file():
+            continue  # it is not finished
         yield _finding(run, _run)
         yield from _inputs(run, DatasetFolder(root))
         for path in sorted((run / "embeddings").glob("*")):
@@ -58,6 +60,11 @@ def verify(folder: str | Path) -> Iterator[Finding]:
             yield _finding(path, _scores)
     if (root / SUMMARY).exists():
         yield _finding(root / SUMMARY, _summary)
+
+
+def _folders(root: Path, pattern: str) -> list[Path]:
+    """The folders of a pattern, also those whose own description is gone, without those under way (.name)."""
+    return [path for path in sorted(root.glob(pattern)) if path.is_dir() and not path.name.startswith(".")]
 
 
 def _finding(path: Path, check: Check) -> Finding:
@@ -73,6 +80,8 @@ def _tables(folder: Path) -> str:
         skipped_rows(folder)
     if not rows:
         raise DataError(f"{folder} has no tables; {made_again(folder)}")
+    if IMAGES in rows and CAPTIONS not in rows:
+        raise DataError(f"{folder / CAPTIONS} is missing; the same command makes it again.")
     if {IMAGES, CAPTIONS} <= rows.keys():
         used = read_table(folder, CAPTIONS, ["image"])["image"].to_numpy()
         if len(used) and not 0 <= used.min() <= used.max() < rows[IMAGES]:
@@ -88,7 +97,7 @@ def _shards(folder: Path) -> Iterator[Finding]:
     try:
         images = len(ShardReader(folder))
         damaged = [Finding(str(folder), sentence, sound=False) for sentence in damaged_shards(folder)]
-        written = read_json(folder / STATISTICS, made_again(folder)).get("samples")
+        written = read_mapping(folder / STATISTICS, made_again(folder)).get("samples")
         if written != images:
             text = f"{folder / INDEX} has {images:,} images, but {written:,} were written; {made_again(folder)}"
             damaged.append(Finding(str(folder), text, sound=False))
@@ -98,7 +107,7 @@ def _shards(folder: Path) -> Iterator[Finding]:
 
 
 def _features(folder: Path) -> str:
-    meta = read_json(folder / META, made_again(folder))
+    meta = read_mapping(folder / META, made_again(folder))
     store = FeatureStore(folder, meta.get("rows", 0))
     expected = meta.get("features_sha256")
     if expected is None:
@@ -120,6 +129,8 @@ def _features(folder: Path) -> str:
 
 
 def _run(run: Path) -> str:
+    if not (run / RUN).is_file():
+        raise DataError(f"{run / RUN} is missing; the same command trains the run again.")
     record = RunRecord.read(run)
     for name in (WEIGHTS, HISTORY):
         if not (run / name).is_file():
@@ -154,7 +165,7 @@ def _digest(root: Path, name: str) -> str | None:
     if kind != "teachers":
         return sha256_of_file(path)
     try:
-        digest: str | None = read_json(path).get("features_sha256")
+        digest: str | None = read_mapping(path).get("features_sha256")
     except DataError:
         return None  # which `_features` has said
     return digest

@@ -76,7 +76,7 @@ def _profile(arguments: argparse.Namespace) -> None:
 
 def _in_processes(processes: int) -> int:
     """Run this same command once for each process of a training, and return the exit status."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    launcher = [sys.executable, "-P", "-m", "cusa.training.launch", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.run([*launcher, "-m", "cusa.cli", *sys.argv[1:]], check=False).returncode
 
 

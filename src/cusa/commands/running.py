@@ -188,7 +188,9 @@ def _found_profile(name: str) -> str:
         *os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":"),
     ]
     places = [Path(), Path("profiles"), *(Path(home).expanduser() / "snakemake" for home in homes)]
-    if name == "none" or any((place / name).exists() for place in places):
+    if name == "none":
         return name
+    if found := next((place / name for place in places if (place / name).exists()), None):
+        return str(found)
     carried = found_file(PROFILE_FOLDER / name)
     return str(carried if carried.is_absolute() else found_file(name))

@@ -101,6 +101,19 @@ def read_json(path: str | Path, advice: str = "make it again.") -> Any:
         raise DataError(f"{path} is not valid JSON ({reason_of(error)}); it is damaged, so {advice}") from None
 
 
+def read_mapping(path: str | Path, advice: str = "make it again.") -> dict[str, Any]:
+    """Read a JSON file that this project wrote and that holds a mapping.
+
+    Raises DataError, with `advice`, where it is gone or damaged.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path} is missing; {advice}")
+    content = read_json(path, advice)
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds no mapping, so it is damaged; {advice}")
+    return content
+
+
 @contextmanager
 def parquet_damage(path: str | Path, advice: str | None = None) -> Iterator[None]:
     """Raise DataError, with `advice`, where the block reads a Parquet file that is damaged or is not there."""

@@ -1,6 +1,7 @@
 """Keys that say how something is computed, not what comes out: another value is no reason to compute it again.
 
-Those of `train` are in config/training.py.
+Those of `train` are in config/training.py. `dataset.check_images` is one of them only where no image is left out for
+what the check finds: pictures that cannot be read are found by decoding them, and so are near copies.
 """
 
 from __future__ import annotations
@@ -28,5 +29,10 @@ def same_result(first: str, second: str) -> bool:
 def _relevant(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
         parts = {name: (f"{key}.{name}".lstrip("."), part) for name, part in value.items()}
-        return {name: _relevant(part, path) for name, (path, part) in parts.items() if not is_operational(path)}
+        leaves_out = bool(value.get("skip") or value.get("leave_out_of_train"))
+        return {
+            name: _relevant(part, path)
+            for name, (path, part) in parts.items()
+            if not is_operational(path) or (name == CHECK_IMAGES and leaves_out)
+        }
     return [_relevant(part, key) for part in value] if isinstance(value, list) else value

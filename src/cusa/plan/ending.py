@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cusa.plan.plan import Plan
 from cusa.plan.search import SearchPlan
 
+# Options that make again what is done, and whether names follow them.
+FORCING = {"--forcerun": True, "-R": True, "--forceall": False, "-F": False, "--force": False, "-f": False}
 SENTENCE = "Error: "  # with which programs of this project begin what the user can correct
 BUG = "Traceback (most recent call last):"
 
@@ -23,13 +25,14 @@ def lines_of_success(plan: Plan, search: SearchPlan) -> Iterator[str]:
         yield f"search:     cusa serve {shlex.join(map(str, folders))}"
 
 
-def lines_of_failure(logs: Path, since: float, command: str) -> Iterator[str]:
+def lines_of_failure(logs: Iterable[Path], since: float, command: str) -> Iterator[str]:
     """The sentence of each program that failed, its log, and the command that continues.
 
-    `logs` is the folder of the logs, `since` the time when the workflow started, in seconds since 1970.
+    `logs` are folders of logs, `since` is the time when the workflow started, in seconds since 1970.
     """
     failed: dict[str, list[Path]] = {}  # the same data can stop several jobs
-    for path in sorted(logs.rglob("*.log"), key=lambda path: (path.stat().st_mtime, path)):
+    paths = [path for folder in logs for path in folder.rglob("*.log")]
+    for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path)):
         if path.stat().st_mtime >= since and (sentence := _what_failed(path)):
             failed.setdefault(sentence, []).append(path)
     for sentence, paths in failed.items():
@@ -37,7 +40,19 @@ def lines_of_failure(logs: Path, since: float, command: str) -> Iterator[str]:
         others = f", and the same in {len(paths) - 1} more" if len(paths) > 1 else ""
         yield f"    the log: {paths[0]}{others}"
     yield "What is done is kept. To continue from there:"
-    yield f"    {command}"
+    yield f"    {_without_forcing(command)}"
+
+
+def _without_forcing(command: str) -> str:
+    """A command line without the options that make again what is done: what they asked for is under way."""
+    kept, is_named = [], False
+    for word in shlex.split(command):
+        option = word.partition("=")[0]
+        if word.startswith("-"):
+            is_named = FORCING.get(option, False)
+        if not is_named and option not in FORCING:
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def _what_failed(log: Path) -> str:

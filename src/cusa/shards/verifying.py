@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from cusa.common.files import made_again, read_json, read_parquet, sha256_of_file
+from cusa.common.files import made_again, read_mapping, read_parquet, sha256_of_file
 from cusa.common.images import open_rgb
 from cusa.errors import DataError
 from cusa.shards.reading import INDEX, STATISTICS
@@ -31,7 +31,7 @@ def damaged_shards(folder: str | Path) -> Iterator[str]:
     """A sentence for each tar file of a split that is missing or damaged. Raises DataError where shards.json is."""
     folder = Path(folder)
     again = made_again(folder)
-    for name, written in read_json(folder / STATISTICS, again).get("shards", {}).items():
+    for name, written in read_mapping(folder / STATISTICS, again).get("shards", {}).items():
         tar = folder / name
         if not tar.is_file():
             yield f"{tar} is missing; {again}"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cusa.common.compute import random_state, set_random_state
+from cusa.errors import StoppedError
 from cusa.layout import Modality
 from cusa.student.backbones import FrozenDimensions, TextInput, each_tensor
 from cusa.student.sides import sides_with_a_tower
@@ -54,12 +55,21 @@ def compile_towers(task: TrainingTask, frozen: FrozenDimensions) -> list[Modalit
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 -- compilers fail in many ways, and the plain tower still works
+                if stopped := _stopped(error):
+                    raise stopped from None
                 del task.compiled[side]
                 log.warning("train.compile: the %s tower cannot be compiled, and is run as it is: %s", side, error)
             else:
                 working.append(side)
     log.info("compiled the towers of %s in %.0f s", working or "no side", time.monotonic() - started)
     return working
+
+
+def _stopped(error: BaseException | None) -> StoppedError | None:
+    """The signal that an error stands for: the compiler wraps what is raised while it works."""
+    while error is not None and not isinstance(error, StoppedError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _inputs(task: TrainingTask, frozen: FrozenDimensions) -> TowerInputs:

@@ -13,6 +13,7 @@ after it has recorded the run's outputs.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Iterable
@@ -48,6 +49,7 @@ from cusa.training.guard import Guard
 from cusa.training.sharding import divided_moments, divided_state, gathered
 from cusa.training.step import TrainingTask
 
+log = logging.getLogger(__name__)
 STATE_VERSION = 2
 
 
@@ -271,7 +273,10 @@ class State:
         """`key was ..., is ...` for what differs from the run that was finished before; empty if none is kept whole."""
         if not all((self.previous / name).is_file() for name in OUTPUTS):
             return []
-        before = RunRecord.read(self.previous)
+        try:
+            before = RunRecord.read(self.previous)
+        except DataError:  # which `restore_finished` has said
+            return []
         differences = _differences(before.configuration.model_dump(mode="json"), self.configuration)
         data = before.data or {}
         return differences + [f"{name} changed" for name in self.data if self.data[name] != data.get(name)]
@@ -295,13 +300,18 @@ class State:
         again, and at the run folders `elsewhere`: a trial of a sweep may be this training. Returns False if none is, so
         the run has to be trained.
         """
-        mine = [] if is_wanted_again(self.run) else [self.folder / FINISHED, self.previous]
-        return any(self._restore_from(kept) for kept in (*mine, *elsewhere))
+        if is_wanted_again(self.run):
+            return False
+        return any(self._restore_from(kept) for kept in (self.folder / FINISHED, self.previous, *elsewhere))
 
     def _restore_from(self, kept: Path) -> bool:
         if not all((kept / name).is_file() for name in OUTPUTS):
             return False
-        record = RunRecord.read(kept)
+        try:
+            record = RunRecord.read(kept)
+        except DataError as error:  # it is trained instead
+            log.warning("%s", error)
+            return False
         same = (
             not _differences(record.configuration.model_dump(mode="json"), self.configuration)
             and record.stopped_because is None

@@ -44,10 +44,12 @@ def trial_step(
     frozen: FrozenDimensions,
     teachers: Mapping[Modality, int],
     device: torch.device,
+    processes: int = 1,
 ) -> None:
     """Take STEPS training steps with a full batch of distinct images and distinct captions of the greatest length.
 
-    `frozen` and `teachers` are the lengths of cached features, see TrainingFiles.dimensions. Raises
+    `frozen` and `teachers` are the lengths of cached features, see TrainingFiles.dimensions. With several `processes`,
+    their gradients have a second place in memory, where they are averaged. Raises
     torch.cuda.OutOfMemoryError if the batch does not fit the device.
     """
     settings, losses = configuration.train, configuration.losses
@@ -58,12 +60,14 @@ def trial_step(
     batch = pairs[np.arange(len(pairs))].to(device)
     optimiser = build_optimiser(task, settings)
     average = WeightAverage(task, settings.ema_decay) if settings.ema_decay else None
+    averaged = [torch.empty_like(weight) for weight in task.parameters() if weight.requires_grad and processes > 1]
     for step in range(1, STEPS + 1):
         optimiser.zero_grad(set_to_none=True)
         add_gradients(task, task, batch, last=True)
         optimiser.step()
         if average is not None:
             average.update(step)
+    del averaged
 
 
 def largest_that_fits(fits: Callable[[int], bool], most: int) -> int | None:
@@ -102,7 +106,7 @@ def with_batch_size(configuration: RunConfiguration, files: TrainingFiles, run: 
         size = _kept(configuration, run)
         if size is None:
             most = files.pairs() // (group.world_size * configuration.train.accumulate)
-            size = _found(configuration, *files.dimensions(), most, group.device)
+            size = _found(configuration, *files.dimensions(), most, group)
             _keep(configuration, size, run)
     chosen = _with_size(configuration, group.broadcast(size))
     return validate(RunConfiguration, chosen.model_dump(mode="json"))
@@ -141,10 +145,12 @@ def _found(
     frozen: FrozenDimensions,
     teachers: Mapping[Modality, int],
     most: int,
-    device: torch.device,
+    group: Group,
 ) -> int:
+    device = group.device
+
     def fits(size: int) -> bool:
-        fitting = _takes_a_step(_with_size(configuration, size), frozen, teachers, device)
+        fitting = _takes_a_step(_with_size(configuration, size), frozen, teachers, group)
         log.info("train.batch_size: auto: %d pairs %s", size, "fit" if fitting else "do not fit")
         return fitting
 
@@ -167,11 +173,12 @@ def _takes_a_step(
     configuration: RunConfiguration,
     frozen: FrozenDimensions,
     teachers: Mapping[Modality, int],
-    device: torch.device,
+    group: Group,
 ) -> bool:
+    device = group.device
     torch.cuda.set_per_process_memory_fraction(USED, device)
     try:
-        trial_step(configuration, frozen, teachers, device)
+        trial_step(configuration, frozen, teachers, device, group.world_size)
     except torch.cuda.OutOfMemoryError:
         return False
     finally:

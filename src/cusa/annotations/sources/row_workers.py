@@ -80,7 +80,7 @@ def row_reader(
         yield here
         return
     conversion = {"dataset": json.loads(dataset.as_json()), "cleaning": json.loads(cleaning.as_json())}
-    command = [sys.executable, "-m", "cusa.annotations.sources.row_workers", json.dumps(conversion)]
+    command = [sys.executable, "-P", "-m", "cusa.annotations.sources.row_workers", json.dumps(conversion)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with ExitStack() as stack:
         processes = [
