@@ -35,17 +35,19 @@ def prefetched(
     be. Items are read in the thread that reads the results.
     """
     source, waiting = iter(items), deque[Future[Result]]()
-    with ThreadPoolExecutor(
-        threads or available_cores(), "prefetch", initializer=prepare_thread or _lower_priority
-    ) as pool:
-        try:
-            waiting.extend(pool.submit(work, item) for item in islice(source, max(1, ahead)))
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(work, item) for item in islice(source, 1))
-                yield result
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    pool = ThreadPoolExecutor(threads or available_cores(), "prefetch", initializer=prepare_thread or _lower_priority)
+    try:
+        waiting.extend(pool.submit(work, item) for item in islice(source, max(1, ahead)))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(work, item) for item in islice(source, 1))
+            if not waiting:
+                pool.shutdown()  # a reader that knows how many there are does not come back after the last one
+            yield result
+    finally:
+        # Nothing is waited for: the garbage collector may come here, in a thread that is only starting and holds the
+        # lock that the end of another thread needs.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _lower_priority() -> None:
