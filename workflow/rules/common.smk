@@ -183,9 +183,12 @@ def require_writable_results():
 
 def keep_previous_runs():
     """Keep the finished runs that are trained again until they are whole: Snakemake deletes their files before."""
+    asked = workflow.dag_settings
+    is_forcing = bool(asked.forcerun or asked.forceall or asked.forcetargets)
     for job in workflow.dag.needrun_jobs():
         if job.rule.name == "train":
-            forced = bool(workflow.dag.reason(job).forced)
+            # Snakemake also forces what --rerun-incomplete finds: a training that ended after a kill is not taken again.
+            forced = is_forcing and bool(workflow.dag.reason(job).forced)
             keep_previous(os.path.dirname(job.output.run), again=forced)
 
 

@@ -5,7 +5,7 @@
 rule train:
     input:
         lambda wildcards: PLAN.training_inputs(wildcards.experiment),
-        ready=ancient(made_ready),
+        ready=made_ready,
     output:
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",
