@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -97,5 +98,8 @@ def test_colours_are_defined_for_light_and_dark():
 
 
 def test_the_installed_package_has_the_page():
+    """The wheel has all that is in src/cusa, and leaves out nothing of it."""
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    assert '"serve/page/*"' in text
+    wheel = tomllib.loads(text)["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["packages"] == ["src/cusa"]
+    assert "exclude" not in wheel
