@@ -69,12 +69,12 @@ def test_the_error_says_what_was_saved():
 def test_ctrl_c_is_named_and_has_a_status_of_its_own():
     with Stop() as stop:
         stop.defer()
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # os.kill may reach another thread first
         terminate()
     assert str(stop.error()) == "stopped by Ctrl-C; the same command continues."
     assert (stop.error().number, Stop().error().number) == (signal.SIGINT, signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
