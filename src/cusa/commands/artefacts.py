@@ -53,9 +53,8 @@ def verify(folder: str | Path) -> Iterator[Finding]:
             continue  # it is not finished
         yield _finding(run, _run)
         yield from _inputs(run, DatasetFolder(root))
-        for path in sorted((run / "embeddings").glob("*")):
-            if path.is_dir() and not path.name.startswith("."):
-                yield _finding(path, _embeddings)
+        for path in _folders(run, "embeddings/*"):
+            yield _finding(path, _embeddings)
         for path in sorted((run / "benchmarks").glob("*.json")):
             yield _finding(path, _scores)
     if (root / SUMMARY).exists():

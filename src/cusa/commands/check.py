@@ -305,7 +305,7 @@ def _batch_memory(experiment: str, configuration: RunConfiguration) -> Finding:
     import torch
 
     from cusa.student.backbones import FrozenDimensions
-    from cusa.training.trial import trial_step
+    from cusa.training.batch_size import trial_step
 
     subject = f"memory of a batch, {experiment}"
     total = torch.cuda.get_device_properties(0).total_memory / 2**30

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cusa.common.files import read_array, read_json, require_space, whole_folder, write_json
+from cusa.common.files import made_again, read_array, read_json, require_space, whole_folder, write_json
 from cusa.errors import DataError
 from cusa.layout import META
 
@@ -62,19 +62,19 @@ class FeatureStore:
         if len(self) != rows:
             raise DataError(
                 f"{self.folder} has {len(self)} rows, but the split has {rows}; the data changed after the features "
-                f"were extracted, so {_again(self.folder)}"
+                f"were extracted, so {made_again(self.folder)}"
             )
         if model is not None and self.meta.get("model") != model:
             raise DataError(
                 f"{self.folder} was extracted by {self.meta.get('model')}, but {model} is configured; "
-                f"{_again(self.folder)}"
+                f"{made_again(self.folder)}"
             )
         of_file = self.meta.get("weights_sha256") != UNKNOWN and self.meta.get(SHA256_OF) != TENSORS
         if sha256 is not None and of_file and self.meta.get("weights_sha256") != sha256:
             raise DataError(
                 f"{self.folder} was extracted with other weights of {self.meta.get('model')} (sha256 "
                 f"{str(self.meta.get('weights_sha256'))[:12]}...) than those configured now ({sha256[:12]}...); "
-                f"{_again(self.folder)}"
+                f"{made_again(self.folder)}"
             )
 
     def _require_finite(self) -> None:
@@ -111,10 +111,10 @@ class FeatureStore:
 
 def _meta(folder: Path) -> dict[str, Any]:
     """The content of meta.json. Raises DataError unless it describes features."""
-    meta = read_json(folder / META, _again(folder))
+    meta = read_json(folder / META, made_again(folder))
     parts = meta.get(PART_FOLDERS, ["."]) if isinstance(meta, dict) else None
     if not isinstance(parts, list) or not parts or not all(isinstance(part, str) for part in parts):
-        raise DataError(f"{folder / META} does not describe features; {_again(folder)}")
+        raise DataError(f"{folder / META} does not describe features; {made_again(folder)}")
     return dict(meta)
 
 
@@ -126,7 +126,7 @@ def is_in_parts(folder: Path) -> bool:
 
 
 def _array(path: Path, rows: int) -> np.ndarray:
-    again = _again(path.parent)
+    again = made_again(path.parent)
     array = read_array(path, again)
     if array.ndim != 2 or array.dtype not in (np.float16, np.float32):
         raise DataError(
@@ -144,7 +144,7 @@ def feature_dimension(folder: str | Path) -> int:
     dimension = _meta(path.parent).get("d")
     if not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 1:
         raise DataError(
-            f"{path} says {dimension!r} for the length of a row (`d`), expected a number; {_again(path.parent)}"
+            f"{path} says {dimension!r} for the length of a row (`d`), expected a number; {made_again(path.parent)}"
         )
     return dimension
 
@@ -172,10 +172,6 @@ def join_features(parts: Sequence[str | Path], folder: str | Path, copy: bool = 
     listed = [os.path.relpath(part, folder) for part in parts]
     with whole_folder(folder) as temporary:
         write_json(temporary / META, {**meta, "rows": rows, "features_sha256": digest, PART_FOLDERS: listed})
-
-
-def _again(folder: str | Path) -> str:
-    return f"delete {folder}, and the same command makes it again."
 
 
 def _require_finite(part: np.ndarray, stored: np.ndarray, folder: str | Path, first: int) -> None:

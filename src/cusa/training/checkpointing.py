@@ -16,11 +16,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from cusa.errors import ConfigurationError
+from cusa.student.adaptation import NORMALISATION
 from cusa.student.sides import Side, sides_with_a_tower
 from cusa.student.student import Student
 
 log = logging.getLogger(__name__)
-BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def checkpoint_towers(student: Student) -> None:
@@ -52,19 +52,19 @@ def _checkpointed(layer: nn.Module) -> Callable[..., Any]:
             return forward(*inputs, **named)
         if torch.compiler.is_compiling():  # the compiler updates running statistics once
             return checkpoint(forward, *inputs, use_reentrant=False, **named)
-        updated = [part for part in layer.modules() if isinstance(part, BatchNorm) and _updates(part)]
+        updated = [part for part in layer.modules() if isinstance(part, NORMALISATION) and _updates(part)]
         contexts = lambda: (nullcontext(), _statistics_kept(updated))  # noqa: E731
         return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **named)
 
     return checkpointed
 
 
-def _updates(module: BatchNorm) -> bool:
+def _updates(module: NORMALISATION) -> bool:
     return module.training and module.track_running_stats
 
 
 @contextmanager
-def _statistics_kept(modules: Sequence[BatchNorm]) -> Iterator[None]:
+def _statistics_kept(modules: Sequence[NORMALISATION]) -> Iterator[None]:
     """A block in which modules normalise as in train mode, but their running statistics stay."""
     before = [(module.momentum, module.num_batches_tracked) for module in modules]
     for module in modules:

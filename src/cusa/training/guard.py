@@ -23,7 +23,7 @@ from cusa.config.training import Train
 from cusa.errors import TrainingError
 from cusa.losses import CUSALoss, Losses
 from cusa.training.host_copy import HostCopy
-from cusa.training.sharding import scale, total_norm
+from cusa.training.sharding import multiply, total_norm
 
 SHOWN_IMAGES = 5
 FIRST_SCALE = 2.0**16
@@ -148,5 +148,5 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) ->
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = total_norm(gradients)
     if largest is not None:
-        scale(gradients, torch.clamp(largest / (torch.where(norm.isfinite(), norm, 0.0) + 1e-6), max=1.0))
+        multiply(gradients, torch.clamp(largest / (torch.where(norm.isfinite(), norm, 0.0) + 1e-6), max=1.0))
     return norm

@@ -72,26 +72,34 @@ def base_digest(student: Student) -> dict[str, str]:
 class TrainingData:
     """What one process of a training reads: its share of the training pairs, and the split that selects the epoch."""
 
+    stream: StreamedPairs | None = None  # the pairs come from shards one after the other
+
     def __init__(self, student: Student, configuration: RunConfiguration, folder: DatasetFolder, group: Group) -> None:
         """Open tables, shards and features.
 
         Raises DataError if a file is missing or does not fit the others, ConfigurationError if a step needs more
         pairs, or streaming more shards, than there are.
         """
+        pairs = open_training_pairs(student, configuration, folder)
+        self._start(configuration, folder, group, pairs)
+        self.validation = open_split(student.backbone, configuration.student, folder, self.settings.selection_split)
+        self.stream = open_stream(student, configuration, folder, pairs, group)
+
+    def _start(
+        self, configuration: RunConfiguration, folder: DatasetFolder, group: Group, pairs: TrainingPairs
+    ) -> None:
+        """Put some pairs into the order of the epochs."""
         settings = configuration.train
-        self.settings, self.group = settings, group
-        self.pairs = open_training_pairs(student, configuration, folder)
-        self.validation = open_split(student.backbone, configuration.student, folder, settings.selection_split)
+        self.settings, self.group, self.pairs = settings, group, pairs
         self.sampler = PairSampler(
-            pairs=len(self.pairs),
+            pairs=len(pairs),
             batch_size=settings.pairs_per_batch,
             seed=configuration.seed,
             rank=group.rank,
             world_size=group.world_size,
             accumulate=settings.accumulate,
-            order=open_order(configuration, folder, self.pairs),
+            order=open_order(configuration, folder, pairs),
         )
-        self.stream = open_stream(student, configuration, folder, self.pairs, group)
         # What a batch costs, where that is known; see flops.py.
         self.flops: BatchFlops | None = None
         self.spent = Spent()

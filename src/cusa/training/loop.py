@@ -33,6 +33,7 @@ from cusa.runs.record import HISTORY, WEIGHTS, RunRecord, write_history
 from cusa.student.student import build_student, trained_parameters
 from cusa.tracking.tracker import require_trackers
 from cusa.training.averaging import WeightAverage
+from cusa.training.batch_size import with_batch_size
 from cusa.training.batches import TrainingBatch
 from cusa.training.compilation import compile_towers
 from cusa.training.distributed import Group, SharedFlags, die_with_launcher, join, leave
@@ -52,7 +53,6 @@ from cusa.training.step import (
     parallel,
     require_chunkable,
 )
-from cusa.training.trial import with_batch_size
 from cusa.training.validation import validate
 from cusa.training.watching import Watch
 

@@ -27,19 +27,17 @@ from cusa.layout import DatasetFolder, Modality, RunInputs
 from cusa.student.backbones import FrozenDimensions
 from cusa.student.student import Student
 from cusa.teachers.registry import load_image_encoder, load_text_encoder
+from cusa.training.batch_size import with_batch_size
 from cusa.training.batches import TrainingBatch
-from cusa.training.costs import SPEEDS, Spent, peak_of, speeds
-from cusa.training.device_copy import DeviceCopies
+from cusa.training.costs import SPEEDS, peak_of, speeds
 from cusa.training.distributed import Group
 from cusa.training.files import TrainingFiles
 from cusa.training.interruption import Stop
-from cusa.training.loading import TrainingData, open_order
+from cusa.training.loading import TrainingData
 from cusa.training.loop import Trainer
-from cusa.training.sampling import PairSampler
 from cusa.training.state import Progress
 from cusa.training.synthetic import synthetic_pairs
 from cusa.training.timeline import PARTS, Part, Timeline, timed
-from cusa.training.trial import with_batch_size
 
 WARM_UP = 3  # steps before the ones that are measured
 TRACED = 3  # steps of a trace, which has thousands of lines for each
@@ -81,9 +79,8 @@ class SyntheticData(TrainingData):
         teachers: dict[Modality, int],
     ) -> None:
         settings = configuration.train
-        self.settings, self.group, self.stream = settings, group, None
         needed = STEPS_PER_EPOCH * settings.pairs_per_batch * group.world_size * settings.accumulate
-        self.pairs = synthetic_pairs(
+        pairs = synthetic_pairs(
             student.backbone,
             configuration.losses,
             frozen,
@@ -92,17 +89,8 @@ class SyntheticData(TrainingData):
             captions_per_image=CAPTIONS_PER_IMAGE,
             words=configuration.captions.max_words or WORDS,
         )
-        self.sampler = PairSampler(
-            pairs=len(self.pairs),
-            batch_size=settings.pairs_per_batch,
-            seed=configuration.seed,
-            rank=group.rank,
-            world_size=group.world_size,
-            accumulate=settings.accumulate,
-            # Neighbours of synthetic features mean nothing.
-            order=open_order(_without_neighbours(configuration), DatasetFolder(Path()), self.pairs),
-        )
-        self.flops, self.spent, self.copies = None, Spent(), DeviceCopies(group.device)
+        # Neighbours of synthetic features mean nothing.
+        self._start(_without_neighbours(configuration), DatasetFolder(Path()), group, pairs)
 
 
 def _without_neighbours(configuration: RunConfiguration) -> RunConfiguration:

@@ -48,8 +48,8 @@ def shard_student(student: Student, settings: Train, group: Group) -> None:
     require_shardable(backbone)
     frozen = _held_names(student)
     mesh = init_device_mesh(group.device.type, (group.world_size,))
-    gathered = AUTOCAST_TYPES.get(settings.precision)
-    policy = MixedPrecisionPolicy(gathered, torch.float32 if gathered else None, cast_forward_inputs=False)
+    half = AUTOCAST_TYPES.get(settings.precision)
+    policy = MixedPrecisionPolicy(half, torch.float32 if half else None, cast_forward_inputs=False)
     whole = backbone.parameters_after_towers() | {each for each in backbone.parameters() if each.ndim == 0}
     for layer in layers_of(backbone):
         fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True, ignored_params=whole)
@@ -181,6 +181,6 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     return (square + norm.square()).sqrt()
 
 
-def scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
+def multiply(gradients: Iterable[Tensor], factor: Tensor) -> None:
     """Multiply gradients by a scalar, in place."""
     torch._foreach_mul_([own_share(gradient) for gradient in gradients], factor)

@@ -18,7 +18,7 @@ from cusa.errors import ConfigurationError
 from cusa.layout import Modality
 from cusa.losses import CUSALoss, Losses
 from cusa.runs.weights import STUDENT_PREFIX
-from cusa.student.adaptation import frozen_normalisation
+from cusa.student.adaptation import NORMALISATION, frozen_normalisation
 from cusa.student.backbones import TextInput
 from cusa.student.student import Student
 from cusa.teacher_similarities import GatherRows
@@ -30,7 +30,6 @@ from cusa.training.sharding import average_whole_gradients
 
 Heads = dict[str, Tensor | None]
 Scale = Callable[[Tensor], Tensor]
-BATCH_NORMALISATION = nn.modules.batchnorm._BatchNorm
 
 
 @dataclass(frozen=True)
@@ -172,12 +171,12 @@ def _add_at_once(model: nn.Module, task: TrainingTask, batch: TrainingBatch, las
 def _add_in_chunks(model: nn.Module, task: TrainingTask, batch: TrainingBatch, last: bool, scaled: Scale) -> Losses:
     """The same in chunks, in the three passes of gradient_cache.py."""
     assert task.settings.chunk_size is not None
-    size, number = task.settings.chunk_size, None
+    size, count = task.settings.chunk_size, None
     if task.settings.shard_student:  # each chunk gathers weights: as many in every process, with images and texts
-        number = -(-len(batch.image_ids) // size)
-        batch = batch if fewest_rows(task.inputs(batch)) >= number else batch.by_pair()
+        count = -(-len(batch.image_ids) // size)
+        batch = batch if fewest_rows(task.inputs(batch)) >= count else batch.by_pair()
     inputs = task.inputs(batch)
-    chunks = chunks_of(inputs, size, number)
+    chunks = chunks_of(inputs, size, count)
     random_states, parts = [], []
     with torch.no_grad():
         for chunk in chunks:
@@ -200,7 +199,7 @@ def _add_in_chunks(model: nn.Module, task: TrainingTask, batch: TrainingBatch, l
 def batch_normalisation(student: Student) -> list[nn.Module]:
     """The parts of a student that normalise over the batch when it is trained."""
     frozen = [] if student.base is None else frozen_normalisation(student.backbone)
-    return [part for part in student.modules() if isinstance(part, BATCH_NORMALISATION) and part not in frozen]
+    return [part for part in student.modules() if isinstance(part, NORMALISATION) and part not in frozen]
 
 
 def require_chunkable(student: Student, settings: Train) -> None:

@@ -13,9 +13,9 @@ from cusa.errors import ConfigurationError, TrainingError
 from cusa.layout import DatasetFolder
 from cusa.runs.record import RunRecord
 from cusa.student.backbones import FrozenDimensions
-from cusa.training import trial
+from cusa.training import batch_size
+from cusa.training.batch_size import largest_that_fits, trial_step
 from cusa.training.loop import train
-from cusa.training.trial import largest_that_fits, trial_step
 
 CPU = torch.device("cpu")
 
@@ -24,9 +24,9 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("settings", [{}, {"chunk_size": 3}, {"ema_decay": 0.9}], ids=str)
 def test_the_trial_takes_complete_steps(tiny_configuration, experiment, settings, monkeypatch):
     taken, batches = [], []
-    step, add = torch.optim.AdamW.step, trial.add_gradients
+    step, add = torch.optim.AdamW.step, batch_size.add_gradients
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *a, **k: (taken.append(1), step(self, *a, **k))[1])
-    monkeypatch.setattr(trial, "add_gradients", lambda *a, **k: (batches.append(a[2]), add(*a, **k))[1])
+    monkeypatch.setattr(batch_size, "add_gradients", lambda *a, **k: (batches.append(a[2]), add(*a, **k))[1])
     run = configured(tiny_configuration, experiment, batch_size=6, **settings)
     trial_step(run, FrozenDimensions(), dict.fromkeys(run.losses.teachers, 8), CPU)
     assert taken == [1, 1]
@@ -64,9 +64,9 @@ def fits_seven(monkeypatch) -> list[int]:
         tried.append(configuration.train.pairs_per_batch)
         return tried[-1] <= 7
 
-    monkeypatch.setattr(trial, "_takes_a_step", takes_a_step)
-    monkeypatch.setattr(trial, "FIRST", 4)
-    monkeypatch.setattr(trial, "_memory_of", lambda device: "1.0 GiB of a device")
+    monkeypatch.setattr(batch_size, "_takes_a_step", takes_a_step)
+    monkeypatch.setattr(batch_size, "FIRST", 4)
+    monkeypatch.setattr(batch_size, "_memory_of", lambda device: "1.0 GiB of a device")
     return tried
 
 
@@ -95,7 +95,7 @@ def test_another_configuration_finds_its_own(tiny_configuration, shapes_data, tm
 
 
 def test_a_student_that_does_not_fit_is_a_sentence(tiny_configuration, shapes_data, tmp_path, fits_seven, monkeypatch):
-    monkeypatch.setattr(trial, "_takes_a_step", lambda *arguments: False)
+    monkeypatch.setattr(batch_size, "_takes_a_step", lambda *arguments: False)
     with pytest.raises(TrainingError, match="but a batch of 4 pairs does not fit 90% of the 1.0 GiB of a device. Take"):
         train(automatic(tiny_configuration), DatasetFolder(shapes_data), tmp_path / "run")
 
