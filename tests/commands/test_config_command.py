@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from cusa.config.configuration import load
-from cusa.config.files import read_files
-from cusa.config.resolved import layers, resolved_lines
+from cusa.config.files import layers, read_files
+from cusa.config.resolved import resolved_lines
 
 ROOT = Path(__file__).parents[2]
 CUSA = Path(sys.executable).parent / "cusa"

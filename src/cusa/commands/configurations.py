@@ -9,8 +9,8 @@ from typing import Any
 
 from cusa.common.files import whole_file
 from cusa.config.configuration import load
-from cusa.config.files import merge, read_arguments
-from cusa.config.resolved import layers, resolved_lines
+from cusa.config.files import layers, merge_all, read_arguments
+from cusa.config.resolved import resolved_lines
 from cusa.config.schema import schema_text
 
 
@@ -33,10 +33,8 @@ def _config(arguments: argparse.Namespace) -> None:
     sources = layers(arguments.files)
     if arguments.config:
         sources.append(("--config", read_arguments(arguments.config)))
-    mapping: dict[str, Any] = {}
-    for _, content in sources:
-        mapping = merge(mapping, content)
-    sys.stdout.writelines(f"{line}\n" for line in resolved_lines(load(mapping), sources))
+    configuration = load(merge_all(content for _, content in sources))
+    sys.stdout.writelines(f"{line}\n" for line in resolved_lines(configuration, sources))
 
 
 def _schema(arguments: argparse.Namespace) -> None:

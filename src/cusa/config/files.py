@@ -83,16 +83,26 @@ def read_file(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def read_files(files: Iterable[str | Path]) -> dict[str, Any]:
-    """Files merged onto the default configuration in their order, as Snakemake does with --configfile.
+def layers(files: Iterable[str | Path]) -> list[tuple[str, dict[str, Any]]]:
+    """The path and the content of the default configuration and of each file, in the order in which they are merged.
 
     The default is config/config.yaml of the working directory, or of the workflow where that does not exist; overlays
     of the workflow, as config/coco.yaml, are found likewise. Raises ConfigurationError, see `read_file`.
     """
+    return [(str(path), read_file(path)) for path in map(found_file, (DEFAULT, *files))]
+
+
+def merge_all(contents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mappings merged in their order, as Snakemake does with the files of --configfile."""
     mapping: dict[str, Any] = {}
-    for path in (DEFAULT, *files):
-        mapping = merge(mapping, read_file(found_file(path)))
+    for content in contents:
+        mapping = merge(mapping, content)
     return mapping
+
+
+def read_files(files: Iterable[str | Path]) -> dict[str, Any]:
+    """Files merged onto the default configuration in their order; see `layers`."""
+    return merge_all(content for _, content in layers(files))
 
 
 def merge_onto_default(mapping: Mapping[str, Any]) -> dict[str, Any]:

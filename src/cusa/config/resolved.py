@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from cusa.common.workflow_files import found_file
 from cusa.config.configuration import Configuration
-from cusa.config.files import DEFAULT, read_file
 
 BUILT_IN = "default"  # no file has the key
 WIDTH = 60  # characters before the name of a file
-
-
-def layers(files: Sequence[str | Path]) -> list[tuple[str, dict[str, Any]]]:
-    """The files that `read_files` merges, each with its path and its content, the default first."""
-    found = [found_file(path) for path in (DEFAULT, *files)]
-    return [(str(path), read_file(path)) for path in found]
 
 
 def resolved_lines(configuration: Configuration, sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:

@@ -58,13 +58,6 @@ def require_list(path: Path, stream: JsonStream) -> None:
         raise DataError(f"{path} holds a JSON {kind}; expected a list.")
 
 
-def json_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, Any]]:
-    """(line number from 1, object) of a JSONL file; None for a line that is no JSON, or has a key twice."""
-    for number, line in enumerate(text_lines(path, encoding), start=1):
-        if line.strip():
-            yield number, decoded_line(line)
-
-
 def decoded_line(line: str) -> Any:
     """The value in a line of a JSONL file; None where it is no JSON, or has a key twice."""
     try:
@@ -85,9 +78,10 @@ def json_rows(path: Path, encoding: str | None = None) -> Iterator[tuple[str, An
     A line that is no JSON gives a MalformedRow. Raises DataError for anything else.
     """
     if is_json_lines(path, encoding):
-        for number, row in json_lines(path, encoding):
-            place = f"{path}, line {number}"
-            yield place, MalformedRow(place, _NO_JSON) if row is None else row
+        for number, line in enumerate(text_lines(path, encoding), start=1):
+            if line.strip():
+                place = f"{path}, line {number}"
+                yield place, row_of_line(place, line)
     else:
         for number, row in enumerate(json_items(path, encoding=encoding)):
             yield f"{path}, row {number}", row
