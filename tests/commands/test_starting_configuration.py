@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -338,6 +339,21 @@ def test_a_table_of_train_and_one_of_val_leave_test_to_a_draw_from_train(rows, t
     assert start.section["held_out"] == {"test": 0.1}
     train, val, test = counts(start.section, tmp_path)
     assert (train + test, val) == (64, 16)
+
+
+def test_a_draw_from_a_small_train_gives_each_missing_split_some_images(shapes, tmp_path):
+    """With the seed 0, none of these images is drawn for test."""
+    names = [f"{number}.jpg" for number in range(400)]
+    few = [name for name in names if drawn_split(name, {"test": 0.1}, 0) == "train"][:20]
+    for split, images in {"train": few, "val": ["val.jpg"]}.items():
+        for image in images:
+            shutil.copy(next((shapes / "pics").iterdir()), tmp_path / image)
+        (tmp_path / f"{split}.csv").write_text("file_name,text\n" + "\n".join(f"{each},a picture" for each in images))
+    start = look_at(tmp_path / "train.csv")
+    assert start.section["split_seed"] > 0
+    drawn = [drawn_split(each, start.section["held_out"], start.section["split_seed"]) for each in few]
+    assert drawn.count("test") >= 2
+    assert any("of the images of train are drawn; with split_seed" in reason for reason in start.reasons)
 
 
 def test_a_table_of_test_alone_is_read_with_a_warning(rows, tmp_path):

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cusa.annotations.delimited import IMAGE_NAME
 from cusa.annotations.sources.rows import captions_in, identity, image_path, unpacked_cell
-from cusa.config.dataset_section import SPLITS, Split, split_named
+from cusa.config.dataset_section import SPLITS, split_named
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 
@@ -20,7 +20,7 @@ SPLIT_COLUMNS = re.compile(r"split|set|subset|partition|fold|usage|phase", re.IG
 LABEL_COLUMNS = re.compile(r"label|class|category|class_?name", re.IGNORECASE)
 LOOKED_FOR = 20  # files
 MOST = 0.8
-HELD_OUT: Mapping[Split, float] = {"val": 0.1, "test": 0.1}
+HELD_OUT: Mapping[Literal["val", "test"], float] = {"val": 0.1, "test": 0.1}
 SOME = 0.5
 
 

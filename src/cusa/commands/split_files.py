@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cusa.annotations.sources.splits import drawn_split
 from cusa.annotations.table_columns import HELD_OUT
@@ -22,6 +22,7 @@ SHORTEST_WORD = 3  # letters; `tr` and `te` in the name of a file are languages
 LISTED_FILES = 8
 SHARES = (0.1, 0.2, 0.3)  # of few images, drawn for val and for test; the first one that gives each split enough
 SEEDS = 10
+FIRST_DRAW = (SHARES[0], 0)  # that of a configuration which says no other
 FEWEST = 2  # images of a split: a search among fewer finds nothing out
 
 FilesOfSplits = dict[Split, list[Path]]
@@ -98,16 +99,29 @@ def files_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     return [path for path in found if path.name.lower().removesuffix(".gz").endswith(endings) and path.is_file()]
 
 
-def add_missing_splits(section: dict[str, Any], splits: FilesOfSplits, reasons: list[str], warnings: list[str]) -> None:
-    """Add why there are `annotations`, and `held_out` with a warning where val or test has no file."""
+def add_missing_splits(
+    section: dict[str, Any],
+    splits: FilesOfSplits,
+    reasons: list[str],
+    warnings: list[str],
+    ids: Collection[str] = (),
+) -> None:
+    """Add why there are `annotations`, and `held_out` with a warning where val or test has no file.
+
+    `ids` are all images of train, where they are few: shares and a seed are chosen that give each split enough.
+    """
     counts = ", ".join(f"{split} ({len(members):,})" for split, members in splits.items())
     reasons.append(f"annotations: the names of the files say their split: {counts}")
-    if missing := [split for split in SPLITS if split not in splits]:
+    if missing := [split for split in HELD_OUT if split not in splits]:
         section["held_out"] = {split: HELD_OUT[split] for split in missing}
         warnings.append(
             f"no file is of {' or '.join(missing)} by its name; held_out draws a tenth of the images of train for it "
             "and leaves the other splits as they are. If there is such a file, name it in dataset.annotations instead"
         )
+        if (draw := _enough(ids, missing)) not in (None, FIRST_DRAW):
+            share, seed = draw
+            section |= {"held_out": dict.fromkeys(missing, share), "split_seed": seed}
+            reasons.append(_drawn(f"{share:.0%} of the images of train are drawn", seed, len(ids)))
 
 
 def draw_splits(section: dict[str, Any], nothing: str, reasons: list[str]) -> None:
@@ -118,22 +132,33 @@ def draw_splits(section: dict[str, Any], nothing: str, reasons: list[str]) -> No
 
 def draw_few(section: dict[str, Any], ids: Collection[str], reasons: list[str], warnings: list[str]) -> None:
     """As `draw_splits` for a table with these images, which are few: shares and a seed that give each split enough."""
-    for share, seed in product(SHARES, range(SEEDS)):
-        drawn = Counter(drawn_split(each, {"val": share, "test": share}, seed) for each in ids)
-        most = FEWEST + 2 * share * len(ids)
-        if drawn["train"] >= FEWEST and all(FEWEST <= drawn[split] <= most for split in ("val", "test")):
-            break
-    else:
+    draw = _enough(ids, ["val", "test"])
+    if draw is None:
         warnings.append(f"{len(ids)} images are too few to draw {FEWEST} for each of train, val and test")
-        share, seed = SHARES[0], 0
-    if (share, seed) == (SHARES[0], 0):
+    if draw in (None, FIRST_DRAW):
         draw_splits(section, "no column", reasons)
         return
+    share, seed = draw
     section |= {"held_out": {"val": share, "test": share}, "split_seed": seed}
-    reasons.append(
-        f"held_out: no column says the split, so {share:.0%} of the images are drawn for val and as many for test; "
-        f"with split_seed {seed} each has at least {FEWEST} of these {len(ids)} images"
-    )
+    drawn = f"no column says the split, so {share:.0%} of the images are drawn for val and as many for test"
+    reasons.append(_drawn(drawn, seed, len(ids)))
+
+
+def _enough(ids: Collection[str], splits: Sequence[Literal["val", "test"]]) -> tuple[float, int] | None:
+    """The first share and seed that draw enough of the images for each of `splits`, and leave enough in train.
+
+    None where there are none.
+    """
+    for share, seed in product(SHARES, range(SEEDS)):
+        drawn = Counter(drawn_split(each, dict.fromkeys(splits, share), seed) for each in ids)
+        most = FEWEST + 2 * share * len(ids)
+        if drawn["train"] >= FEWEST and all(FEWEST <= drawn[split] <= most for split in splits):
+            return share, seed
+    return None
+
+
+def _drawn(how: str, seed: int, count: int) -> str:
+    return f"held_out: {how}; with split_seed {seed} each has at least {FEWEST} of these {count} images"
 
 
 def place_of(files: Sequence[Path], endings: tuple[str, ...]) -> str:

@@ -285,15 +285,17 @@ def _table(files: Mapping[Split | None, Path], images: str | Path | None) -> Sta
     section["columns"] = columns
     if found.image_name is not None:
         section["image_name"] = found.image_name
+    few: set[str] = set()  # all images, if they are few
+    if len(rows) < SAMPLED_ROWS:
+        few = {identity(row[found.image]) for row in rows if isinstance(row.get(found.image), str | int | float)}
     if None not in files:
         splits: FilesOfSplits = {split: [file] for split, file in files.items() if split is not None}
         columns.pop("split", None)
         found.reasons = [reason for reason in found.reasons if not reason.startswith("columns.split")]
         del section["file"]
         section["annotations"] = {split: str(members[0]) for split, members in splits.items()}
-        add_missing_splits(section, splits, found.reasons, found.warnings)
+        add_missing_splits(section, splits, found.reasons, found.warnings, few)
     elif found.split is None and len(rows) < SAMPLED_ROWS:
-        few = {identity(row[found.image]) for row in rows if isinstance(row.get(found.image), str | int | float)}
         draw_few(section, few, found.reasons, found.warnings)
     elif found.split is None:
         draw_splits(section, "no column", found.reasons)
