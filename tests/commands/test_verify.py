@@ -99,6 +99,24 @@ def test_what_is_gone_is_named_also_where_nothing_beside_it_describes_it(results
         assert f"{results / name} is missing" in told
 
 
+def test_an_array_of_embeddings_that_is_gone_is_named(results):
+    (results / "runs/cusa/seed23/embeddings/test/image_cross.npy").unlink()
+    told = "\n".join(finding.text for finding in verify(results) if not finding.sound)
+    assert "embeddings/test/image_cross.npy is missing; delete results/shapes/runs/cusa/seed23/embeddings/test" in told
+
+
+def test_what_is_of_another_kind_stops_no_other_check(results):
+    (results / "shards/test/shards.json").write_text("{}")
+    scores = results / "runs/cusa/seed23/benchmarks/itr.json"
+    scores.unlink()
+    scores.mkdir()
+    findings = list(verify(results))
+    told = "\n".join(finding.text for finding in findings if not finding.sound)
+    assert "but shards.json says None" in told
+    assert f"{scores} cannot be read (Is a directory); delete {scores}" in told
+    assert any(finding.subject.endswith("summary.parquet") for finding in findings)
+
+
 @pytest.mark.parametrize("name", ["shards/test/shards.json", "teachers/image/*/*/meta.json"])
 def test_a_description_that_is_no_mapping_is_a_sentence(results, name):
     path = next(results.glob(name))

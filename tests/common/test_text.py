@@ -94,6 +94,18 @@ def test_files_that_are_no_text(tmp_path, data, says):
         list(text_lines(tmp_path / "a.csv"))
 
 
+def test_utf_16_that_has_no_byte_order_mark_is_a_sentence(tmp_path):
+    (tmp_path / "a.csv").write_bytes("a line\n".encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"is not UTF-16 text .* without a byte order mark is utf-16-le or"):
+        list(text_lines(tmp_path / "a.csv", "utf-16"))
+    assert list(text_lines(tmp_path / "a.csv", "utf-16-le")) == ["a line"]
+
+
+def test_a_few_accents_are_taken_for_those_of_western_europe_first(tmp_path):
+    (tmp_path / "a.csv").write_bytes("image,caption\n1.jpg,Un niño come una manzana\n".encode("cp1252"))
+    assert "iconv -f cp1252 " in refused(tmp_path / "a.csv")
+
+
 def test_folders_and_missing_files_are_sentences(tmp_path):
     assert "does not exist" in refused(tmp_path / "none")
     assert "cannot be read (Is a directory)" in refused(tmp_path)

@@ -86,3 +86,13 @@ def test_logs_of_several_folders_are_read(tmp_path):
         lines_of_failure([tmp_path / "openmoji", tmp_path / "benchmark-data", tmp_path / "none"], 0, "cusa run")
     )
     assert {"Error: openmoji is cut off.", "Error: benchmark-data is cut off."} <= set(lines)
+
+
+def test_a_message_of_several_lines_is_whole(tmp_path):
+    problems = ["Error: the data set has problems:", "  missing image: 1 image", "    pics/1.jpg"]
+    (tmp_path / "job.log").write_text("\n".join(["10:00:00 reads", *problems, "10:00:01 ends", ""]))
+    assert next(lines_of_failure([tmp_path], 0, "cusa run")) == "\n".join(problems)
+    many = [f"  line {number}" for number in range(30)]
+    (tmp_path / "job.log").write_text("\n".join([problems[0], *many]))
+    shown = next(lines_of_failure([tmp_path], 0, "cusa run")).split("\n")
+    assert shown == [problems[0], *many[:20], "    ... and 10 more lines"]

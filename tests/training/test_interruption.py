@@ -66,6 +66,15 @@ def test_the_error_says_what_was_saved():
     assert message == ("stopped by SIGTERM after step 3; the state is in runs/a/state; the same command continues.")
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own handler of Ctrl-C, which a program that a shell starts in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_is_named_and_has_a_status_of_its_own():
     with Stop() as stop:
         stop.defer()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from cusa.annotations.tables import CAPTIONS, IMAGES, PROBLEMS, read_table, skip
 from cusa.benchmarks import outcomes_file
 from cusa.commands.finding import Finding
 from cusa.common.files import made_again, read_array, read_json, read_mapping, read_parquet, sha256_of_file
+from cusa.config.losses import HeadName
 from cusa.errors import DataError
 from cusa.layout import META, DatasetFolder
 from cusa.runs.record import HISTORY, RUN, STATE_FILE, STATE_FOLDER, WEIGHTS, RunRecord, trained_again
@@ -71,6 +73,8 @@ def _finding(path: Path, check: Check) -> Finding:
         return Finding(str(path), check(path))
     except DataError as error:
         return Finding(str(path), str(error), sound=False)
+    except OSError as error:
+        return Finding(str(path), f"{path} cannot be read ({error.strerror}); {made_again(path)}", sound=False)
 
 
 def _tables(folder: Path) -> str:
@@ -98,7 +102,7 @@ def _shards(folder: Path) -> Iterator[Finding]:
         damaged = [Finding(str(folder), sentence, sound=False) for sentence in damaged_shards(folder)]
         written = read_mapping(folder / STATISTICS, made_again(folder)).get("samples")
         if written != images:
-            text = f"{folder / INDEX} has {images:,} images, but {written:,} were written; {made_again(folder)}"
+            text = f"{folder / INDEX} has {images:,} images, but {STATISTICS} says {written}; {made_again(folder)}"
             damaged.append(Finding(str(folder), text, sound=False))
     except DataError as error:
         damaged = [Finding(str(folder), str(error), sound=False)]
@@ -177,7 +181,10 @@ def _embeddings(folder: Path) -> str:
     for name, array in arrays.items():
         if array.ndim != 2 or not np.isfinite(array).all():
             raise DataError(f"{folder / name}.npy is no matrix of finite numbers; {made_again(folder)}")
-    for side in ("image", "text"):
+    sides = dict.fromkeys(name.partition("_")[0] for name in arrays)
+    if missing := [f"{side}_{head}" for side in sides for head in get_args(HeadName) if f"{side}_{head}" not in arrays]:
+        raise DataError(f"{folder / missing[0]}.npy is missing; {made_again(folder)}")
+    for side in sides:
         rows = {len(array) for name, array in arrays.items() if name.startswith(side)}
         if len(rows) > 1:
             raise DataError(f"{folder} has arrays of {side}s with different numbers of rows; {made_again(folder)}")

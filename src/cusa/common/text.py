@@ -94,6 +94,11 @@ def open_text(path: Path, encoding: str | None = None, newline: str | None = "")
             yield reader
         except UnicodeDecodeError:
             raise DataError(_where_it_fails(path, name)) from None
+        except UnicodeError as error:  # of codecs that need more than the bytes, such as a mark at the start
+            raise DataError(
+                f"{path} is not {_shown(name)} text ({error}); dataset.encoding names another encoding than it has. "
+                "UTF-16 without a byte order mark is utf-16-le or utf-16-be."
+            ) from None
         finally:
             reader.detach()
 
@@ -192,10 +197,10 @@ def _guesses(data: bytes) -> list[str]:
     matches = from_bytes(data[:GUESSED_ON], cp_isolation=ENCODINGS)
     if (best := matches.best()) is None:
         return []
-    # A few accents look alike in several encodings; that of Windows in Western Europe is the most common one.
+    # A few accents look alike in several encodings; that of Windows in Western Europe is the most common one, so first.
     alike = [match for match in matches if match.chaos <= best.chaos]
     western = ["cp1252"] if any("cp1252" in match.could_be_from_charset for match in alike) else []
-    return list(dict.fromkeys([str(best.encoding), *western]))
+    return list(dict.fromkeys([*western, str(best.encoding)]))
 
 
 def _may_be(guesses: list[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 from cusa.plan.plan import Plan
@@ -12,6 +14,8 @@ from cusa.plan.search import SearchPlan
 # Options that make again what is done, and whether names follow them.
 FORCING = {"--forcerun": True, "-R": True, "--forceall": False, "-F": False, "--force": False, "-f": False}
 SENTENCE = "Error: "  # with which programs of this project begin what the user can correct
+OF_THE_LOG = re.compile(r"\[|\d\d:\d\d:\d\d ")  # with which lines begin that are of no message
+MOST_LINES = 20  # of a message, after its first one
 BUG = "Traceback (most recent call last):"
 
 
@@ -56,10 +60,13 @@ def _without_forcing(command: str) -> str:
 
 
 def _what_failed(log: Path) -> str:
-    """The last sentence of a program's log that says what failed; the last line of a traceback; or nothing."""
+    """The last message of a program's log that says what failed; the last line of a traceback; or nothing."""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    if sentences := [line for line in lines if line.startswith(SENTENCE)]:
-        return sentences[-1]
+    if starts := [number for number, line in enumerate(lines) if line.startswith(SENTENCE)]:
+        first, *more = lines[starts[-1] :]
+        more = list(takewhile(lambda line: not OF_THE_LOG.match(line), more))
+        left = [f"    ... and {len(more) - MOST_LINES} more lines"] if len(more) > MOST_LINES else []
+        return "\n".join([first, *more[:MOST_LINES], *left])
     return f"{SENTENCE}{lines[-1].strip()}" if BUG in lines else ""
 
 
