@@ -147,9 +147,13 @@ def side_by_side(threads):
 
     Much of a short job is the start of Python and its libraries, which takes one core. A cluster gives all `threads`.
     """
-    if not (workflow.is_main_process and workflow.local_exec):
+    if not workflow.is_main_process:
         return threads
-    return max(1, min(threads, workflow.cores // 2))
+    try:
+        cores = workflow.cores
+    except WorkflowError:  # A cluster has a number of jobs instead.
+        return threads
+    return max(1, min(threads, cores // 2))
 
 
 def threads_of_split(wildcards):
