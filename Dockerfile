@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # A server for indexes whose model is an ONNX export: Debian's Python and packages of PyPI, without PyTorch.
-# docs/use-the-model.md, section Container, has the commands to build and to run it.
+# docs/search-page.md, section Container, has the commands to build and to run it.
 FROM debian:bookworm-slim AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3=3.11.* python3-venv=3.11.* \

@@ -1,4 +1,4 @@
-"""docs/use-the-model.md is followed from top to end: every snippet runs, in a directory as `make demo` leaves it.
+"""The pages on using a model are followed from top to end: every snippet runs, in a directory as `make demo` leaves it.
 
 Tiny models and pictures of shapes are in the place of the demo's. What cannot run has a comment above that says why.
 """
@@ -33,7 +33,8 @@ from cusa.training.loop import train
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs/use-the-model.md"
+# In this order, because commands of a page use what those before have written.
+PAGES = [ROOT / f"docs/{name}.md" for name in ("use-the-model", "export", "search", "search-page", "vector-databases")]
 NOT_RUN = re.compile(r"<!-- not run by the tests: (.+) -->")
 LANGUAGES = {"python", "bash"}
 SHOWN = {"json", "text", "yaml", "sql", ""}  # what is shown, not run; tests/test_documentation.py reads the YAML
@@ -41,14 +42,15 @@ ELSEWHERE = {"snakemake", "make", "pip"}  # commands that tests/test_documentati
 
 
 class Snippet(NamedTuple):
+    page: str
     line: int
     language: str
     code: str
     reason: str | None  # why it is not run
 
 
-def snippets() -> list[Snippet]:
-    lines = PAGE.read_text().splitlines()
+def snippets(page: Path) -> list[Snippet]:
+    lines = page.read_text().splitlines()
     found, start = [], None
     for number, line in enumerate(lines):
         if not line.startswith("```"):
@@ -58,12 +60,13 @@ def snippets() -> list[Snippet]:
         else:
             reason = NOT_RUN.fullmatch(lines[start - 1])
             code = "\n".join(lines[start + 1 : number])
-            found.append(Snippet(start + 1, lines[start][3:], code, reason and reason[1]))
+            found.append(Snippet(page.name, start + 1, lines[start][3:], code, reason and reason[1]))
             start = None
     return found
 
 
-RUN = [each for each in snippets() if each.language in LANGUAGES and each.reason is None]
+ALL = [snippet for page in PAGES for snippet in snippets(page)]
+RUN = [each for each in ALL if each.language in LANGUAGES and each.reason is None]
 
 
 def cli_here(*words: str) -> None:
@@ -144,7 +147,7 @@ class Place:
 
     def python(self, code: str) -> None:
         """One after the other, as in one session."""
-        exec(compile(self.with_our_ports(code), str(PAGE), "exec"), self.names)  # noqa: S102 (it is ours)
+        exec(compile(self.with_our_ports(code), "snippet", "exec"), self.names)  # noqa: S102 (it is ours)
 
 
 def write_files_of_a_user(directory: Path, pictures: list[Path]) -> None:
@@ -178,8 +181,8 @@ def place(tmp_path_factory, tiny_configuration, shapes_data) -> Iterator[Place]:
         cli_here("embed", str(data.run(experiment, 23)), str(data.root), "--split", "test", "--output", str(out))
         build_index(out)
     pictures = [Path(path) for path in read_table(data.annotations, IMAGES)["image_path"].to_pylist()]
-    page = PAGE.read_text()
-    named = set(re.findall(r"results/openmoji/(images/[\w-]+\.png)", page))
+    pages = "".join(page.read_text() for page in PAGES)
+    named = set(re.findall(r"results/openmoji/(images/[\w-]+\.png)", pages))
     for number, name in enumerate(sorted(named)):
         (data.root / name).parent.mkdir(exist_ok=True)
         shutil.copy(pictures[number], data.root / name)
@@ -195,20 +198,20 @@ def place(tmp_path_factory, tiny_configuration, shapes_data) -> Iterator[Place]:
 
 
 def test_every_snippet_is_run_or_says_why_not():
-    for snippet in snippets():
-        where = f"{PAGE.name}, line {snippet.line}"
+    for snippet in ALL:
+        where = f"{snippet.page}, line {snippet.line}"
         assert snippet.language in LANGUAGES | SHOWN, f"{where}: {snippet.language!r} is not known"
         assert snippet.reason is None or len(snippet.reason.split()) > 2, f"{where} needs a reason"
     assert len(RUN) > 5
 
 
-@pytest.mark.parametrize("snippet", RUN, ids=lambda snippet: f"line {snippet.line}")
-def test_the_page_is_followed_in_order(place, snippet, monkeypatch):
+@pytest.mark.parametrize("snippet", RUN, ids=lambda snippet: f"{snippet.page} line {snippet.line}")
+def test_the_pages_are_followed_in_order(place, snippet, monkeypatch):
     monkeypatch.chdir(place.directory)
     getattr(place, snippet.language)(snippet.code)
 
 
-def test_servers_of_the_page_end_without_an_error(place):
+def test_servers_of_the_pages_end_without_an_error(place):
     for server in place.servers:
         server.terminate()
         assert server.wait(30) == 0

@@ -1,4 +1,4 @@
-"""The section on exports of docs/use-the-model.md, word for word, with a run of the tests in the demo's place."""
+"""docs/export.md, word for word, with a run of the tests in the demo's place."""
 
 from __future__ import annotations
 
@@ -18,14 +18,9 @@ from cusa.annotations.tables import IMAGES, read_table
 ROOT = Path(__file__).parents[2]
 
 
-def section(heading: str) -> str:
-    """A section of the page with its subsections."""
-    page = (ROOT / "docs/use-the-model.md").read_text()
-    return re.split(r"^## ", page.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
-
-
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", section("Export"), flags=re.MULTILINE | re.DOTALL)
+    page = (ROOT / "docs/export.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
 
 
 def exports() -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""The section on embedding of docs/use-the-model.md, word for word, with a run and pictures of the tests."""
+"""The section on embedding of docs/search.md, word for word, with a run and pictures of the tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cusa.gallery.store import Gallery
 from cusa.layout import DatasetFolder
 from cusa.training.loop import train
 
-PAGE = Path(__file__).parents[2] / "docs/use-the-model.md"
+PAGE = Path(__file__).parents[2] / "docs/search.md"
 
 
 def blocks(language: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The section on the index of docs/use-the-model.md, word for word, with galleries of the tests in the demo's place."""
+"""The section on the index of docs/search.md, word for word, with galleries of the tests in the demo's place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gallery_files import clustered, save_gallery
 from cusa import cli
 from cusa.index.folder import SearchIndex
 
-PAGE = Path(__file__).parents[2] / "docs/use-the-model.md"
+PAGE = Path(__file__).parents[2] / "docs/search.md"
 
 
 def blocks(language: str) -> list[str]:

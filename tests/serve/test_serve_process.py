@@ -179,7 +179,7 @@ def test_a_full_queue_answers_503_and_every_other_answer_is_right(server):
 
 
 def section() -> str:
-    page = (ROOT / "docs/use-the-model.md").read_text()
+    page = (ROOT / "docs/search-page.md").read_text()
     return re.search(r"^## Serve\n(.*?)^## ", page, flags=re.MULTILINE | re.DOTALL)[1]
 
 

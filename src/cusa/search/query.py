@@ -12,7 +12,7 @@ import numpy as np
 from cusa.errors import ConfigurationError
 from cusa.metrics.scores import unit_float32
 
-EXCLUDED = 0.5  # how much of the excluded texts' direction is taken from a query; docs/use-the-model.md says why
+EXCLUDED = 0.5  # how much of the excluded texts' direction is taken from a query; docs/search.md says why
 
 
 @dataclass(frozen=True, eq=False)
