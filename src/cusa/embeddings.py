@@ -35,18 +35,25 @@ def embed(run: str | Path, folder: DatasetFolder, data: str, output: str | Path,
     embed_all(run, folder, {data: output}, threads)
 
 
-def embed_all(run: str | Path, folder: DatasetFolder, outputs: Mapping[str, str | Path], threads: int = 1) -> None:
+def embed_all(
+    run: str | Path,
+    folder: DatasetFolder,
+    outputs: Mapping[str, str | Path],
+    threads: int = 1,
+    gpu: bool | None = None,
+) -> None:
     """Embed the data of benchmarks with the student of a run, which is loaded once.
 
     `outputs` has the folder that each of the data is written to: {image,text}_{cross,uni}.npy, float32 [rows, D], in
     row order, not normalised. Data are a split, whose images and captions (if it has any) are embedded, or one of
     TEXT_TABLES, whose distinct texts are embedded in the order of `distinct_texts`. Frozen towers use their cached
-    features, which the texts of a table need not have. Raises DataError when the run,
-    the data or the features are missing or do not fit, and where embeddings are not finite.
+    features, which the texts of a table need not have. `gpu` says whether a GPU embeds; None takes the device that the
+    run was configured for. Raises DataError when the run, the data or the features are missing or do not fit, and where
+    embeddings are not finite.
     """
     torch.set_num_threads(threads)
     student, configuration = load_student(run)
-    settings, device = configuration.train, choose_device(configuration.train.gpus > 0)
+    settings, device = configuration.train, choose_device(configuration.train.gpus > 0 if gpu is None else gpu)
     encoder = Encoder(student.to(device), device, settings.eval_batch_size, settings.precision)
     for data, output in outputs.items():
         embeddings = _embeddings(encoder, Path(run), configuration, folder, data)

@@ -1,5 +1,13 @@
 # What the user wrote is a parameter given by a function, in all rules: in a text, Snakemake takes braces for wildcards.
 # The rules of this file run before others that could run, because they find most problems of data.
+def conversion(wildcards):
+    """What the tables are made from, as JSON. A number of images that the tables do not have is a reason to look again."""
+    text = conversion_json(CONFIGURATION.dataset, CONFIGURATION.cleaning)
+    if unexpected_counts(CONFIGURATION.dataset, ANNOTATIONS):
+        return text
+    return section_json(text, f"{ANNOTATIONS}/problems.json")
+
+
 rule convert:
     input:
         [users_file(path) for path in PLAN.dataset_files],
@@ -25,10 +33,7 @@ rule convert:
         mem_mb=3000,
         runtime=60,
     params:
-        dataset=lambda wildcards: section_json(
-            conversion_json(CONFIGURATION.dataset, CONFIGURATION.cleaning),
-            f"{ANNOTATIONS}/problems.json",
-        ),
+        dataset=conversion,
         folder=subpath(output.problems, parent=True),
         images=lambda wildcards: str(PLAN.folder.images),
     shell:

@@ -34,7 +34,7 @@ environ.update(
     ),
 )
 
-from cusa.annotations.enough_data import needs_json
+from cusa.annotations.enough_data import needs_json, unexpected_counts
 from cusa.common.files import quoted_path, require_writable
 from cusa.common.workflow_files import link_library
 from cusa.config import check_files, load, merge_onto_default, read_arguments, read_file
@@ -124,6 +124,8 @@ BENCHMARK_LOGS = str(BENCHMARK_FOLDER.root.parent)
 # text of a command must stay the same, or Snakemake would run all jobs again.
 SCRIPTS = quoted_path(os.path.relpath(f"{WORKFLOW_FOLDER}/workflow/scripts"))
 ON_GPU = CONFIGURATION.train.gpus > 0
+# Where a run is embedded, whatever it was trained on. It stands beside the path of a script; see `checking_data`.
+DEVICE = " --gpu" if ON_GPU else " --no-gpu"
 # The environment of the jobs that run models, for --sdm conda. That for GPUs also has what reads a GPU's load.
 TORCH_ENVIRONMENT = f"../../envs/torch{'-gpu' if PLAN.gpus_of_largest_job else ''}.yaml"
 
@@ -224,13 +226,6 @@ def verifying(*when):
     return " --verify" if CONFIGURATION.shards.verify in when else ""
 
 
-def stream_of(split):
-    """The argument --stream for the train split, if its shards are read from a URL."""
-    if split != "train" or CONFIGURATION.stream is None:
-        return ""
-    return f"--stream {shlex.quote(CONFIGURATION.stream.as_json())}"
-
-
 def checks_of(benchmark):
     """The file that the rule check_benchmark writes for a benchmark; none if the benchmark checks nothing."""
     wanted = benchmark in PLAN.checked_benchmarks
@@ -295,38 +290,86 @@ class Recorded(str):
         return repr(self.recorded)
 
 
-def recorded_params(output):
-    """The parameters, as texts, with which an output was made; none if that is not known.
+def recorded_params(output, kind=str):
+    """The parameters of a type with which an output was made; none if that is not known.
 
     Functions of parameters take the wildcards alone: Snakemake does not record what depends on inputs or outputs.
     """
     params = workflow.persistence.params(IOFile(output)) or []
-    return [text for each in params if isinstance(text := literal_eval(each), str)]
+    return [value for each in params if isinstance(value := literal_eval(each), kind)]
 
 
-def section_json(text, output):
-    """A section of the configuration as a parameter. Where only keys without effect differ, it is recorded as it was."""
-    before = (each for each in recorded_params(output) if same_result(each, text))
+def section_json(text, output, of_train=None):
+    """A section of the configuration as a parameter. Where only keys without effect differ, it is recorded as it was.
+
+    For `of_train` see `same_result`.
+    """
+    before = (
+        each for each in recorded_params(output) if same_result(each, text, of_train)
+    )
     return Recorded(text, recorded=next(before, text))
 
 
-def device_option(text, output, beginning):
-    """What asks for a GPU, as a parameter. It is recorded as it was: another device is no reason to compute again."""
+def as_recorded(text, output, beginning):
+    """How an output is made, as a parameter: what begins so is recorded as it was, or as empty if it was left out."""
     recorded = recorded_params(output)
     before = (each for each in recorded if each.startswith(beginning))
     return Recorded(text, recorded=next(before, "") if recorded else text)
 
 
 def gpu_option(output):
-    """The option --gpu of a script, if there is a GPU; `output` is a path with wildcards."""
+    """The option --gpu of a script, if there is a GPU; `output` is a path with wildcards.
+
+    It is recorded as it was: another device is no reason to compute again.
+    """
     given = "--gpu" if ON_GPU else ""
-    return lambda wildcards: device_option(given, output.format(**wildcards), "--gpu")
+    return lambda wildcards: as_recorded(given, output.format(**wildcards), "--gpu")
 
 
 def leased_gpu(output):
     """The start of a command that leases a GPU, if there is one; `output` is a path with wildcards."""
     given, beginning = lease(ON_GPU), lease(1)
-    return lambda wildcards: device_option(given, output.format(**wildcards), beginning)
+    return lambda wildcards: as_recorded(given, output.format(**wildcards), beginning)
+
+
+def stream_of(split, output):
+    """The option --stream for the train split, if its shards are read from a URL. It is recorded as it was."""
+    option = ""
+    if split == "train" and CONFIGURATION.stream is not None:
+        option = f"--stream {shlex.quote(CONFIGURATION.stream.as_json())}"
+    return as_recorded(option, output, "--stream")
+
+
+def parts_made(output, parts, inputs):
+    """The number of parts in which an output is made: that of before if it is there, and `inputs` are not newer.
+
+    `parts` is the number that the configuration asks for. Another number is no reason to make an output again. A job on
+    a cluster takes the number from the parts that are there, as the Snakemake that has submitted it has planned it.
+    """
+    if not workflow.is_main_process:
+        folder = os.path.dirname(output)
+        there = [*Path(folder).parent.glob(f"{os.path.basename(folder)}.*/*-of-*")]
+        names = map(str, sorted(there, key=lambda path: path.stat().st_mtime))
+        return next(reversed([*numbers_of_parts(names)]), parts)
+    asked = workflow.dag_settings
+    if asked.forcerun or asked.forceall or asked.forcetargets:
+        return parts
+    if not os.path.isfile(output) or any(map(is_newer_than(output), inputs)):
+        return parts
+    names = workflow.persistence.input(IOFile(output))
+    return parts if names is None else next(numbers_of_parts(names), 1)
+
+
+def numbers_of_parts(names):
+    """The number of parts that each path is one of, for those that are parts."""
+    found = (re.search(r"/\d+-of-(\d+)(/|$)", name) for name in names)
+    return (int(match[1]) for match in found if match)
+
+
+def is_newer_than(output):
+    """A function that says whether a file is there and newer than an output."""
+    time = os.path.getmtime(output)
+    return lambda path: os.path.exists(path) and os.path.getmtime(path) > time
 
 
 def image_model(output):

@@ -49,9 +49,19 @@ if NODES > 1:
     MEETING = "export SLURM_NNODES={resources.nodes} SRUN_CPUS_PER_TASK={threads}; "
 
 
+LAUNCHED = re.compile(r"^[^{]*torchrun --nproc-per-node \d")
+
+
 def launcher(wildcards):
-    """The start of the command that trains an experiment."""
-    return launcher_of(CONFIGURATION.recipe(wildcards.experiment))
+    """The start of the command that trains an experiment.
+
+    It is recorded as it was: the number of processes is in the configuration, and other devices or machines are no
+    reason to train again.
+    """
+    command = launcher_of(CONFIGURATION.recipe(wildcards.experiment))
+    recorded = recorded_params(f"{RUN}/best.safetensors".format(**wildcards))
+    before = (each for each in recorded if LAUNCHED.search(each))
+    return Recorded(command, recorded=next(before, command.recorded))
 
 
 def launcher_of(recipe):

@@ -20,7 +20,7 @@ rule embed:
         TORCH_ENVIRONMENT
     threads: side_by_side(2)
     resources:
-        script=f"{SCRIPTS}/embed.py",
+        script=f"{SCRIPTS}/embed.py{DEVICE}",
         mem_mb=4000,
         runtime=120,
         gpu=int(ON_GPU),
@@ -28,7 +28,7 @@ rule embed:
         data=data_folder,
         what=" ".join(EMBEDDED_TOGETHER),
         folder=subpath(input.run, parent=True),
-        lease=lease(ON_GPU),
+        lease=leased_gpu(f"{RUN}/embeddings/{EMBEDDED_TOGETHER[0]}"),
     shell:
         "exec {params.lease} python {resources.script} --data {params.data} --run-folder {params.folder} --benchmark-data {params.what}"
         " --output {output} --threads {threads} > {log} 2>&1"
@@ -62,7 +62,7 @@ use rule embed as embed_more with:
         data=data_folder,
         what="{data}",
         folder=subpath(input.run, parent=True),
-        lease=lease(ON_GPU),
+        lease=leased_gpu(f"{RUN}/embeddings/{{data}}"),
 
 
 # The benchmarks' own data, which all data sets share.
@@ -89,4 +89,4 @@ use rule embed as embed_benchmark_data with:
             "test" if wildcards.data in PLAN.labelled_images else "sentence_pairs"
         ),
         folder=subpath(input.run, parent=True),
-        lease=lease(ON_GPU),
+        lease=leased_gpu(f"{RUN}/embeddings/{{data}}"),

@@ -49,14 +49,17 @@ rule embed_gallery:
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",
     output:
-        temp(touch(f"{GALLERY}.shares/{{part}}-of-{SEARCH.parts}")),
+        temp(touch(f"{GALLERY}.shares/{{part}}-of-{{parts}}")),
     log:
-        log_of("embed_gallery", "{experiment}/seed{seed}/{gallery}/{part}"),
+        log_of("embed_gallery", "{experiment}/seed{seed}/{gallery}/{part}-of-{parts}"),
     benchmark:
-        timing_of("embed_gallery", "{experiment}/seed{seed}/{gallery}/{part}")
+        timing_of(
+            "embed_gallery", "{experiment}/seed{seed}/{gallery}/{part}-of-{parts}"
+        )
     wildcard_constraints:
         experiment=one_of(SEARCH.across_modalities),
         gallery=one_of(SEARCH.own_galleries),
+        parts=r"\d+",
     conda:
         "../../envs/search.yaml"
     threads: 8
@@ -70,18 +73,26 @@ rule embed_gallery:
         run=subpath(input.run, parent=True),
         head=SEARCH.gallery_head,
         unfinished=lambda wildcards: UNFINISHED.format(**wildcards),
-        parts=SEARCH.parts,
-        gpu="--gpu" if ON_GPU else "",
-        lease=lease(ON_GPU),
+        parts=lambda wildcards: int(wildcards.parts),
+        gpu=gpu_option(f"{GALLERY}.shares/{{part}}-of-{{parts}}"),
+        lease=leased_gpu(f"{GALLERY}.shares/{{part}}-of-{{parts}}"),
     shell:
         "exec {params.lease} python {resources.script} --run-folder {params.run} --items {params.place:q}"
         " --head {params.head} --unfinished {params.unfinished} --part {wildcards.part} --parts {params.parts}"
         " --threads {threads} {params.gpu} > {log} 2>&1"
 
 
+def shares_of_gallery(wildcards):
+    """A file for each job that embeds a part of a gallery."""
+    folder, run = (path.format(**wildcards) for path in (GALLERY, RUN))
+    inputs = [f"{run}/run.json", f"{run}/best.safetensors", *SEARCH.own_gallery_files]
+    parts = parts_made(f"{folder}/meta.json", SEARCH.parts, inputs)
+    return expand(f"{folder}.shares/{{part}}-of-{parts}", part=range(parts))
+
+
 rule join_gallery:
     input:
-        expand(rules.embed_gallery.output, part=range(SEARCH.parts), allow_missing=True),
+        shares_of_gallery,
     output:
         embeddings=f"{GALLERY}/embeddings.npy",
         table=f"{GALLERY}/items.parquet",

@@ -1,3 +1,12 @@
+def shard_settings(wildcards):
+    """How shards are written, as JSON."""
+    is_benchmarks = hasattr(wildcards, "data")
+    folder = str(BENCHMARK_FOLDER.shards("{split}")) if is_benchmarks else SHARDS
+    return section_json(
+        CONFIGURATION.shard_writing.as_json(), folder.format(**wildcards)
+    )
+
+
 rule write_shards:
     input:
         PLAN.tables(),
@@ -15,7 +24,7 @@ rule write_shards:
         mem_mb=2000,
         runtime=240,
     params:
-        settings=CONFIGURATION.shard_writing.as_json(),
+        settings=shard_settings,
         annotations=subpath(input[0], parent=True),
     shell:
         "python {resources.script} --annotations {params.annotations} --split {wildcards.split}"

@@ -1,7 +1,38 @@
-# If extraction.parts is above 1, each job extracts one part of the train split; a small job joins or lists the parts.
-PARTS = CONFIGURATION.extraction.parts
-PART = f"{IMAGE_FEATURES}.parts/{{part}}-of-{PARTS}"
+# Each job extracts one part of the train split, if extraction.parts is above 1; a small job joins or lists the parts.
+PART = f"{IMAGE_FEATURES}.parts/{{part}}-of-{{parts}}"
 JOINED = CONFIGURATION.extraction.join
+
+
+def parts_of(model):
+    """The number of parts in which the features of train are extracted."""
+    meta = f"{IMAGE_FEATURES}/meta.json".format(model=model, split="train")
+    is_lost = meta.replace("meta.json", "features.npy") in lost_features(PLAN)
+    asked = CONFIGURATION.extraction.parts
+    return asked if is_lost else parts_made(meta, asked, [SHARDS.format(split="train")])
+
+
+def parts_of_features(name):
+    """A function of the wildcards: the paths of a file in all parts of a model's features.
+
+    Where the features are made as a whole, it is a path that no rule makes, so that Snakemake takes the next rule.
+    """
+
+    def paths(wildcards):
+        number = parts_of(wildcards.model)
+        if number == 1:
+            return [f"{IMAGE_FEATURES}.whole".format(**wildcards)]
+        return expand(
+            f"{PART}{name}",
+            model=wildcards.model,
+            split="train",
+            part=range(number),
+            parts=number,
+        )
+
+    return paths
+
+
+ruleorder: join_image_features > extract_image_features
 
 
 # The digest of a Python file that an image model is loaded from: a changed file is a reason to extract again. It is no
@@ -24,8 +55,6 @@ rule extract_image_features:
         log_of("extract_image_features", "{model}/{split}"),
     benchmark:
         timing_of("extract_image_features", "{model}/{split}")
-    wildcard_constraints:
-        split=one_of(split for split in PLAN.splits if PARTS == 1 or split != "train"),
     conda:
         TORCH_ENVIRONMENT
     threads: threads_of_split
@@ -43,63 +72,63 @@ rule extract_image_features:
         gpu=gpu_option(f"{IMAGE_FEATURES}/meta.json"),
         lease=leased_gpu(f"{IMAGE_FEATURES}/meta.json"),
         part="",
-        stream=lambda wildcards: stream_of(wildcards.split),
+        stream=lambda wildcards: stream_of(
+            wildcards.split, f"{IMAGE_FEATURES}/meta.json".format(**wildcards)
+        ),
     shell:
         "exec {params.lease} python {resources.script} --shards {input} --model {params.model:q}"
         " --output {params.folder} --threads {threads} {params.gpu} {params.part} {params.stream} > {log} 2>&1"
 
 
-if PARTS > 1:
+use rule extract_image_features as extract_image_part with:
+    output:
+        features=part_of_features(f"{PART}/features.npy"),
+        meta=part_of_features(f"{PART}/meta.json"),
+    log:
+        log_of("extract_image_part", "{model}/{split}/{part}-of-{parts}"),
+    benchmark:
+        timing_of("extract_image_part", "{model}/{split}/{part}-of-{parts}")
+    wildcard_constraints:
+        split="train",
+        parts=r"\d+",
+    params:
+        **IMAGE_CODE,
+        model=image_model(f"{PART}/meta.json"),
+        folder=subpath(output.features, parent=True),
+        gpu=gpu_option(f"{PART}/meta.json"),
+        lease=leased_gpu(f"{PART}/meta.json"),
+        part=lambda wildcards: f"--part {wildcards.part} --parts {wildcards.parts}",
+        stream=lambda wildcards: stream_of(
+            "train", f"{PART}/meta.json".format(**wildcards)
+        ),
 
-    use rule extract_image_features as extract_image_part with:
-        output:
-            features=part_of_features(f"{PART}/features.npy"),
-            meta=part_of_features(f"{PART}/meta.json"),
-        log:
-            log_of("extract_image_part", f"{{model}}/{{split}}/{{part}}-of-{PARTS}"),
-        benchmark:
-            timing_of("extract_image_part", f"{{model}}/{{split}}/{{part}}-of-{PARTS}")
-        wildcard_constraints:
-            split="train",
-        params:
-            **IMAGE_CODE,
-            model=image_model(f"{PART}/meta.json"),
-            folder=subpath(output.features, parent=True),
-            gpu=gpu_option(f"{PART}/meta.json"),
-            lease=leased_gpu(f"{PART}/meta.json"),
-            part=lambda wildcards: f"--part {wildcards.part} --parts {PARTS}",
-            stream=lambda wildcards: stream_of("train"),
 
-    rule join_image_features:
-        input:
-            features=expand(
-                f"{PART}/features.npy", part=range(PARTS), allow_missing=True
-            ),
-            meta=expand(f"{PART}/meta.json", part=range(PARTS), allow_missing=True),
-        output:
-            **({"features": f"{IMAGE_FEATURES}/features.npy"} if JOINED else {}),
-            meta=f"{IMAGE_FEATURES}/meta.json",
-        log:
-            log_of("join_image_features", "{model}/{split}"),
-        benchmark:
-            timing_of("join_image_features", "{model}/{split}")
-        wildcard_constraints:
-            split="train",
-        conda:
-            "../../envs/data.yaml"
-        threads: 1
-        resources:
-            script=f"{SCRIPTS}/join_image_features.py",
-            mem_mb=1000,
-            runtime=60,
-        params:
-            folder=subpath(output.meta, parent=True),
-            parts=lambda wildcards: expand(
-                PART, model=wildcards.model, split=wildcards.split, part=range(PARTS)
-            ),
-            list="" if JOINED else "--list",
-        shell:
-            "python {resources.script} --output {params.folder} {params.list} {params.parts} > {log} 2>&1"
+rule join_image_features:
+    input:
+        features=parts_of_features("/features.npy"),
+        meta=parts_of_features("/meta.json"),
+    output:
+        **({"features": f"{IMAGE_FEATURES}/features.npy"} if JOINED else {}),
+        meta=f"{IMAGE_FEATURES}/meta.json",
+    log:
+        log_of("join_image_features", "{model}/{split}"),
+    benchmark:
+        timing_of("join_image_features", "{model}/{split}")
+    wildcard_constraints:
+        split="train",
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        script=f"{SCRIPTS}/join_image_features.py",
+        mem_mb=1000,
+        runtime=60,
+    params:
+        folder=subpath(output.meta, parent=True),
+        parts=parts_of_features(""),
+        list="" if JOINED else "--list",
+    shell:
+        "python {resources.script} --output {params.folder} {params.list} {params.parts} > {log} 2>&1"
 
 
 BENCHMARK_FEATURES = str(BENCHMARK_FOLDER.features("image", "{model}", "{split}"))

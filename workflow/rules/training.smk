@@ -71,7 +71,7 @@ rule interpolate:
         data=data_folder,
         source=subpath(input.trained, parent=True),
         folder=subpath(output.run, parent=True),
-        lease=lease(ON_GPU),
+        lease=leased_gpu(f"{RUN}/best.safetensors"),
     shell:
         "exec {params.lease} python {resources.script} --data {params.data} --source {params.source}"
         " --run-folder {params.folder} --configuration {params.configuration:q} --operation {resources.operation:q}"
@@ -102,7 +102,11 @@ rule import_checkpoint:
     params:
         student=lambda wildcards: CONFIGURATION.student_of(wildcards.experiment).name,
         dataset=CONFIGURATION.dataset.name,
-        gpus=int(ON_GPU),
+        # It was once a number of GPUs, on which nothing depends any more; another one would be a reason to import again.
+        gpus=lambda wildcards: next(
+            iter(recorded_params(f"{RUN}/best.safetensors".format(**wildcards), int)),
+            0,
+        ),
         folder=subpath(output.run, parent=True),
     shell:
         "python {resources.script} --file {input:q} --student {params.student:q} --dataset {params.dataset}"
@@ -131,9 +135,11 @@ rule write_baseline:
         mem_mb=8000,
         runtime=30,
     params:
-        configuration=lambda wildcards: CONFIGURATION.run(
-            wildcards.experiment, int(wildcards.seed)
-        ).as_json(),
+        configuration=lambda wildcards: section_json(
+            CONFIGURATION.run(wildcards.experiment, int(wildcards.seed)).as_json(),
+            f"{RUN}/best.safetensors".format(**wildcards),
+            of_train=["precision"],  # with which it is embedded
+        ),
         folder=subpath(output.run, parent=True),
     shell:
         "python {resources.script} --run-folder {params.folder} --configuration {params.configuration:q} > {log} 2>&1"

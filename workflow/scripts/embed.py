@@ -20,13 +20,16 @@ def main() -> None:
         "--output", required=True, nargs="+", type=Path, help="a folder for {image,text}_{cross,uni}.npy of each"
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
+    parser.add_argument(
+        "--gpu", action=argparse.BooleanOptionalAction, help="where to embed; default the device that the run names"
+    )
     arguments = parser.parse_args()
     from cusa.embeddings import embed_all
 
     if len(arguments.output) != len(arguments.benchmark_data):
         parser.error("--output needs one folder for each of --benchmark-data")
     outputs = dict(zip(arguments.benchmark_data, arguments.output, strict=True))
-    embed_all(arguments.run_folder, DatasetFolder(arguments.data), outputs, arguments.threads)
+    embed_all(arguments.run_folder, DatasetFolder(arguments.data), outputs, arguments.threads, arguments.gpu)
 
 
 if __name__ == "__main__":

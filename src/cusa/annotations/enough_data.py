@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, split_rows
 from cusa.config.configuration import Configuration
+from cusa.config.dataset_section import DatasetSection
 from cusa.config.section import Section, added_key, validate
 from cusa.errors import DataError
 
@@ -106,3 +107,18 @@ def require_enough(needs: str | None, folder: str | Path) -> None:
     images, captions = counts
     if problems := [sentence for each in chosen for sentence in each.shortfalls(images, captions)]:
         raise DataError("\n".join(problems))
+
+
+def unexpected_counts(dataset: DatasetSection, folder: str | Path) -> bool:
+    """Whether the tables in `folder` have other numbers of images than `dataset.expected_images`.
+
+    False where there are no tables, or none that can be read: then they are made again in any case.
+    """
+    expected = getattr(dataset, "expected_images", None)
+    if not expected:
+        return False
+    try:
+        table = read_table(folder, IMAGES, ["split"])
+    except DataError:
+        return False
+    return any(len(split_rows(table, split)) != count for split, count in expected.items())

@@ -1,38 +1,86 @@
-"""Keys that say how something is computed, not what comes out: another value is no reason to compute it again.
+"""Keys that say how or where something is computed, not what comes out: another value is no reason to compute it again.
 
-Those of `train` are in config/training.py. `dataset.check_images` is one of them only where no image is left out for
-what the check finds: pictures that cannot be read are found by decoding them, and so are near copies.
+Keys of `train` that have no place in a run's parameters at all are OPERATIONAL in config/training.py. Checks of the
+data, `dataset.check_images` and `dataset.max_pixels`, are such keys only where no image is left out for what they find.
+The device of a training is one too, as long as the number of processes is the same: results on another device differ
+by rounding.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-CHECK_IMAGES, BATCH_SIZE, TRAIN = "check_images", "batch_size", "train"
+from cusa.config.training import OPERATIONAL
+
+BATCH_SIZE, TRAIN = "batch_size", "train"
+EXPECTED_IMAGES = "expected_images"
+CHECKS = ("check_images", "max_pixels")  # which images are left out depends on them, where some are
+STREAM_URL = "stream.url"  # where the shards are
+PROCESSES = ("gpus", "cpu_processes", "nodes")  # of `train`
 
 
 def is_operational(key: str) -> bool:
     """Whether a key, with dots, is of no effect on results: `dataset.check_images`, the `batch_size` of a teacher."""
     *above, name = key.split(".")
-    return name == CHECK_IMAGES or (name == BATCH_SIZE and above[-1:] != [TRAIN])
+    if above[-1:] == [TRAIN]:
+        return name in OPERATIONAL
+    return name in (BATCH_SIZE, EXPECTED_IMAGES, *CHECKS) or key.endswith(STREAM_URL)
 
 
-def same_result(first: str, second: str) -> bool:
-    """Whether two sections of a configuration, as JSON, differ in such keys only. False if either is no JSON."""
+def same_result(first: str, second: str, of_train: Collection[str] | None = None) -> bool:
+    """Whether two sections of a configuration, as JSON, differ in such keys only. False if either is no JSON.
+
+    `of_train` are the only keys of `train` that are of effect; None if all others are.
+    """
     try:
-        return bool(_relevant(json.loads(first)) == _relevant(json.loads(second)))
+        one, other = ({"": _with_train(json.loads(text), of_train)} for text in (first, second))
     except ValueError:
         return False
+    return next(_differences(one, other), None) is None
 
 
-def _relevant(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        parts = {name: (f"{key}.{name}".lstrip("."), part) for name, part in value.items()}
-        leaves_out = bool(value.get("skip") or value.get("leave_out_of_train"))
-        return {
-            name: _relevant(part, path)
-            for name, (path, part) in parts.items()
-            if not is_operational(path) or (name == CHECK_IMAGES and leaves_out)
-        }
-    return [_relevant(part, key) for part in value] if isinstance(value, list) else value
+def _with_train(section: Any, keys: Collection[str] | None) -> Any:
+    """A section with these keys of its `train` only."""
+    if keys is None or not isinstance(section, dict) or TRAIN not in section:
+        return section
+    return section | {TRAIN: {key: value for key, value in section[TRAIN].items() if key in keys}}
+
+
+def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """`key was ..., is ...` for each value of a section that differs and is of effect on the result."""
+    return list(_differences(saved, current))
+
+
+def _differences(saved: Any, current: Any, key: str = "") -> Iterator[str]:
+    if isinstance(saved, dict) and isinstance(current, dict):
+        ignored = _without_effect_here(saved, current)
+        for name in dict.fromkeys([*saved, *current]):
+            path = f"{key}.{name}".strip(".")
+            if name not in ignored and (name in CHECKS or not is_operational(path)):
+                yield from _differences(saved.get(name), current.get(name), path)
+    elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
+        for place, (was, now) in enumerate(zip(saved, current, strict=True)):
+            yield from _differences(was, now, f"{key}.{place}")
+    elif saved != current:
+        # Keys that a release added are left out where they have their default value.
+        was, now = ("null or left out" if value is None else repr(value) for value in (saved, current))
+        yield f"{key} was {was}, is {now}"
+
+
+def _without_effect_here(saved: Mapping[str, Any], current: Mapping[str, Any]) -> set[str]:
+    """Keys of a section that are of no effect because of its other values."""
+    ignored = set()
+    if not any(section.get("skip") or section.get("leave_out_of_train") for section in (saved, current)):
+        ignored |= set(CHECKS)
+    if (before := _processes(saved)) is not None and before == _processes(current):
+        ignored |= set(PROCESSES)
+    return ignored
+
+
+def _processes(train: Mapping[str, Any]) -> int | None:
+    """The number of processes of a training; None if this is no section `train`."""
+    if not all(isinstance(train.get(key), int) for key in PROCESSES):
+        return None
+    return int(train["nodes"] * (train["gpus"] or train["cpu_processes"]))

@@ -29,8 +29,7 @@ from cusa.common.compute import random_state, set_random_state
 from cusa.common.files import read_tensors, require_space, sha256_of_file, whole_file
 from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
-from cusa.config.operational import is_operational
-from cusa.config.training import OPERATIONAL
+from cusa.config.operational import differences
 from cusa.errors import DataError, ResumeError
 from cusa.runs.previous import OUTPUTS, PREVIOUS, drop_previous, is_wanted_again, link
 from cusa.runs.record import (
@@ -253,9 +252,9 @@ class State:
                 f"{self.path} has the version {state.get('version')}, expected {STATE_VERSION}. Continue with the "
                 f"release that wrote it, {from_the_start}"
             )
-        if differences := _differences(json.loads(state["configuration"]), self.configuration):
+        if changed := differences(json.loads(state["configuration"]), self.configuration):
             raise ResumeError(
-                f"{self.path} was saved with another configuration: {'; '.join(differences)}. Restore the old values "
+                f"{self.path} was saved with another configuration: {'; '.join(changed)}. Restore the old values "
                 f"to continue, {from_the_start}"
             )
         if changed := [name for name in self.data if self.data[name] != state["data"].get(name)]:
@@ -277,9 +276,9 @@ class State:
             before = RunRecord.read(self.previous)
         except DataError:  # which `restore_finished` has said
             return []
-        differences = _differences(before.configuration.model_dump(mode="json"), self.configuration)
+        changed = differences(before.configuration.model_dump(mode="json"), self.configuration)
         data = before.data or {}
-        return differences + [f"{name} changed" for name in self.data if self.data[name] != data.get(name)]
+        return changed + [f"{name} changed" for name in self.data if self.data[name] != data.get(name)]
 
     def keep_finished(self) -> None:
         """Keep the outputs of a finished training in `finished`, and remove what only resuming needs."""
@@ -313,7 +312,7 @@ class State:
             log.warning("%s", error)
             return False
         same = (
-            not _differences(record.configuration.model_dump(mode="json"), self.configuration)
+            not differences(record.configuration.model_dump(mode="json"), self.configuration)
             and record.stopped_because is None
             and record.data == self.data
             and record.processes == self.group.world_size
@@ -326,15 +325,3 @@ class State:
                     link(kept / name, temporary)
         return same
 
-
-def _differences(saved: Any, current: Any, key: str = "") -> list[str]:
-    """`key was ..., is ...` for each value of a configuration that differs and changes what is learned."""
-    if isinstance(saved, dict) and isinstance(current, dict):
-        names = dict.fromkeys([*saved, *current])
-        by_name = [_differences(saved.get(name), current.get(name), f"{key}.{name}".strip(".")) for name in names]
-        return [difference for differences in by_name for difference in differences]
-    if saved == current or key.removeprefix("train.") in OPERATIONAL or is_operational(key):
-        return []
-    # Keys that a release added are left out where they have their default value.
-    was, now = ("null or left out" if value is None else repr(value) for value in (saved, current))
-    return [f"{key} was {was}, is {now}"]
