@@ -30,6 +30,7 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/devices.smk"
 include: "workflow/rules/moved.smk"
+include: "workflow/rules/reasons.smk"
 include: "workflow/rules/annotations.smk"
 
 

@@ -12,6 +12,7 @@ import torch
 from cusa.annotations.tables import TEXT_TABLES, cleaning_of, distinct_texts
 from cusa.common.compute import choose_device
 from cusa.common.files import whole_folder
+from cusa.common.progress import stopwatch
 from cusa.config.captions import CaptionCleaning
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import StudentSettings
@@ -51,6 +52,7 @@ def embed_all(
     run was configured for. Raises DataError when the run, the data or the features are missing or do not fit, and where
     embeddings are not finite.
     """
+    done = stopwatch(log)
     torch.set_num_threads(threads)
     student, configuration = load_student(run)
     settings, device = configuration.train, choose_device(configuration.train.gpus > 0 if gpu is None else gpu)
@@ -61,6 +63,8 @@ def embed_all(
         with whole_folder(output) as temporary:
             for name, array in embeddings.items():
                 np.save(temporary / f"{name}.npy", array)
+        rows = {name.partition("_")[0]: len(array) for name, array in embeddings.items()}
+        done(f"{data}: " + " and ".join(f"{count:,} {kind}s" for kind, count in rows.items()))
     drop_finished(run)
     drop_previous(run)
 

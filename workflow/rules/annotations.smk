@@ -9,6 +9,7 @@ def conversion(wildcards):
 
 
 rule convert:
+    "The data set's files and images, checked and written as tables."
     input:
         [users_file(path) for path in PLAN.dataset_files],
     output:
@@ -44,6 +45,7 @@ rule convert:
 # The benchmarks' own data. The folders of the archives are parameters, not inputs, because their modification times say
 # nothing about their content. Data that cannot be read stop the workflow before anything is trained: hence the priority.
 rule convert_labelled_images:
+    "The labelled images of a benchmark, as tables."
     output:
         images=str(BENCHMARK_FOLDER.table("images")),
         captions=str(BENCHMARK_FOLDER.table("captions")),
@@ -70,6 +72,7 @@ rule convert_labelled_images:
 
 
 rule convert_sentence_pairs:
+    "The sentence pairs of a benchmark, as a table."
     output:
         pairs=str(BENCHMARK_FOLDER.table("sentence_pairs")),
     log:

@@ -1,6 +1,7 @@
 # Some benchmarks can tell from the annotations that they cannot score a data set. This rule runs first, so that such
 # data stop the workflow before anything is trained.
 rule check_benchmark:
+    "Whether a benchmark can score the data set, before anything is trained."
     input:
         PLAN.tables(),
         lambda wildcards: PLAN.benchmark_files(wildcards.benchmark),
@@ -29,6 +30,7 @@ rule check_benchmark:
 # The texts that a benchmark asks of the models besides captions: prompts of classes, and captions of a table of one's
 # own. Tables that do not fit the data stop the workflow before anything is trained.
 rule write_benchmark_texts:
+    "The texts that a benchmark asks of the models besides captions."
     input:
         PLAN.tables(),
         lambda wildcards: expand(
@@ -64,6 +66,7 @@ rule write_benchmark_texts:
 
 # One rule per benchmark. Each reads embeddings and tables, and writes the scores and the outcome of each query.
 rule evaluate_itr:
+    "Recall between images and texts of test."
     input:
         PLAN.tables(),
         PLAN.embeddings("itr"),
@@ -93,6 +96,7 @@ rule evaluate_itr:
 
 
 use rule evaluate_itr as evaluate_eccv_caption with:
+    "Retrieval with every right answer counted."
     input:
         timeless(PLAN.tables("extended_positives", "judged_pairs")),
         timeless(PLAN.embeddings("eccv_caption")),
@@ -113,6 +117,7 @@ use rule evaluate_itr as evaluate_eccv_caption with:
 
 
 use rule evaluate_itr as evaluate_image_retrieval with:
+    "Retrieval of images of the same class by an image."
     input:
         timeless(PLAN.tables()),
         timeless(PLAN.embeddings("image_retrieval")),
@@ -138,6 +143,7 @@ use rule evaluate_itr as evaluate_image_retrieval with:
 
 
 use rule evaluate_itr as evaluate_sts with:
+    "Correlation of the similarity of sentences with what people say."
     input:
         timeless(PLAN.tables("sentence_pairs")),
         timeless(PLAN.embeddings("sts")),
@@ -162,6 +168,7 @@ use rule evaluate_itr as evaluate_sts with:
 
 
 use rule evaluate_itr as evaluate_zero_shot_classification with:
+    "Classes of images by their names."
     input:
         timeless(PLAN.tables("class_prompts")),
         timeless(PLAN.embeddings("zero_shot_classification")),
@@ -187,6 +194,7 @@ use rule evaluate_itr as evaluate_zero_shot_classification with:
 
 
 use rule evaluate_itr as evaluate_linear_probe with:
+    "Classes of images by a logistic regression on embeddings."
     input:
         timeless(PLAN.tables()),
         timeless(PLAN.embeddings("linear_probe")),
@@ -214,6 +222,7 @@ use rule evaluate_itr as evaluate_linear_probe with:
 
 # The benchmarks of `benchmarks.more`: those of installed packages and of Python files.
 use rule evaluate_itr as evaluate_added with:
+    "The score of a benchmark of a package, or of a Python file."
     input:
         timeless(PLAN.tables()),
         timeless(lambda wildcards: PLAN.embeddings(wildcards.benchmark)),

@@ -53,14 +53,18 @@ LAUNCHED = re.compile(r"^[^{]*torchrun --nproc-per-node \d")
 
 
 def launcher(wildcards):
-    """The start of the command that trains an experiment.
+    """The start of the command that trains an experiment."""
+    weights = f"{RUN}/best.safetensors".format(**wildcards)
+    return as_launched(CONFIGURATION.recipe(wildcards.experiment), weights)
 
-    It is recorded as it was: the number of processes is in the configuration, and other devices or machines are no
-    reason to train again.
+
+def as_launched(recipe, output):
+    """The start of a training's command. It is recorded as it was: the number of processes is in the configuration.
+
+    So other devices or machines are no reason to train again.
     """
-    command = launcher_of(CONFIGURATION.recipe(wildcards.experiment))
-    recorded = recorded_params(f"{RUN}/best.safetensors".format(**wildcards))
-    before = (each for each in recorded if LAUNCHED.search(each))
+    command = launcher_of(recipe)
+    before = (each for each in recorded_params(output) if LAUNCHED.search(each))
     return Recorded(command, recorded=next(before, command.recorded))
 
 

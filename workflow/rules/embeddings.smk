@@ -4,6 +4,7 @@ EMBEDDED_TOGETHER = PLAN.embedded_together
 
 
 rule embed:
+    "A run's embeddings of the test split, and of the tables and variants of the data set."
     input:
         lambda wildcards: PLAN.inputs_of_embedding(
             wildcards.experiment, EMBEDDED_TOGETHER
@@ -36,6 +37,7 @@ rule embed:
 
 # The other splits, for galleries and for the linear probe, and the texts that a benchmark writes for itself.
 use rule embed as embed_more with:
+    "A run's embeddings of another split, or of texts that a benchmark writes."
     input:
         timeless(
             lambda wildcards: PLAN.inputs_of_embedding(
@@ -67,6 +69,7 @@ use rule embed as embed_more with:
 
 # The benchmarks' own data, which all data sets share.
 use rule embed as embed_benchmark_data with:
+    "A run's embeddings of a benchmark's own data."
     input:
         timeless(
             lambda wildcards: PLAN.inputs_of_embedding(

@@ -1,5 +1,6 @@
 # Trained models for other programs, and for queries: an ONNX model starts without PyTorch.
 rule export_model:
+    "A run as a folder that other programs load."
     input:
         lambda wildcards: SEARCH.export_inputs(wildcards.experiment, wildcards.format),
         weights=f"{RUN}/best.safetensors",

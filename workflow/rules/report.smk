@@ -2,6 +2,7 @@ import json
 
 
 rule summarise:
+    "The table of all benchmarks and runs, with means, spreads and intervals."
     input:
         results=PLAN.score_files(".json"),
         queries=PLAN.score_files(".queries.npz"),
@@ -35,6 +36,7 @@ rule summarise:
 
 # The gallery searches the test images by text, and the labelled images (or else the test images) by image.
 rule render_report:
+    "The page that compares the runs, and its figures."
     input:
         PLAN.tables(),
         expand(

@@ -6,6 +6,7 @@ INDEX = f"{RUN}/search/{{gallery}}"
 
 # The pictures of the data set are embedded and stored already, so their gallery takes seconds and no GPU.
 rule collect_gallery:
+    "The pictures of the data set, as a gallery to search in."
     input:
         lambda wildcards: SEARCH.split_gallery_inputs(
             wildcards.experiment, wildcards.seed, wildcards.gallery
@@ -43,6 +44,7 @@ rule collect_gallery:
 # jobs collect their shares in a folder that is no output: Snakemake deletes the outputs of a failed job, but what it has
 # embedded must remain, so that it can continue.
 rule embed_gallery:
+    "A part of the pictures of your own, embedded by a run."
     input:
         lambda wildcards: PLAN.student_files(wildcards.experiment),
         SEARCH.own_gallery_files,
@@ -91,6 +93,7 @@ def shares_of_gallery(wildcards):
 
 
 rule join_gallery:
+    "The embedded parts of a gallery, joined."
     input:
         shares_of_gallery,
     output:
@@ -121,6 +124,7 @@ rule join_gallery:
 # meta.json names the files of a version, and is no output, because Snakemake deletes outputs before a job. The outputs
 # are links to the files of the newest version, for other programs.
 rule build_index:
+    "The index of a gallery, by faiss, and the items that are there twice."
     input:
         lambda wildcards: SEARCH.query_model_files(wildcards.experiment, wildcards.seed),
         meta=f"{GALLERY}/meta.json",

@@ -8,6 +8,7 @@ def shard_settings(wildcards):
 
 
 rule write_shards:
+    "The images of a split as WebDataset tar files, with an index."
     input:
         PLAN.tables(),
     output:
@@ -32,6 +33,7 @@ rule write_shards:
 
 
 use rule write_shards as write_benchmark_shards with:
+    "The labelled images of a benchmark as tar files."
     input:
         timeless(str(BENCHMARK_FOLDER.table("images"))),
         timeless(str(BENCHMARK_FOLDER.table("captions"))),

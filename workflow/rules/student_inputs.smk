@@ -6,6 +6,7 @@ TOKENS = str(PLAN.folder.tokens("{student}", "{split}"))
 
 
 rule decode_pixels:
+    "The images of a split, decoded once for all trainings of a student."
     input:
         shards=SHARDS,
         code=lambda wildcards: STUDENT_INPUTS.code_of_pixels(wildcards.student),
@@ -33,6 +34,7 @@ rule decode_pixels:
 
 
 rule tokenise_captions:
+    "The captions of train as tokens, once for all trainings of a student."
     input:
         PLAN.tables(),
         code=lambda wildcards: STUDENT_INPUTS.students_of_tokens[

@@ -4,10 +4,21 @@
 STUDY = str(SWEEP.study.folder) if SWEEP.study else f"{DATA}/sweep/none"
 
 
+def earlier_trials(wildcards):
+    """The trials that a trial waits for: of one that is there, those that it has waited for."""
+    output = f"{STUDY}/trials/{wildcards.trial}/trial.json"
+    if workflow.is_main_process and os.path.isfile(output):
+        recorded = workflow.persistence.input(IOFile(output))
+        if recorded is not None:
+            return [file for file in recorded if file.endswith("/trial.json")]
+    return SWEEP.earlier(wildcards.trial)
+
+
 rule run_trial:
+    "One trial of a sweep, with all of its seeds."
     input:
         SWEEP.inputs(),
-        earlier=ancient(lambda wildcards: SWEEP.earlier(wildcards.trial)),
+        earlier=ancient(earlier_trials),
     output:
         f"{STUDY}/trials/{{trial}}/trial.json",
     log:
@@ -30,7 +41,9 @@ rule run_trial:
         point=lambda wildcards: SWEEP.point_json(wildcards.trial),
         data=data_folder,
         study=lambda wildcards: STUDY,
-        launcher=lambda wildcards: launcher_of(SWEEP.recipe),
+        launcher=lambda wildcards: as_launched(
+            SWEEP.recipe, f"{STUDY}/trials/{wildcards.trial}/trial.json"
+        ),
     shell:
         MEETING
         + "exec {params.launcher} {resources.script} --data {params.data} --study {params.study} --trial {wildcards.trial}"
@@ -38,6 +51,7 @@ rule run_trial:
 
 
 rule summarise_sweep:
+    "The table of a sweep's trials, and the best of them as an overlay."
     input:
         SWEEP.results(),
     output:

@@ -46,6 +46,7 @@ IMAGE_CODE = (
 
 
 rule extract_image_features:
+    "The features of a frozen image model for a split."
     input:
         SHARDS,
     output:
@@ -81,6 +82,7 @@ rule extract_image_features:
 
 
 use rule extract_image_features as extract_image_part with:
+    "The features of a frozen image model for a part of the train split."
     output:
         features=part_of_features(f"{PART}/features.npy"),
         meta=part_of_features(f"{PART}/meta.json"),
@@ -104,6 +106,7 @@ use rule extract_image_features as extract_image_part with:
 
 
 rule join_image_features:
+    "The parts of the image features of train, joined or listed."
     input:
         features=parts_of_features("/features.npy"),
         meta=parts_of_features("/meta.json"),
@@ -135,6 +138,7 @@ BENCHMARK_FEATURES = str(BENCHMARK_FOLDER.features("image", "{model}", "{split}"
 
 
 use rule extract_image_features as extract_benchmark_features with:
+    "The features of a frozen image model for a benchmark's images."
     input:
         timeless(str(BENCHMARK_FOLDER.shards("{split}"))),
     output:
@@ -158,6 +162,7 @@ use rule extract_image_features as extract_benchmark_features with:
 
 
 rule extract_text_features:
+    "The features of a frozen text model for the captions of a split."
     input:
         PLAN.tables(),
         code=lambda wildcards: PLAN.frozen_text_models[wildcards.model].python_files,
@@ -192,6 +197,7 @@ rule extract_text_features:
 
 # The texts of benchmarks that are no captions, once for all runs with the same frozen tower.
 use rule extract_text_features as extract_table_features with:
+    "The features of a frozen text model for texts that are no captions."
     input:
         timeless(str(PLAN.folder.table("{split}"))),
         code=lambda wildcards: PLAN.frozen_text_models[wildcards.model].python_files,
@@ -210,6 +216,7 @@ PAIR_FEATURES = str(BENCHMARK_FOLDER.features("text", "{model}", "{split}"))
 
 
 use rule extract_text_features as extract_benchmark_texts with:
+    "The features of a frozen text model for a benchmark's sentence pairs."
     input:
         timeless(str(BENCHMARK_FOLDER.table("{split}"))),
         code=lambda wildcards: PLAN.frozen_text_models[wildcards.model].python_files,

@@ -3,6 +3,7 @@
 # it, SIGTERM would end the shell, and the training would be killed before it has saved its state. Settings that do not
 # change the result are a resource, because a changed parameter makes Snakemake train again.
 rule train:
+    "One experiment with one seed; it continues where an interrupted training stopped."
     input:
         lambda wildcards: PLAN.training_inputs(wildcards.experiment),
         ready=made_ready,
@@ -41,6 +42,7 @@ rule train:
 
 # The weights between those before and after a training, with the best alpha on val.
 rule interpolate:
+    "The weights between those before and after a training, with the best alpha on val."
     input:
         lambda wildcards: PLAN.interpolation_inputs(wildcards.experiment),
         weights=lambda wildcards: f"{PLAN.interpolated_run(wildcards.experiment, wildcards.seed)}/best.safetensors",
@@ -80,6 +82,7 @@ rule interpolate:
 
 # Published checkpoints become run folders like those of trained runs.
 rule import_checkpoint:
+    "A published checkpoint as a run."
     input:
         lambda wildcards: CONFIGURATION.active_checkpoints[wildcards.experiment].path,
     output:
@@ -115,6 +118,7 @@ rule import_checkpoint:
 
 # Baselines: students as they are before training, and the teachers.
 rule write_baseline:
+    "A student before training, or the teachers, as a run."
     input:
         lambda wildcards: PLAN.student_files(wildcards.experiment),
     output:

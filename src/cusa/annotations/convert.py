@@ -39,6 +39,7 @@ from cusa.annotations.tables import (
     write_table,
 )
 from cusa.common.files import whole_file, write_json
+from cusa.common.progress import stopwatch
 from cusa.common.times import description
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import SPLITS, DatasetSection
@@ -60,7 +61,7 @@ def convert(
     spooled to disk beside `folder`, so memory grows by some 100 bytes an image and 20 a caption.
     Raises DataError when the data has problems that `dataset.skip` does not name.
     """
-    folder = Path(folder)
+    done, folder = stopwatch(log), Path(folder)
     source = open_source(dataset, Path(image_folder))
     source.threads = threads
     problems = Problems()
@@ -84,6 +85,8 @@ def convert(
     # A newer time of one of these files is no reason to convert again if they are still the same.
     files = {path: description(path) for path in map(os.path.expanduser, dataset.files.values())}
     write_json(folder / PROBLEMS, found | {"files": files})
+    written = {name: pq.read_metadata(folder / name).num_rows for name in (IMAGES, CAPTIONS)}
+    done(f"{written[IMAGES]:,} images and {written[CAPTIONS]:,} captions")
 
 
 def _spool(

@@ -38,10 +38,10 @@ PMRP_FILES = ("image_to_caption", "caption_to_image")
 NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")  # the last number of a file's name
 LISTED = (
     "{head}; queries are the distinct captions of extended_positives.parquet and the test images that have any, right "
-    "answers all that the table lists. R@1, R-Precision and mAP@R. Ties count against the model."
+    "answers all that the table lists. R@{at}, R-Precision and mAP@R. Ties count against the model."
 )
 COCO = (
-    "{head}; ground truth of the package eccv_caption {version}, {ids}. R@1, R-Precision and mAP@R over ECCV Caption's "
+    "{head}; ground truth of the package eccv_caption {version}, {ids}. R@{at}, R-Precision and mAP@R over ECCV Caption's "
     "queries; cxc: R@K over CxC's; coco_5k and coco_1k (mean of five folds): R@K of the captions' own images. Ties "
     "count against the model."
 )
@@ -91,15 +91,15 @@ def write_texts(folder: DatasetFolder, settings: ExtendedPositives) -> None:
 
 
 def evaluate(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) -> Result:
-    """R@1, R-Precision and mAP@R of the ground truth that the settings name. Raises DataError if data are missing."""
+    """R@K, R-Precision and mAP@R of the ground truth that the settings name. Raises DataError if data are missing."""
     if settings.positives is not None:
-        return score_judgements(folder, run)
+        return score_judgements(folder, run, settings.recall_at)
     if settings.ground_truth == "dataset":
-        return _listed_positives(folder, run)
+        return _listed_positives(folder, run, settings)
     return _coco(folder, run, settings)
 
 
-def _listed_positives(folder: DatasetFolder, run: RunFolder) -> Result:
+def _listed_positives(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) -> Result:
     """Scores on the data set's own table of extended positives."""
     table = read_table(folder.annotations, EXTENDED_POSITIVES)
     tables = SplitTables.open(folder, "test")
@@ -109,10 +109,11 @@ def _listed_positives(folder: DatasetFolder, run: RunFolder) -> Result:
     image = run.embeddings("test", "image_cross", len(tables.image_rows))
     text = run.embeddings("extended_positives", "text_cross", len(texts))
     image_of_pair = tables.image_positions(table["image"].to_numpy())
-    per_query = extended_outcomes(image, text, np.stack([image_of_pair, text_of_pair], axis=1))
+    pairs = np.stack([image_of_pair, text_of_pair], axis=1)
+    per_query = extended_outcomes(image, text, pairs, recall_at=settings.recall_at)
     return Result(
         metrics=percent(per_query),
-        protocol=LISTED.format(head=run.head_used("cross")),
+        protocol=LISTED.format(head=run.head_used("cross"), at=_shown(settings.recall_at)),
         n_queries=len(text),
         n_gallery=len(image),
         # A text may be right for several images; it is drawn with the first of them.
@@ -127,15 +128,21 @@ def _coco(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) ->
     captions = len(SplitTables.open(folder, "test").caption_rows)
     image = run.embeddings("test", "image_cross", len(image_ids))
     text = run.embeddings("test", "text_cross", captions)[kept]
-    metrics, statistics = coco_metrics(image, text, image_ids, caption_ids, ground_truth)
+    metrics, statistics = coco_metrics(image, text, image_ids, caption_ids, ground_truth, settings.recall_at)
     return Result(
         metrics=metrics,
-        protocol=COCO.format(head=run.head_used("cross"), version=version("eccv_caption"), ids=how),
+        protocol=COCO.format(
+            head=run.head_used("cross"), version=version("eccv_caption"), ids=how, at=_shown(settings.recall_at)
+        ),
         n_queries=len(text),
         n_gallery=len(image),
         statistics=statistics,
         published_as={name: ("eccv_caption", name) for name in metrics},
     )
+
+
+def _shown(recall_at: Sequence[int]) -> str:
+    return "/".join(map(str, recall_at))
 
 
 def _ground_truth(settings: ExtendedPositives) -> Any:
@@ -159,23 +166,32 @@ def _ground_truth(settings: ExtendedPositives) -> Any:
 
 
 def coco_metrics(
-    image: np.ndarray, text: np.ndarray, image_ids: np.ndarray, caption_ids: np.ndarray, ground_truth: Any
+    image: np.ndarray,
+    text: np.ndarray,
+    image_ids: np.ndarray,
+    caption_ids: np.ndarray,
+    ground_truth: Any,
+    recall_at: Sequence[int] = (1,),
 ) -> tuple[dict[str, float], Statistics]:
     """The metrics of `eccv_caption.Metrics.compute_all_metrics` from embeddings, in percent, and their statistics.
 
     `image` [n, D] and `text` [m, D] have COCO's ids `image_ids` int64 [n] and `caption_ids` int64 [m]; `ground_truth`
     is an eccv_caption.Metrics. Its image queries and its caption queries have different right pairs, so each direction
-    is scored with its own.
+    is scored with its own. `recall_at` has the K of R@K over ECCV Caption's queries; CxC's and COCO's have 1, 5 and 10
+    too.
     """
     both = _PairsOf(image_ids, caption_ids)
-    outcomes = eccv_outcomes(image, text, image_ids, caption_ids, ground_truth)
+    outcomes = eccv_outcomes(image, text, image_ids, caption_ids, ground_truth, recall_at)
+    of_all = sorted({*RECALL_AT, *recall_at})
     own_images = both(ground_truth.coco_gts)[1]
     ranks = {
         "coco_5k": positive_ranks(image, text, own_images),
         "cxc": positive_ranks(image, text, *both(ground_truth.cxc_gts)),
     }
     outcomes |= {
-        f"{data}/{name}": hits for data, both_ranks in ranks.items() for name, hits in recalled(*both_ranks).items()
+        f"{data}/{name}": hits
+        for data, both_ranks in ranks.items()
+        for name, hits in recalled(*both_ranks, of_all).items()
     }
     # The folds follow the package's own order of captions.
     order = both.captions(np.asarray(ground_truth.coco_ids, dtype=np.int64))
@@ -196,13 +212,19 @@ def coco_metrics(
 
 
 def eccv_outcomes(
-    image: np.ndarray, text: np.ndarray, image_ids: np.ndarray, caption_ids: np.ndarray, ground_truth: Any
+    image: np.ndarray,
+    text: np.ndarray,
+    image_ids: np.ndarray,
+    caption_ids: np.ndarray,
+    ground_truth: Any,
+    recall_at: Sequence[int] = (1,),
 ) -> dict[str, np.ndarray]:
-    """Outcomes of ECCV Caption's queries, float64 from 0 to 1: r1, rprecision and map_at_r of i2t_ [n] and t2i_ [m].
+    """Outcomes of ECCV Caption's queries, float64 from 0 to 1: r{K} of `recall_at`, rprecision and map_at_r of
+    i2t_ [n] and t2i_ [m].
 
     NaN stands for an image or caption that is not among its queries.
     """
-    return extended_outcomes(image, text, *_PairsOf(image_ids, caption_ids)(ground_truth.eccv_gts))
+    return extended_outcomes(image, text, *_PairsOf(image_ids, caption_ids)(ground_truth.eccv_gts), recall_at)
 
 
 def coco_ids(

@@ -10,6 +10,7 @@ here; docs/extending.md shows one.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from cusa.benchmarks import outcomes_file, published_results
 from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.registry import benchmark_module
 from cusa.common.files import write_json
+from cusa.common.progress import stopwatch
 from cusa.config.benchmarks import BenchmarkSection
 from cusa.layout import DatasetFolder
 from cusa.runs.record import RunFolder
 
+log = logging.getLogger(__name__)
 SCHEMA = 2
 
 
@@ -42,6 +45,7 @@ def evaluate(
     in the JSON, and the key `undefined`, which only such a file has, gives its reason. Raises ConfigurationError if
     there is no such benchmark, and DataError if the embeddings or the annotations are missing or do not fit.
     """
+    done = stopwatch(log)
     module = benchmark_module(file or benchmark)
     run = RunFolder(Path(run_folder))
     result: Result = module.evaluate(folder, run, settings)
@@ -72,4 +76,8 @@ def evaluate(
             **({"notes": notes} if (notes := run.record.notes) else {}),
             "versions": {"cusa": __version__, "numpy": np.__version__},
         },
+    )
+    done(
+        f"{benchmark} of {configuration.experiment}, seed {configuration.seed}: {len(written['metrics'])} metrics of "
+        f"{result.n_queries:,} queries in a gallery of {result.n_gallery:,}"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cusa.annotations.tables import JUDGED_PAIRS, SplitTables, distinct_texts, read_table
@@ -15,13 +17,13 @@ from cusa.runs.record import RunFolder
 PROTOCOL = (
     "{head}; queries are the captions and the test images that judged_pairs.parquet names; right answers are those "
     "that it calls right, and an image's own captions unless it calls them wrong. Captions search all test images, "
-    "images all distinct captions of the test split and of the table. R@1, R-Precision and mAP@R. Ties count against "
+    "images all distinct captions of the test split and of the table. R@{at}, R-Precision and mAP@R. Ties count against "
     "the model."
 )
 
 
-def score_judgements(folder: DatasetFolder, run: RunFolder) -> Result:
-    """R@1, R-Precision and mAP@R on judged_pairs.parquet. Raises DataError if embeddings are missing."""
+def score_judgements(folder: DatasetFolder, run: RunFolder, recall_at: Sequence[int] = (1,)) -> Result:
+    """R@K of `recall_at`, R-Precision and mAP@R on judged_pairs.parquet. Raises DataError if embeddings are missing."""
     tables = SplitTables.open(folder, "test", captions=["cleaned"])
     judged = read_table(folder.annotations, JUDGED_PAIRS)
     image = run.embeddings("test", "image_cross", len(tables.image_rows))
@@ -45,6 +47,7 @@ def score_judgements(folder: DatasetFolder, run: RunFolder) -> Result:
         text,
         right[np.isin(right[:, 0], image_of_pair)],
         right[np.isin(right[:, 1], text_of_pair)],
+        recall_at,
     )
     # A text may be of several images; it is drawn with the first of them, and one of the table alone with its first.
     of_text = np.empty(len(text), dtype=np.int64)
@@ -52,7 +55,7 @@ def score_judgements(folder: DatasetFolder, run: RunFolder) -> Result:
         of_text[places[::-1, 1]] = places[::-1, 0]
     return Result(
         metrics=percent(per_query),
-        protocol=PROTOCOL.format(head=run.head_used("cross")),
+        protocol=PROTOCOL.format(head=run.head_used("cross"), at="/".join(map(str, recall_at))),
         n_queries=len(np.unique(text_of_pair)),
         n_gallery=len(image),
         statistics=both_ways(per_query, of_text, len(image)),

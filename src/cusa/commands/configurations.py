@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cusa.common.files import whole_file
+from cusa.config import reruns
 from cusa.config.configuration import load
 from cusa.config.files import layers, merge_all, read_arguments
 from cusa.config.resolved import resolved_lines
@@ -25,7 +26,10 @@ def add_config(commands: Any) -> None:
 def add_schema(commands: Any) -> None:
     """Add `cusa schema` to the commands."""
     command = commands.add_parser("schema", help="write the JSON Schema of configuration files, for editors")
-    command.add_argument("--output", type=Path, help="JSON file to write; default: standard output")
+    command.add_argument("--output", type=Path, help="file to write; default: standard output")
+    command.add_argument(
+        "--reruns", action="store_true", help="write what each key makes again instead, in Markdown for the documentation"
+    )
     command.set_defaults(call=_schema)
 
 
@@ -38,7 +42,7 @@ def _config(arguments: argparse.Namespace) -> None:
 
 
 def _schema(arguments: argparse.Namespace) -> None:
-    text = schema_text()
+    text = reruns.page() if arguments.reruns else schema_text()
     if arguments.output is None:
         sys.stdout.write(text)
         return

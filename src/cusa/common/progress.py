@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -12,6 +13,12 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
 SHORTEST_REPORTED_SECONDS = 1.0
+
+
+def stopwatch(log: logging.Logger) -> Callable[[str], None]:
+    """A function that logs what was done, with the seconds since this call."""
+    started = time.monotonic()
+    return lambda done: log.info("%s, in %.1f s", done, time.monotonic() - started)
 
 
 def progress(items: Iterable[Item], total: int | None, unit: str, description: str, step: int = 1) -> Iterator[Item]:

@@ -67,6 +67,16 @@ class ExtendedPositives(BenchmarkSection):
         "Table of your own with the columns image, caption and right: which test images are right answers to a "
         "caption, and which are not. It takes the place of ground_truth.",
     )
+    recall_at: Annotated[list[Count], Field(min_length=1)] = added_key(
+        [1],
+        "R@K is the share of queries that have a right answer among the K best. CxC's and COCO's have 1, 5 and 10 too.",
+    )
+
+    @model_validator(mode="after")
+    def _has_first(self) -> Self:
+        if 1 not in self.recall_at:
+            raise ValueError("recall_at lacks 1, which ECCV Caption and the published figures are of; add it")
+        return self
 
     @model_validator(mode="after")
     def _one_ground_truth(self) -> Self:

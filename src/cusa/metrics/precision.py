@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from cusa.metrics.ranks import Candidates, RightRanks, best_candidates, exact_right_ranks, right_ranks
+from cusa.metrics.recall import positive_ranks, recalled
 from cusa.metrics.scores import (
     COUNTED_BYTES,
     Embeddings,
@@ -41,23 +43,28 @@ def extended_outcomes(
     text: np.ndarray | Embeddings,
     of_image: np.ndarray,
     of_text: np.ndarray | None = None,
+    recall_at: Sequence[int] = (1,),
 ) -> dict[str, np.ndarray]:
     """The values that `extended_recall` averages: float64 [n] for image queries, [m] for text queries, from 0 to 1.
 
     `of_image` int [p, 2] lists the right (image, text) pairs for image queries, `of_text` those for text queries;
     without `of_text`, both have the same. An answer with a negative number is right but not in the gallery: it counts
-    and is never found. NaN stands for a query that has no right answer.
+    and is never found. NaN stands for a query that has no right answer. `recall_at` asks for r{K} of other K too: whether
+    a right answer is among the K best.
     """
     # Checked once, for both directions.
     image, text = checked_embeddings("image", image), checked_embeddings("text", text)
     of_image = np.asarray(of_image).reshape(-1, 2)
     of_text = of_image if of_text is None else np.asarray(of_text).reshape(-1, 2)
     sides = {"i2t": (image, text, of_image), "t2i": (text, image, of_text[:, ::-1])}
-    return {
+    outcomes = {
         f"{way}_{name}": values
         for way, (query, gallery, pairs) in sides.items()
         for name, values in precision_of_queries(query, gallery, pairs).items()
     }
+    if further := [k for k in recall_at if k != 1]:
+        outcomes |= recalled(*positive_ranks(image, text, of_image, of_text), further)
+    return outcomes
 
 
 def precision_of_queries(

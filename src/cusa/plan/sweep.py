@@ -49,7 +49,8 @@ class SweepPlan:
         """The folder of the sweep; None if there is none."""
         if self.sweep is None:
             return None
-        return Study(self.plan.folder.study(study_name(self.configuration)))
+        earlier = self.plan.folder.study(study_name(self.configuration, as_written=True))
+        return Study(earlier if earlier.is_dir() else self.plan.folder.study(study_name(self.configuration)))
 
     @cached_property
     def points(self) -> dict[str, dict[str, Any] | None]:

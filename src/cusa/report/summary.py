@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pyarrow.parquet as pq
 from cusa.annotations.tables import skipped_rows
 from cusa.benchmarks import outcomes_file
 from cusa.common.files import made_again, read_json, whole_file
+from cusa.common.progress import stopwatch
 from cusa.report.statistics import difference_intervals, mean_and_spread
 from cusa.report.tables import benchmark_tables, to_latex, to_markdown
 
+log = logging.getLogger(__name__)
 SCHEMA = pa.schema(
     [
         ("dataset", pa.string()),
@@ -55,6 +58,7 @@ def summarise(
     {benchmark}.queries.npz beside each JSON; see `difference_intervals`. `left_out` gives the reason, by name, of
     everything that could not be scored.
     """
+    done = stopwatch(log)
     contents = {Path(path): read_json(path, made_again(path)) for path in results}
     rows = summary_rows(contents.values())
     if reference is not None:
@@ -69,6 +73,8 @@ def summarise(
         temporary.write_text(to_markdown(tables, skipped, left_out or {}, notes), encoding="utf-8")
     with whole_file(latex) as temporary:
         temporary.write_text(to_latex(tables), encoding="utf-8")
+    runs = {(each["experiment"], each["seed"]) for each in contents.values()}
+    done(f"{len(contents):,} results of {len(runs):,} runs in {len(rows):,} rows and {len(tables):,} tables")
 
 
 def summary_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import tarfile
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,12 +24,13 @@ from PIL import Image
 from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, split_rows
 from cusa.common.files import sha256_of_file, whole_folder, write_json
 from cusa.common.images import decoded_rgb, resize_shorter_side
-from cusa.common.progress import progress
+from cusa.common.progress import progress, stopwatch
 from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.shards import Shards
 from cusa.errors import DataError
 from cusa.shards.reading import EXTENSION_OF, INDEX, STATISTICS
 
+log = logging.getLogger(__name__)
 PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 IMAGES_AHEAD = 64
 # Pixels that the encoders of JPEG and WebP can store, and that libpng decodes if one does not tell it otherwise.
@@ -50,6 +52,7 @@ def write_split(
     `settings.image_format` can store becomes a PNG. Raises DataError when the split has no image, and when images
     cannot be decoded, or have more than `max_pixels` pixels: the message counts them and shows the first ten.
     """
+    done = stopwatch(log)
     images = read_table(annotations, IMAGES)
     captions = read_table(annotations, CAPTIONS)
     rows = split_rows(images, split)
@@ -87,6 +90,8 @@ def write_split(
         pq.write_table(_index_table(index), temporary / INDEX)
         content = {"split": split, "samples": len(index), "settings": settings.model_dump(mode="json")}
         write_json(temporary / STATISTICS, {**content, "shards": statistics})
+    size = sum(each["bytes"] for each in statistics.values())
+    done(f"{split}: {len(index):,} images in {len(statistics):,} tar files of {size / 1e6:,.1f} MB together")
 
 
 def _captions_by_image(captions: pa.Table) -> dict[int, tuple[list[int], list[str]]]:

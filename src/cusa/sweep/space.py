@@ -88,16 +88,18 @@ def present_point(configuration: Configuration) -> dict[str, Any] | None:
     return point
 
 
-def study_name(configuration: Configuration) -> str:
+def study_name(configuration: Configuration, as_written: bool = False) -> str:
     """The name of the folder of a sweep: the experiment, the method, and a digest of what all trials share.
 
     So a sweep of another recipe, student or space is another one, and the trials of each remain. A grid with more
-    values of the same keys, and more trials of another method, are the same sweep.
+    values of the same keys, and more trials of another method, are the same sweep, and so is one on other devices, as
+    long as there are as many processes. `as_written` gives the name of an earlier release, in which devices counted.
     """
     sweep = sweep_of(configuration)
-    shared: dict[str, Any] = configuration.run(sweep.experiment, seeds_of(configuration)[0]).model_dump(
-        mode="json", exclude={"train": set(OPERATIONAL), "seed": True}
-    )
+    run = configuration.run(sweep.experiment, seeds_of(configuration)[0])
+    shared: dict[str, Any] = run.model_dump(mode="json", exclude={"train": set(OPERATIONAL), "seed": True})
+    if not as_written:
+        shared["train"] |= {"gpus": 0, "cpu_processes": run.train.processes, "nodes": 1}
     for key in sweep.space:
         _remove(shared, _path_in_run(key, sweep.experiment))
     space = sorted(sweep.space) if sweep.method == "grid" else sweep.model_dump(mode="json")["space"]
