@@ -233,6 +233,14 @@ def test_every_rule_has_log_benchmark_threads_resources_and_conda():
                 assert f"    {directive}:" in body, f"{path}: {rule.split(':')[0]} has no {directive}"
 
 
+def test_every_rule_says_in_a_line_what_it_makes():
+    """Which `snakemake --list` prints."""
+    texts = [path.read_text() for path in (ROOT / "Snakefile", *sorted((ROOT / "workflow/rules").glob("*.smk")))]
+    for text in texts:
+        for name, line in re.findall(r"^ *(?:use )?rule (.+):\n *(.*)$", text, flags=re.M):
+            assert re.fullmatch(r'".{10,100}\."', line), f"{name} has no docstring"
+
+
 def test_jobs_on_devices_replace_the_shell():
     """The signals of a cluster then reach the jobs, and the jobs hold the locks of their GPUs; see docs/cluster.md."""
     for name, rules in (

@@ -114,6 +114,11 @@ def test_eccv_caption(data, tmp_path):
     assert metrics["t2i_r1"] == 100
     assert metrics["t2i_rprecision"] == 75
     assert metrics["t2i_map_at_r"] == 75
+    assert "t2i_r2" not in metrics
+    result = score("eccv_caption", data, run, tmp_path, recall_at=[1, 2])
+    assert result["metrics"]["t2i_r2"] == 100
+    assert result["metrics"]["i2t_r2"] >= result["metrics"]["i2t_r1"]
+    assert "R@1/2, R-Precision" in result["protocol"]
 
 
 def test_image_retrieval(data, tmp_path):

@@ -56,6 +56,22 @@ def test_both_directions_check_and_divide_the_embeddings_once(monkeypatch):
     assert lengths == [30, 50]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_recall_at_other_numbers_is_that_of_the_sorted_gallery(seed):
+    rng = np.random.default_rng(seed)
+    image, text = rng.standard_normal((15, 4)), rng.standard_normal((25, 4))
+    right = rng.random((15, 25)) < 0.1
+    found = scores.percent(precision.extended_outcomes(image, text, np.argwhere(right), recall_at=(1, 3, 7)))
+    similarities = scores.unit_float32(image) @ scores.unit_float32(text).T
+    for way, relevant, values in (("i2t", right, similarities), ("t2i", right.T, similarities.T)):
+        best = np.take_along_axis(relevant, np.argsort(-values, axis=1), axis=1)[relevant.any(axis=1)]
+        for k in (1, 3, 7):
+            assert found[f"{way}_r{k}"] == pytest.approx(100 * best[:, :k].any(axis=1).mean())
+    assert precision.extended_outcomes(image, text, np.argwhere(right)).keys() == {
+        f"{way}_{name}" for way in ("i2t", "t2i") for name in ("r1", "rprecision", "map_at_r")
+    }
+
+
 def test_a_pair_that_is_listed_twice_counts_once():
     rows = np.eye(4)
     pairs = np.array([[3, 3], [0, 1], [0, 0], [3, 3], [0, 0], [0, -7], [0, -7], [0, -(2**62)]])

@@ -200,17 +200,50 @@ def test_how_it_is_trained_retrains_nothing(finished, tiny_configuration, tmp_pa
     assert planned(snakemake(directory, "--configfile", config, "-n", "--config", "train={epochs: 3}"))["train"] == 2
 
 
-def test_how_features_and_tables_are_computed_redoes_nothing(finished, monkeypatch):
-    """The batch size of a teacher, the check of images; and a GPU is no reason to extract again what a CPU has made."""
+def test_keys_of_no_effect_on_results_redo_nothing(finished, monkeypatch):
+    """The keys of docs/what-runs-again.md that make nothing again, all changed at once; a GPU among them."""
     directory, config = finished
-    keys = ("teachers={image: {batch_size: 3}, text: {batch_size: 5}}", "dataset={check_images: header}")
+    monkeypatch.setenv("CUSA_DEVICES", "x,y")
+    keys = (
+        "teachers={image: {batch_size: 3}, text: {batch_size: 5}}",
+        "dataset={check_images: header, max_pixels: 100000, expected_images: {train: 32, val: 8}}",
+        "extraction={parts: 3, join: false}",
+        "shards={pixels: memory-map, verify: never}",
+        "train={gpus: 1, workers: 1, save_every_minutes: 1, eval_batch_size: 7, log_every: 1, trackers: [wandb],"
+        " checkpoint_towers: true, cpu_processes: 2}",
+    )
     assert "Nothing to be done" in snakemake(directory, "--configfile", config, "-n", "--config", *keys)
-    changed = snakemake(directory, "--configfile", config, "-n", "--config", "teachers={image: {precision: bf16}}")
-    assert planned(changed)["extract_image_features"] >= 1
-    monkeypatch.setenv("CUSA_DEVICES", "x")
-    jobs = planned(snakemake(directory, "--configfile", config, "-n", "--config", "train={gpus: 1}"))
-    assert jobs["train"] == 2
-    assert not {"convert", "extract_image_features", "extract_text_features"} & set(jobs)
+    changed = snakemake(directory, "--configfile", config, "-n", "--config", "train={gpus: 2}", "-q", "rules")
+    assert planned(changed)["train"] == 2
+    assert not {"convert", "extract_image_features", "extract_text_features"} & set(planned(changed))
+
+
+# What is planned first, and the sentence that says why: one key of each kind of docs/what-runs-again.md.
+CHANGES = [
+    ("dataset={expected_images: {train: 31}}", "convert", "dataset.expected_images was null or left out, is"),
+    (
+        "captions={clean: published, max_words: 3}",
+        "convert",
+        "captions.clean was 'none', is 'published'; captions.max_words was null or left out, is 3",
+    ),
+    ("shards={quality: 50}", "write_shards", "shards.quality was 95, is 50"),
+    ("teachers={image: {precision: bf16}}", "extract_image_features", "precision was 'fp32', is 'bf16'"),
+    ("train={epochs: 4, lr: 0.002}", "train", "train.epochs was 2, is 4; train.lr was 0.001, is 0.002"),
+    ("experiments={cusa: {contrastive: {rate: 0.5}}}", "train", "losses.contrastive.rate was 1.0, is 0.5"),
+    ("benchmarks={itr: {folds: 2}}", "evaluate_itr", "benchmarks.itr.folds was null or left out, is 2"),
+    ("report={gallery: {top: 3}}", "render_report", "report.gallery.top was 5, is 3"),
+    ("report={reference: cusa}", "summarise", "reference was '--reference contrastive', is '--reference cusa'"),
+]
+
+
+@pytest.mark.parametrize(("change", "first", "sentence"), CHANGES, ids=[first for _, first, _ in CHANGES])
+def test_a_reason_names_the_keys_that_have_changed(finished, change, first, sentence):
+    """And no configuration as JSON, which for a training would be 4 kB."""
+    output = snakemake(finished[0], "--configfile", finished[1], "-n", "--config", change)
+    assert next(iter(planned(output))) == first or first in planned(output)
+    reasons = re.findall(r"reason: (.*)", output)
+    assert any(sentence in reason for reason in reasons), reasons
+    assert '{"' not in output
 
 
 def test_gpus_that_are_not_there_are_a_sentence_before_any_job(tmp_path, tiny_configuration, monkeypatch):
@@ -315,6 +348,18 @@ def test_read_only_results_are_a_sentence_before_any_job(tmp_path, tiny_configur
         snakemake(tmp_path, "--configfile", config, "--dry-run")
     assert f"{tmp_path}/results cannot be written" in output
     assert "rule convert" not in output
+
+
+@pytest.mark.parametrize("arguments", [(), ("-n",)], ids=["run", "plan"])
+def test_a_results_link_that_leads_nowhere_is_a_sentence_before_any_job(tmp_path, tiny_configuration, arguments):
+    config = write(tmp_path, tiny_configuration)
+    (tmp_path / "results").symlink_to("/no disk/is mounted here")
+    output = snakemake(tmp_path, "--configfile", config, *arguments, check=False)
+    assert (
+        "results is a symbolic link to /no disk/is mounted here, which does not exist, but the results are written to "
+        "results/shapes; make that folder (or mount its disk), or remove the link." in output
+    )
+    assert "Traceback" not in output
 
 
 def test_bad_data_stops_at_the_start_and_its_log_says_why(tmp_path, tiny_configuration, shapes):

@@ -35,7 +35,7 @@ environ.update(
 )
 
 from cusa.annotations.enough_data import needs_json, unexpected_counts
-from cusa.common.files import quoted_path, require_writable
+from cusa.common.files import quoted_path, require_no_dead_link, require_writable
 from cusa.common.workflow_files import link_library
 from cusa.config import check_files, load, merge_onto_default, read_arguments, read_file
 from cusa.config.captions import conversion_json
@@ -84,6 +84,7 @@ try:
     check_files(CONFIGURATION)
     PLAN = Plan(CONFIGURATION)
     PLAN.check()
+    require_no_dead_link(PLAN.folder.root)
     STUDENT_INPUTS = StudentInputsPlan(PLAN)
     SEARCH = SearchPlan(PLAN)
     SWEEP = SweepPlan(PLAN)

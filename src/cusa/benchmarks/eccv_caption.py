@@ -41,9 +41,9 @@ LISTED = (
     "answers all that the table lists. R@{at}, R-Precision and mAP@R. Ties count against the model."
 )
 COCO = (
-    "{head}; ground truth of the package eccv_caption {version}, {ids}. R@{at}, R-Precision and mAP@R over ECCV Caption's "
-    "queries; cxc: R@K over CxC's; coco_5k and coco_1k (mean of five folds): R@K of the captions' own images. Ties "
-    "count against the model."
+    "{head}; ground truth of the package eccv_caption {version}, {ids}. R@{at}, R-Precision and mAP@R over ECCV "
+    "Caption's queries; cxc: R@K over CxC's; coco_5k and coco_1k (mean of five folds): R@K of the captions' own "
+    "images. Ties count against the model."
 )
 
 

@@ -17,8 +17,8 @@ from cusa.runs.record import RunFolder
 PROTOCOL = (
     "{head}; queries are the captions and the test images that judged_pairs.parquet names; right answers are those "
     "that it calls right, and an image's own captions unless it calls them wrong. Captions search all test images, "
-    "images all distinct captions of the test split and of the table. R@{at}, R-Precision and mAP@R. Ties count against "
-    "the model."
+    "images all distinct captions of the test split and of the table. R@{at}, R-Precision and mAP@R. Ties count "
+    "against the model."
 )
 
 

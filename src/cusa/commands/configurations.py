@@ -28,7 +28,9 @@ def add_schema(commands: Any) -> None:
     command = commands.add_parser("schema", help="write the JSON Schema of configuration files, for editors")
     command.add_argument("--output", type=Path, help="file to write; default: standard output")
     command.add_argument(
-        "--reruns", action="store_true", help="write what each key makes again instead, in Markdown for the documentation"
+        "--reruns",
+        action="store_true",
+        help="write what each key makes again instead, in Markdown for the documentation",
     )
     command.set_defaults(call=_schema)
 

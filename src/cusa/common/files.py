@@ -198,6 +198,17 @@ def require_writable(folder: str | Path) -> None:
         )
 
 
+def require_no_dead_link(folder: str | Path) -> None:
+    """Raise DataError if `folder`, or a folder above it, is a symbolic link to a place that does not exist."""
+    folder = Path(folder)
+    for path in (folder, *folder.parents):
+        if path.is_symlink() and not path.exists():
+            raise DataError(
+                f"{path} is a symbolic link to {path.readlink()}, which does not exist, but the results are written to "
+                f"{folder}; make that folder (or mount its disk), or remove the link."
+            )
+
+
 def require_space(folder: str | Path, needed: int, what: str) -> None:
     """Raise DataError unless the file system of `folder` has `needed` bytes free; the message names `what`."""
     existing = _nearest_existing(Path(folder).absolute())

@@ -48,21 +48,25 @@ def _with_train(section: Any, keys: Collection[str] | None) -> Any:
     return section | {TRAIN: {key: value for key, value in section[TRAIN].items() if key in keys}}
 
 
-def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """`key was ..., is ...` for each value of a section that differs and is of effect on the result."""
-    return list(_differences(saved, current))
+def differences(saved: Mapping[str, Any], current: Mapping[str, Any], of_any_effect: bool = False) -> list[str]:
+    """`key was ..., is ...` for each value of a section that differs and is of effect on the result.
+
+    `of_any_effect` also gives those that are of none.
+    """
+    return list(_differences(saved, current, of_any_effect))
 
 
-def _differences(saved: Any, current: Any, key: str = "") -> Iterator[str]:
+def _differences(saved: Any, current: Any, of_any_effect: bool = False, key: str = "") -> Iterator[str]:
     if isinstance(saved, dict) and isinstance(current, dict):
         ignored = _without_effect_here(saved, current)
         for name in dict.fromkeys([*saved, *current]):
             path = f"{key}.{name}".strip(".")
-            if name not in ignored and (name in CHECKS or not is_operational(path)):
-                yield from _differences(saved.get(name), current.get(name), path)
+            is_of_effect = name not in ignored and (name in CHECKS or not is_operational(path))
+            if of_any_effect or is_of_effect:
+                yield from _differences(saved.get(name), current.get(name), of_any_effect, path)
     elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
         for place, (was, now) in enumerate(zip(saved, current, strict=True)):
-            yield from _differences(was, now, f"{key}.{place}")
+            yield from _differences(was, now, of_any_effect, f"{key}.{place}")
     elif saved != current:
         # Keys that a release added are left out where they have their default value.
         was, now = ("null or left out" if value is None else repr(value) for value in (saved, current))

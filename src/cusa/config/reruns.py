@@ -7,7 +7,7 @@ keys of each kind, and compares what Snakemake plans with what is said here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from cusa.config.operational import CHECKS, EXPECTED_IMAGES, PROCESSES, is_operational
@@ -16,7 +16,7 @@ from cusa.config.schema import DEFINITIONS, json_schema
 ANY = "NAME"  # stands for a name of the user's, or for a number in a list
 
 
-class Effect(str, Enum):
+class Effect(StrEnum):
     """What is made again first. What depends on it follows."""
 
     NOTHING = "nothing"
@@ -108,8 +108,8 @@ START = """\
 
 This page is written by `cusa schema --reruns`, from the models of the configuration. It says what a changed key makes
 again first; what depends on that follows: [the chain](how-it-works.md#the-chain). Nothing else is made again.
-`snakemake -n` shows it, and says which key was what: "train.epochs was 30, is 4". How something is computed is no reason to
-compute it again: results on another device, or in batches of another size, differ by rounding.
+`snakemake -n` shows it, and says which key was what: "train.epochs was 30, is 4". How something is computed is no reason
+to compute it again: results on another device, or in batches of another size, differ by rounding.
 """
 
 

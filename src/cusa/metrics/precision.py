@@ -49,8 +49,8 @@ def extended_outcomes(
 
     `of_image` int [p, 2] lists the right (image, text) pairs for image queries, `of_text` those for text queries;
     without `of_text`, both have the same. An answer with a negative number is right but not in the gallery: it counts
-    and is never found. NaN stands for a query that has no right answer. `recall_at` asks for r{K} of other K too: whether
-    a right answer is among the K best.
+    and is never found. NaN stands for a query that has no right answer. `recall_at` asks for r{K} of other K too:
+    whether a right answer is among the K best.
     """
     # Checked once, for both directions.
     image, text = checked_embeddings("image", image), checked_embeddings("text", text)

@@ -42,7 +42,9 @@ def _changes(rule: str, before: list[Any], now: Mapping[str, Any]) -> Iterator[s
         if was is not None:
             before.remove(was)
         if isinstance(value, dict) and isinstance(was, dict):
-            yield from differences(*(_as_section(rule, name, each) for each in (was, value)))
+            old, new = (_as_section(rule, name, each) for each in (was, value))
+            # A key without effect on results can be a reason to look at the data again.
+            yield from differences(old, new) or differences(old, new, of_any_effect=True)
         else:
             yield f"{name} is {_shown(value)}" if was is None else f"{name} was {_shown(was)}, is {_shown(value)}"
     yield from (f"{_shown(each)} was given, and is not" for each in before)

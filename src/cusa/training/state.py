@@ -324,4 +324,3 @@ class State:
                 with whole_file(self.run / name) as temporary:
                     link(kept / name, temporary)
         return same
-
