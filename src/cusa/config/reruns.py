@@ -108,8 +108,8 @@ START = """\
 
 This page is written by `cusa schema --reruns`, from the models of the configuration. It says what a changed key makes
 again first; what depends on that follows: [the chain](how-it-works.md#the-chain). Nothing else is made again.
-`snakemake -n` shows it, and says which key was what: "train.epochs was 30, is 4". How something is computed is no reason
-to compute it again: results on another device, or in batches of another size, differ by rounding.
+`snakemake -n` shows it, and says which key was what: "train.epochs was 30, is 4". How something is computed is no
+reason to compute it again: results on another device, or in batches of another size, differ by rounding.
 """
 
 
