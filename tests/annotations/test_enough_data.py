@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from cusa.annotations.enough_data import TrainingNeeds, needs_json, needs_of, require_enough
+from cusa.annotations.enough_data import DataNeeds, TrainingNeeds, needs_json, needs_of, require_enough
 from cusa.annotations.tables import CAPTIONS, IMAGES, write_table
 from cusa.config.configuration import load
 from cusa.errors import DataError
@@ -81,3 +81,33 @@ def test_the_tables_are_counted(tiny_configuration, tmp_path):
         require_enough(text, tmp_path)
     require_enough(needs_json(load(tiny_configuration)), tmp_path)
     require_enough(None, tmp_path / "no-tables")
+
+
+@pytest.mark.parametrize(
+    ("folds", "images", "says"),
+    [
+        (5, 5000, None),
+        (
+            5,
+            4999,
+            "benchmarks.itr.folds is 5, but the split test has 4,999 images, which it does not divide. Write null",
+        ),
+        (4, 10, "has 10 images, which it does not divide; 2 and 5 do. Write null for no folds."),
+        (7, 420, None),
+        (11, 420, "10, 12 and 14 do"),
+        (2, 0, "has 0 images"),
+    ],
+)
+def test_folds_divide_the_test_images(folds, images, says):
+    found = list(DataNeeds(trainings=[], folds=folds).shortfalls({"test": images}, {}))
+    assert found == [] if says is None else says in found[0], found
+
+
+def test_folds_are_needed_also_where_nothing_is_trained(tiny_configuration, tmp_path):
+    alone = dict.fromkeys(tiny_configuration["experiments"]) | {"teachers": {"baseline": "teachers"}}
+    text = needs_json(load({**tiny_configuration, "experiments": alone, "benchmarks": {"itr": {"folds": 3}}}))
+    splits = pa.table({"split": ["test"] * 8})
+    write_table(tmp_path / IMAGES, splits)
+    write_table(tmp_path / CAPTIONS, splits)
+    with pytest.raises(DataError, match="folds is 3, but the split test has 8 images, which it does not divide; 2"):
+        require_enough(text, tmp_path)

@@ -325,3 +325,43 @@ def test_a_tracker_whose_package_is_missing_is_a_finding(tiny_configuration, mon
     text, sound = findings["tracker wandb"]
     assert not sound
     assert "pip install 'cusa[wandb]'" in text
+
+
+def test_folds_that_do_not_divide_the_test_images_are_found_before_anything_is_trained(tiny_configuration):
+    text, sound = found(tiny_configuration | {"benchmarks": {"itr": {"folds": 3}}})["folds"]
+    assert not sound
+    assert "benchmarks.itr.folds is 3, but the split test has 8 images" in text
+    assert found(tiny_configuration | {"benchmarks": {"itr": {"folds": 4}}})["folds"] == ("4 of 2 test images", True)
+
+
+def test_keys_that_change_nothing_are_doubtful(tiny_configuration):
+    teachers = tiny_configuration["teachers"]
+    frozen = {side: model | {"trainable": False} for side, model in teachers.items()}
+    student = {"name": None, "towers": frozen | {"dimension": 8}}
+    train = {"compile": True, "tower_lr": 1e-5, "chunk_size": 4, "early_stop": 2, "gather": "global"}
+    train |= {"captions_per_image": 2, "schedule": "step", "warmup_steps": 16}
+    changed = tiny_configuration | {"student": student, "shards": {"pixels": "memory-map"}}
+    changed["experiments"] = {"contrastive": {"contrastive": {}}}
+    changed["train"] = tiny_configuration["train"] | train
+    findings = list(check(changed))
+    texts = [finding.text for finding in findings if finding.doubtful]
+    for key in ("compile", "tower_lr", "chunk_size", "early_stop", "gather", "captions_per_image", "warmup_steps"):
+        assert [text for text in texts if f"train.{key}" in text], key
+    assert [text for text in texts if text.startswith("shards.pixels")]
+    require_sound(findings)
+
+
+def test_layers_that_cannot_be_checkpointed_are_found(tiny_configuration):
+    student = tiny_configuration["student"] | {"adapt": {side: {"frozen": ["*"]} for side in ("image", "text")}}
+    train = tiny_configuration["train"] | {"checkpoint_towers": True}
+    with pytest.raises(
+        ConfigurationError, match="`train.checkpoint_towers` .experiment contrastive. is true, but both"
+    ):
+        list(check(tiny_configuration | {"student": student, "train": train}))
+
+
+def test_a_file_with_braces_in_its_name_is_refused_as_by_the_workflow(tiny_configuration, shapes, tmp_path):
+    folder = Path(shutil.copytree(shapes, tmp_path / "set {a}"))
+    dataset = {"name": "shapes", "format": "published", "annotations": str(folder)}
+    with pytest.raises(ConfigurationError, match=r"set \{a\}/train.json has braces in its path"):
+        list(check(tiny_configuration | {"dataset": dataset}))

@@ -103,7 +103,7 @@ def test_a_profile_says_how_many_cores_there_are(folder):
 
 
 def test_overlays_of_the_workflow_are_found_and_own_files_go_first(folder):
-    (folder / "mine.yaml").touch()
+    (folder / "mine.yaml").write_text("seeds: [1]")
     given = ["--configfile", "config/coco.yaml", "mine.yaml", "--config", "config/coco.yaml=1"]
     coco = str(ROOT / "config/coco.yaml")
     assert snakemake_arguments(given)[-5:] == ["--configfile", coco, *given[2:]]
@@ -112,7 +112,7 @@ def test_overlays_of_the_workflow_are_found_and_own_files_go_first(folder):
 
 
 def test_a_missing_file_and_a_target_behind_a_file_are_a_sentence(folder):
-    (folder / "mine.yaml").touch()
+    (folder / "mine.yaml").write_text("seeds: [1]")
     with pytest.raises(ConfigurationError, match=r"^features does not exist .* write targets before it\.$"):
         snakemake_arguments(["--configfile", "mine.yaml", "features"])
 
@@ -179,3 +179,60 @@ def test_without_snakemake_it_is_a_sentence(monkeypatch):
     monkeypatch.setattr(running, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="snakemake is not installed here"):
         run([])
+
+
+def said_by(given, folder, capsys) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        run(["--print-command", *given])
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["trainn"], "trainn is neither a target nor a file. Did you mean models?"),
+        (["-n", "modells", "--quiet", "rules"], "modells is neither a target nor a file. Did you mean models?"),
+        (["train"], "train is a rule whose jobs are for one file each. Did you mean models?"),
+        (["xyz"], "xyz is neither a target nor a file. The targets are all, annotations, shards"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistyped_target_is_answered_with_the_near_one(given, says, folder, capsys):
+    assert said_by(given, folder, capsys).startswith(says)
+
+
+@pytest.mark.parametrize(
+    "given", [["models"], ["convert"], ["results/a/b.json"], ["--quiet", "rules"], ["--forcerun", "train", "-n"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_targets_files_and_values_of_options_are_handed_on(given, capsys):
+    run(["--print-command", *given])
+    assert shlex.split(capsys.readouterr().out)[-len(given) :] == given
+
+
+def test_keys_with_dots_become_mappings_which_snakemake_takes():
+    given = ["--config", "train.epochs=3", "train.lr=1e-5", "seeds=[1]", "dataset.image_root=a, b", "-n"]
+    expected = [
+        "--config", 'train={"epochs": 3}', 'train={"lr": "1e-5"}', "seeds=[1]", 'dataset={"image_root": "a, b"}', "-n",
+    ]  # fmt: skip
+    assert snakemake_arguments(given)[-6:] == expected
+    assert snakemake_arguments(["-C", "a.b.c=1"])[-2:] == ["-C", 'a={"b": {"c": 1}}']
+    assert snakemake_arguments(["--config=a.b=1"])[-1] == '--config=a={"b": 1}'
+
+
+@pytest.mark.parametrize("kind", ["a folder", "no YAML", "empty", "not UTF-8", "a list", "a link to a file"])
+@pytest.mark.parametrize("own", [False, True], ids=["overlay", "config.yaml"])
+def test_a_configuration_that_cannot_be_read_is_one_sentence(kind, own, folder, capsys):
+    path = folder / ("config/config.yaml" if own else "mine.yaml")
+    path.parent.mkdir(exist_ok=True)
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a link to a file":
+        path.symlink_to("nowhere")
+    else:
+        path.write_bytes({"no YAML": b"a: {", "empty": b"", "not UTF-8": b"\xff\xfe", "a list": b"- 1"}[kind])
+    said = said_by([] if own else ["--configfile", "mine.yaml"], folder, capsys)
+    assert said.startswith(str(path.relative_to(folder)))
+    what = {"no YAML": "cannot be read as YAML", "not UTF-8": "is not UTF-8", "empty": "is empty", "a list": "a list"}
+    missing = "a link to a file that is not there" if own else "does not exist"
+    assert {**what, "a folder": "is a folder", "a link to a file": missing}[kind] in said

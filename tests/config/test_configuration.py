@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cusa.config.configuration import Configuration, check_files, load
+from cusa.config import Configuration, check_files, load
 from cusa.config.dataset import SECTIONS, DatasetSection
 from cusa.config.models import folder_name
 from cusa.config.section import Section, added_key
@@ -120,8 +120,8 @@ def test_what_is_wrong_is_one_sentence_with_the_key(mapping, key, value, says):
         ("checkpoints", {"published": {"file": "a"}}, "key `checkpoints.published.student` is missing"),
         (
             "experiments.albef",
-            {"uni_softlabel": {"temperature": {"image": {"start": 1}}}},
-            "key `experiments.albef.uni_softlabel.temperature.image.min` is missing",
+            {"uni_softlabel": {"temperature": {"image": {"min": 5}}}},
+            "key `experiments.albef.uni_softlabel.temperature.image`: min 5",
         ),
         ("benchmarks.sts.sentence_pairs", {"literal['cross']": 3}, r"sentence_pairs.literal\['cross'\]` is 3"),
     ],
@@ -320,3 +320,72 @@ def test_a_value_of_no_kind_that_a_key_takes_is_one_sentence(tiny_configuration,
     assert str(error.value) == (
         f"Configuration key `train.{key}` is 0 (int): input should be greater than 0, or: input should be '{word}'."
     )
+
+
+def refused(mapping, **changes) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        load({**mapping, **{key: mapping.get(key, {}) | value for key, value in changes.items()}})
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("gather", ["local", "global"])
+def test_a_batch_of_one_pair_teaches_nothing(tiny_configuration, gather):
+    train = {"batch_size": 1, "gather": gather}
+    said = refused(tiny_configuration, train=train)
+    assert "`train.batch_size` (experiment contrastive) is 1, but every loss compares a pair with the others" in said
+    together = tiny_configuration["train"] | train | {"cpu_processes": 2}
+    if gather == "global":
+        load({**tiny_configuration, "train": together})
+
+
+def test_numbers_that_overflow_are_refused_with_the_largest_one(tiny_configuration):
+    with pytest.raises(ConfigurationError, match=r"`seeds.0` is 18446744073709551616 .*less than or equal to 9223"):
+        load({**tiny_configuration, "seeds": [2**64]})
+    said = refused(tiny_configuration, train={"epochs": 10**30, "warmup_steps": 10**30, "schedule": "step"})
+    assert "`train.epochs` is 1000000000000000000000000000000 (int): input should be less than" in said
+    assert "`train.warmup_steps` is" in said
+    said = refused(tiny_configuration, extraction={"parts": 10**9})
+    assert "`extraction.parts` is 1000000000 (int): input should be less than or equal to 10000" in said
+
+
+def test_a_gallery_that_no_browser_shows_is_refused(tiny_configuration):
+    said = refused(tiny_configuration, report={"gallery": {"top": 10_000}})
+    assert "`report.gallery`: (text_queries 12 + image_queries 6) x top 10000 x 2 experiments are 360,000" in said
+
+
+@pytest.mark.parametrize("loss", ["cross_softlabel", "uni_softlabel"])
+def test_a_part_of_a_temperature_keeps_the_rest_as_published(tiny_configuration, loss):
+    def temperature(written):
+        experiments = {"a": {"contrastive": {}, loss: {"temperature": written}}}
+        losses = load({**tiny_configuration, "experiments": experiments, "report": {}}).experiments["a"].losses
+        return getattr(losses, loss).temperature.model_dump()
+
+    published = temperature({})
+    assert temperature({"image": {"start": 0.3}}) == published | {"image": published["image"] | {"start": 0.3}}
+    assert temperature({"tied": not published["tied"]}) == published | {"tied": not published["tied"]}
+
+
+def test_a_wrong_part_of_a_temperature_is_one_sentence(tiny_configuration):
+    experiments = {"a": {"uni_softlabel": {"temperature": {"image": {"begin": 0.3}}}}}
+    with pytest.raises(ConfigurationError) as raised:
+        load({**tiny_configuration, "experiments": experiments})
+    assert str(raised.value).splitlines() == [
+        "Configuration key `experiments.a.uni_softlabel.temperature.image.begin` is unknown; did you mean `start`? "
+        "config/README.md has all keys."
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"search": {"experiments": ["contrastiv"]}},
+        {"exports": {"experiments": ["contrastiv"]}},
+        {"sweep": {"experiment": "contrastiv", "space": {"train.lr": [0.1]}}},
+        {"experiments": {"contrastive": {"contrastive": {}}, "x": {"interpolate": {"experiment": "contrastiv"}}}},
+        {"report": {"reference": "contrastiv"}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_mistyped_experiment_is_answered_with_the_near_one(tiny_configuration, changes):
+    with pytest.raises(ConfigurationError, match=r"did you mean contrastive\?"):
+        load({**tiny_configuration, **changes})

@@ -109,7 +109,7 @@ def test_all_problems_of_a_file_are_reported_together(written):
     assert len(str(caught.value).splitlines()) == 3
 
 
-@pytest.mark.parametrize(("place", "says"), [("no.yaml", "no.yaml does not exist"), (".", "cannot be read: Is a dir")])
+@pytest.mark.parametrize(("place", "says"), [("no.yaml", "no.yaml does not exist"), (".", "is a folder")])
 def test_files_that_cannot_be_read(tmp_path, monkeypatch, place, says):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=says):

@@ -6,7 +6,7 @@ import getpass
 
 import pytest
 
-from cusa.config.configuration import check_files, load
+from cusa.config import check_files, load
 from cusa.config.paths import expand_variables
 from cusa.errors import ConfigurationError
 

@@ -107,7 +107,7 @@ def test_a_range_of_integers_is_whole(tiny_configuration):
         ({"space": {f"train.key{n}": list(range(10)) for n in range(9)}}, "1,000,000,000 trials are too many"),
         ({"method": "random", "trials": 1_000_000}, "1,000,000 trials are too many, at most 10,000"),
         ({"draw_seed": 1}, "draw_seed is for random and tpe, and a grid draws nothing"),
-        ({"parallel": 2}, "parallel is for tpe; snakemake's --cores"),
+        ({"parallel": 2}, "parallel is for tpe; the option --cores"),
         ({"pruning": {"warmup": 1.0}}, "sweep.pruning.warmup"),
     ],
     ids=lambda value: value.replace(" ", "-")[:40] if isinstance(value, str) else "",

@@ -121,7 +121,7 @@ def test_a_baseline_and_a_run_without_scores(request):
     run = RUNS["zero_shot"](request.getfixturevalue)
     text = card(run)
     assert "A baseline that was not trained" in text
-    assert "`snakemake scores` makes them" in text
+    assert "the target `scores` of the workflow makes them" in text
     assert "Losses:" not in text
     assert loss_lines(RunRecord.read(run).configuration.losses) == []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cusa.config.configuration import Configuration, check_files, load
+from cusa.config import Configuration, check_files, load
 from cusa.errors import ConfigurationError
 from cusa.plan import Plan
 from cusa.teachers.mixture import MixedFeatures

@@ -67,6 +67,29 @@ def test_variables_and_home_folders_in_paths(tmp_path, monkeypatch, tiny_configu
     assert "key `dataset.annotations` is '${SHAPES}', but the environment variable SHAPES is not set" in output
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            ["-n", "--config", "train={epochz: 3}"],
+            "Configuration key `train.epochz` is unknown; did you mean `epochs`?",
+        ),
+        (["--cores", "0"], "--cores is 0, so no job could ever start; give 1 or more, or all."),
+    ],
+    ids=["an unknown key", "no cores"],
+)
+def test_what_is_wrong_is_told_without_lines_of_snakemake(tmp_path, config, options, says):
+    lines = snakemake(tmp_path, *options, "--configfile", config, check=False).strip().splitlines()
+    assert lines[-1].startswith(f"Error: {says}")
+    assert all("Config file" in line for line in lines[:-1]), lines
+
+
+def test_a_folder_in_the_place_of_the_configuration_is_no_reason_to_take_another(tmp_path):
+    (tmp_path / "config/config.yaml").mkdir(parents=True)
+    output = snakemake(tmp_path, "-n", check=False)
+    assert "Error: config/config.yaml is a folder; expected a YAML or JSON file." in output
+
+
 @pytest.mark.parametrize("target", ["shards", "features"])
 def test_fewer_pairs_than_a_step_takes_stop_before_shards_and_features(tmp_path, tiny_configuration, target):
     """Also where jobs that do not depend on a failed one go on."""

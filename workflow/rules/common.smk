@@ -11,14 +11,20 @@ from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
+
+def stop(sentence):
+    """End with a sentence of ours; Snakemake would write the names of files and exceptions around a WorkflowError."""
+    sys.exit(f"Error: {sentence}")
+
+
 if not os.path.isdir(WORKFLOW_FOLDER):
-    raise WorkflowError(
+    stop(
         f"the workflow lies in {WORKFLOW_FOLDER}, but its programs have to be files on this machine; clone it, or install "
         "cusa, and give a module the path of the Snakefile as `snakefile:`."
     )
 moving = workflow.modifier.path_modifier
 if moving.prefix or moving.modifies_prefixes:
-    raise WorkflowError(
+    stop(
         "`prefix` and `replace_prefix` of a module move what rules declare, but not what their programs write; leave them "
         "out. All results are in results/, in a folder with the name of the data set."
     )
@@ -36,7 +42,7 @@ environ.update(
 
 from cusa.annotations.enough_data import needs_json, unexpected_counts
 from cusa.common.files import quoted_path, require_no_dead_link, require_writable
-from cusa.common.workflow_files import link_library
+from cusa.common.workflow_files import STARTED, link_library
 from cusa.config import check_files, load, merge_onto_default, read_arguments, read_file
 from cusa.config.captions import conversion_json
 from cusa.config.operational import same_result
@@ -51,13 +57,14 @@ from cusa.plan import (
     SweepPlan,
     lost_features,
     lost_gallery_files,
+    require_plain_names,
 )
 from cusa.plan.ending import lines_of_failure, lines_of_success
 from cusa.runs.previous import keep_previous
 
 # Snakemake takes braces in the path of a rule's environment for wildcards, and PYTHONPATH separates folders by colons.
 if unusable := sorted({"{", "}", os.pathsep} & set(WORKFLOW_FOLDER)):
-    raise WorkflowError(
+    stop(
         f"the workflow lies in {WORKFLOW_FOLDER}, whose name has {' and '.join(unusable)}, which Snakemake or Python "
         "takes for something else; rename the folder, or move the workflow to another."
     )
@@ -80,6 +87,8 @@ try:
         update_config(
             config, read_arguments(workflow.config_settings.config_args or [])
         )
+    if not IS_GIVEN and os.path.lexists(OWN_CONFIG):
+        read_file(OWN_CONFIG)
     CONFIGURATION = load(merge_onto_default(config) if IS_GIVEN else config)
     check_files(CONFIGURATION)
     PLAN = Plan(CONFIGURATION)
@@ -89,25 +98,9 @@ try:
     SEARCH = SearchPlan(PLAN)
     SWEEP = SweepPlan(PLAN)
     SWEEP.check()
+    require_plain_names(PLAN, SEARCH)
 except CusaError as error:
-    raise WorkflowError(str(error)) from None
-
-# Snakemake takes a word in braces for a wildcard, also in the name of a file that exists.
-USER_FILES = [
-    *PLAN.dataset_files,
-    *(each.path for each in CONFIGURATION.active_checkpoints.values()),
-    *(file for name in PLAN.benchmarks for file in PLAN.benchmark_files(name)),
-    *(
-        file
-        for owner in PLAN.written_texts.values()
-        for file in PLAN.text_sources(owner)
-    ),
-    *SEARCH.own_gallery_files,
-]
-if in_braces := [name for name in USER_FILES if "{" in name and "}" in name]:
-    raise WorkflowError(
-        f"{in_braces[0]} has braces in its path, which Snakemake takes for a wildcard; rename the file or its folder."
-    )
+    stop(error)
 
 DATA = str(PLAN.folder.root)
 RUN = str(PLAN.folder.run("{experiment}", "{seed}"))
@@ -145,18 +138,21 @@ wildcard_constraints:
     benchmark=one_of(PLAN.benchmarks),
 
 
+def cores_here():
+    """The cores that jobs may use together; None where a cluster has a number of jobs instead."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return None
+
+
 def side_by_side(threads):
     """The threads of a short job: at most half of this machine's cores, so that another job starts meanwhile.
 
     Much of a short job is the start of Python and its libraries, which takes one core. A cluster gives all `threads`.
     """
-    if not workflow.is_main_process:
-        return threads
-    try:
-        cores = workflow.cores
-    except WorkflowError:  # A cluster has a number of jobs instead.
-        return threads
-    return max(1, min(threads, cores // 2))
+    cores = cores_here() if workflow.is_main_process else None
+    return threads if cores is None else max(1, min(threads, cores // 2))
 
 
 def threads_of_split(wildcards):
@@ -171,8 +167,13 @@ def threads_of_training(wildcards):
     return side_by_side(8) if is_small else 8
 
 
-# What a user repeats to continue: the line of `cusa run`, or that of snakemake itself.
-COMMAND = environ.get("CUSA_RUN") or shlex.join(["snakemake", *sys.argv[1:]])
+# What a user repeats to continue: the line of `cusa run`, or that of snakemake itself. Jobs name the same program.
+COMMAND = environ.setdefault(STARTED, shlex.join(["snakemake", *sys.argv[1:]]))
+
+
+# Snakemake itself would wait for a core for ever.
+if workflow.is_main_process and cores_here() == 0:
+    stop("--cores is 0, so no job could ever start; give 1 or more, or all.")
 
 
 def say(lines):
@@ -185,7 +186,7 @@ def require_writable_results():
     try:
         require_writable(DATA)
     except CusaError as error:
-        raise WorkflowError(str(error)) from None
+        stop(error)
 
 
 def keep_previous_runs():

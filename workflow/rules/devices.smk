@@ -15,7 +15,7 @@ if GPUS_HERE and "gpu" not in workflow.global_resources:
 def require_devices():
     """Stop if the GPUs or srun are missing. Otherwise Snakemake would silently give a job fewer GPUs than it needs."""
     if NODES > 1 and shutil.which("srun") is None:
-        raise WorkflowError(
+        stop(
             f"train.nodes is {NODES}, which Slurm's srun starts, but there is no srun here; use "
             "--workflow-profile workflow/profiles/slurm on a cluster, or set train.nodes: 1."
         )
@@ -23,12 +23,12 @@ def require_devices():
         return
     wanted = PLAN.gpus_of_largest_job
     if wanted > GPUS_HERE:
-        raise WorkflowError(
+        stop(
             f"train.gpus asks for {wanted} GPUs, but this machine has {GPUS_HERE}; lower train.gpus, or run "
             "nvidia-smi to see why."
         )
     if wanted > (given := workflow.global_resources["gpu"].value):
-        raise WorkflowError(
+        stop(
             f"train.gpus asks for {wanted} GPUs, but --resources gpu={given} gives a job no more than {given}; give "
             "more, or lower train.gpus."
         )

@@ -62,7 +62,7 @@ def users_file(path):
 
 
 if os.path.isdir(".snakemake") and not os.access(".snakemake", os.W_OK):
-    raise WorkflowError(
+    stop(
         f"{os.getcwd()}/.snakemake cannot be written, and Snakemake writes there even in a dry run; make a folder of your "
         f"own with a link to the results (ln -s {shlex.quote(os.path.abspath('results'))}), and run there."
     )

@@ -1,4 +1,4 @@
-"""Whether a data set has enough for the trainings that are planned: told before shards and features are made."""
+"""Whether a data set has what trainings and benchmarks need of it: told before shards and features are made."""
 
 from __future__ import annotations
 
@@ -85,10 +85,48 @@ def needs_of(configuration: Configuration) -> list[TrainingNeeds]:
     return list(found.values())
 
 
+class DataNeeds(Section):
+    """What all trainings of a configuration need of the data, and how many folds the test images are divided into."""
+
+    trainings: list[TrainingNeeds]
+    folds: int | None
+
+    @property
+    def splits(self) -> set[str]:
+        """The splits that anything is needed of."""
+        trained = {"train", *(each.selection_split for each in self.trainings)} if self.trainings else set()
+        return trained | ({"test"} if self.folds is not None else set())
+
+    def shortfalls(self, images: Mapping[str, int], captions: Mapping[str, int]) -> Iterator[str]:
+        """A sentence about each thing that the data cannot give; `images` and `captions` are counts by split."""
+        for each in self.trainings:
+            yield from each.shortfalls(images, captions)
+        yield from self.unequal_folds(images.get("test", 0))
+
+    def unequal_folds(self, images: int) -> Iterator[str]:
+        """A sentence if so many test images cannot be divided into equal folds."""
+        if self.folds is None or (images and images % self.folds == 0):
+            return
+        possible = [str(folds) for folds in range(2, images // 2 + 1) if images % folds == 0]
+        near = sorted(possible, key=lambda folds: abs(int(folds) - (self.folds or 0)))[:3]
+        *more, last = sorted(near, key=int) or [""]
+        correct = f"; {', '.join(more)} and {last} do" if more else ""
+        yield (
+            f"benchmarks.itr.folds is {self.folds}, but the split test has {images:,} images, which it does not "
+            f"divide{correct}. Write null for no folds."
+        )
+
+
+def data_needs(configuration: Configuration) -> DataNeeds:
+    """What a configuration needs of the data."""
+    itr = configuration.benchmarks.itr
+    return DataNeeds(trainings=needs_of(configuration), folds=None if itr is None else itr.folds)
+
+
 def needs_json(configuration: Configuration) -> str:
-    """`needs_of` as one line of JSON, for `require_enough`; empty where nothing is trained."""
-    needs = needs_of(configuration)
-    return json.dumps([each.model_dump(mode="json") for each in needs], sort_keys=True) if needs else ""
+    """`data_needs` as one line of JSON, for `require_enough`; empty where nothing is needed."""
+    needs = data_needs(configuration)
+    return needs.as_json() if needs.splits else ""
 
 
 def require_enough(needs: str | None, folder: str | Path) -> None:
@@ -99,13 +137,12 @@ def require_enough(needs: str | None, folder: str | Path) -> None:
     if not needs:
         return
     counts = []
-    chosen = [validate(TrainingNeeds, each) for each in json.loads(needs)]
-    splits = {"train", *(each.selection_split for each in chosen)}
+    wanted = validate(DataNeeds, json.loads(needs))
     for name in (IMAGES, CAPTIONS):
         table = read_table(folder, name, ["split"])
-        counts.append({split: len(split_rows(table, split)) for split in splits})
+        counts.append({split: len(split_rows(table, split)) for split in wanted.splits})
     images, captions = counts
-    if problems := [sentence for each in chosen for sentence in each.shortfalls(images, captions)]:
+    if problems := list(wanted.shortfalls(images, captions)):
         raise DataError("\n".join(problems))
 
 

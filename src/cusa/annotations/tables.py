@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cusa.common.files import made_again, parquet_damage, read_json, whole_file
+from cusa.common.workflow_files import workflow_command
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -48,7 +49,7 @@ def read_schema(folder: str | Path, name: str) -> pa.Schema:
 def _existing(folder: str | Path, name: str) -> Path:
     path = Path(folder) / name
     if not path.is_file():
-        raise DataError(f"{path} does not exist; run `snakemake annotations` first.")
+        raise DataError(f"{path} does not exist; run `{workflow_command('annotations')}` first.")
     return path
 
 
@@ -129,7 +130,8 @@ class SplitTables:
         inside = positions < len(self.image_rows)
         if not (inside.all() and np.array_equal(self.image_rows[positions], image_rows)):
             raise DataError(
-                f"the tables name images that are not of the split `{self.split}`; run `snakemake annotations` again."
+                f"the tables name images that are not of the split `{self.split}`; run "
+                f"`{workflow_command('annotations')}` again."
             )
         return positions
 

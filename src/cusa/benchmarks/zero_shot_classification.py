@@ -13,6 +13,7 @@ from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.classification_scores import ClassificationScores
 from cusa.benchmarks.labelled_split import classified_images, prefix_of, test_data
 from cusa.benchmarks.queries import Queries
+from cusa.common.workflow_files import workflow_command
 from cusa.config.classification import ZeroShotClassification
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -59,7 +60,7 @@ def evaluate(folder: DatasetFolder, run: RunFolder, settings: ZeroShotClassifica
         if classes.tolist() != split.classes:
             raise DataError(
                 f"{folder.annotations / CLASS_PROMPTS} has other classes for {name} than its images; delete the file "
-                "and run `snakemake scores` again."
+                f"and run `{workflow_command('scores')}` again."
             )
         centres = np.zeros((len(classes), prompts.shape[1]))
         np.add.at(centres, code_of, prompts[text_of[mine]].astype(np.float64))

@@ -17,15 +17,22 @@ from cusa.commands.benchmark_data import images_of, pairs_of
 from cusa.commands.finding import Finding
 from cusa.commands.search_findings import ModelSize, search_findings
 from cusa.commands.token_findings import clean_up, parts_to_change, student_tokens, text_model_tokens
-from cusa.commands.training_findings import enough_data, labels, learning_rates, shared_images
-from cusa.config.configuration import check_files, load
+from cusa.commands.training_findings import (
+    enough_data,
+    keys_without_effect,
+    labels,
+    learning_rates,
+    require_trainable,
+    shared_images,
+)
+from cusa.config import check_files, load
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, ImageTower, TextModel, TextTower
 from cusa.config.views import ImageViews, TextViews
 from cusa.errors import CusaError
 from cusa.layout import CachedFeatures
 from cusa.metrics.neighbours import import_faiss
-from cusa.plan import RESULTS, Plan, SearchPlan, SweepPlan
+from cusa.plan import RESULTS, Plan, SearchPlan, SweepPlan, require_plain_names
 from cusa.shards.writing import bytes_per_image
 from cusa.tracking.tracker import require_trackers
 
@@ -53,6 +60,7 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     plan.check()
     search, sweep = SearchPlan(plan), SweepPlan(plan)
     sweep.check()
+    require_plain_names(plan, search)
     runs = {"interpolation": plan.interpolations, "baseline": plan.baselines, "checkpoint": plan.checkpoints}
     counts = [_counted("experiment", len(plan.experiments))]
     counts += [_counted(kind, len(names)) for kind, names in runs.items() if names]
@@ -69,6 +77,7 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     yield from enough_data(plan, inspection)
     yield from labels(plan, inspection)
     yield from learning_rates(plan)
+    yield from keys_without_effect(plan)
     yield from parts_to_change(plan, inspection)
     labelled: dict[str, int] = {}
     yield from images_of(plan.labelled_images, labelled)
@@ -207,7 +216,6 @@ class _Sizes:
         Run folders hold weights, embeddings, and, while a training runs, its state. The largest state counts.
         """
         from cusa.student.student import trained_parameters
-        from cusa.training.step import require_chunkable
 
         plan, parameters, states, size = self.plan, dict[str, tuple[int, int | None]](), [0], 0
         for run in plan.runs:
@@ -215,7 +223,7 @@ class _Sizes:
             try:
                 student = self._build(configuration)
                 if student is not None and run in plan.experiments:
-                    require_chunkable(student, configuration.train)
+                    require_trainable(student, configuration.train)
             except CusaError as error:
                 yield Finding(f"student of {run}", str(error), sound=False)
                 continue

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cusa.commands.run_list import text_table
+from cusa.common.workflow_files import workflow_command
 
 if TYPE_CHECKING:
     from cusa.runs.record import RunRecord
@@ -128,7 +129,7 @@ def _score_lines(
             rows.append((f"{benchmark} {metric}", *figures, _difference(each["first"], each["second"]), interval))
     yield from text_table(rows, left=1)
     if not scores:
-        yield "(no benchmark has scored both; `snakemake scores` does)"
+        yield f"(no benchmark has scored both; `{workflow_command('scores')}` does)"
 
 
 def _figure(value: float | None) -> str:

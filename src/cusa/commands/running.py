@@ -14,7 +14,9 @@ from typing import Any
 
 import yaml
 
-from cusa.common.workflow_files import found_file, workflow_folder
+from cusa.commands.targets import require_known_targets
+from cusa.common.workflow_files import STARTED, found_file, workflow_folder
+from cusa.config.files import DEFAULT, read_file, without_dots
 from cusa.errors import ConfigurationError
 
 HELP = (
@@ -23,7 +25,6 @@ HELP = (
     "working directory are looked up in the workflow: --configfile config/coco.yaml, --profile slurm."
 )
 PRINT_COMMAND = "--print-command"
-COMMAND = "CUSA_RUN"  # the variable with the command line, which the workflow repeats where it says how to continue
 # Options that say how much runs at once, with their short forms.
 HOW_MUCH = {"--cores": "c", "--jobs": "j", "--executor": "e"}
 # What says how much is told, with the short forms.
@@ -33,6 +34,7 @@ WITHOUT_PROFILE = ("--show-failed-logs", "--rerun-incomplete", "--keep-going")
 WITHOUT_VALUE = "nfFkpq"  # short options of Snakemake that can stand before another one, as in -nc4
 PROFILES = ("--profile", "--workflow-profile")
 FILES = ("--configfile", "--configfiles")
+SETTINGS = ("--config", "-C")
 PROFILE_FOLDER = Path("workflow/profiles")
 UNASKED = (Path("default"), Path("profiles/default"))  # profiles that Snakemake takes where none is named
 
@@ -53,6 +55,10 @@ def run(arguments: Sequence[str]) -> None:
         raise ConfigurationError("snakemake is not installed here; install cusa with its dependencies.")
     given = [argument for argument in arguments if argument != PRINT_COMMAND]
     command = snakemake_arguments(given)
+    if not _values(given, "--snakefile", "s"):
+        require_known_targets(given)
+        if os.path.lexists(DEFAULT):
+            read_file(DEFAULT)  # Snakemake reads it too, but says less of what is wrong
     program = _program()
     if PRINT_COMMAND in arguments:
         name = ["snakemake"] if shutil.which("snakemake") == program[0] else program
@@ -60,7 +66,7 @@ def run(arguments: Sequence[str]) -> None:
         return
     if not says_how_much(given):
         sys.stderr.write(f"cusa run: no --cores given, so all cores are used ({os.cpu_count()})\n")
-    os.environ[COMMAND] = shlex.join(["cusa", "run", *given])
+    os.environ[STARTED] = shlex.join(["cusa", "run", *given])
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(program[0], [*program, *command])
@@ -160,9 +166,9 @@ def _with_found_files(arguments: Sequence[str]) -> list[str]:
         name, equals, value = argument.partition("=")
         if argument.startswith("-"):
             reading = name
-        if name in PROFILES or name in FILES:
-            argument = f"{name}={_found(name, value)}" if equals else argument
-        elif reading in PROFILES or reading in FILES:
+        if (name in PROFILES or name in FILES or name in SETTINGS) and equals:
+            argument = f"{name}={_found(name, value)}"
+        elif not argument.startswith("-") and (reading in PROFILES or reading in FILES or reading in SETTINGS):
             argument = _found(reading, argument)
             reading = "" if reading in PROFILES else reading
         found.append(argument)
@@ -170,6 +176,8 @@ def _with_found_files(arguments: Sequence[str]) -> list[str]:
 
 
 def _found(option: str, value: str) -> str:
+    if option in SETTINGS:
+        return without_dots(value)
     if option in PROFILES:
         return _found_profile(value)
     path = found_file(value)
@@ -178,6 +186,7 @@ def _found(option: str, value: str) -> str:
             f"{value} does not exist (relative paths start at {Path.cwd()}). All words behind {option} are names of "
             "files, up to the next option; write targets before it."
         )
+    read_file(path)  # as above
     return str(path)
 
 

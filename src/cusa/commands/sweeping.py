@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cusa.common.workflow_files import workflow_command
 from cusa.config import load
 from cusa.config.files import read_files
 from cusa.errors import ConfigurationError, DataError
@@ -44,7 +45,7 @@ def _ended(arguments: argparse.Namespace) -> tuple[Any, list[Any]]:
     if not ended:
         raise DataError(
             f"{plan.study.folder} has no trial that has ended (relative paths start at {Path.cwd()}); run "
-            "`snakemake sweep` with these files first, or go to the folder that has results/."
+            f"`{workflow_command('sweep')}` with these files first, or go to the folder that has results/."
         )
     remaining = len(plan.points) - len(ended)
     if remaining:

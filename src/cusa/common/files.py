@@ -194,7 +194,8 @@ def require_writable(folder: str | Path) -> None:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise DataError(
             f"{existing} cannot be written (a read-only file system, or another user's folder), but the results are "
-            f"written to {folder}; make it writable, or run from another directory with snakemake --directory."
+            f"written to {folder}; make it writable, or run in "
+            "another directory (--directory)."
         )
 
 
@@ -215,7 +216,7 @@ def require_space(folder: str | Path, needed: int, what: str) -> None:
     if (free := shutil.disk_usage(existing).free) < needed:
         raise DataError(
             f"{what} needs {needed / 1e9:.2f} GB, but {existing} has {free / 1e9:.2f} GB free; free some space, or "
-            "run from another disk with snakemake --directory."
+            "run in a directory on another disk (--directory)."
         )
 
 

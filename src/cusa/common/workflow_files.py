@@ -6,6 +6,7 @@ repository. A clone, and an editable installation of it, has no such folder, so 
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,21 @@ PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGED = PACKAGE / "workflow_files"
 CLONE = PACKAGE.parents[1]
 SCHEMA = "config/schema.json"  # of configuration files; `cusa schema --output config/schema.json` writes it
+
+STARTED = "CUSA_RUN"  # the variable with the command line that the user has started the workflow with
+SNAKEFILES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile")  # where Snakemake looks for one
+CUSA_RUN = "cusa run"
+
+
+def workflow_command(arguments: str = "") -> str:
+    """The command that runs the workflow with these arguments, for sentences that say what to do.
+
+    It is the one that the user has started: `cusa run` or `snakemake`. Outside a run of the workflow it is `snakemake`
+    where that finds a Snakefile in the working directory, as in a clone, and `cusa run` elsewhere.
+    """
+    started = os.environ.get(STARTED)
+    by_cusa = not any(map(os.path.isfile, SNAKEFILES)) if started is None else started.startswith(CUSA_RUN)
+    return f"{CUSA_RUN if by_cusa else 'snakemake'} {arguments}".strip()
 
 
 @cache

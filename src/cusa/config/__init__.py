@@ -5,10 +5,11 @@ there are problems, they raise `ConfigurationError` with one sentence per proble
 test checks that config/README.md documents exactly the keys of these models.
 """
 
-from cusa.config.configuration import Configuration, check_files, load
+from cusa.config.configuration import Configuration, load
 from cusa.config.experiments import RunConfiguration
 from cusa.config.files import merge, merge_onto_default, read_arguments, read_file, read_files
 from cusa.config.losses import LossConfiguration
+from cusa.config.named_files import check_files
 from cusa.config.section import validate
 
 __all__ = [

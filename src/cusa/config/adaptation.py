@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from cusa.config.section import Count, Positive, Section, Share
+from cusa.config.section import Count, Positive, Section, Share, Whole
 
 Pattern = Annotated[str, Field(min_length=1)]
 
@@ -29,7 +29,7 @@ class SideAdaptation(Section):
     """What is trained of one side of a student. The heads, and the projections of a pair of towers, always are."""
 
     lora: Lora | None = Field(default=None, description="Adapters beside frozen weights; null adds none.")
-    last_layers: Annotated[int, Field(ge=0)] | None = Field(
+    last_layers: Whole | None = Field(
         default=None,
         description="Train this many of the last layers, and what follows them; 0 trains only what follows the layers. "
         "null does not choose by layer.",

@@ -33,7 +33,7 @@ __all__ = [
 class ImageTextRetrieval(BenchmarkSection):
     """Image-to-text and text-to-image recall on the held-out pairs."""
 
-    folds: Annotated[int, Field(ge=2)] | None = Field(
+    folds: Annotated[Count, Field(ge=2)] | None = Field(
         default=None,
         description="Also the mean over this many consecutive folds of the test images: 5 makes COCO 1K of COCO 5K.",
     )

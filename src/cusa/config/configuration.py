@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
-from cusa.common.registry import is_file
 from cusa.config.adaptation import adapter_sides
 from cusa.config.augmentation import VIEWS
 from cusa.config.benchmarks import NEEDED_OF_DATASET, WITHOUT_DATASET, Benchmarks
 from cusa.config.captions import CaptionCleaning, Captions
 from cusa.config.dataset import Dataset
-from cusa.config.dataset_packed import matching_files
 from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration, teachers_read
 from cusa.config.interpolation import Interpolation
-from cusa.config.models import Extraction, StudentSettings, Teachers, is_path, is_weights_file
-from cusa.config.paths import exists, expand_variables
+from cusa.config.models import Extraction, StudentSettings, Teachers
+from cusa.config.nearest_key import hint
+from cusa.config.paths import expand_variables
 from cusa.config.report import Report, unknown_runs
 from cusa.config.search import Exports, Search
-from cusa.config.section import Name, ProblemsError, Section, added_key, validate
+from cusa.config.section import Name, ProblemsError, Section, Seed, added_key, validate
 from cusa.config.shards import Shards, ShardWriting, Stream, require_local
 from cusa.config.sweep import Sweep
 from cusa.config.training import Train
 from cusa.config.views import views_of_training
 from cusa.errors import ConfigurationError
-
-GALLERY_ENDINGS = ("",)  # which kinds of files a gallery may have is found out when it is read
 
 
 class Configuration(Section):
@@ -51,9 +46,7 @@ class Configuration(Section):
     checkpoints: dict[Name, Checkpoint | None] = Field(
         default={}, description="Published checkpoints, by name; they are scored, not trained."
     )
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(
-        default=[23], min_length=1, description="Every experiment is trained once per seed."
-    )
+    seeds: list[Seed] = Field(default=[23], min_length=1, description="Every experiment is trained once per seed.")
     benchmarks: Benchmarks = Benchmarks()
     report: Report = Report()
     search: Search | None = Field(default=None, description="Indexes to search with the models; null builds none.")
@@ -101,7 +94,7 @@ class Configuration(Section):
                 yield (
                     f"Configuration key `experiments.{name}.interpolate.experiment` is {interpolation.experiment}, "
                     f"which is none of the experiments that are trained ({', '.join(self.active_experiments)}); "
-                    "correct it, or leave it out."
+                    f"{hint(interpolation.experiment, self.active_experiments)}"
                 )
             elif not self.student_of(name).trained_sides:
                 yield (
@@ -125,8 +118,23 @@ class Configuration(Section):
                     f"Configuration key `train.hard_negatives` (experiment {name}) chooses the pairs of a batch, but "
                     "`stream` reads them in the order of the shards; set one of the two to null."
                 )
+            yield from self._impossible_recipe(name, recipe)
             recipes[name] = recipe
         yield from self._keys_without_effect(recipes)
+
+    def _impossible_recipe(self, name: str, recipe: Train) -> Iterator[str]:
+        """What a training would stop at, or learn nothing from, however much data there is."""
+        compared = recipe.pairs_compared
+        if compared is not None and compared < 2:
+            yield (
+                f"Configuration key `train.batch_size` (experiment {name}) is {recipe.batch_size}, but every loss "
+                "compares a pair with the others of its batch, so nothing would be learned; write 2 at least."
+            )
+        if recipe.checkpoint_towers and not self.student_of(name).trained_sides:
+            yield (
+                f"Configuration key `train.checkpoint_towers` (experiment {name}) is true, but both towers are frozen "
+                "and read no picture or caption while training, so it would save no memory; set it to false."
+            )
 
     def _keys_without_effect(self, recipes: Mapping[str, Train]) -> Iterator[str]:
         """Keys of `train` that the recipes of some experiments set, but that change nothing in any of them."""
@@ -151,8 +159,8 @@ class Configuration(Section):
         if self.sweep is not None and self.sweep.experiment not in self.active_experiments:
             yield (
                 f"Configuration key `sweep.experiment` is {self.sweep.experiment}, which is none of the experiments "
-                f"that are trained ({', '.join(self.active_experiments) or 'there are none'}); name one, or set sweep: "
-                "null."
+                f"that are trained ({', '.join(self.active_experiments) or 'there are none'}); "
+                f"{hint(self.sweep.experiment, self.active_experiments)}"
             )
         yield from unknown_runs(self.report, [*self.experiments, *self.checkpoints])
         runs = [*self.named_experiments, *self.active_checkpoints]
@@ -161,7 +169,7 @@ class Configuration(Section):
                 if name not in runs:
                     yield (
                         f"Configuration key `{key}.experiments` names {name}, which is none of the experiments, "
-                        f"checkpoints and baselines ({', '.join(runs)}); correct it, or leave it out."
+                        f"checkpoints and baselines ({', '.join(runs)}); {hint(name, runs)}"
                     )
                 elif name in self.baselines and self.baselines[name].baseline == "teachers":
                     yield (
@@ -272,76 +280,3 @@ def load(mapping: Mapping[str, Any]) -> Configuration:
     if isinstance(dataset := mapping.get("dataset"), Mapping):
         mapping = {**mapping, "dataset": {key: value for key, value in dataset.items() if value is not None}}
     return validate(Configuration, mapping)
-
-
-def check_files(configuration: Configuration) -> None:
-    """Raise ConfigurationError with a line for each file or folder that is named but does not exist.
-
-    The name of a model or of an input format is checked if it is a path; names on a hub are not checked.
-    """
-    named = [*_named_data(configuration), *_named_models(configuration)]
-    if problems := [f"Configuration key `{key}` names {path}, which {why}." for key, path, why in named if why]:
-        raise ConfigurationError("\n".join(problems))
-
-
-def _why_not(path: str, expected: Literal["file", "folder", "either"] = "either") -> str:
-    """Why a path is not what is expected of it, as the end of a sentence; empty if it is."""
-    try:
-        is_folder = stat.S_ISDIR(Path(path).expanduser().stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return f"does not exist (relative paths start at {Path.cwd()})"
-    except (OSError, ValueError) as error:
-        return f"cannot be looked at ({getattr(error, 'strerror', None) or error})"
-    if expected == ("file" if is_folder else "folder"):
-        return f"is {'a folder' if is_folder else 'a file'}; expected a {expected}"
-    return ""
-
-
-def _why_no_gallery(place: str) -> str:
-    """Why nothing can be read from the place of a gallery, as the end of a sentence; empty if it can."""
-    if not any(sign in place for sign in "{*?[") or exists(place):
-        return _why_not(place)
-    try:
-        found = any(exists(path) for path in matching_files(place, GALLERY_ENDINGS))
-    except ValueError as error:
-        return f"cannot be a pattern of files: {error}"
-    return "" if found else f"matches no file (relative paths start at {Path.cwd()})"
-
-
-def _named_data(configuration: Configuration) -> Iterator[tuple[str, str, str]]:
-    """Files and folders of data, checkpoints and benchmarks: each with its key, and why it is not there."""
-    dataset = configuration.dataset
-    for key, path in dataset.files.items():
-        yield f"dataset.{key}", path, _why_not(path, "file")
-    for key, path in dataset.folders.items():
-        yield f"dataset.{key}", path, _why_not(path, "folder")
-    for name, checkpoint in configuration.active_checkpoints.items():
-        yield f"checkpoints.{name}.file", checkpoint.file, _why_not(checkpoint.file, "file")
-    if configuration.search is not None and configuration.search.is_own_gallery:
-        yield "search.gallery", configuration.search.gallery, _why_no_gallery(configuration.search.gallery)
-    for key, path in configuration.benchmarks.files.items():
-        yield f"benchmarks.{key}", path, _why_not(path, "file")
-    for name, benchmark in configuration.benchmarks.added.items():
-        if is_file(benchmark.module):
-            yield f"benchmarks.more.{name}.file", benchmark.module, _why_not(benchmark.module, "file")
-
-
-def _named_models(configuration: Configuration) -> Iterator[tuple[str, str, str]]:
-    """Models whose name is a path: each with its key, and why it is not there."""
-    teachers = configuration.teachers
-    if (unicom := teachers.image.unicom) is not None and unicom.weights is not None:
-        yield "teachers.image.unicom.weights", unicom.weights, _why_not(unicom.weights, "file")
-    named = [("teachers.image.name", teachers.image.name), ("teachers.text.name", teachers.text.name)]
-    named += [(f"teachers.more.image.{place}.name", each.name) for place, each in enumerate(teachers.more.image)]
-    named += [(f"teachers.more.text.{place}.name", each.name) for place, each in enumerate(teachers.more.text)]
-    named += [(f"checkpoints.{name}.student", each.student) for name, each in configuration.active_checkpoints.items()]
-    own = {f"experiments.{name}.student": each.student for name, each in configuration.experiments.items() if each}
-    for key, student in {"student": configuration.student, **own}.items():
-        if student is not None and student.name is not None:
-            named.append((f"{key}.name", student.name))
-        if student is not None and student.pretrained is not None and is_weights_file(student.pretrained):
-            yield f"{key}.pretrained", student.pretrained, _why_not(student.pretrained, "file")
-        if student is not None and student.towers is not None:
-            named.append((f"{key}.towers.image.name", student.towers.image.name))
-            named.append((f"{key}.towers.text.name", student.towers.text.name))
-    yield from ((key, name, _why_not(name)) for key, name in named if is_path(name))

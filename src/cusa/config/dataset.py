@@ -21,7 +21,7 @@ from cusa.config.dataset_section import (
     split_named,
 )
 from cusa.config.dataset_tables import Columns, TableDataset
-from cusa.config.section import Count, ProblemsError, added_key, validate
+from cusa.config.section import Count, ProblemsError, Seed, added_key, validate
 from cusa.errors import ConfigurationError
 
 # What other modules, and formats of other packages, import from here.
@@ -58,10 +58,12 @@ class OpenMojiDataset(DatasetSection):
     makes_images: ClassVar[bool] = True
     cleaning: ClassVar[Cleaning] = "published"
     format: Literal["openmoji"] = "openmoji"
-    picture_size: Count = Field(default=224, description="Side in pixels of the rasterised pictures.")
+    picture_size: Annotated[Count, Field(le=4096)] = Field(
+        default=224, description="Side in pixels of the rasterised pictures."
+    )
     val_images: Count = Field(default=150, description="Emoji held out for validation, at least.")
     test_images: Count = Field(default=300, description="Emoji held out for testing, at least.")
-    split_seed: int = Field(default=0, description="Seed of the split by base emoji.")
+    split_seed: Seed = Field(default=0, description="Seed of the split by base emoji.")
     groups: list[str] | None = Field(
         default=None,
         description="Unicode groups to use, for instance [food_drink, animals_nature]; null takes all ten.",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from cusa.common.registry import python_files
 from cusa.common.text import is_text_encoding
-from cusa.config.section import Count, Name, Section, added_key
+from cusa.config.section import Count, Name, Section, Whole, added_key
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -104,7 +104,7 @@ class ImageFolderDataset(DatasetSection):
     encoding: str | None = added_key(
         None, "Encoding of text files that are neither UTF-8 nor marked as UTF-16 or UTF-32, for instance cp1252."
     )
-    expected_images: dict[Split, Annotated[int, Field(ge=0)]] | None = Field(
+    expected_images: dict[Split, Whole] | None = Field(
         default=None, description="How many images each split has to have; another count stops. null checks nothing."
     )
 

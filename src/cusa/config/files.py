@@ -21,6 +21,7 @@ from cusa.errors import ConfigurationError, reason_of
 
 DEFAULT = Path("config/config.yaml")  # of the working directory, or else of the workflow
 REQUIRED = frozenset({"dataset", "teachers", "student", "train", "experiments"})  # the sections without a default
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)+")  # a key below a section, such as train.epochs
 YAML_TAG = "tag:yaml.org,2002:"
 ADVICE = (
     (r"'\\t'|\btab", "indent with blanks, not with tabs"),
@@ -68,7 +69,10 @@ def read_file(path: str | Path) -> dict[str, Any]:
             f"{path} is not UTF-8 text (byte {error.object[error.start]:#04x} in line {line}); save it as UTF-8."
         ) from None
     except FileNotFoundError:
-        raise ConfigurationError(f"{path} does not exist (relative paths start at {Path.cwd()}).") from None
+        what = "is a link to a file that is not there" if Path(path).is_symlink() else "does not exist"
+        raise ConfigurationError(f"{path} {what} (relative paths start at {Path.cwd()}).") from None
+    except IsADirectoryError:
+        raise ConfigurationError(f"{path} is a folder; expected a YAML or JSON file.") from None
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
     content = _json(text, str(path))
@@ -116,7 +120,7 @@ def merge_onto_default(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_arguments(arguments: Iterable[str]) -> dict[str, Any]:
-    """The mapping that the KEY=VALUE of --config stand for; each value is read as YAML once.
+    """The mapping that the KEY=VALUE of --config stand for; each value is read as YAML once, and KEY may have dots.
 
     Snakemake itself hands over all values as text. Raises ConfigurationError when a value is no YAML, or when a key is
     given twice with different values.
@@ -124,11 +128,25 @@ def read_arguments(arguments: Iterable[str]) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for argument in arguments:
         key, _, text = argument.partition("=")
-        value = {key: _yaml(text, f"--config {key}={text}", _ArgumentLoader, (key,))}
+        keys = tuple(key.split(".") if DOTTED.fullmatch(key) else [key])
+        value: Any = _yaml(text, f"--config {key}={text}", _ArgumentLoader, keys)
+        for name in reversed(keys):
+            value = {name: value}
         if twice := next(_differences(mapping, value), None):
             raise ConfigurationError(f"--config gives `{twice}` two values; give each key once.")
         mapping = merge(mapping, value)
     return mapping
+
+
+def without_dots(argument: str) -> str:
+    """A KEY=VALUE of --config whose key has dots, as one that Snakemake takes: train.epochs=3 is train={epochs: 3}.
+
+    Raises ConfigurationError when the value is no YAML.
+    """
+    if not DOTTED.fullmatch(argument.partition("=")[0]):
+        return argument
+    ((key, value),) = read_arguments([argument]).items()
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any], at: str = "") -> Iterator[str]:

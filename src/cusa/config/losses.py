@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from cusa.config.section import NotNegative, Number, Positive, Section, Share, added_key
 
@@ -15,8 +16,15 @@ LOWER = "Lower bound, applied before each forward pass."
 UPPER = "Upper bound, applied before each forward pass."
 
 
+def _complete_elsewhere(schema: dict[str, Any]) -> None:
+    """Nothing of a temperature has to be written, because the loss that it is of completes it."""
+    schema.pop("required", None)
+
+
 class TemperatureRange(Section):
     """One temperature: its start value, and the bounds to which it is clamped before every forward pass."""
+
+    model_config = ConfigDict(json_schema_extra=_complete_elsewhere)
 
     start: Positive = Field(description=START)
     min: Positive = Field(description=LOWER)
@@ -41,6 +49,8 @@ class Temperature(TemperatureRange):
 class TemperaturePair(Section):
     """An image and a text temperature."""
 
+    model_config = ConfigDict(json_schema_extra=_complete_elsewhere)
+
     image: TemperatureRange
     text: TemperatureRange
     tied: bool = Field(
@@ -53,6 +63,26 @@ class TemperaturePair(Section):
 def _pair(start: float, low: float, high: float, *, tied: bool, learned: bool) -> TemperaturePair:
     one = TemperatureRange(start=start, min=low, max=high)
     return TemperaturePair(image=one, text=one, tied=tied, learned=learned)
+
+
+CROSS = _pair(0.45, 0.10, 0.99, tied=True, learned=True)
+UNI = _pair(0.45, 0.10, 1.00, tied=False, learned=True)
+TEACHER = _pair(1.00, 0.10, 1.00, tied=True, learned=False)
+
+
+def _completed(given: Any, default: TemperaturePair) -> Any:
+    """A pair of temperatures as it is written, with the loss's own values where nothing is written."""
+    if not isinstance(given, Mapping):
+        return given
+    whole = default.model_dump()
+    ranges = {
+        side: whole[side] | dict(given[side]) for side in ("image", "text") if isinstance(given.get(side), Mapping)
+    }
+    return whole | dict(given) | ranges
+
+
+def _starting_with(default: TemperaturePair) -> Any:
+    return BeforeValidator(lambda given: _completed(given, default))
 
 
 Reduction = Annotated[
@@ -151,8 +181,8 @@ class CrossSoftLabel(Section):
         description="`each`: image teacher for image-to-text, text teacher for text-to-image; `add`: their mean; "
         "`dot`: their geometric mean. `add` and `dot` always tie the temperatures.",
     )
-    temperature: TemperaturePair = _pair(0.45, 0.10, 0.99, tied=True, learned=True)
-    teacher_temperature: TemperaturePair = _pair(1.00, 0.10, 1.00, tied=True, learned=False)
+    temperature: Annotated[TemperaturePair, _starting_with(CROSS)] = CROSS
+    teacher_temperature: Annotated[TemperaturePair, _starting_with(TEACHER)] = TEACHER
     other_teacher: Share = added_key(0.0, OTHER_TEACHER)
 
 
@@ -162,11 +192,11 @@ class UniSoftLabel(Section):
     rate: NotNegative = Field(default=0.50, description="The paper's beta.")
     loss: SoftLoss = "kl"
     reduction: Reduction = "mean"
-    temperature: TemperaturePair | Literal["cross"] = Field(
-        default=_pair(0.45, 0.10, 1.00, tied=False, learned=True), description="`cross` shares the temperatures of CSA."
+    temperature: Annotated[TemperaturePair | Literal["cross"], _starting_with(UNI)] = Field(
+        default=UNI, description="`cross` shares the temperatures of CSA."
     )
-    teacher_temperature: TemperaturePair | Literal["cross"] = Field(
-        default=_pair(1.00, 0.10, 1.00, tied=True, learned=False), description="`cross` shares the temperatures of CSA."
+    teacher_temperature: Annotated[TemperaturePair | Literal["cross"], _starting_with(TEACHER)] = Field(
+        default=TEACHER, description="`cross` shares the temperatures of CSA."
     )
     other_teacher: Share = added_key(0.0, OTHER_TEACHER)
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from cusa.common.registry import is_file, python_files
 from cusa.config.adaptation import Adaptation
-from cusa.config.section import Count, Section, Share, added_key
+from cusa.config.section import Count, Parts, Section, Share, added_key
 
 
 def is_path(model_name: str) -> bool:
@@ -339,7 +339,7 @@ class StudentSettings(Section):
 class Extraction(Section):
     """How image features are computed; it does not change their values."""
 
-    parts: Count = Field(
+    parts: Parts = Field(
         default=1,
         description="Jobs that the train split is divided into, so that several GPUs share it and a crash costs one "
         "part. Parts are whole shards where there are enough of them.",

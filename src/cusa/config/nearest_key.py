@@ -1,12 +1,18 @@
-"""The key that an unknown one was probably meant to be."""
+"""The key or the name that an unknown one was probably meant to be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a name that is none of the known ones: the one most like it, or what to do."""
+    near = next(iter(get_close_matches(name, list(known), n=1)), None)
+    return "correct it, or leave it out." if near is None else f"did you mean {near}?"
 
 
 def nearest_key(model: type[BaseModel], keys: Sequence[str], unknown: str) -> str | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from difflib import get_close_matches
-from typing import Annotated
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from cusa.config.section import Count, Name, Section
+from cusa.config.nearest_key import hint
+from cusa.config.section import Count, Name, Section, Whole
+
+MOST_PICTURES = 20_000  # on the page, which holds them all: some 80 MB
 
 
 class Gallery(Section):
@@ -17,9 +19,20 @@ class Gallery(Section):
     experiments: list[str] = Field(
         default=["contrastive", "cusa"], min_length=1, description="Experiments shown side by side."
     )
-    text_queries: Annotated[int, Field(ge=0)] = Field(default=12, description="Number of text queries.")
-    image_queries: Annotated[int, Field(ge=0)] = Field(default=6, description="Number of image queries.")
+    text_queries: Whole = Field(default=12, description="Number of text queries.")
+    image_queries: Whole = Field(default=6, description="Number of image queries.")
     top: Count = Field(default=5, description="Images shown for each query.")
+
+    @model_validator(mode="after")
+    def _fits_a_page(self) -> Self:
+        pictures = (self.text_queries + self.image_queries) * self.top * len(self.experiments)
+        if pictures > MOST_PICTURES:
+            raise ValueError(
+                f"(text_queries {self.text_queries} + image_queries {self.image_queries}) x top {self.top} x "
+                f"{len(self.experiments)} experiments are {pictures:,} pictures, and a browser cannot show a page of "
+                f"more than {MOST_PICTURES:,}; lower one of them"
+            )
+        return self
 
 
 class Report(Section):
@@ -43,9 +56,7 @@ def unknown_runs(report: Report, runs: Collection[str]) -> Iterator[str]:
         named += [("report.gallery.experiments", name) for name in report.gallery.experiments]
     for key, name in named:
         if name not in runs:
-            similar = next(iter(get_close_matches(name, runs, n=1)), None)
-            hint = f"did you mean {similar}?" if similar else "correct it, or leave it out."
             yield (
                 f"Configuration key `{key}` names {name}, which is none of the experiments and checkpoints "
-                f"({', '.join(sorted(runs))}); {hint}"
+                f"({', '.join(sorted(runs))}); {hint(name, runs)}"
             )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from cusa.config.losses import HeadName
-from cusa.config.section import Count, Name, Section
+from cusa.config.section import Name, Parts, Section
 
 ExportFormat = Literal["onnx", "sentence-transformers", "safetensors"]
 TEST = "test"
@@ -56,7 +56,7 @@ class Search(Section):
     )
     head: HeadName = Field(default="cross", description="`cross`: texts find images. `uni`: images find images.")
     index: IndexSettings = IndexSettings()
-    parts: Count = Field(
+    parts: Parts = Field(
         default=1, description="Jobs that embed a gallery of one's own, so that several GPUs share it."
     )
     queries: Literal["auto", "onnx", "run"] = Field(

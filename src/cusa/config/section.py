@@ -24,7 +24,11 @@ Number = Annotated[float, BeforeValidator(_yaml_exponent), Field(allow_inf_nan=F
 Positive = Annotated[float, BeforeValidator(_yaml_exponent), Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, BeforeValidator(_yaml_exponent), Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_yaml_exponent), Field(ge=0, lt=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0)]
+LARGEST = 2**31 - 1  # more of anything than there is; larger numbers overflow in one library or the other
+Whole = Annotated[int, Field(ge=0, le=LARGEST)]
+Count = Annotated[int, Field(gt=0, le=LARGEST)]
+Parts = Annotated[Count, Field(le=10_000)]  # each is a job
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]  # as large as tables store it
 AnyValue = Annotated[Any, BeforeValidator(_yaml_exponent)]
 # Names of data sets, runs and benchmarks become names of folders and files.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=150)]
@@ -80,8 +84,19 @@ def validate(model: type[SectionType], mapping: Mapping[str, Any], at: str = "")
             if details["type"] == "extra_forbidden":
                 details["nearest"] = nearest_key(model, keys[:-1], keys[-1])
             problems.setdefault(".".join(filter(None, [at, *keys])), []).append(details)
-        sentences = [sentence for key, found in problems.items() for sentence in _sentences(key, found)]
+        inner = {key for key in problems if "." in key}
+        sentences = [
+            sentence
+            for key, found in problems.items()
+            # That a mapping is none of the words which the key also takes says nothing beside what is wrong in it.
+            if not (_are_of_words(found) and any(other.startswith(f"{key}.") for other in inner))
+            for sentence in _sentences(key, found)
+        ]
         raise ConfigurationError("\n".join(dict.fromkeys(sentences))) from None
+
+
+def _are_of_words(problems: Sequence[Any]) -> bool:
+    return all(details["type"] == "literal_error" and isinstance(details["input"], Mapping) for details in problems)
 
 
 def _sentences(key: str, problems: Sequence[Any]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from cusa.config.section import AnyValue, Count, Name, Number, Section, Share
+from cusa.config.section import AnyValue, Count, Name, Number, Section, Seed, Share
 from cusa.config.training import OPERATIONAL
 
 # Keys of `train` that say how and where a training runs, or what it is judged by; a sweep leaves them alone.
@@ -95,11 +95,11 @@ class Sweep(Section):
     trials: Count | None = Field(
         default=None, description="Trials of `random` and `tpe`; more can be added later. A grid has all of them."
     )
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = Field(
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = Field(
         default=None,
         description="Seeds that every trial is trained with; its score is their mean. null takes the first of `seeds`.",
     )
-    draw_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Seed of `random` and `tpe`.")
+    draw_seed: Seed = Field(default=0, description="Seed of `random` and `tpe`.")
     parallel: Count = Field(
         default=1, description="Trials of `tpe` that may run at the same time; they do not learn from each other."
     )
@@ -121,7 +121,7 @@ class Sweep(Section):
             raise ValueError(f"trials is missing, which {self.method} needs; give the number of trials")
         if self.method != "tpe" and self.parallel != 1:
             raise ValueError(
-                f"parallel is for tpe; snakemake's --cores says how many trials of {self.method} run at once"
+                f"parallel is for tpe; the option --cores says how many trials of {self.method} run at once"
             )
         if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {self.seeds} repeats a seed; list each once")

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cusa.config.augmentation import Augmentation
 from cusa.config.losses import TeacherName
-from cusa.config.section import Count, NotNegative, Positive, Section, Share, added_key
+from cusa.config.section import Count, NotNegative, Positive, Section, Share, Whole, added_key
 from cusa.config.trackers import require_known_trackers
 from cusa.errors import ConfigurationError
 
@@ -23,7 +23,7 @@ class HardNegatives(Section):
     teacher: TeacherName = Field(
         default="text", description="The teacher whose cached features say which pairs are near."
     )
-    group: Annotated[int, Field(ge=2)] = Field(
+    group: Annotated[Count, Field(ge=2)] = Field(
         default=8,
         description="Pairs of a group of neighbours; a batch is made of several groups. With `captions_per_image` "
         "above 1 it counts images with their captions.",
@@ -74,9 +74,7 @@ class Train(Section):
     schedule: Literal["epoch", "step"] = Field(
         default="epoch", description="Cosine decay by epoch (published) or by optimiser step."
     )
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Steps of linear warm-up; needs schedule: step."
-    )
+    warmup_steps: Whole = Field(default=0, description="Steps of linear warm-up; needs schedule: step.")
     gradient_clip: Positive | None = Field(default=None, description="Largest gradient norm; null does not clip.")
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         default="fp32",
@@ -100,12 +98,12 @@ class Train(Section):
     save_every_minutes: Positive = Field(
         default=15.0, description="The state is saved after each epoch and at least this often."
     )
-    workers: Annotated[int, Field(ge=0)] = Field(
+    workers: Whole = Field(
         default=0,
         description="Data-loading processes per training process. The order of the pairs does not depend on it, except "
         "with `stream`.",
     )
-    gpus: Annotated[int, Field(ge=0)] = Field(
+    gpus: Whole = Field(
         default=0,
         description="GPUs of a training job on each machine, one process per GPU (nccl); 0 trains on the CPU (gloo).",
     )
@@ -211,6 +209,13 @@ class Train(Section):
         if self.batch_size == "auto":
             raise ConfigurationError("`train.batch_size` is `auto`, which only a training replaces; write a number.")
         return self.batch_size
+
+    @property
+    def pairs_compared(self) -> int | None:
+        """The pairs that a loss compares with each other; None where a training finds out how many."""
+        if self.batch_size == "auto":
+            return None
+        return self.batch_size * (self.processes if self.gather == "global" else 1)
 
     @property
     def largest_caption_group(self) -> int | None:

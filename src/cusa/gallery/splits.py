@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from cusa import __version__
 from cusa.annotations.tables import SplitTables
+from cusa.common.workflow_files import workflow_command
 from cusa.config.losses import HeadName
 from cusa.errors import DataError
 from cusa.gallery.items import FIELDS
@@ -59,8 +60,8 @@ def _items(folder: DatasetFolder, tables: SplitTables, output: Path) -> pa.Table
     reader = ShardReader(folder.shards(tables.split))
     if not np.array_equal(reader.rows, tables.image_rows):
         raise DataError(
-            f"{reader.folder} has other images than the split {tables.split} of {folder.annotations}; run `snakemake "
-            "shards` again."
+            f"{reader.folder} has other images than the split {tables.split} of {folder.annotations}; run "
+            f"`{workflow_command('shards')}` again."
         )
     shards = [reader.folder / f"shard-{number:06d}.tar" for number in range(int(reader.shard.max()) + 1)]
     at_hand = np.array([shard.is_file() for shard in shards])[reader.shard]

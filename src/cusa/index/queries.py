@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from cusa.common.files import sha256_of_file
+from cusa.common.workflow_files import workflow_command
 from cusa.errors import CusaError, DataError
 from cusa.gallery.store import Gallery
 from cusa.model.exported import Exported
@@ -58,7 +59,7 @@ def weights_of(model: Path) -> str:
     if kind_of(model) == "run":
         weights = model / WEIGHTS
         if not weights.is_file():
-            raise DataError(f"{weights} does not exist; run `snakemake models` first.")
+            raise DataError(f"{weights} does not exist; run `{workflow_command('models')}` first.")
         return sha256_of_file(weights)
     return Exported.read(model).weights_sha256
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cusa.common.workflow_files import workflow_command
 from cusa.errors import DataError
 from cusa.model.exported import EXPORT, Exported, ExportFormat
 from cusa.model.interface import RetrievalModel
@@ -56,8 +57,8 @@ def kind_of(folder: Path) -> Literal["run"] | ExportFormat:
     if (folder / MODULES).is_file():
         return "sentence-transformers"
     expected = (
-        f"expected a run folder, results/{{dataset}}/runs/{{experiment}}/seed{{n}}, which has {RUN} (run `snakemake "
-        f"models` first), or a folder that `cusa export` wrote, which has {EXPORT}."
+        f"expected a run folder, results/{{dataset}}/runs/{{experiment}}/seed{{n}}, which has {RUN} (run "
+        f"`{workflow_command('models')}` first), or a folder that `cusa export` wrote, which has {EXPORT}."
     )
     if not folder.is_dir():
         raise DataError(f"{folder} {'is a file' if folder.exists() else 'does not exist'}; {expected}")

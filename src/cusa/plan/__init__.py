@@ -1,6 +1,7 @@
 """The plan of a configuration: what the rules of the workflow and `cusa check` have to make and to look at."""
 
 from cusa.plan.lost_files import lost_features, lost_gallery_files
+from cusa.plan.named_inputs import require_plain_names
 from cusa.plan.plan import RESULTS, VARIANTS, Plan
 from cusa.plan.search import SearchPlan
 from cusa.plan.student_inputs import StudentInputsPlan
@@ -15,4 +16,5 @@ __all__ = [
     "SweepPlan",
     "lost_features",
     "lost_gallery_files",
+    "require_plain_names",
 ]

@@ -49,7 +49,7 @@ DIFFERENCES = (
 )
 NO_INTERVAL = (
     "Differences without brackets have no interval: {benchmark}.queries.npz does not describe the metric, a seed does "
-    "not define it, or an earlier release wrote that file. Then delete the file and run `snakemake` to write it again."
+    "not define it, or an earlier release wrote that file. Then delete the file and run the workflow to write it again."
 )
 LATEX = {"&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "±": "$\\pm$", "–": "--", "†": "$^\\dagger$"}
 Cells = list[tuple[str, bool]]

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cusa.common.workflow_files import workflow_command
 from cusa.errors import DataError
 from cusa.runs.live import LiveRun, holder_of, is_alive
 from cusa.runs.record import RUN, STATE_FILE, STATE_FOLDER, RunRecord
@@ -61,7 +62,7 @@ def run_folders(folder: str | Path) -> list[Path]:
     if not found:
         raise DataError(
             f"{folder} has no runs. Expected a folder of results, such as results or results/openmoji, or a run folder "
-            "({experiment}/seed{n}); `snakemake models` trains runs."
+            f"({{experiment}}/seed{{n}}); `{workflow_command('models')}` trains runs."
         )
     return list(dict.fromkeys(found))
 

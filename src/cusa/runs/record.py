@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cusa.common.files import made_again, read_array, read_json, whole_file, write_json
+from cusa.common.workflow_files import workflow_command
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import DataError
 
@@ -92,7 +93,7 @@ class RunRecord(BaseModel):
         again = trained_again(path)
         if not path.is_file():
             raise DataError(
-                f"{path} does not exist; run `snakemake models` first, or name a run folder: "
+                f"{path} does not exist; run `{workflow_command('models')}` first, or name a run folder: "
                 "results/{dataset}/runs/{experiment}/seed{n}."
             )
         try:
@@ -137,7 +138,7 @@ class RunFolder:
         """
         path = self.folder / "embeddings" / data / f"{name}.npy"
         if not path.parent.is_dir():
-            raise DataError(f"{path} does not exist; run `snakemake scores` to make it.")
+            raise DataError(f"{path} does not exist; run `{workflow_command('scores')}` to make it.")
         again = made_again(path.parent)
         array = read_array(path, again)
         if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):

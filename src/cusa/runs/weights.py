@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cusa.common.files import whole_file
+from cusa.common.workflow_files import workflow_command
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import DataError
 from cusa.runs.record import BASE_SHA256, RUN, WEIGHTS, RunRecord, trained_again
@@ -48,7 +49,8 @@ def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
     """
     configuration = RunRecord.read(folder).configuration
     path = Path(folder) / WEIGHTS
-    weights = student_tensors(path, missing="run `snakemake models` first", damaged=trained_again(path).rstrip("."))
+    missing = f"run `{workflow_command('models')}` first"
+    weights = student_tensors(path, missing=missing, damaged=trained_again(path).rstrip("."))
     frozen = frozen_dimensions_of(weights) if configuration.student.towers is not None else FrozenDimensions()
     student = build_student(configuration.student, configuration.losses, frozen)
     frozen_names = student.frozen_names()

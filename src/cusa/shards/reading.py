@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from cusa.common.files import made_again, parquet_damage, read_json
+from cusa.common.workflow_files import workflow_command
 from cusa.config.shards import Shards, Stream
 from cusa.errors import DataError
 
@@ -55,7 +56,7 @@ class ShardReader:
         self.folder = Path(folder)
         path = self.folder / INDEX
         if not path.is_file():
-            raise DataError(f"{path} does not exist; run `snakemake shards` first.")
+            raise DataError(f"{path} does not exist; run `{workflow_command('shards')}` first.")
         with parquet_damage(path, made_again(folder)):
             index = pq.read_table(path, columns=["shard", "offset", "size", "written", "row"])
         self.shard = index["shard"].to_numpy()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cusa.annotations.tables import SplitTables
 from cusa.common.transfer import pinned
+from cusa.common.workflow_files import workflow_command
 from cusa.config.models import ImageModel, StudentSettings, TextModel
 from cusa.config.student_inputs import WHOLE_PICTURES, pixels_folder, tokens_folder
 from cusa.errors import DataError
@@ -142,7 +143,7 @@ def open_images(
     if not np.array_equal(reader.rows, tables.image_rows):
         raise DataError(
             f"{reader.folder} holds {len(reader)} images, but the annotations list {len(tables.image_rows)} other "
-            "ones; delete the folder and run `snakemake shards` again."
+            f"ones; delete the folder and run `{workflow_command('shards')}` again."
         )
     return PixelInputs.open(backbone, student, folder, reader, tables.split)
 

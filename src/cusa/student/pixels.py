@@ -34,6 +34,7 @@ from cusa.common.files import (
 )
 from cusa.common.progress import progress
 from cusa.common.versions import versions
+from cusa.common.workflow_files import workflow_command
 from cusa.config.models import StudentSettings
 from cusa.errors import DataError
 from cusa.layout import META
@@ -89,7 +90,8 @@ def write_whole_pictures(shards: str | Path, folder: str | Path, threads: int = 
             if tuple(picture.shape[1:]) != tuple(sizes[row]):
                 raise DataError(
                     f"{reader.folder}: image {row} has {picture.shape[1]} x {picture.shape[2]} pixels, but its index "
-                    f"says {sizes[row, 0]} x {sizes[row, 1]}; delete the folder and run `snakemake shards` again."
+                    f"says {sizes[row, 0]} x {sizes[row, 1]}; delete the folder and run "
+                    f"`{workflow_command('shards')}` again."
                 )
             parts.append(picture.permute(1, 2, 0).reshape(-1).numpy())
         return np.concatenate(parts)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from cusa.common.files import whole_file
-from cusa.common.workflow_files import editor_line
+from cusa.common.workflow_files import editor_line, workflow_command
 from cusa.errors import DataError
 from cusa.sweep.space import nested
 from cusa.sweep.study import Study, TrialResult, best_of
@@ -50,7 +50,7 @@ def summarise_sweep(folder: str | Path, trials: Sequence[str]) -> None:
     if missing := [name for name, result in zip(trials, results, strict=True) if result is None]:
         raise DataError(
             f"{len(missing)} of {len(trials)} trials of {folder} have not ended, the first {missing[0]}; run "
-            "`snakemake sweep` to train them."
+            f"`{workflow_command('sweep')}` to train them."
         )
     rows = table_rows(ended)
     overlay = overlay_of(ended, study)

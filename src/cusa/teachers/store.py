@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cusa.common.files import made_again, read_array, read_json, require_space, whole_folder, write_json
+from cusa.common.workflow_files import workflow_command
 from cusa.errors import DataError
 from cusa.layout import META
 
@@ -51,7 +52,9 @@ class FeatureStore:
         """
         self.folder = Path(folder)
         if not (self.folder / META).is_file():
-            raise DataError(f"{self.folder} has no {FEATURES} with its {META}; run `snakemake features` first.")
+            raise DataError(
+                f"{self.folder} has no {FEATURES} with its {META}; run `{workflow_command('features')}` first."
+            )
         self.meta = _meta(self.folder)
         # One array, or one a part; `starts` has the row that each starts at, and the number of rows.
         folders = [self.folder / part for part in self.meta.get(PART_FOLDERS, ["."])]
@@ -140,7 +143,7 @@ def feature_dimension(folder: str | Path) -> int:
     """Length of a stored feature vector. Raises DataError when there is no store."""
     path = Path(folder) / META
     if not path.is_file():
-        raise DataError(f"{path} does not exist; run `snakemake features` first.")
+        raise DataError(f"{path} does not exist; run `{workflow_command('features')}` first.")
     dimension = _meta(path.parent).get("d")
     if not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 1:
         raise DataError(
@@ -160,7 +163,7 @@ def join_features(parts: Sequence[str | Path], folder: str | Path, copy: bool = 
         if len(values := {str(meta[key]) for meta in metas}) > 1:
             raise DataError(
                 f"the parts of {folder} were made with different {key}: {', '.join(sorted(values))}; delete "
-                f"{Path(parts[0]).parent} and run `snakemake features` again."
+                f"{Path(parts[0]).parent} and run `{workflow_command('features')}` again."
             )
     meta, rows = metas[0] | {"parts": len(metas)}, sum(meta["rows"] for meta in metas)
     if copy:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from cusa.annotations.tables import CAPTIONS, IMAGES, SplitTables, read_schema, read_table
 from cusa.common.files import sha256_of_file
+from cusa.common.workflow_files import workflow_command
 from cusa.errors import ConfigurationError, DataError
 from cusa.gallery.sources.source import Entry, Wanted
 from cusa.gallery.store import GalleryModality
@@ -52,7 +53,7 @@ class SplitSource:
         files += [self.folder.shards(split) / INDEX for split in self.splits]
         for path in files:
             if not path.is_file():
-                raise DataError(f"{path} does not exist; run `snakemake shards` first.")
+                raise DataError(f"{path} does not exist; run `{workflow_command('shards')}` first.")
         digests = {str(path.relative_to(self.folder.root)): sha256_of_file(path) for path in files}
         place = str(self.folder.root.absolute())
         return {"kind": "split", "place": place, "splits": self.splits, "items": self.total, "digests": digests}
@@ -65,7 +66,7 @@ class SplitSource:
             if reader.rows.tolist() != tables.image_rows.tolist():
                 raise DataError(
                     f"{reader.folder} holds {len(reader)} images, but the annotations list {len(tables.image_rows)} "
-                    "other ones; delete the folder and run `snakemake shards` again."
+                    f"other ones; delete the folder and run `{workflow_command('shards')}` again."
                 )
             captions: list[list[str]] = [[] for _ in range(len(reader))]
             for position, caption in zip(tables.image_of_caption, tables.captions["caption"].to_pylist(), strict=True):
