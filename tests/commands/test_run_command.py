@@ -191,7 +191,7 @@ def said_by(given, folder, capsys) -> str:
     ("given", "says"),
     [
         (["trainn"], "trainn is neither a target nor a file. Did you mean models?"),
-        (["-n", "modells", "--quiet", "rules"], "modells is neither a target nor a file. Did you mean models?"),
+        (["-n", "modelx", "--quiet", "rules"], "modelx is neither a target nor a file. Did you mean models?"),
         (["train"], "train is a rule whose jobs are for one file each. Did you mean models?"),
         (["xyz"], "xyz is neither a target nor a file. The targets are all, annotations, shards"),
     ],

@@ -366,11 +366,11 @@ def test_a_part_of_a_temperature_keeps_the_rest_as_published(tiny_configuration,
 
 
 def test_a_wrong_part_of_a_temperature_is_one_sentence(tiny_configuration):
-    experiments = {"a": {"uni_softlabel": {"temperature": {"image": {"begin": 0.3}}}}}
+    experiments = {"a": {"uni_softlabel": {"temperature": {"image": {"starts": 0.3}}}}}
     with pytest.raises(ConfigurationError) as raised:
         load({**tiny_configuration, "experiments": experiments})
     assert str(raised.value).splitlines() == [
-        "Configuration key `experiments.a.uni_softlabel.temperature.image.begin` is unknown; did you mean `start`? "
+        "Configuration key `experiments.a.uni_softlabel.temperature.image.starts` is unknown; did you mean `start`? "
         "config/README.md has all keys."
     ]
 
