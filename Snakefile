@@ -95,7 +95,7 @@ rule annotations:
 rule shards:
     "The images of each split as tar files."
     input:
-        expand(rules.write_shards.output, split=PLAN.splits),
+        expand(SHARDS, split=PLAN.splits),
     localrule: True
 
 

@@ -8,10 +8,52 @@ def conversion(wildcards):
     return section_json(text, f"{ANNOTATIONS}/problems.json")
 
 
+# Each job reads some of the files that hold pictures, if dataset.parts is above 1.
+FILES_PART = f"{ANNOTATIONS}.parts/{{part}}-of-{{parts}}"
+
+
+def parts_of_files(wildcards):
+    """The folders of the parts; none if the job `convert` reads all files itself."""
+    asked = getattr(CONFIGURATION.dataset, "parts", 1)
+    number = parts_made(f"{ANNOTATIONS}/problems.json", asked, PLAN.dataset_files)
+    return expand(FILES_PART, part=range(number), parts=number) if number > 1 else []
+
+
+rule read_part:
+    "A part of the data set's files that hold pictures."
+    input:
+        [users_file(path) for path in PLAN.dataset_files],
+    output:
+        temp(directory(FILES_PART)),
+    log:
+        log_of("read_part", "{part}-of-{parts}"),
+    benchmark:
+        timing_of("read_part", "{part}-of-{parts}")
+    wildcard_constraints:
+        parts=r"\d+",
+    priority: 100
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        script=f"{SCRIPTS}/read_part.py",
+        mem_mb=3000,
+        runtime=240,
+    params:
+        dataset=lambda wildcards: conversion_json(
+            CONFIGURATION.dataset, CONFIGURATION.cleaning
+        ),
+        images=lambda wildcards: str(PLAN.folder.images),
+    shell:
+        "python {resources.script} --dataset {params.dataset:q} --images {params.images}"
+        " --part {wildcards.part} --parts {wildcards.parts} --output {output} > {log} 2>&1"
+
+
 rule convert:
     "The data set's files and images, checked and written as tables."
     input:
         [users_file(path) for path in PLAN.dataset_files],
+        parts=parts_of_files,
     output:
         expand(f"{ANNOTATIONS}/{{split}}.json", split=["train", "val", "test"]),
         PLAN.tables(*PLAN.extra_tables),
@@ -30,7 +72,12 @@ rule convert:
         "../../envs/data.yaml"
     threads: 8
     resources:
-        script=f"{SCRIPTS}/convert.py",
+        script=lambda wildcards, input: " ".join(
+            [
+                f"{SCRIPTS}/convert.py",
+                *(["--parts", *input.parts] if input.parts else []),
+            ]
+        ),
         mem_mb=3000,
         runtime=60,
     params:

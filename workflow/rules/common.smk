@@ -210,8 +210,10 @@ def part_of_features(path):
     return temp(path) if CONFIGURATION.extraction.join else path
 
 
-def checking_data(script):
+def checking_data(script, option_of=lambda wildcards: ""):
     """The resource `script` of a rule that stops before its work if the data set has too little for the trainings.
+
+    `option_of` gives an option of the job's own, with a space before it.
 
     What trainings need is in the value, not in the text of the command: a changed text, parameter or input would be a
     reason to do again what is done. The data of benchmarks, which have a wildcard `data`, train nothing.
@@ -219,7 +221,9 @@ def checking_data(script):
     needs = needs_json(CONFIGURATION)
     option = f" --needs {shlex.quote(needs)}" if needs else ""
     return lambda wildcards: (
-        f"{SCRIPTS}/{script}" + ("" if hasattr(wildcards, "data") else option)
+        f"{SCRIPTS}/{script}"
+        + option_of(wildcards)
+        + ("" if hasattr(wildcards, "data") else option)
     )
 
 
@@ -342,11 +346,12 @@ def stream_of(split, output):
     return as_recorded(option, output, "--stream")
 
 
-def parts_made(output, parts, inputs):
+def parts_made(output, parts, inputs, recorded=None):
     """The number of parts in which an output is made: that of before if it is there, and `inputs` are not newer.
 
     `parts` is the number that the configuration asks for. Another number is no reason to make an output again. A job on
     a cluster takes the number from the parts that are there, as the Snakemake that has submitted it has planned it.
+    `recorded` is the output as Snakemake knows it where that is the folder of the file `output`.
     """
     if not workflow.is_main_process:
         folder = os.path.dirname(output)
@@ -358,7 +363,7 @@ def parts_made(output, parts, inputs):
         return parts
     if not os.path.isfile(output) or any(map(is_newer_than(output), inputs)):
         return parts
-    names = workflow.persistence.input(IOFile(output))
+    names = workflow.persistence.input(IOFile(recorded or output))
     return parts if names is None else next(numbers_of_parts(names), 1)
 
 

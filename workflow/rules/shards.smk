@@ -1,3 +1,7 @@
+# Each job writes some of the shards of the train split, if shards.parts is above 1; a small job joins them.
+SHARD_PART = f"{SHARDS}.parts/{{part}}-of-{{parts}}"
+
+
 def shard_settings(wildcards):
     """How shards are written, as JSON."""
     is_benchmarks = hasattr(wildcards, "data")
@@ -5,6 +9,18 @@ def shard_settings(wildcards):
     return section_json(
         CONFIGURATION.shard_writing.as_json(), folder.format(**wildcards)
     )
+
+
+def parts_of_shards(wildcards):
+    """The folders of the parts; if there is one part, a path that no rule makes, so that Snakemake takes the next rule."""
+    folder, asked = SHARDS.format(**wildcards), CONFIGURATION.shards.parts
+    number = parts_made(f"{folder}/shards.json", asked, PLAN.tables(), recorded=folder)
+    if number == 1:
+        return [f"{folder}.whole"]
+    return expand(SHARD_PART, split="train", part=range(number), parts=number)
+
+
+ruleorder: join_shards > write_shards
 
 
 rule write_shards:
@@ -30,6 +46,49 @@ rule write_shards:
     shell:
         "python {resources.script} --annotations {params.annotations} --split {wildcards.split}"
         " --settings {params.settings:q} --output {output} --threads {threads} > {log} 2>&1"
+
+
+use rule write_shards as write_shards_part with:
+    "A part of the shards of the train split."
+    output:
+        temp(directory(SHARD_PART)),
+    log:
+        log_of("write_shards_part", "{split}/{part}-of-{parts}"),
+    benchmark:
+        timing_of("write_shards_part", "{split}/{part}-of-{parts}")
+    wildcard_constraints:
+        split="train",
+        parts=r"\d+",
+    resources:
+        script=checking_data(
+            "write_shards.py",
+            lambda wildcards: f" --part {wildcards.part} --parts {wildcards.parts}",
+        ),
+        mem_mb=2000,
+        runtime=240,
+
+
+rule join_shards:
+    "The parts of the train split's shards as one folder."
+    input:
+        parts_of_shards,
+    output:
+        directory(SHARDS),
+    log:
+        log_of("join_shards", "{split}"),
+    benchmark:
+        timing_of("join_shards", "{split}")
+    wildcard_constraints:
+        split="train",
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        script=f"{SCRIPTS}/join_shards.py",
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "python {resources.script} --output {output} {input} > {log} 2>&1"
 
 
 use rule write_shards as write_benchmark_shards with:

@@ -19,9 +19,10 @@ def main() -> None:
     parser.add_argument("--images", required=True, type=Path, help="folder for images that the format makes itself")
     parser.add_argument("--output", required=True, type=Path, help="folder for the annotations")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
+    parser.add_argument("--parts", nargs="*", type=Path, default=[], help="folders that read_part.py wrote, in order")
     arguments = parser.parse_args()
     dataset, cleaning = read_conversion(json.loads(arguments.dataset))
-    convert(dataset, arguments.output, arguments.images, arguments.threads, cleaning)
+    convert(dataset, arguments.output, arguments.images, arguments.threads, cleaning, arguments.parts)
 
 
 if __name__ == "__main__":

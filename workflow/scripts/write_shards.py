@@ -24,12 +24,21 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, type=Path, help="folder for the tar files and index.parquet")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
+    parser.add_argument("--part", type=int, default=0, help="the part to write, counted from 0; default 0")
+    parser.add_argument("--parts", type=int, default=1, help="the number of parts; default 1")
     parser.add_argument("--needs", help="what trainings need of the data, as JSON; too little stops before any work")
     arguments = parser.parse_args()
     require_enough(arguments.needs, arguments.annotations)
     settings = validate(ShardWriting, json.loads(arguments.settings))
     write_split(
-        arguments.annotations, arguments.split, arguments.output, settings, arguments.threads, settings.max_pixels
+        arguments.annotations,
+        arguments.split,
+        arguments.output,
+        settings,
+        arguments.threads,
+        settings.max_pixels,
+        arguments.part,
+        arguments.parts,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from cusa.annotations.distinct_images import DistinctImages
 from cusa.annotations.problems import Problems
 from cusa.annotations.published_json import PublishedJson, joined_members
 from cusa.annotations.record_blocks import BLOCK_ROWS
+from cusa.annotations.record_parts import spool_parts
 from cusa.annotations.record_spool import RecordSpool, spool_blocks, spool_records
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.row_source import RowSource
@@ -43,6 +44,7 @@ from cusa.common.progress import stopwatch
 from cusa.common.times import description
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import SPLITS, DatasetSection
+from cusa.config.dataset_packed import PackedDataset
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +55,14 @@ def convert(
     image_folder: str | Path,
     threads: int = 1,
     cleaning: CaptionCleaning = PUBLISHED,
+    parts: Sequence[Path] = (),
 ) -> None:
     """Read a data set and write {split}.json, images.parquet, captions.parquet and problems.json into `folder`.
 
     Rows are grouped by split (train, val, test, then others); row numbers are positions in the two tables. A format
     that provides them also gets extended_positives.parquet (caption, image) and sentence_pairs.parquet. Records are
-    spooled to disk beside `folder`, so memory grows by some 100 bytes an image and 20 a caption.
+    spooled to disk beside `folder`, so memory grows by some 100 bytes an image and 20 a caption. `parts` are the
+    folders of all parts of the data set, in order, where `read_part` has read them.
     Raises DataError when the data has problems that `dataset.skip` does not name.
     """
     done, folder = stopwatch(log), Path(folder)
@@ -67,7 +71,11 @@ def convert(
     problems = Problems()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent) as name:
-        records = _spool(source, dataset, Path(name) / "records.arrow", problems, cleaning, threads)
+        spool = Path(name) / "records.arrow"
+        if isinstance(dataset, PackedDataset) and parts:
+            records = spool_parts(parts, source, dataset, spool, problems, cleaning)
+        else:
+            records = _spool(source, dataset, spool, problems, cleaning, threads)
         images = DistinctImages(records, problems)
         images.check_files(dataset, problems, threads)
         images.check_splits(dataset, problems)

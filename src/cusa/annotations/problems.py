@@ -69,6 +69,16 @@ class Problems:
         if len(shown) < EXAMPLES:
             shown.append(printable(example))
 
+    def merge(self, later: Problems) -> None:
+        """Add the problems and notes of later records."""
+        for counts, examples, more, more_examples in (
+            (self.counts, self.examples, later.counts, later.examples),
+            (self.notes, self.note_examples, later.notes, later.note_examples),
+        ):
+            for kind, count in more.items():
+                counts[kind] = counts.get(kind, 0) + count
+                examples[kind] = (examples.get(kind, []) + more_examples[kind])[:EXAMPLES]
+
     def told(self) -> Iterator[tuple[str, str]]:
         """The kinds of notes, each with a sentence that has its count and examples."""
         for kind, count in self.notes.items():

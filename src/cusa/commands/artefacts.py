@@ -64,8 +64,9 @@ def verify(folder: str | Path) -> Iterator[Finding]:
 
 
 def _folders(root: Path, pattern: str) -> list[Path]:
-    """The folders of a pattern, also those whose own description is gone, without those under way (.name)."""
-    return [path for path in sorted(root.glob(pattern)) if path.is_dir() and not path.name.startswith(".")]
+    """The folders of a pattern, also those whose own description is gone, but none that is under way."""
+    found = (path for path in sorted(root.glob(pattern)) if path.is_dir())
+    return [path for path in found if not path.name.startswith(".") and path.suffix != ".parts"]
 
 
 def _finding(path: Path, check: Check) -> Finding:

@@ -81,6 +81,14 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def link_or_copy(source: str | Path, path: str | Path) -> None:
+    """Give a file a second name, or copy it where the file system has no hard links."""
+    try:
+        os.link(source, path)
+    except OSError:
+        shutil.copyfile(source, path)
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` atomically as indented UTF-8 JSON. Raises ValueError for NaN and infinities."""
     with whole_file(path) as temporary:

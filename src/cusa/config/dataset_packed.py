@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from cusa.config.dataset_section import Split
 from cusa.config.dataset_tables import NamedColumns, OneWayToSplit
-from cusa.config.section import Section, added_key
+from cusa.config.section import Count, Section, added_key
 
 PARQUET_ENDINGS = (".parquet",)
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -26,6 +26,12 @@ class PackedDataset(OneWayToSplit):
 
     makes_images: ClassVar[bool] = True
     endings: ClassVar[tuple[str, ...]]
+    parts: Count = Field(
+        default=1,
+        exclude=True,
+        description="Jobs that read the files, each some of them, so that several machines read them side by side. "
+        "What comes out is the same.",
+    )
 
     @model_validator(mode="after")
     def _sound_patterns(self) -> Self:

@@ -33,6 +33,12 @@ class Shards(Section):
         "When the tar files are compared with the sha256 that was written for each: before features are extracted from "
         "them (`extraction`), also before trainings (`trainings`), or `never`. Nothing is made again because of it.",
     )
+    parts: Count = Field(
+        default=1,
+        exclude=True,
+        description="Jobs that write the shards of the train split, each some of them, so that several machines write "
+        "them side by side. The shards are the same.",
+    )
 
 
 class ShardWriting(Shards):

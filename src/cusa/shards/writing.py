@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -30,7 +31,24 @@ from cusa.config.shards import Shards
 from cusa.errors import DataError
 from cusa.shards.reading import EXTENSION_OF, INDEX, STATISTICS
 
+<<<<<<< HEAD
 log = logging.getLogger(__name__)
+=======
+INDEX_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.int32()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("extension", pa.string()),
+        ("row", pa.int64()),
+        ("caption_rows", pa.list_(pa.int64())),
+        ("written", pa.bool_()),
+    ]
+)
+>>>>>>> d099f10 (Shards and files with pictures in parts: jobs that machines of a cluster run side by side)
 PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 IMAGES_AHEAD = 64
 # Pixels that the encoders of JPEG and WebP can store, and that libpng decodes if one does not tell it otherwise.
@@ -44,24 +62,28 @@ def write_split(
     settings: Shards,
     threads: int = 1,
     max_pixels: int = MAX_PIXELS,
+    part: int = 0,
+    parts: int = 1,
 ) -> None:
     """Write the shards and index.parquet of one split into `folder`, which appears only when it is complete.
 
-    Images are decoded, converted to upright RGB, shrunk to `settings.shorter_side` pixels and encoded once. If
+    With `parts`, only the shards of one of them, `part` counted from 0; `join_shards` makes the same files of all
+    parts. Images are decoded, converted to upright RGB, shrunk to `settings.shorter_side` pixels and encoded once. If
     `shorter_side` is None, the original bytes of each file are stored. An image that is still longer than
     `settings.image_format` can store becomes a PNG. Raises DataError when the split has no image, and when images
     cannot be decoded, or have more than `max_pixels` pixels: the message counts them and shows the first ten.
     """
     done = stopwatch(log)
     images = read_table(annotations, IMAGES)
-    captions = read_table(annotations, CAPTIONS)
     rows = split_rows(images, split)
     if not len(rows):
         raise DataError(
             f"{annotations}/{IMAGES} has no image of the split `{split}`; if only a benchmark needs this split, switch "
             "that benchmark off with null."
         )
-    captions_of = _captions_by_image(captions)
+    first, end = (-(-len(rows) // settings.samples_per_shard) * edge // parts for edge in (part, part + 1))
+    rows = rows[first * settings.samples_per_shard : end * settings.samples_per_shard]
+    captions_of = _captions_by_image(read_table(annotations, CAPTIONS), rows)
     paths = images.column("image_path").take(pa.array(rows)).to_pylist()
     image_ids = images.column("image_id").take(pa.array(rows)).to_pylist()
 
@@ -71,7 +93,7 @@ def write_split(
     with whole_folder(folder) as temporary:
         encoded = _encode_all(paths, settings, threads, max_pixels)
         samples = progress(zip(rows, paths, image_ids, encoded, strict=True), len(rows), "images", f"{split} shards")
-        for number in range(-(-len(rows) // settings.samples_per_shard)):
+        for number in range(first, end):
             tar = temporary / f"shard-{number:06d}.tar"
             entries = _write_shard(tar, islice(samples, settings.samples_per_shard), captions_of, failed)
             index += entries
@@ -87,18 +109,20 @@ def write_split(
                 "out if you add unreadable_image to dataset.skip and set dataset.check_images: decode; labelled "
                 f"images of a benchmark, if you take them out of its folder or table:\n    {examples}"
             )
-        pq.write_table(_index_table(index), temporary / INDEX)
+        pq.write_table(pa.Table.from_pylist(index, schema=INDEX_SCHEMA), temporary / INDEX)
         content = {"split": split, "samples": len(index), "settings": settings.model_dump(mode="json")}
         write_json(temporary / STATISTICS, {**content, "shards": statistics})
     size = sum(each["bytes"] for each in statistics.values())
     done(f"{split}: {len(index):,} images in {len(statistics):,} tar files of {size / 1e6:,.1f} MB together")
 
 
-def _captions_by_image(captions: pa.Table) -> dict[int, tuple[list[int], list[str]]]:
-    """The row numbers and texts of each image's captions, by the image's row number."""
+def _captions_by_image(captions: pa.Table, images: np.ndarray) -> dict[int, tuple[list[int], list[str]]]:
+    """The row numbers and texts of each image's captions, by the image's row number, of the images at these rows."""
     grouped: dict[int, tuple[list[int], list[str]]] = {}
-    columns = (captions["image"].to_pylist(), captions["caption"].to_pylist())
-    for row, (image, caption) in enumerate(zip(*columns, strict=True)):
+    wanted = np.flatnonzero(np.isin(captions["image"].to_numpy(), images))
+    mine = captions.select(["image", "caption"]).take(pa.array(wanted))
+    columns = (wanted.tolist(), mine["image"].to_pylist(), mine["caption"].to_pylist())
+    for row, image, caption in zip(*columns, strict=True):
         rows, texts = grouped.setdefault(image, ([], []))
         rows.append(row)
         texts.append(caption)
@@ -212,21 +236,3 @@ def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
-
-
-def _index_table(index: list[dict[str, Any]]) -> pa.Table:
-    schema = pa.schema(
-        [
-            ("key", pa.string()),
-            ("shard", pa.int32()),
-            ("offset", pa.int64()),
-            ("size", pa.int64()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("extension", pa.string()),
-            ("row", pa.int64()),
-            ("caption_rows", pa.list_(pa.int64())),
-            ("written", pa.bool_()),
-        ]
-    )
-    return pa.Table.from_pylist(index, schema=schema)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cusa.annotations.sources.source import LeftOut, MalformedRow, Record, Source
 from cusa.annotations.sources.splits import SplitsOfRows
-from cusa.common.files import require_space, whole_folder
+from cusa.common.files import link_or_copy, require_space, whole_folder
 from cusa.config.dataset import PackedDataset, Split
 
 # (place of the signature, signature, ending) of the picture formats that people have. The name of a file in a tar may
@@ -33,12 +33,12 @@ class PictureFolder:
     """Writes pictures as {first two digits}/{other digits of their SHA-256}{ending}, for instance 3f/9a0c....jpg.
 
     Equal pictures are one file, so a picture that is in two splits is found by its path, and the same data always give
-    the same paths. Memory does not grow with the pictures.
+    the same paths. Memory does not grow with the pictures. `place` is where they are written; where that is not
+    `folder`, which the paths name, they are part of its pictures.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
-        self.temporary = self.folder
+        self.folder = self.place = self.temporary = folder.absolute()
         self.most: int | None = None
         self.kept: list[str] = []
         self.names: set[str] = set()
@@ -47,14 +47,16 @@ class PictureFolder:
 
     @contextmanager
     def open(self, sources: Sequence[str]) -> Iterator[None]:
-        """Make the folder, which appears when the block ends. Raises DataError where `sources` do not fit on its disk.
+        """Make the folder at `place`, which appears when the block ends.
+
+        Raises DataError where `sources` do not fit on its disk.
 
         The pictures need about the size of the files that they come from.
         """
         if self.most is None:
             needed = sum(Path(path).stat().st_size for path in sources if Path(path).is_file())
-            require_space(self.folder, needed, f"{self.folder}, for the pictures of {len(sources):,} files,")
-        with whole_folder(self.folder) as self.temporary:
+            require_space(self.place, needed, f"{self.place}, for the pictures of {len(sources):,} files,")
+        with whole_folder(self.place) as self.temporary:
             yield
 
     def add(self, content: bytes) -> tuple[str, str]:
@@ -67,6 +69,14 @@ class PictureFolder:
             if not path.exists():
                 path.write_bytes(content)
         return f"{self.folder.as_posix()}/{name}", digest
+
+    def add_all(self, folder: Path) -> None:
+        """Add the pictures of another such folder, without copying them where the file system has hard links."""
+        for path in folder.glob("*/*"):
+            mine = self.temporary / path.parent.name / path.name
+            mine.parent.mkdir(exist_ok=True)
+            if not mine.exists():
+                link_or_copy(path, mine)
 
     def _is_wanted(self, name: str) -> bool:
         """Whether to write a picture; with a largest number, a later picture replaces a random one (algorithm R)."""
@@ -97,7 +107,12 @@ def _ending(content: bytes) -> str:
 
 
 class PackedSource(Source):
-    """Reads files that hold pictures, one after the other. A format defines `file_records`."""
+    """Reads files that hold pictures, one after the other. A format defines `file_records`.
+
+    With `parts`, it reads the files of one of them only, `part` counted from 0.
+    """
+
+    part, parts = 0, 1
 
     def __init__(self, dataset: PackedDataset, image_folder: Path) -> None:
         self.dataset = dataset
@@ -115,11 +130,13 @@ class PackedSource(Source):
     def records(self) -> Iterator[Record | MalformedRow | LeftOut]:
         """Every caption of every file. The folder of pictures is complete when the last one has been yielded."""
         self.splits = SplitsOfRows(self.dataset)
-        with self.pictures.open(list(self.dataset.files.values())):
-            for split in self.dataset.places:
-                for path in self.dataset.files_of(split):
-                    yield from self.file_records(Path(path), split)
-        yield from self.splits.unknown()
+        files = [(path, split) for split in self.dataset.places for path in self.dataset.files_of(split)]
+        files = files[len(files) * self.part // self.parts : len(files) * (self.part + 1) // self.parts]
+        with self.pictures.open([path for path, _ in files]):
+            for path, split in files:
+                yield from self.file_records(Path(path), split)
+        if self.parts == 1:
+            yield from self.splits.unknown()
 
     def file_records(self, path: Path, split: Split | None) -> Iterator[Record | MalformedRow | LeftOut]:
         """The records of one file, which is of `split`, or of the key `file` where it is None."""

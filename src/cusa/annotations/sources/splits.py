@@ -43,6 +43,12 @@ class SplitsOfRows:
         self.seen[name] += 1
         return self.of_name[name]
 
+    def add_all(self, other: SplitsOfRows) -> None:
+        """Add the names that stand in later rows."""
+        self.seen.update(other.seen)
+        self.of_name = other.of_name | self.of_name
+        self.first = other.first | self.first
+
     def unknown(self) -> Iterator[MalformedRow]:
         """A finding for each name in the column that nobody has explained, when all rows have been read."""
         place, explained = f"{self.dataset.file} has", self.dataset.split_names

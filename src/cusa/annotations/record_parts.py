@@ -1,0 +1,110 @@
+"""Parts of a data set's files that several jobs read, each into a folder of its own, and all of them as one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from cusa.annotations.problems import Problems
+from cusa.annotations.record_blocks import RecordBlock, record_block
+from cusa.annotations.record_spool import RecordSpool, spool_blocks, spool_records
+from cusa.annotations.sources.packed import PackedSource
+from cusa.annotations.sources.registry import open_source
+from cusa.annotations.sources.source import Source
+from cusa.annotations.sources.splits import SplitsOfRows
+from cusa.common.files import made_again, read_array, read_mapping, whole_folder, write_json
+from cusa.config.captions import PUBLISHED, CaptionCleaning
+from cusa.config.dataset import DatasetSection
+from cusa.config.dataset_packed import PackedDataset
+from cusa.errors import ConfigurationError, DataError
+
+RECORDS, SPLITS_OF_RECORDS, PICTURES, FOUND = "records.arrow", "splits.npy", "pictures", "found.json"
+
+
+def read_part(
+    dataset: DatasetSection,
+    folder: str | Path,
+    image_folder: str | Path,
+    part: int,
+    parts: int,
+    cleaning: CaptionCleaning = PUBLISHED,
+) -> None:
+    """Read one of `parts` parts of a data set's files, `part` counted from 0, into `folder`.
+
+    It gets the records with cleaned captions (records.arrow, splits.npy: the split of each), the pictures, whose paths
+    are those that they will have in `image_folder`, and found.json: problems, and the names of splits in the rows.
+    Parts have nearly equal numbers of files. Raises ConfigurationError for a format whose files hold no pictures.
+    """
+    source = _packed(open_source(dataset, Path(image_folder)), dataset)
+    source.part, source.parts = part, parts
+    problems = Problems()
+    with whole_folder(folder) as temporary:
+        source.pictures.place = temporary / PICTURES
+        records = spool_records(source.records(), temporary / RECORDS, problems, cleaning)
+        np.save(temporary / SPLITS_OF_RECORDS, records.split)
+        found = {
+            "problems": asdict(problems),
+            "split_names": records.split_names,
+            "has_languages": records.has_languages,
+            "seen": source.splits.seen,
+            "meaning": source.splits.of_name,
+            "first_seen": source.splits.first,
+        }
+        write_json(temporary / FOUND, found)
+
+
+def spool_parts(
+    parts: Sequence[Path],
+    source: Source,
+    dataset: PackedDataset,
+    path: Path,
+    problems: Problems,
+    cleaning: CaptionCleaning,
+) -> RecordSpool:
+    """The records of parts, given in order, as one Arrow file; their pictures become those of the source.
+
+    Raises DataError where a part is damaged.
+    """
+    packed = _packed(source, dataset)
+    packed.splits = SplitsOfRows(dataset)
+    with packed.pictures.open([]):
+        for part in parts:
+            packed.pictures.add_all(part / PICTURES)
+    return spool_blocks(_blocks(parts, packed, problems, cleaning), path)
+
+
+def _blocks(
+    parts: Sequence[Path], source: PackedSource, problems: Problems, cleaning: CaptionCleaning
+) -> Iterator[RecordBlock]:
+    for part in parts:
+        found = read_mapping(part / FOUND, made_again(part))
+        problems.merge(Problems(**found["problems"]))
+        splits = SplitsOfRows(source.dataset)
+        splits.seen, splits.of_name = Counter(found["seen"]), found["meaning"]
+        splits.first = found["first_seen"]
+        source.splits.add_all(splits)
+        codes, names = read_array(part / SPLITS_OF_RECORDS, made_again(part)), np.array(found["split_names"])
+        start = 0
+        try:
+            with pa.OSFile(str(part / RECORDS)) as file, pa.ipc.open_file(file) as reader:
+                for number in range(reader.num_record_batches):
+                    batch = reader.get_batch(number)
+                    mine = names[codes[start : start + len(batch)]].tolist()
+                    start += len(batch)
+                    yield RecordBlock(batch, mine, found["has_languages"])
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{part / RECORDS} is damaged ({error}); {made_again(part)}") from None
+    yield record_block(list(source.splits.unknown()), problems, cleaning)
+
+
+def _packed(source: Source, dataset: DatasetSection) -> PackedSource:
+    if not isinstance(source, PackedSource):
+        raise ConfigurationError(
+            f"only files that hold pictures are read in parts, but the format is {dataset.format}; leave parts out."
+        )
+    return source
