@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -25,18 +26,23 @@ def snakemake(directory: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["parquet_struct", "webdataset_shards"])
-def test_shards_have_the_bytes_of_the_original_pictures(shapes, tiny_configuration, tmp_path, name):
+@pytest.mark.parametrize(("name", "parts"), [("parquet_struct", 1), ("webdataset_shards", 1), ("webdataset_shards", 2)])
+def test_shards_have_the_bytes_of_the_original_pictures(shapes, tiny_configuration, tmp_path, name, parts):
+    """Also where several jobs read the files, and several write the shards of train."""
     rows = {split: json.loads((shapes / f"{split}.json").read_text()) for split in ("train", "val", "test")}
     for members in rows.values():
         for row in members:
             row["image_path"] = str(shapes / row["image_path"])
     (tmp_path / "data").mkdir()
-    dataset = {"name": "packed", **WRITERS[name](tmp_path / "data", rows)}
-    shards = {"shorter_side": None, "samples_per_shard": 20}
+    dataset = {"name": "packed", "parts": parts, **WRITERS[name](tmp_path / "data", rows)}
+    shards = {"shorter_side": None, "samples_per_shard": 20, "parts": parts}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**tiny_configuration, "dataset": dataset, "shards": shards}))
     config = ("--configfile", str(tmp_path / "mine.yaml"))
-    snakemake(tmp_path, "shards", *config)
+    said = snakemake(tmp_path, "shards", *config)
+    jobs = {"read_part": parts, "write_shards_part": parts, "join_shards": 1} if parts > 1 else {}
+    for rule in ("read_part", "write_shards_part", "join_shards"):
+        assert len(re.findall(f"rule {rule}:", said)) == jobs.get(rule, 0)
+    assert not [*(tmp_path / "results/packed").rglob("*.parts")]
     for split, members in rows.items():
         found = {}
         for path in sorted((tmp_path / f"results/packed/shards/{split}").glob("*.tar")):
@@ -50,4 +56,6 @@ def test_shards_have_the_bytes_of_the_original_pictures(shapes, tiny_configurati
             content = Path(row["image_path"]).read_bytes()
             expected.setdefault(row["image_id"], (content, []))[1].append(row["caption"])
         assert found == expected
-    assert "Nothing to be done" in snakemake(tmp_path, "shards", "--dry-run", *config)
+    other = ("--config", f"dataset={{parts: {parts + 1}}}", f"shards={{parts: {parts + 1}}}")
+    for more in ((), other):
+        assert "Nothing to be done" in snakemake(tmp_path, "shards", "--dry-run", *config, *more)

@@ -105,24 +105,3 @@ def test_fewer_pairs_than_a_step_takes_stop_before_shards_and_features(tmp_path,
     jobs = planned(snakemake(tmp_path, target, "-n", "--configfile", config, "--config", "train={batch_size: 32}"))
     assert "convert" not in jobs
     assert jobs["write_shards"] == (3 if target == "shards" else 1)
-
-
-def test_shards_in_parts_are_several_jobs_and_change_nothing(tmp_path, tiny_configuration):
-    for parts in (1, 2, 3):
-        (tmp_path / str(parts)).mkdir()
-    configs = {
-        parts: write(
-            tmp_path / str(parts), {**tiny_configuration, "shards": {**tiny_configuration["shards"], "parts": parts}}
-        )
-        for parts in (1, 2, 3)
-    }
-    snakemake(tmp_path / "1", "shards", "--configfile", configs[1])
-    jobs = planned(snakemake(tmp_path / "2", "shards", "-n", "--configfile", configs[2]))
-    assert (jobs["write_shards_part"], jobs["join_shards"], jobs["write_shards"]) == (2, 1, 2)  # also val and test
-    snakemake(tmp_path / "2", "shards", "--configfile", configs[2])
-    whole, joined = (tmp_path / directory / "results/shapes/shards" for directory in "12")
-    assert sorted(path.name for path in joined.iterdir()) == ["test", "train", "val"]
-    assert (joined / "train/shards.json").read_bytes() == (whole / "train/shards.json").read_bytes()
-    # Another number of parts is no reason to write them again.
-    for config in configs.values():
-        assert "Nothing to be done" in snakemake(tmp_path / "2", "shards", "-n", "--configfile", config)

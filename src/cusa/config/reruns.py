@@ -90,6 +90,8 @@ BY_KEY: Mapping[str, Effect] = {
     "search.index": Effect.INDEXES,
     "search.queries": Effect.INDEXES,
     "search.parts": Effect.NOTHING,
+    "dataset.parts": Effect.NOTHING,
+    "shards.parts": Effect.NOTHING,
     "exports": Effect.EXPORTS,
     "exports.formats": Effect.NEW_EXPORTS,
     "exports.experiments": Effect.NEW_EXPORTS,

@@ -31,9 +31,7 @@ from cusa.config.shards import Shards
 from cusa.errors import DataError
 from cusa.shards.reading import EXTENSION_OF, INDEX, STATISTICS
 
-<<<<<<< HEAD
 log = logging.getLogger(__name__)
-=======
 INDEX_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -48,7 +46,6 @@ INDEX_SCHEMA = pa.schema(
         ("written", pa.bool_()),
     ]
 )
->>>>>>> d099f10 (Shards and files with pictures in parts: jobs that machines of a cluster run side by side)
 PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 IMAGES_AHEAD = 64
 # Pixels that the encoders of JPEG and WebP can store, and that libpng decodes if one does not tell it otherwise.
