@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow fuzz test-lowest test-cluster test-browser lint format lock benchmark clean-venv
+.PHONY: help demo serve test test-slow fuzz test-lowest test-cluster test-browser lint format lock build benchmark clean-venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -75,6 +75,16 @@ lock: ## write the exact versions again; UPGRADE=all, or UPGRADE="torch timm", t
 		--output-file constraints.txt pyproject.toml
 	$(BIN)/uv pip compile --quiet --no-header --no-annotate $(PLATFORM) --extra demo --extra test \
 		--resolution lowest-direct --upgrade --output-file constraints-lowest.txt pyproject.toml
+
+# The list of components (SBOM, CycloneDX) is that of constraints.txt: everything that all extras bring. cyclonedx-py reads
+# no version from another file, so it is given a copy of pyproject.toml that has it.
+build: $(TOOLS) ## sdist, wheel and list of components (SBOM) of a release in dist/, checked
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*.tar.gz dist/*.whl
+	sed "s/^dynamic = .*/version = \"$$($(BIN)/hatchling version)\"/" pyproject.toml > dist/pyproject.toml
+	$(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements --pyproject dist/pyproject.toml --output-reproducible \
+		--output-file dist/cusa-sbom.cdx.json constraints.txt
+	rm dist/pyproject.toml
 
 benchmark: $(TOOLS) ## every claim about speed and memory, both sides measured here
 	$(BIN)/python benchmarks/run_all.py

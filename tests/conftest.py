@@ -217,7 +217,8 @@ def tiny_vision(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised BERT with mean pooling and 20-d embeddings, as sentence-transformers saves it."""
     import torch
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel
 
     bert, folder = tmp_path_factory.mktemp("tiny-bert"), tmp_path_factory.mktemp("tiny-sentences")
@@ -225,8 +226,8 @@ def tiny_sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = BertConfig(vocab_size=32, hidden_size=20, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2)
     BertModel(config).save_pretrained(bert)
     _word_tokeniser(bert, bert=True)
-    transformer = models.Transformer(str(bert), max_seq_length=32)
-    pooling = models.Pooling(transformer.get_embedding_dimension())
+    transformer = Transformer(str(bert), max_seq_length=32)
+    pooling = Pooling(transformer.get_embedding_dimension())
     SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder))
     return folder
 

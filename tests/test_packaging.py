@@ -266,11 +266,3 @@ def test_make_alone_says_what_every_target_does():
 def test_the_snakefile_asks_for_the_snakemake_that_the_project_needs():
     lower_end = re.search(r"snakemake>=([0-9.]+)", " ".join(PROJECT["dependencies"]))[1]
     assert f'min_version("{lower_end}")' in (ROOT / "Snakefile").read_text()
-
-
-def test_the_version_is_the_same_everywhere():
-    import cusa
-
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert PROJECT["version"] == cusa.__version__ == citation["version"]
-    assert f"## {cusa.__version__}" in (ROOT / "CHANGELOG.md").read_text()

@@ -89,18 +89,17 @@ def open_text(path: Path, encoding: str | None = None, newline: str | None = "")
         binary.seek(0)
         name = _encoding(path, start, encoding)
         # A file object of gzip is no BufferedReader, and small reads of it are slow.
-        reader = io.TextIOWrapper(io.BufferedReader(binary, BLOCK), encoding=name, newline=newline)  # type: ignore[type-var]
-        try:
-            yield reader
-        except UnicodeDecodeError:
-            raise DataError(_where_it_fails(path, name)) from None
-        except UnicodeError as error:  # of codecs that need more than the bytes, such as a mark at the start
-            raise DataError(
-                f"{path} is not {_shown(name)} text ({error}); dataset.encoding names another encoding than it has. "
-                "UTF-16 without a byte order mark is utf-16-le or utf-16-be."
-            ) from None
-        finally:
-            reader.detach()
+        buffered = io.BufferedReader(binary, BLOCK)  # type: ignore[type-var]
+        with io.TextIOWrapper(buffered, encoding=name, newline=newline) as reader:
+            try:
+                yield reader
+            except UnicodeDecodeError:
+                raise DataError(_where_it_fails(path, name)) from None
+            except UnicodeError as error:  # of codecs that need more than the bytes, such as a mark at the start
+                raise DataError(
+                    f"{path} is not {_shown(name)} text ({error}); dataset.encoding names another encoding than it "
+                    "has. UTF-16 without a byte order mark is utf-16-le or utf-16-be."
+                ) from None
 
 
 def text_lines(path: Path, encoding: str | None = None, newline: str | None = None) -> Iterator[str]:
