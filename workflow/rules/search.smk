@@ -140,7 +140,7 @@ rule build_index:
         gallery=one_of([*SEARCH.galleries, *SEARCH.own_galleries]),
     conda:
         "../../envs/search.yaml"
-    threads: 8
+    threads: lambda wildcards: 8 if wildcards.gallery in SEARCH.own_galleries else side_by_side(8)
     resources:
         script=f"{SCRIPTS}/build_index.py",
         mem_mb=8000,
