@@ -30,7 +30,7 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/devices.smk"
 include: "workflow/rules/moved.smk"
-include: "workflow/rules/reasons.smk"
+include: "workflow/rules/screen.smk"
 include: "workflow/rules/annotations.smk"
 
 
@@ -57,13 +57,17 @@ onstart:
     require_writable_results()
     require_devices()
     keep_previous_runs()
+    show_running_jobs()
+    interrupt_once()
 
 
 onsuccess:
+    RUNNING.stop()
     say(lines_of_success(PLAN, SEARCH))
 
 
 onerror:
+    RUNNING.stop()
     say(
         lines_of_failure(
             [Path(DATA) / "logs", Path(BENCHMARK_LOGS) / "logs"],

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from cusa import cli
-from cusa.commands.run_list import duration
 from cusa.common.files import read_json, write_json
+from cusa.common.progress import duration
 from cusa.runs.live import LiveRun
 
 

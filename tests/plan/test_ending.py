@@ -96,3 +96,17 @@ def test_a_message_of_several_lines_is_whole(tmp_path):
     (tmp_path / "job.log").write_text("\n".join([problems[0], *many]))
     shown = next(lines_of_failure([tmp_path], 0, "cusa run")).split("\n")
     assert shown == [problems[0], *many[:20], "    ... and 10 more lines"]
+
+
+def test_a_job_that_was_stopped_says_what_it_has_saved(tmp_path):
+    saved = "stopped by Ctrl-C after epoch 3, step 2 of 8; the state is in a/state; the same command continues."
+    (tmp_path / "train/cusa").mkdir(parents=True)
+    (tmp_path / "train/cusa/seed1.log").write_text(f"12:00:00 on cpu\n12:00:09 {saved}\n")
+    (tmp_path / "train/cusa/seed2.log").write_text(f"12:00:09 {saved}\n12:00:10 and more\n")
+    (tmp_path / "train/convert.log").write_text("stopped by Ctrl-C\n")
+    assert list(lines_of_failure([tmp_path], 0, "cusa run")) == [
+        "cusa/seed1: " + saved,
+        "train/convert: stopped by Ctrl-C",
+        "What is done is kept. To continue from there:",
+        "    cusa run",
+    ]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -21,6 +26,8 @@ SNAKEMAKE = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(
 RUN = Path("results/shapes/runs/cusa/seed23")
 LOG = Path("results/shapes/logs/train/cusa/seed23.log")
 TRAINED = str(RUN / "best.safetensors")
+CUSA = str(Path(sys.executable).parent / "cusa")
+EPOCHS = "train={epochs: 3000}"  # which nobody waits for
 
 
 def snakemake(directory: Path, *arguments: str, check: bool = True) -> str:
@@ -68,6 +75,8 @@ def test_ctrl_c_saves_and_a_configuration_that_goes_back_has_its_finished_run_ag
         log.strip(),
     ), log
     assert "Traceback" not in output + log
+    assert re.search(r"^cusa/seed23: stopped by Ctrl-C after epoch \d+, step \d of 8; the state is in ", output, re.M)
+    assert "What is done is kept. To continue from there:\n    snakemake --snakefile" in output
     # No lock is left, and the same command continues.
     state = trained / RUN / "state/last.pt"
     output = snakemake(trained, TRAINED, "--config", "train={epochs: 2, lr: 0.5}", "--show-failed-logs", check=False)
@@ -101,3 +110,33 @@ def test_features_that_are_gone_are_made_again_and_nothing_is_trained_twice(trai
     assert features.is_file()
     assert "its files are back" in (trained / LOG).read_text()
     assert (trained / RUN / "run.json").read_text() == record
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_the_epoch_and_score_and_ctrl_c_pressed_twice_saves(trained):
+    """In a terminal of its own, whose Ctrl-C goes to all processes, as a person sees and presses it."""
+    main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    process = subprocess.Popen(
+        ["setsid", "--ctty", CUSA, "run", "--cores", "2", "--configfile=mine.yaml", TRAINED, "--config", EPOCHS],
+        cwd=trained,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm-256color"},
+    )
+    os.close(terminal)
+    shown, is_pressed = "", False
+    with contextlib.suppress(OSError):  # which is how a terminal says that nobody writes to it any more
+        while part := os.read(main, 4096):
+            shown += part.decode("utf-8", errors="replace")
+            if not is_pressed and re.search(r"train/cusa/seed23:\S* epoch \d+/3000, r_mean \d+", shown):
+                is_pressed = True
+                os.write(main, b"\x03")
+                time.sleep(0.5)
+                os.write(main, b"\x03")
+    assert process.wait(timeout=120) == 1, shown
+    assert "The jobs are saving what they have; please wait." in shown
+    assert re.search(r"cusa/seed23: stopped by Ctrl-C after epoch \d+, step \d of 8", shown)
+    assert "Traceback" not in shown
+    shutil.rmtree(trained / RUN / "state")

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cusa.common.progress import duration
+
 if TYPE_CHECKING:
     from cusa.runs.overview import RunRow
 
@@ -74,18 +76,6 @@ def _cells(row: RunRow) -> tuple[str, ...]:
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """A time for people: `42 s`, `17 min`, `3 h 05 min`, `2 d 7 h`."""
-    whole = round(seconds)
-    if whole < 100:
-        return f"{whole} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def text_table(rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:

@@ -13,6 +13,10 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
 SHORTEST_REPORTED_SECONDS = 1.0
+# A line about a loop, as `_write_line` writes it.
+PACE = (
+    r"(?P<what>.+): (?P<done>\d+)(?:/(?P<total>\d+))? (?P<unit>\S+) in (?P<seconds>[\d.]+) s \((?P<rate>[\d.]+ \S+/s)\)"
+)
 
 
 def stopwatch(log: logging.Logger) -> Callable[[str], None]:
@@ -52,3 +56,15 @@ def _write_line(description: str, done: int, total: int | None, unit: str, secon
     of = "" if total is None else f"/{total}"
     sys.stderr.write(f"{description}: {done}{of} {unit} in {seconds:.1f} s ({rate:.1f} {unit}/s)\n")
     sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """A time for people: `42 s`, `17 min`, `3 h 05 min`, `2 d 7 h`."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

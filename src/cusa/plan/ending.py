@@ -15,6 +15,7 @@ from cusa.plan.search import SearchPlan
 FORCING = {"--forcerun": True, "-R": True, "--forceall": False, "-F": False, "--force": False, "-f": False}
 SENTENCE = "Error: "  # with which programs of this project begin what the user can correct
 OF_THE_LOG = re.compile(r"\[|\d\d:\d\d:\d\d ")  # with which lines begin that are of no message
+STOPPED = re.compile(r"(?:\d\d:\d\d:\d\d )?(stopped by .+)")  # the last line of a job that Ctrl-C or SIGTERM has ended
 MOST_LINES = 20  # of a message, after its first one
 BUG = "Traceback (most recent call last):"
 
@@ -30,14 +31,19 @@ def lines_of_success(plan: Plan, search: SearchPlan) -> Iterator[str]:
 
 
 def lines_of_failure(logs: Iterable[Path], since: float, command: str) -> Iterator[str]:
-    """The sentence of each program that failed, its log, and the command that continues.
+    """What each program that was stopped has saved, the sentence of each that failed, its log, and how to continue.
 
     `logs` are folders of logs, `since` is the time when the workflow started, in seconds since 1970.
     """
     failed: dict[str, list[Path]] = {}  # the same data can stop several jobs
     paths = [path for folder in logs for path in folder.rglob("*.log")]
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path)):
-        if path.stat().st_mtime >= since and (sentence := _what_failed(path)):
+        if path.stat().st_mtime < since:
+            continue
+        lines = _lines_of(path)
+        if stopped := STOPPED.fullmatch(lines[-1] if lines else ""):
+            yield f"{path.parent.name}/{path.stem}: {stopped[1]}"
+        elif sentence := _what_failed(lines):
             failed.setdefault(sentence, []).append(path)
     for sentence, paths in failed.items():
         yield sentence
@@ -59,9 +65,12 @@ def _without_forcing(command: str) -> str:
     return shlex.join(kept)
 
 
-def _what_failed(log: Path) -> str:
+def _lines_of(log: Path) -> list[str]:
+    return [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+
+
+def _what_failed(lines: list[str]) -> str:
     """The last message of a program's log that says what failed; the last line of a traceback; or nothing."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     if starts := [number for number, line in enumerate(lines) if line.startswith(SENTENCE)]:
         first, *more = lines[starts[-1] :]
         more = list(takewhile(lambda line: not OF_THE_LOG.match(line), more))
