@@ -213,9 +213,11 @@ def test_keys_of_no_effect_on_results_redo_nothing(finished, monkeypatch):
         " checkpoint_towers: true, cpu_processes: 2}",
     )
     assert "Nothing to be done" in snakemake(directory, "--configfile", config, "-n", "--config", *keys)
-    changed = snakemake(directory, "--configfile", config, "-n", "--config", "train={gpus: 2}", "-q", "rules")
+    changed = snakemake(directory, "--configfile", config, "-np", "--config", "train={gpus: 2}")
     assert planned(changed)["train"] == 2
     assert not {"convert", "extract_image_features", "extract_text_features"} & set(planned(changed))
+    # What is embedded because the training is another one is embedded on the GPU, as it would be of a run of a CPU.
+    assert len(re.findall(r"exec python -m cusa.devices 1 python \S+embed.py --gpu ", changed)) == 2
 
 
 # What is planned first, and the sentence that says why: one key of each kind of docs/what-runs-again.md.
@@ -447,7 +449,7 @@ def test_lint_is_clean():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_published_checkpoint_is_scored_beside_the_experiments(finished, tiny_configuration, tmp_path):
+def test_a_published_checkpoint_is_scored_beside_the_experiments(finished, tiny_configuration, tmp_path, monkeypatch):
     directory = copied(finished, tmp_path)
     folder = clip_with_heads_of_64(Path(tiny_configuration["student"]["name"]), tmp_path / "clip")
     file = checkpoint_of(folder, tmp_path / "checkpoint_best.pth")
@@ -460,6 +462,10 @@ def test_a_published_checkpoint_is_scored_beside_the_experiments(finished, tiny_
     protocol = next(row["protocol"] for row in rows if row["experiment"] == "theirs")
     assert "selected on the test set, as published, which leaks it" in protocol
     assert "imported from checkpoint_best.pth" in (directory / "results/shapes/report/index.html").read_text()
+    # A GPU is no reason to import it or to embed it again.
+    monkeypatch.setenv("CUSA_DEVICES", "x")
+    on_gpu = ("--configfile", str(directory / "mine.yaml"), "-n", "--config", "train={gpus: 1}")
+    assert "Nothing to be done" in snakemake(directory, *on_gpu)
 
 
 @pytest.mark.slow
@@ -577,6 +583,9 @@ def test_benchmarks_on_data_of_their_own(finished, tmp_path, tiny_configuration)
     assert "None of report.gallery.experiments is among the models" in page
     snakemake(directory, "--configfile", config)
     assert "Nothing to be done" in snakemake(directory, "--configfile", config)
+    # A baseline is not trained, so another recipe is none of its business.
+    jobs = planned(snakemake(directory, "--configfile", config, "-n", "--config", "train={epochs: 9}"))
+    assert (jobs["train"], jobs["embed"], "write_baseline" in jobs) == (2, 2, False)
 
 
 @pytest.mark.slow
