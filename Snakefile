@@ -28,6 +28,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/recorded.smk"
 include: "workflow/rules/devices.smk"
 include: "workflow/rules/moved.smk"
 include: "workflow/rules/screen.smk"

@@ -236,3 +236,10 @@ def test_a_configuration_that_cannot_be_read_is_one_sentence(kind, own, folder, 
     what = {"no YAML": "cannot be read as YAML", "not UTF-8": "is not UTF-8", "empty": "is empty", "a list": "a list"}
     missing = "a link to a file that is not there" if own else "does not exist"
     assert {**what, "a folder": "is a folder", "a link to a file": missing}[kind] in said
+
+
+def test_words_behind_a_value_that_is_attached_are_targets(folder):
+    (folder / "mine.yaml").write_text("seeds: [1]\n")
+    (folder / "best.safetensors").write_bytes(b"\xc0")
+    given = ["-n", "--configfile=mine.yaml", "best.safetensors"]
+    assert snakemake_arguments(given)[-3:] == given

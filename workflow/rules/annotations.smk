@@ -1,22 +1,7 @@
 # What the user wrote is a parameter given by a function, in all rules: in a text, Snakemake takes braces for wildcards.
 # The rules of this file run before others that could run, because they find most problems of data.
-def conversion(wildcards):
-    """What the tables are made from, as JSON. A number of images that the tables do not have is a reason to look again."""
-    text = conversion_json(CONFIGURATION.dataset, CONFIGURATION.cleaning)
-    if unexpected_counts(CONFIGURATION.dataset, ANNOTATIONS):
-        return text
-    return section_json(text, f"{ANNOTATIONS}/problems.json")
-
-
 # Each job reads some of the files that hold pictures, if dataset.parts is above 1.
 FILES_PART = f"{ANNOTATIONS}.parts/{{part}}-of-{{parts}}"
-
-
-def parts_of_files(wildcards):
-    """The folders of the parts; none if the job `convert` reads all files itself."""
-    asked = getattr(CONFIGURATION.dataset, "parts", 1)
-    number = parts_made(f"{ANNOTATIONS}/problems.json", asked, PLAN.dataset_files)
-    return expand(FILES_PART, part=range(number), parts=number) if number > 1 else []
 
 
 rule read_part:

@@ -3,11 +3,9 @@ import os
 import re
 import shlex
 import sys
-from ast import literal_eval
 from os import environ
 
 from snakemake.exceptions import WorkflowError
-from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
@@ -40,13 +38,10 @@ environ.update(
     ),
 )
 
-from cusa.annotations.enough_data import needs_json, unexpected_counts
+from cusa.annotations.enough_data import needs_json
 from cusa.common.files import quoted_path, require_no_dead_link, require_writable
 from cusa.common.workflow_files import STARTED, link_library
 from cusa.config import check_files, load, merge_onto_default, read_arguments, read_file
-from cusa.config.captions import conversion_json
-from cusa.config.operational import same_result
-from cusa.config.training import OPERATIONAL
 from cusa.errors import CusaError
 from cusa.layout import DatasetFolder
 from cusa.plan import (
@@ -243,34 +238,6 @@ def student_option(student):
     return "" if student is None else f" --student {shlex.quote(student.as_json())}"
 
 
-def training_configuration(wildcards):
-    """What the result of a training depends on, as JSON."""
-    run = CONFIGURATION.run(wildcards.experiment, int(wildcards.seed))
-    text = run.as_json(without={"train": set(OPERATIONAL)})
-    return section_json(text, f"{RUN}/best.safetensors".format(**wildcards))
-
-
-def made_ready(wildcards):
-    """The tokens and pixels that a training finds ready.
-
-    The result does not depend on them, so a run that was trained without them is not trained again because of them:
-    Snakemake takes another set of inputs for a reason, so such a run keeps its set.
-    """
-    files = STUDENT_INPUTS.files(wildcards.experiment)
-    if not workflow.is_main_process:
-        return [file for file in files if os.path.isfile(file)]
-    weights = IOFile(f"{RUN}/best.safetensors".format(**wildcards))
-    if not os.path.isfile(weights):
-        return files
-    recorded, params = workflow.persistence.input(weights), workflow.persistence.params(
-        weights
-    )
-    if recorded is None:
-        return []
-    is_same = repr(training_configuration(wildcards)) in (params or [])
-    return [file for file in files if file in recorded or not is_same]
-
-
 def lost_feature_files(wildcards):
     """Features that are gone. Targets ask for them, because the inputs of jobs are the files that describe features."""
     return lost_features(PLAN)
@@ -279,112 +246,6 @@ def lost_feature_files(wildcards):
 def lost_files(wildcards):
     """Features and files of galleries that are gone; see `lost_feature_files`."""
     return [*lost_features(PLAN), *lost_gallery_files(SEARCH)]
-
-
-class Recorded(str):
-    """A part of a command that Snakemake records as another text, with which the job ran before.
-
-    A parameter that differs from the record is a reason to run a job again; how a result is computed is none.
-    """
-
-    def __new__(cls, text, recorded):
-        value = super().__new__(cls, text)
-        value.recorded = recorded
-        return value
-
-    def __repr__(self):
-        return repr(self.recorded)
-
-
-def recorded_params(output, kind=str):
-    """The parameters of a type with which an output was made; none if that is not known.
-
-    Functions of parameters take the wildcards alone: Snakemake does not record what depends on inputs or outputs.
-    """
-    params = workflow.persistence.params(IOFile(output)) or []
-    return [value for each in params if isinstance(value := literal_eval(each), kind)]
-
-
-def section_json(text, output, of_train=None):
-    """A section of the configuration as a parameter. Where only keys without effect differ, it is recorded as it was.
-
-    For `of_train` see `same_result`.
-    """
-    before = (
-        each for each in recorded_params(output) if same_result(each, text, of_train)
-    )
-    return Recorded(text, recorded=next(before, text))
-
-
-def as_recorded(text, output, beginning):
-    """How an output is made, as a parameter: what begins so is recorded as it was, or as empty if it was left out."""
-    recorded = recorded_params(output)
-    before = (each for each in recorded if each.startswith(beginning))
-    return Recorded(text, recorded=next(before, "") if recorded else text)
-
-
-def gpu_option(output):
-    """The option --gpu of a script, if there is a GPU; `output` is a path with wildcards.
-
-    It is recorded as it was: another device is no reason to compute again.
-    """
-    given = "--gpu" if ON_GPU else ""
-    return lambda wildcards: as_recorded(given, output.format(**wildcards), "--gpu")
-
-
-def leased_gpu(output):
-    """The start of a command that leases a GPU, if there is one; `output` is a path with wildcards."""
-    given, beginning = lease(ON_GPU), lease(1)
-    return lambda wildcards: as_recorded(given, output.format(**wildcards), beginning)
-
-
-def stream_of(split, output):
-    """The option --stream for the train split, if its shards are read from a URL. It is recorded as it was."""
-    option = ""
-    if split == "train" and CONFIGURATION.stream is not None:
-        option = f"--stream {shlex.quote(CONFIGURATION.stream.as_json())}"
-    return as_recorded(option, output, "--stream")
-
-
-def parts_made(output, parts, inputs, recorded=None):
-    """The number of parts in which an output is made: that of before if it is there, and `inputs` are not newer.
-
-    `parts` is the number that the configuration asks for. Another number is no reason to make an output again. A job on
-    a cluster takes the number from the parts that are there, as the Snakemake that has submitted it has planned it.
-    `recorded` is the output as Snakemake knows it where that is the folder of the file `output`.
-    """
-    if not workflow.is_main_process:
-        folder = os.path.dirname(output)
-        there = [*Path(folder).parent.glob(f"{os.path.basename(folder)}.*/*-of-*")]
-        names = map(str, sorted(there, key=lambda path: path.stat().st_mtime))
-        return next(reversed([*numbers_of_parts(names)]), parts)
-    asked = workflow.dag_settings
-    if asked.forcerun or asked.forceall or asked.forcetargets:
-        return parts
-    if not os.path.isfile(output) or any(map(is_newer_than(output), inputs)):
-        return parts
-    names = workflow.persistence.input(IOFile(recorded or output))
-    return parts if names is None else next(numbers_of_parts(names), 1)
-
-
-def numbers_of_parts(names):
-    """The number of parts that each path is one of, for those that are parts."""
-    found = (re.search(r"/\d+-of-(\d+)(/|$)", name) for name in names)
-    return (int(match[1]) for match in found if match)
-
-
-def is_newer_than(output):
-    """A function that says whether a file is there and newer than an output."""
-    time = os.path.getmtime(output)
-    return lambda path: os.path.exists(path) and os.path.getmtime(path) > time
-
-
-def image_model(output):
-    """The image model whose features are extracted, as JSON; `output` is a path with wildcards."""
-    return lambda wildcards: section_json(
-        PLAN.frozen_image_models[wildcards.model].as_json(),
-        output.format(**wildcards),
-    )
 
 
 def log_of(rule, name):

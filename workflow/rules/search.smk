@@ -84,14 +84,6 @@ rule embed_gallery:
         " --threads {threads} {params.gpu} > {log} 2>&1"
 
 
-def shares_of_gallery(wildcards):
-    """A file for each job that embeds a part of a gallery."""
-    folder, run = (path.format(**wildcards) for path in (GALLERY, RUN))
-    inputs = [f"{run}/run.json", f"{run}/best.safetensors", *SEARCH.own_gallery_files]
-    parts = parts_made(f"{folder}/meta.json", SEARCH.parts, inputs)
-    return expand(f"{folder}.shares/{{part}}-of-{parts}", part=range(parts))
-
-
 rule join_gallery:
     "The embedded parts of a gallery, joined."
     input:

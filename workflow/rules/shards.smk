@@ -2,24 +2,6 @@
 SHARD_PART = f"{SHARDS}.parts/{{part}}-of-{{parts}}"
 
 
-def shard_settings(wildcards):
-    """How shards are written, as JSON."""
-    is_benchmarks = hasattr(wildcards, "data")
-    folder = str(BENCHMARK_FOLDER.shards("{split}")) if is_benchmarks else SHARDS
-    return section_json(
-        CONFIGURATION.shard_writing.as_json(), folder.format(**wildcards)
-    )
-
-
-def parts_of_shards(wildcards):
-    """The folders of the parts; if there is one part, a path that no rule makes, so that Snakemake takes the next rule."""
-    folder, asked = SHARDS.format(**wildcards), CONFIGURATION.shards.parts
-    number = parts_made(f"{folder}/shards.json", asked, PLAN.tables(), recorded=folder)
-    if number == 1:
-        return [f"{folder}.whole"]
-    return expand(SHARD_PART, split="train", part=range(number), parts=number)
-
-
 ruleorder: join_shards > write_shards
 
 

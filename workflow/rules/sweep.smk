@@ -4,16 +4,6 @@
 STUDY = str(SWEEP.study.folder) if SWEEP.study else f"{DATA}/sweep/none"
 
 
-def earlier_trials(wildcards):
-    """The trials that a trial waits for: of one that is there, those that it has waited for."""
-    output = f"{STUDY}/trials/{wildcards.trial}/trial.json"
-    if workflow.is_main_process and os.path.isfile(output):
-        recorded = workflow.persistence.input(IOFile(output))
-        if recorded is not None:
-            return [file for file in recorded if file.endswith("/trial.json")]
-    return SWEEP.earlier(wildcards.trial)
-
-
 rule run_trial:
     "One trial of a sweep, with all of its seeds."
     input:

@@ -3,35 +3,6 @@ PART = f"{IMAGE_FEATURES}.parts/{{part}}-of-{{parts}}"
 JOINED = CONFIGURATION.extraction.join
 
 
-def parts_of(model):
-    """The number of parts in which the features of train are extracted."""
-    meta = f"{IMAGE_FEATURES}/meta.json".format(model=model, split="train")
-    is_lost = meta.replace("meta.json", "features.npy") in lost_features(PLAN)
-    asked = CONFIGURATION.extraction.parts
-    return asked if is_lost else parts_made(meta, asked, [SHARDS.format(split="train")])
-
-
-def parts_of_features(name):
-    """A function of the wildcards: the paths of a file in all parts of a model's features.
-
-    Where the features are made as a whole, it is a path that no rule makes, so that Snakemake takes the next rule.
-    """
-
-    def paths(wildcards):
-        number = parts_of(wildcards.model)
-        if number == 1:
-            return [f"{IMAGE_FEATURES}.whole".format(**wildcards)]
-        return expand(
-            f"{PART}{name}",
-            model=wildcards.model,
-            split="train",
-            part=range(number),
-            parts=number,
-        )
-
-    return paths
-
-
 ruleorder: join_image_features > extract_image_features
 
 
@@ -108,8 +79,8 @@ use rule extract_image_features as extract_image_part with:
 rule join_image_features:
     "The parts of the image features of train, joined or listed."
     input:
-        features=parts_of_features("/features.npy"),
-        meta=parts_of_features("/meta.json"),
+        features=parts_of_features("features.npy"),
+        meta=parts_of_features("meta.json"),
     output:
         **({"features": f"{IMAGE_FEATURES}/features.npy"} if JOINED else {}),
         meta=f"{IMAGE_FEATURES}/meta.json",
@@ -128,7 +99,7 @@ rule join_image_features:
         runtime=60,
     params:
         folder=subpath(output.meta, parent=True),
-        parts=parts_of_features(""),
+        parts=parts_of_features(),
         list="" if JOINED else "--list",
     shell:
         "python {resources.script} --output {params.folder} {params.list} {params.parts} > {log} 2>&1"

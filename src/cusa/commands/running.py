@@ -165,7 +165,7 @@ def _with_found_files(arguments: Sequence[str]) -> list[str]:
     for argument in options:
         name, equals, value = argument.partition("=")
         if argument.startswith("-"):
-            reading = name
+            reading = "" if equals else name  # --option=VALUE has no further values
         if (name in PROFILES or name in FILES or name in SETTINGS) and equals:
             argument = f"{name}={_found(name, value)}"
         elif not argument.startswith("-") and (reading in PROFILES or reading in FILES or reading in SETTINGS):
