@@ -21,6 +21,7 @@ from cusa.config.experiments import RunConfiguration
 from cusa.errors import ConfigurationError, TrainingError
 from cusa.layout import DatasetFolder
 from cusa.losses import CUSALoss
+from cusa.student.sides import lists_of_layers
 from cusa.student.student import build_student
 from cusa.training.averaging import WeightAverage
 from cusa.training.batches import TrainingBatch
@@ -32,7 +33,6 @@ from cusa.training.sharding import (
     divided_like,
     gathered,
     is_sharded,
-    layers_of,
     own_share,
     require_shardable,
     shard_student,
@@ -228,10 +228,11 @@ def test_every_process_encodes_as_many_rows():
 def test_layers_are_the_lists_of_modules_of_one_class(tiny_configuration):
     run = configured(tiny_configuration)
     backbone = build_student(run.student, run.losses).backbone
-    assert list(layers_of(backbone)) == []  # its towers have one layer each
+    assert list(lists_of_layers(backbone)) == []  # its towers have one layer each
     layer = type(backbone.model.vision_model.encoder.layers[0])
     backbone.model.vision_model.encoder.layers.append(layer(backbone.model.config.vision_config))
-    assert list(layers_of(backbone)) == list(backbone.model.vision_model.encoder.layers)
+    (layers,) = lists_of_layers(backbone)
+    assert [layer for _, layer in layers] == list(backbone.model.vision_model.encoder.layers)
 
 
 def test_a_student_that_normalises_over_the_batch_is_refused(tiny_configuration):

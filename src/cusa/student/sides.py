@@ -24,6 +24,33 @@ CONTAINERS = (nn.ModuleList, nn.Sequential)
 SHORTEST_CAPTION = "a"
 
 
+def has_weights(module: nn.Module) -> bool:
+    """Whether a module has any parameter."""
+    return next(module.parameters(), None) is not None
+
+
+def lists_of_layers(
+    backbone: nn.Module,
+    kinds: tuple[type[nn.Module], ...] = CONTAINERS,
+    shortest: int = 2,
+    is_layer: Callable[[nn.Module], bool] = has_weights,
+) -> Iterator[list[tuple[str, nn.Module]]]:
+    """The lists of layers (blocks, stages) of a backbone, each layer with its name in the backbone.
+
+    A list is a container of `kinds` with at least `shortest` modules of one class for which `is_layer` is true. Lists
+    within such a list are no lists of their own.
+    """
+    within: tuple[str, ...] = ()
+    for name, module in backbone.named_modules():
+        if not isinstance(module, kinds) or name.startswith(within):
+            continue
+        layers = [(f"{name}.{key}", part) for key, part in module.named_children() if is_layer(part)]
+        is_list = len(layers) >= shortest and len({type(part) for _, part in layers}) == 1
+        if is_list and not isinstance(layers[0][1], nn.ModuleList):  # which is applied by its elements
+            within = (*within, f"{name}.")
+            yield layers
+
+
 @dataclass(frozen=True)
 class Side:
     """One side of a backbone, `image` or `text`.
@@ -61,24 +88,14 @@ class Side:
         of the one with the most weights. A list of one module counts where there is no longer one. Raises
         ConfigurationError where there is none.
         """
-        lists = self._lists(CONTAINERS, shortest=2) or self._lists((nn.ModuleList,), shortest=1)
+        of_mine = partial(lists_of_layers, self.backbone, is_layer=self._has_weights)
+        lists = [*of_mine()] or [*of_mine(kinds=(nn.ModuleList,), shortest=1)]
         if not lists:
             raise ConfigurationError(
                 f"Configuration key `student.adapt.{self.name}`: the model has no list of layers of one kind; name the "
                 f"weights or modules to train with `names` or `lora.modules`. It has, for instance, {self.examples()}."
             )
         return max(lists, key=lambda layers: sum(self._size(part) for _, part in layers))
-
-    def _lists(self, kinds: tuple[type[nn.Module], ...], shortest: int) -> list[list[tuple[str, nn.Module]]]:
-        lists: list[list[tuple[str, nn.Module]]] = []
-        within: tuple[str, ...] = ()
-        for name, module in self.backbone.named_modules():
-            if isinstance(module, kinds) and not name.startswith(within):
-                layers = [(f"{name}.{key}", part) for key, part in module.named_children() if self._has_weights(part)]
-                if len(layers) >= shortest and len({type(part) for _, part in layers}) == 1:
-                    lists.append(layers)
-                    within = (*within, f"{name}.")
-        return lists
 
     def weights_of_last(self, count: int) -> set[str]:
         """The names of the weights of the last `count` layers, and of what follows them.

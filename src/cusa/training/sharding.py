@@ -11,7 +11,7 @@ tensor, and give those that are not divided back as they are.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,10 +23,9 @@ from cusa.config.training import Train
 from cusa.errors import ConfigurationError
 from cusa.student.adaptation import NORMALISATION, frozen_normalisation
 from cusa.student.backbones import Backbone
+from cusa.student.sides import lists_of_layers
 from cusa.student.student import Student
 from cusa.training.distributed import Group
-
-LISTS_OF_LAYERS = (nn.ModuleList, nn.Sequential)
 
 
 def shard_student(student: Student, settings: Train, group: Group) -> None:
@@ -51,8 +50,9 @@ def shard_student(student: Student, settings: Train, group: Group) -> None:
     half = AUTOCAST_TYPES.get(settings.precision)
     policy = MixedPrecisionPolicy(half, torch.float32 if half else None, cast_forward_inputs=False)
     whole = backbone.parameters_after_towers() | {each for each in backbone.parameters() if each.ndim == 0}
-    for layer in layers_of(backbone):
-        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True, ignored_params=whole)
+    for layers in lists_of_layers(backbone):
+        for _, layer in layers:
+            fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True, ignored_params=whole)
     # What is in no layer is gathered once for the images and once for the texts. It is freed after both, so that no
     # gathered copy of it is older than the weights: they change between forward passes, also to their average and back.
     fully_shard(backbone, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
@@ -71,21 +71,6 @@ def require_shardable(backbone: Backbone) -> None:
             "process would have statistics of its own; leave train.shard_student false, or freeze these layers "
             "(student.adapt)."
         )
-
-
-def layers_of(backbone: Backbone) -> Iterator[nn.Module]:
-    """The layers (blocks, stages) of a backbone: the elements of each list of two or more modules of one class.
-
-    Lists within such a list are no lists of layers of their own.
-    """
-    within: tuple[str, ...] = ()
-    for name, module in backbone.named_modules():
-        if not isinstance(module, LISTS_OF_LAYERS) or name.startswith(within or (" ",)):
-            continue
-        layers = [part for part in module.children() if any(True for _ in part.parameters())]
-        if len(layers) > 1 and len({type(part) for part in layers}) == 1 and not isinstance(layers[0], nn.ModuleList):
-            within = (*within, f"{name}.")
-            yield from layers
 
 
 def _held_names(student: Student) -> dict[str, str]:
