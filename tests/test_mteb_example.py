@@ -26,6 +26,8 @@ def exported(search_run, tmp_path_factory) -> Path:
     return folder
 
 
+# mteb calls its own method in a way that it has given up.
+@pytest.mark.filterwarnings("ignore:The fill_missing parameter is deprecated:DeprecationWarning")
 def test_mteb_scores_a_table_of_ones_own(exported, tmp_path, monkeypatch, capsys):
     from sentence_transformers import SentenceTransformer
 

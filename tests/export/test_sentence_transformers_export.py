@@ -337,6 +337,9 @@ def retrieval_task(paths: list[str], captions: list[str], image_to_text: bool):
     return Shapes()
 
 
+# mteb calls its own methods, and those of sentence-transformers, in ways that both have given up.
+@pytest.mark.filterwarnings("ignore:The fill_missing parameter is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The `get_sentence_embedding_dimension` method has been renamed:FutureWarning")
 @pytest.mark.parametrize("image_to_text", [False, True], ids=["text-to-image", "image-to-text"])
 def test_it_works_in_mteb_as_it_is(clip_run, clip_folder, pictures, paths, tmp_path, image_to_text):
     import mteb

@@ -169,6 +169,7 @@ def test_a_hostile_file_runs_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*looks like a TorchScript archive")
+@pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated:FutureWarning")  # people have such files nevertheless
 def test_files_that_are_something_else(tmp_path, network):
     torch.save([1, 2], tmp_path / "list.pt")
     state = network.state_dict()
