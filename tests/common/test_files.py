@@ -6,6 +6,8 @@ import errno
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +28,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
+    """As with `--output /dev/stdout`; /dev/null would be gone for all programs of the machine."""
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit((tmp_path / "pipe").read_text)
+        with whole_file(tmp_path / "pipe") as temporary:
+            temporary.write_text("all of it")
+        assert read.result() == "all of it"
+    assert (tmp_path / "pipe").is_fifo()
+    program = "from cusa.common.files import write_json; write_json('/dev/stdout', [1])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[\n 1\n]\n"
+    assert Path("/dev/stdout").is_symlink()
 
 
 def test_a_failed_folder_leaves_the_old_one(tmp_path):

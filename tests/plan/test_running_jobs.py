@@ -25,12 +25,12 @@ LIVE = {
 
 
 def test_a_training_says_its_epoch_score_pace_and_time(tmp_path):
-    job = Job("train/cusa/seed23", None, tmp_path, started=time.time() - 9)
+    job = Job("cusa/seed23", None, tmp_path, started=time.time() - 9)
     assert job.pace() is None
     LiveRun(**LIVE).write(tmp_path)
     assert job.pace() == Pace("epoch 4/30", 34, 300)
     LiveRun(**LIVE, last_r_mean=61.24, best_r_mean=63, pairs_per_second=210.4, seconds_left=700).write(tmp_path)
-    assert job.pace() == Pace("epoch 4/30, r_mean 61.2 (best 63.0), 210 pairs/s, 12 min left", 34, 300)
+    assert job.pace() == Pace("epoch 4/30, r_mean 61.2 (best 63.0), 12 min left, 210 pairs/s", 34, 300)
     LiveRun(**LIVE, last_r_mean=63.0, best_r_mean=63.0).write(tmp_path)
     assert job.pace().text == "epoch 4/30, r_mean 63.0"
 
@@ -69,10 +69,10 @@ def test_another_job_has_the_pace_that_its_log_says(tmp_path, capsys, monkeypatc
 def test_lines_are_written_some_time_apart_and_only_if_something_is_new():
     now, written = [0.0], []
     lines = Lines(written.append, clock=lambda: now[0])
-    job = Job("train/cusa/seed23", None, None, started=0.0)
+    job = Job("cusa/seed23", None, None, started=0.0)
     for now[0], text in [(5, "a"), (31, "b"), (40, "c"), (62, "b"), (63, "d"), (64, "e"), (100, "f")]:
         lines.show(1, job, Pace(text, 0, None))
-    assert written == [f"train/cusa/seed23: {text}\n" for text in ("b", "d", "f")]
+    assert written == [f"cusa/seed23: {text}\n" for text in ("b", "d", "f")]
     lines.keep([])
     now[0] = 101
     lines.show(1, job, Pace("f", 0, None))
@@ -83,14 +83,14 @@ def test_every_running_job_has_a_bar_until_it_ends(tmp_path):
     rich = pytest.importorskip("rich.progress")
     shown, jobs = rich.Progress(), RunningJobs()
     bars = Bars(shown)
-    jobs.start(5, Job("train/cusa/seed23", None, tmp_path, started=time.time() - 9))
+    jobs.start(5, Job("cusa/seed23", None, tmp_path, started=time.time() - 9))
     jobs.start(6, Job("convert/convert", None, None))
     jobs.look(bars)
     assert shown.tasks == []
     LiveRun(**LIVE).write(tmp_path)
     jobs.look(bars)
     (task,) = shown.tasks
-    assert task.description == "[dim]train/cusa/seed23:[/] epoch 4/30"
+    assert task.description == "[dim]cusa/seed23:[/] epoch 4/30"
     assert (task.completed, task.total) == (34, 300)
     jobs.end(5)
     jobs.end(5)
@@ -105,10 +105,10 @@ def test_the_thread_looks_until_it_is_stopped(tmp_path, monkeypatch):
     jobs.stop()  # nothing was started
     jobs = RunningJobs()
     LiveRun(**LIVE).write(tmp_path)
-    jobs.start(1, Job("train/cusa/seed23", None, tmp_path, started=time.time() - 9))
+    jobs.start(1, Job("cusa/seed23", None, tmp_path, started=time.time() - 9))
     jobs.watch(Lines(written.append))
     deadline = time.monotonic() + 20
     while not written and time.monotonic() < deadline:
         time.sleep(0.01)
     jobs.stop()
-    assert written == ["train/cusa/seed23: epoch 4/30\n"]
+    assert written == ["cusa/seed23: epoch 4/30\n"]

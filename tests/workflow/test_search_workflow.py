@@ -145,7 +145,7 @@ def test_all_splits_reuse_what_is_embedded(searchable, tiny_configuration, tmp_p
 
 @pytest.mark.slow
 def test_a_folder_is_embedded_in_shares_and_an_interrupted_share_continues(
-    searchable, tiny_configuration, shapes, tmp_path
+    searchable, tiny_configuration, shapes, tmp_path, monkeypatch
 ):
     directory = copied(searchable, tmp_path)
     photos = Path(shutil.copytree(shapes / "pics", tmp_path / "my photos"))
@@ -175,6 +175,10 @@ def test_a_folder_is_embedded_in_shares_and_an_interrupted_share_continues(
     np.testing.assert_allclose(gallery.embeddings(), model.encode_image(paths), atol=1e-5)
     assert not unfinished.exists()
     assert "Nothing to be done" in snakemake(directory, "search", "--configfile", config, "-n")
+    # In how many parts it was embedded is no reason to embed it again, and neither is the device.
+    monkeypatch.setenv("CUSA_DEVICES", "x")
+    other = ("--config", "search={parts: 5}", "train={gpus: 1}")
+    assert "Nothing to be done" in snakemake(directory, "search", "--configfile", config, "-n", *other)
 
 
 @pytest.mark.slow

@@ -57,9 +57,8 @@ class Listener(logging.Filter):
         log, output = (
             next(map(Path, paths), None) for paths in (record.log, record.output)
         )
-        # logs/{rule}/{name}.log says it as its path does.
-        _, _, name = str(log or "").rpartition("logs/")
-        name = name.removesuffix(".log") or record.rule_name
+        # As in what is said at the end: experiment and seed, model and split.
+        name = f"{log.parent.name}/{log.stem}" if log else record.rule_name
         return Job(name, log, output.parent if output else None)
 
 

@@ -9,6 +9,7 @@ import pickle
 import shlex
 import shutil
 import struct
+import tempfile
 import tokenize
 import uuid
 import zipfile
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+DEVICES = Path("/dev")
 # The exceptions that unpickling damaged or untrusted bytes may raise.
 DAMAGED = (
     pickle.UnpicklingError,
@@ -48,9 +50,16 @@ DAMAGED = (
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
-    The bytes are flushed to disk before the rename, so a power cut leaves either the old file or the new one.
+    The bytes are flushed to disk before the rename, so a power cut leaves either the old file or the new one. What is
+    no file, such as /dev/null, /dev/stdout or a pipe, stays, and the bytes are written to it.
     """
     path = Path(path)
+    if path.exists() and (not path.is_file() or path.parent == DEVICES) and not path.is_dir():
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / "whole"
+            with (Path(folder) / "whole").open("rb") as whole, path.open("wb") as stream:
+                shutil.copyfileobj(whole, stream)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:

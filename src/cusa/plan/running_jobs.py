@@ -61,10 +61,10 @@ def of_training(live: LiveRun) -> Pace:
     if live.last_r_mean is not None:
         best = "" if live.best_r_mean in (None, live.last_r_mean) else f" (best {live.best_r_mean:.1f})"
         words.append(f"r_mean {live.last_r_mean:.1f}{best}")
-    if live.pairs_per_second is not None:
-        words.append(f"{live.pairs_per_second:.0f} pairs/s")
     if live.seconds_left is not None:
         words.append(f"{duration(live.seconds_left)} left")
+    if live.pairs_per_second is not None:
+        words.append(f"{live.pairs_per_second:.0f} pairs/s")
     steps = live.steps_per_epoch
     return Pace(", ".join(words), live.epoch * steps + live.step, live.epochs * steps)
 
