@@ -58,15 +58,16 @@ def _main() -> None:
     if sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv[2:]):
         run(sys.argv[2:])  # its arguments are Snakemake's, which the parser below does not know
         return
-    arguments = _parser().parse_args()
+    arguments = parser().parse_args()
     arguments.call(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line; the reference of the documentation is written from it."""
+    whole = argparse.ArgumentParser(
         prog="cusa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("init", help="read data and write a starting configuration for them")
     command.add_argument("data", type=Path, help="a table, Karpathy's JSON, or a folder with train, val and test JSON")
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     add_serve(commands)
     add_sweep(commands)
     add_verify(commands)
-    return parser
+    return whole
 
 
 def _add_published(commands: Any) -> None:
