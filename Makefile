@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow fuzz test-lowest test-cluster test-browser lint format lock build benchmark clean-venv
+.PHONY: help demo serve docs test test-slow fuzz test-lowest test-cluster test-browser lint format lock build benchmark clean-venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 CORES ?= all
 INDEXES := $(foreach run,contrastive cusa,results/openmoji/runs/$(run)/seed23/search/all)
-TOOLS := $(VENV)/.installed-demo,test,slurm
+TOOLS := $(VENV)/.installed-demo,docs,test,slurm
 UV := uv==0.13.9
 PLATFORM := --python-version 3.11 --python-platform x86_64-manylinux_2_28
 
@@ -33,6 +33,9 @@ serve: $(VENV)/.installed-demo ## search the emoji with two models in the browse
 	@for index in $(INDEXES); do test -f $$index/meta.json || { echo "$$index is not there yet; run make demo"; exit 1; }; done
 	$(BIN)/cusa serve $(INDEXES) $(if $(PORT),--port $(PORT))
 
+docs: $(TOOLS) ## the documentation as a site, with its links checked, in site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 test: $(TOOLS) lint ## the linters, the types and the tests, but the slow ones
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not browser"
 
@@ -50,7 +53,7 @@ test-lowest: $(LOWEST)/.installed ## the test suite on the lowest versions that 
 test-cluster: $(TOOLS) ## the Slurm profile on a Slurm that this installs and starts (Debian, as root)
 	tests/cluster/run $(BIN)/python
 
-test-browser: $(TOOLS) ## the search page and the report in a chromium that this installs (Debian, as root)
+test-browser: $(TOOLS) ## the search page, the report and the documentation in a chromium that this installs (Debian, as root)
 	tests/serve/run $(BIN)/python
 
 lint: $(TOOLS) ## only the linters, the types and the spelling

@@ -1,7 +1,7 @@
 """What the site has besides docs/: pages of the repository, the reference, and links that lead from one to the other.
 
-A hook of MkDocs (https://www.mkdocs.org/user-guide/configuration/#hooks). On GitHub the same pages are read as they are,
-so links are those of the repository, and are changed here to those of the site.
+A hook of MkDocs (https://www.mkdocs.org/user-guide/configuration/#hooks). On GitHub the same pages are read as they
+are, so links are those of the repository, and are changed here to those of the site.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
-import reference  # noqa: E402 (beside this file)
+import reference
 
 ROOT = Path(__file__).parents[2]
 # Pages of the repository that are not in docs/, and their places in the site.
