@@ -32,6 +32,7 @@ include: "workflow/rules/recorded.smk"
 include: "workflow/rules/devices.smk"
 include: "workflow/rules/moved.smk"
 include: "workflow/rules/screen.smk"
+include: "workflow/rules/changed_images.smk"
 include: "workflow/rules/annotations.smk"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from cusa.plan.reasons import MOST_CHANGES, changed_keys
+from cusa.plan.reasons import MOST_CHANGES, changed_keys, with_reason, without_reason
 
 
 def text(section: dict[str, object]) -> str:
@@ -48,3 +48,18 @@ def test_a_key_without_effect_is_named_only_if_it_is_all():
     now = {**before, "expected_images": {"train": 3}}
     sentence = changed_keys("convert", [text(before)], {"dataset": text(now)})
     assert sentence == "dataset.expected_images was null or left out, is {'train': 3}"
+
+
+def test_a_reason_that_is_recorded_with_a_section_is_what_is_said():
+    section = json.dumps({"quality": 95})
+    first = with_reason(section, "3 images changed")
+    assert without_reason(first) == section
+    assert changed_keys("write_shards", [repr(section)], {"settings": repr(first)}) == "3 images changed"
+    # The same reason once more is another text, because another text is what makes Snakemake run a job.
+    second = with_reason(first, "3 images changed")
+    assert changed_keys("write_shards", [repr(first)], {"settings": repr(second)}) == "3 images changed again"
+    assert with_reason(second, "3 images changed") == first
+    assert with_reason(first, "") == first
+    worse = repr(with_reason(json.dumps({"quality": 50}), "1 image changed"))
+    sentence = changed_keys("write_shards", [repr(first)], {"settings": worse})
+    assert sentence == "1 image changed; shards.quality was 95, is 50"

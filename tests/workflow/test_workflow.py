@@ -15,6 +15,7 @@ from pathlib import Path
 
 import archives
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -634,3 +635,23 @@ def test_a_benchmark_none_of_whose_data_is_there_is_left_out(finished, tmp_path,
     config = write(directory, tiny_configuration | {"benchmarks": benchmarks})
     snakemake(directory, "--configfile", config)
     assert "- sts, senteval: no/such/folder does not exist" in (directory / "results/shapes/summary.md").read_text()
+
+
+def test_a_changed_image_of_test_trains_nothing_and_one_of_train_trains_again(finished, tmp_path):
+    folder = copied(finished, tmp_path)
+    of_split = {}
+    for split in ("test", "train"):
+        path = folder / f"results/shapes/shards/{split}/image_files.parquet"
+        known = path.read_bytes()
+        table = pq.read_table(path)
+        size = pa.array([1, *table["bytes"].to_pylist()[1:]], pa.int64())
+        pq.write_table(table.set_column(1, "bytes", size), path)
+        output = snakemake(folder, "--configfile", finished[1], "-n")
+        assert f" images of {split} have another size or time than when they were stored: " in output
+        of_split[split] = planned(output)
+        path.write_bytes(known)
+    assert of_split["test"].keys() >= {"write_shards", "embed", "evaluate_itr", "summarise", "render_report"}
+    assert of_split["test"].keys().isdisjoint({"convert", "train", "extract_text_features"})
+    assert of_split["test"]["write_shards"] == of_split["train"]["write_shards"] == 1
+    assert of_split["train"]["train"] == 2
+    assert "extract_image_features" in of_split["train"]

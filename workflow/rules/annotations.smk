@@ -25,9 +25,7 @@ rule read_part:
         mem_mb=3000,
         runtime=240,
     params:
-        dataset=lambda wildcards: conversion_json(
-            CONFIGURATION.dataset, CONFIGURATION.cleaning
-        ),
+        dataset=lambda wildcards: CONVERSION,
         images=lambda wildcards: str(PLAN.folder.images),
     shell:
         "python {resources.script} --dataset {params.dataset:q} --images {params.images}"

@@ -2,6 +2,7 @@
 # would make nearly everything again.
 import json
 from base64 import urlsafe_b64decode
+from functools import cache
 
 from snakemake.io import ancient
 from snakemake.logging import logger
@@ -50,15 +51,25 @@ def restore_times():
     return set_times({str(path): time for path in paths})
 
 
+PROBLEMS = PLAN.folder.annotations / "problems.json"
+
+
+def is_newer(path):
+    """Whether a file that the annotations are made from is newer than they are."""
+    if not (PROBLEMS.is_file() and os.path.isfile(path)):
+        return False
+    return os.stat(path).st_mtime > PROBLEMS.stat().st_mtime
+
+
+@cache
+def is_converted(path):
+    """Whether a file is still the one that was converted."""
+    return is_same(path, read_json(PROBLEMS).get("files", {}).get(path, {}))
+
+
 def users_file(path):
     """A file that the annotations are made from: its time says nothing if it is still the file that was converted."""
-    problems = PLAN.folder.annotations / "problems.json"
-    if not (problems.is_file() and os.path.isfile(path)):
-        return path
-    if os.stat(path).st_mtime <= problems.stat().st_mtime:
-        return path
-    known = read_json(problems).get("files", {}).get(path, {})
-    return ancient(path) if is_same(path, known) else path
+    return ancient(path) if is_newer(path) and is_converted(path) else path
 
 
 if os.path.isdir(".snakemake") and not os.access(".snakemake", os.W_OK):

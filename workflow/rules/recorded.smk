@@ -7,6 +7,9 @@ from cusa.annotations.enough_data import unexpected_counts
 from cusa.config.captions import conversion_json
 from cusa.config.operational import same_result
 from cusa.config.training import OPERATIONAL
+from cusa.plan.reasons import with_reason, without_reason
+
+CONVERSION = conversion_json(CONFIGURATION.dataset, CONFIGURATION.cleaning)
 
 # The name of a part of features, and of a share of a gallery.
 OF_PARTS = re.compile(r"\b\d+-of-(\d+)\b")
@@ -36,15 +39,17 @@ def recorded_params(output, kind=str):
     return [value for each in params if isinstance(value := literal_eval(each), kind)]
 
 
-def section_json(text, output, of_train=None):
+def section_json(text, output, of_train=None, reason=""):
     """A section of the configuration as a parameter. Where only keys without effect differ, it is recorded as it was.
 
-    For `of_train` see `same_result`.
+    For `of_train` see `same_result`. A `reason` to run the job again all the same is recorded with the section.
     """
     before = (
-        each for each in recorded_params(output) if same_result(each, text, of_train)
+        each
+        for each in recorded_params(output)
+        if same_result(without_reason(each), text, of_train)
     )
-    return Recorded(text, recorded=next(before, text))
+    return Recorded(text, recorded=with_reason(next(before, text), reason))
 
 
 def as_recorded(text, output, beginning):
@@ -71,19 +76,26 @@ def leased_gpu(output):
 
 def conversion(wildcards):
     """What the tables are made from, as JSON. A number of images that the tables do not have is a reason to look again."""
-    text = conversion_json(CONFIGURATION.dataset, CONFIGURATION.cleaning)
     if unexpected_counts(CONFIGURATION.dataset, ANNOTATIONS):
-        return text
-    return section_json(text, f"{ANNOTATIONS}/problems.json")
+        return CONVERSION
+    return section_json(CONVERSION, str(PROBLEMS), reason=CHANGED_IMAGES.conversion)
 
 
 def shard_settings(wildcards):
-    """How shards are written, as JSON."""
+    """How shards are written, as JSON, and why they are written again though that is the same."""
     is_benchmarks = hasattr(wildcards, "data")
     folder = str(BENCHMARK_FOLDER.shards("{split}")) if is_benchmarks else SHARDS
+    shards = folder.format(**wildcards)
     return section_json(
-        CONFIGURATION.shard_writing.as_json(), folder.format(**wildcards)
+        CONFIGURATION.shard_writing.as_json(), shards, reason=changed_images_of(shards)
     )
+
+
+def reason_to_join(wildcards):
+    """A parameter without effect on the command: why shards are joined again though their parts would be the same."""
+    shards = SHARDS.format(**wildcards)
+    before = next(iter(recorded_params(shards)), "")
+    return Recorded("", recorded=with_reason(before, changed_images_of(shards)))
 
 
 def image_model(output):

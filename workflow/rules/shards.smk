@@ -69,6 +69,8 @@ rule join_shards:
         script=f"{SCRIPTS}/join_shards.py",
         mem_mb=2000,
         runtime=60,
+    params:
+        images=reason_to_join,
     shell:
         "python {resources.script} --output {output} {input} > {log} 2>&1"
 

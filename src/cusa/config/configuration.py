@@ -192,7 +192,9 @@ class Configuration(Section):
     @property
     def shard_writing(self) -> ShardWriting:
         """What writing shards needs to know."""
-        return ShardWriting(**self.shards.model_dump(exclude={"pixels", "verify"}), max_pixels=self.dataset.max_pixels)
+        return ShardWriting(
+            **self.shards.model_dump(exclude={"pixels", "verify", "watch_images"}), max_pixels=self.dataset.max_pixels
+        )
 
     @property
     def active_checkpoints(self) -> dict[str, Checkpoint]:

@@ -92,6 +92,7 @@ BY_KEY: Mapping[str, Effect] = {
     "search.parts": Effect.NOTHING,
     "dataset.parts": Effect.NOTHING,
     "shards.parts": Effect.NOTHING,
+    "shards.watch_images": Effect.NOTHING,
     "exports": Effect.EXPORTS,
     "exports.formats": Effect.NEW_EXPORTS,
     "exports.experiments": Effect.NEW_EXPORTS,

@@ -39,6 +39,12 @@ class Shards(Section):
         description="Jobs that write the shards of the train split, each some of them, so that several machines write "
         "them side by side. The shards are the same.",
     )
+    watch_images: bool = added_key(
+        True,
+        "Whether the workflow looks, at its start, for images whose size or time is not what it was when they were "
+        "stored. Shards with such images, and what depends on them, are made again. It reads no image, but asks the "
+        "file system about each.",
+    )
 
 
 class ShardWriting(Shards):

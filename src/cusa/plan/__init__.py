@@ -1,5 +1,6 @@
 """The plan of a configuration: what the rules of the workflow and `cusa check` have to make and to look at."""
 
+from cusa.plan.changed_images import ChangedImages, find_changed_images
 from cusa.plan.lost_files import lost_features, lost_gallery_files
 from cusa.plan.named_inputs import require_plain_names
 from cusa.plan.plan import RESULTS, VARIANTS, Plan
@@ -10,10 +11,12 @@ from cusa.plan.sweep import SweepPlan
 __all__ = [
     "RESULTS",
     "VARIANTS",
+    "ChangedImages",
     "Plan",
     "SearchPlan",
     "StudentInputsPlan",
     "SweepPlan",
+    "find_changed_images",
     "lost_features",
     "lost_gallery_files",
     "require_plain_names",

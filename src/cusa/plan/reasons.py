@@ -13,6 +13,7 @@ from typing import Any
 from cusa.config.operational import differences
 
 MOST_CHANGES = 8
+REASON = "\n"  # between a parameter, which is one line, and why its job runs again though the parameter is the same
 SHOWN = 80  # characters of a parameter that is no section
 # The sections that parameters of rules hold; a parameter of another rule is shown by its own name.
 SECTIONS = {
@@ -31,7 +32,9 @@ def changed_keys(rule: str, before: Iterable[str], now: Mapping[str, str]) -> st
     `before` are parameters that an output was made with, and `now` those of today by name, without those that are the
     same; all are Python literals, as Snakemake records them.
     """
-    changes = list(_changes(rule, [_read(text) for text in before], {name: _read(text) for name, text in now.items()}))
+    texts = [value for text in now.values() if isinstance(value := literal_eval(text), str)]
+    changes = [reason for text in texts if (reason := text.partition(REASON)[2])]
+    changes += _changes(rule, [_read(text) for text in before], {name: _read(text) for name, text in now.items()})
     more = f"; and {len(changes) - MOST_CHANGES} more" if len(changes) > MOST_CHANGES else ""
     return "; ".join(changes[:MOST_CHANGES]) + more
 
@@ -41,6 +44,8 @@ def _changes(rule: str, before: list[Any], now: Mapping[str, Any]) -> Iterator[s
         was = next((each for each in before if type(each) is type(value)), None)
         if was is not None:
             before.remove(was)
+        if was == value:
+            continue
         if isinstance(value, dict) and isinstance(was, dict):
             old, new = (_as_section(rule, name, each) for each in (was, value))
             # A key without effect on results can be a reason to look at the data again.
@@ -53,12 +58,31 @@ def _changes(rule: str, before: list[Any], now: Mapping[str, Any]) -> Iterator[s
 def _read(text: str) -> Any:
     """The value of a parameter; a section where it is the JSON of one."""
     value = literal_eval(text)
-    if isinstance(value, str) and value.startswith("{"):
+    if not isinstance(value, str):
+        return value
+    value = without_reason(value)
+    if value.startswith("{"):
         try:
             return json.loads(value)
         except ValueError:
             return value
     return value
+
+
+def with_reason(text: str, reason: str) -> str:
+    """A parameter of one line as it is recorded where there is a `reason` to run its job again; the same without one.
+
+    `text` is what was recorded before, which may have a reason too. The record is always another text.
+    """
+    if not reason:
+        return text
+    new = f"{without_reason(text)}{REASON}{reason}"
+    return f"{new} again" if new == text else new
+
+
+def without_reason(text: str) -> str:
+    """A parameter without the reason that is recorded with it."""
+    return text.partition(REASON)[0]
 
 
 def _as_section(rule: str, parameter: str, value: dict[str, Any]) -> dict[str, Any]:

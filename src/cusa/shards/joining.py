@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from cusa.common.files import link_or_copy, made_again, read_mapping, read_parquet, whole_folder, write_json
 from cusa.errors import DataError
+from cusa.shards.image_files import IMAGE_FILES, write_image_files
 from cusa.shards.reading import INDEX, STATISTICS
 from cusa.shards.writing import INDEX_SCHEMA
 
@@ -30,6 +31,8 @@ def join_shards(parts: Sequence[str | Path], folder: str | Path) -> None:
                 link_or_copy(Path(part) / name, temporary / name)
         tables = [read_parquet(Path(part) / INDEX, made_again(part)) for part in parts]
         pq.write_table(pa.concat_tables(tables).cast(INDEX_SCHEMA), temporary / INDEX)
+        sources = [read_parquet(Path(part) / IMAGE_FILES, made_again(part)) for part in parts]
+        write_image_files(pa.concat_tables(sources), temporary)
         shards = {name: shard for statistics in written for name, shard in statistics["shards"].items()}
         samples = sum(statistics["samples"] for statistics in written)
         write_json(temporary / STATISTICS, written[0] | {"samples": samples, "shards": shards})

@@ -29,6 +29,7 @@ from cusa.common.progress import progress, stopwatch
 from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.shards import Shards
 from cusa.errors import DataError
+from cusa.shards.image_files import describe_files, write_image_files
 from cusa.shards.reading import EXTENSION_OF, INDEX, STATISTICS
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,9 @@ def write_split(
     With `parts`, only the shards of one of them, `part` counted from 0; `join_shards` makes the same files of all
     parts. Images are decoded, converted to upright RGB, shrunk to `settings.shorter_side` pixels and encoded once. If
     `shorter_side` is None, the original bytes of each file are stored. An image that is still longer than
-    `settings.image_format` can store becomes a PNG. Raises DataError when the split has no image, and when images
-    cannot be decoded, or have more than `max_pixels` pixels: the message counts them and shows the first ten.
+    `settings.image_format` can store becomes a PNG. image_files.parquet has the sizes and times of the files.
+    Raises DataError when the split has no image, and when images cannot be decoded, or have more than `max_pixels`
+    pixels: the message counts them and shows the first ten.
     """
     done = stopwatch(log)
     images = read_table(annotations, IMAGES)
@@ -88,6 +90,8 @@ def write_split(
     index: list[dict[str, Any]] = []
     statistics: dict[str, dict[str, Any]] = {}
     with whole_folder(folder) as temporary:
+        # Before they are read: what changes meanwhile is then noticed.
+        write_image_files(describe_files(paths), temporary)
         encoded = _encode_all(paths, settings, threads, max_pixels)
         samples = progress(zip(rows, paths, image_ids, encoded, strict=True), len(rows), "images", f"{split} shards")
         for number in range(first, end):

@@ -1,0 +1,44 @@
+# Images that changed since they were read. No rule names them as its input: Snakemake would ask for each of a million files
+# in each job. A changed image becomes a part of what Snakemake records as a parameter of the job that read it.
+from base64 import urlsafe_b64encode
+from itertools import repeat
+
+from cusa.plan import ChangedImages, find_changed_images
+from cusa.shards.image_files import record_image_files
+
+
+def is_converted_anyway():
+    """Whether the data set is to be read again whatever its images are, so that it may name others."""
+    if any(is_newer(path) and not is_converted(path) for path in PLAN.dataset_files):
+        return True
+    if unexpected_counts(CONFIGURATION.dataset, ANNOTATIONS):
+        return True
+    # Snakemake opens its records after the rules are read.
+    record = RECORDS / urlsafe_b64encode(str(PROBLEMS).encode()).decode()
+    if not record.is_file():
+        return False
+    params = map(literal_eval, json.loads(record.read_text()).get("params") or [])
+    recorded = [without_reason(each) for each in params if isinstance(each, str)]
+    return bool(recorded) and not any(map(same_result, recorded, repeat(CONVERSION)))
+
+
+CHANGED_IMAGES = ChangedImages()
+if workflow.is_main_process:
+    try:
+        CHANGED_IMAGES = find_changed_images(PLAN, is_converted_anyway())
+    except CusaError as error:
+        stop(error)
+    for sentence in CHANGED_IMAGES.sentences():
+        logger.info(sentence)
+
+
+def changed_images_of(shards):
+    """Why the shards in a folder are written again; empty if their images are what they were.
+
+    Shards of an earlier release have no record of their images. It is taken here, because Snakemake calls this where
+    there is nothing to do too, but does not say before whether this is a dry run.
+    """
+    is_watching = CONFIGURATION.shards.watch_images and workflow.is_main_process
+    if is_watching and not workflow.dryrun:
+        record_image_files(shards)
+    return CHANGED_IMAGES.shards.get(shards, "")
