@@ -103,18 +103,23 @@ def write_split(
                 "bytes": tar.stat().st_size,
                 "sha256": sha256_of_file(tar),
             }
-        if failed:
-            examples = "\n    ".join(failed[:10])
-            raise DataError(
-                f"{len(failed)} images of {split} could not be decoded; replace them. Images of the data set are left "
-                "out if you add unreadable_image to dataset.skip and set dataset.check_images: decode; labelled "
-                f"images of a benchmark, if you take them out of its folder or table:\n    {examples}"
-            )
+        _refuse_undecodable(failed, split)
         pq.write_table(pa.Table.from_pylist(index, schema=INDEX_SCHEMA), temporary / INDEX)
         content = {"split": split, "samples": len(index), "settings": settings.model_dump(mode="json")}
         write_json(temporary / STATISTICS, {**content, "shards": statistics})
     size = sum(each["bytes"] for each in statistics.values())
     done(f"{split}: {len(index):,} images in {len(statistics):,} tar files of {size / 1e6:,.1f} MB together")
+
+
+def _refuse_undecodable(failed: list[str], split: str) -> None:
+    if not failed:
+        return
+    examples = "\n    ".join(failed[:10])
+    raise DataError(
+        f"{len(failed)} images of {split} could not be decoded; replace them. Images of the data set are left out if "
+        "you add unreadable_image to dataset.skip and set dataset.check_images: decode; labelled images of a "
+        f"benchmark, if you take them out of its folder or table:\n    {examples}"
+    )
 
 
 def _captions_by_image(captions: pa.Table, images: np.ndarray) -> dict[int, tuple[list[int], list[str]]]:
