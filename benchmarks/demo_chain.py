@@ -87,7 +87,7 @@ def draw(runs: dict[str, list[Job]], when: bool = True) -> str:
         _draw_times(panel, name, jobs, colours)
         panel.set_xlim(0, longest * 1.01)
     _draw_costs(panels[-1], runs, colours)
-    return svg_of(figure)
+    return svg_of(figure, "When each job ran, before and after, and the CPU seconds of each stage.")
 
 
 def _draw_times(panel: Any, name: str, jobs: list[Job], colours: dict[str, Any]) -> None:

@@ -46,7 +46,11 @@
     };
     const target = box.querySelector(".plot");
     target.replaceChildren();
-    target.setAttribute("aria-label", `${label} of ${runs.map((run) => run.label).join(", ")}, over the epochs`);
+    const ends = runs.map((run) => {
+      const values = run.y[quantity].filter((value) => value !== null);
+      return `${run.label} from ${number(values[0])} to ${number(values.at(-1))}`;
+    });
+    target.setAttribute("aria-label", `${label}, over the epochs: ${ends.join(", ")}`);
     return new uPlot(options, data, target);
   }
 

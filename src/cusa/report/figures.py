@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -123,14 +124,29 @@ def _cycle() -> list[str]:
     return list(COLOURS) * 4
 
 
-def svg_of(figure: Any) -> str:
-    """The figure as SVG, with text as text and the same bytes for the same figure."""
+def svg_of(figure: Any, alternative: str | None = None) -> str:
+    """The figure as SVG, with text as text and the same bytes for the same figure.
+
+    `alternative` is what a screen reader says in place of the figure; None says the values at both ends of its lines.
+    """
     import matplotlib as mpl
 
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cusa"}):
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return buffer.getvalue()
+    said = escape(_ends_of_lines(figure) if alternative is None else alternative, {'"': "&quot;"})
+    return buffer.getvalue().replace("<svg ", f'<svg role="img" aria-label="{said}" ', 1)
+
+
+def _ends_of_lines(figure: Any) -> str:
+    """For each panel, the first and the last value of each line with a name."""
+    panels = []
+    for axes in figure.axes:
+        values = {line.get_label(): np.asarray(line.get_ydata(), dtype=float) for line in axes.lines}
+        named = {label: y[np.isfinite(y)] for label, y in values.items() if not label.startswith("_")}
+        ends = [f"{label} from {y[0]:.4g} to {y[-1]:.4g}" for label, y in named.items() if y.size]
+        panels.append(f"{axes.get_title()}: {', '.join(ends) or 'no values'}.")
+    return " ".join(["Line charts over the epochs.", *panels])
 
 
 def inline_svg(svg: str) -> str:

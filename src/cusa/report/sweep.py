@@ -89,7 +89,8 @@ def draw_trials(rows: Sequence[Row]) -> str:
         style = "--" if row["state"] == "stopped" else "-"
         line = [places[number] for places in heights]
         axes.plot(range(len(columns)), line, color=colour, linewidth=width, alpha=opacity, linestyle=style)
-    return svg_of(figure)
+    best = next((f"; the best reached {row['score']:.4g} with {row['values']}" for row in scored if row["best"]), "")
+    return svg_of(figure, f"Lines of {len(scored)} trials across {', '.join(keys)} to their {SCORE}{best}.")
 
 
 def _draw_axis(axes: Any, position: int, name: str, ticks: Mapping[str, float]) -> None:
