@@ -1,4 +1,4 @@
-"""The Dockerfile names what exists, and installs what the server imports. It is not built here."""
+"""The images name what exists, and have what the server and the jobs import. They are not built here."""
 
 from __future__ import annotations
 
@@ -10,32 +10,39 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 # What other packages import where it happens to be installed, and cusa itself, which is installed last.
 OPTIONAL = {"cloudpickle", "cusa", "pandas", "setuptools", "sniffio"}
+DOCKERFILES = ["Dockerfile", "Dockerfile.jobs"]
 OPTIONAL_MODULES = {"opentelemetry"}  # of many packages; fastapi reports to it where it is there
 
 
-def instructions() -> list[tuple[str, str]]:
-    """The instructions of the Dockerfile with their arguments; lines that are continued are one."""
-    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M)
+def instructions(file: str) -> list[tuple[str, str]]:
+    """The instructions of a Dockerfile with their arguments; lines that are continued are one."""
+    text = re.sub(r"^#.*\n", "", (ROOT / file).read_text(), flags=re.M)
     lines = re.sub(r"\\\n\s*", "", text).splitlines()
     return [(words[0], words[2].strip()) for words in (line.partition(" ") for line in lines if line.strip())]
 
 
-def arguments_of(name: str) -> list[str]:
-    return [arguments for instruction, arguments in instructions() if instruction == name]
+def arguments_of(name: str, file: str = "Dockerfile") -> list[str]:
+    return [arguments for instruction, arguments in instructions(file) if instruction == name]
+
+
+def given_to_pip(file: str) -> list[str]:
+    """What the command of a Dockerfile that installs by the lock names."""
+    (command,) = (line for line in arguments_of("RUN", file) if "pip install" in line and "--constraint" in line)
+    words = shlex.split(command)
+    return words[words.index("constraints.txt") + 1 :]
 
 
 def installed() -> list[str]:
-    """The packages that pip installs by name."""
-    (command,) = (line for line in arguments_of("RUN") if "pip install" in line and "--constraint" in line)
-    words = shlex.split(command)
-    after = words[words.index("constraints.txt") + 1 :]
-    return [canonicalize_name(word) for word in after]
+    """The packages that pip installs by name for the server."""
+    return [canonicalize_name(word) for word in given_to_pip("Dockerfile")]
 
 
 def with_dependencies(names: list[str]) -> set[str]:
@@ -52,23 +59,25 @@ def with_dependencies(names: list[str]) -> set[str]:
     return found
 
 
-def test_the_image_is_debians_and_its_user_is_not_root():
-    assert {base.split()[0] for base in arguments_of("FROM")} == {"debian:bookworm-slim"}
-    assert arguments_of("USER") == ["10001"]
-    assert "--uid 10001" in " ".join(arguments_of("RUN"))
+@pytest.mark.parametrize("file", DOCKERFILES)
+def test_the_image_is_debians_and_its_user_is_not_root(file):
+    assert {base.split()[0] for base in arguments_of("FROM", file)} == {"debian:bookworm-slim"}
+    assert arguments_of("USER", file) == ["10001"]
+    assert "--uid 10001" in " ".join(arguments_of("RUN", file))
 
 
-def test_copied_files_exist_and_reach_the_builder():
+@pytest.mark.parametrize("file", DOCKERFILES)
+def test_copied_files_exist_and_reach_the_builder(file):
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert ignored[1] == "*"
-    copied = [line.split()[:-1] for line in arguments_of("COPY") if "--from" not in line]
+    copied = [line.split()[:-1] for line in arguments_of("COPY", file) if "--from" not in line]
     for name in (name for names in copied for name in names):
         assert (ROOT / name).exists(), name
         assert f"!{name}" in ignored, f"{name} is not sent to the builder"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {name for names in copied for name in names}
-    for file in (project["readme"], *project["license-files"]):
-        assert names & {file, *map(str, Path(file).parents)}, f"{file} is not copied"
+    for needed in (project["readme"], *project["license-files"]):
+        assert names & {needed, *map(str, Path(needed).parents)}, f"{needed} is not copied"
 
 
 def test_packages_are_those_of_the_project_in_the_versions_of_the_lock():
@@ -109,3 +118,66 @@ def test_the_health_of_the_server_is_asked_where_it_listens():
     assert entry.startswith('["cusa", "serve"')
     code = re.search(r'"-c", "(.*)"\]', check)[1]
     compile(code, "HEALTHCHECK", "exec")
+
+
+def test_the_image_of_the_workflow_has_what_every_environment_has():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras, *others = given_to_pip("Dockerfile.jobs")
+    chosen = set(Requirement(f"cusa{extras.removeprefix('.')}").extras)
+    assert chosen <= set(project["optional-dependencies"])
+    lines = [*project["dependencies"], *others]
+    waiting = list(chosen)
+    while waiting:
+        for line in project["optional-dependencies"][waiting.pop()]:
+            requirement = Requirement(line)
+            waiting += requirement.extras if requirement.name == "cusa" else []
+            lines.append(line)
+    names = {canonicalize_name(Requirement(line).name) for line in lines}
+    assert {canonicalize_name(pin.split("==")[0]) for pin in pins_of_the_environments()} <= names
+
+
+def pins_of_the_environments() -> set[str]:
+    """The lines of pip in the environments of CPU jobs and of jobs on GPUs."""
+    found = set()
+    for name in ("data", "search", "torch", "torch-gpu"):
+        content = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
+        found.update(*(part["pip"] for part in content["dependencies"] if isinstance(part, dict)))
+    return found
+
+
+def sections_of_the_definition() -> dict[str, str]:
+    """The sections of the Apptainer definition by name; the header is the section without a name."""
+    parts = re.split(r"^%(\w+)\n", (ROOT / "envs/apptainer.def").read_text(), flags=re.M)
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def test_the_definition_starts_from_debian_and_copies_environments_that_exist():
+    sections = sections_of_the_definition()
+    assert re.findall(r"^(\w+): (\S+)$", sections[""], flags=re.M) == [
+        ("Bootstrap", "docker"),
+        ("From", "debian:bookworm-slim"),
+    ]
+    default = re.search(r"environments=(\S+)", sections["arguments"])[1]
+    copied = [line.split() for line in sections["files"].splitlines() if line.strip()]
+    for words in copied:
+        source, target = " ".join(words[:-1]).replace("{{ environments }}", default), words[-1]
+        assert (ROOT / source).is_file()
+        assert target == f"/opt/environments/{Path(source).name}"
+
+
+def test_the_definition_installs_the_exact_versions_of_the_environments(tmp_path):
+    """Its own command takes the packages out of the files that it copies."""
+    sections = sections_of_the_definition()
+    for name in re.findall(r"(\S+)\.yaml /opt", sections["files"]):
+        file = f"{name.rpartition('/')[2]}.yaml"
+        (tmp_path / file).write_text((ROOT / "envs" / file).read_text())
+    (command,) = re.findall(r"^ *(sed .+)$", sections["post"], flags=re.M)
+    subprocess.run(command.replace("/opt/environments", str(tmp_path)), shell=True, check=True)
+    assert set((tmp_path / "requirements.txt").read_text().split()) == pins_of_the_environments()
+    assert "--requirement /opt/environments/requirements.txt" in sections["post"]
+
+
+def test_the_scripts_of_the_definition_are_shell():
+    for name in ("post", "environment", "test"):
+        done = subprocess.run(["sh", "-n"], input=sections_of_the_definition()[name], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

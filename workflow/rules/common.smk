@@ -40,7 +40,7 @@ environ.update(
 
 from cusa.annotations.enough_data import needs_json
 from cusa.common.files import quoted_path, require_no_dead_link, require_writable
-from cusa.common.workflow_files import STARTED, link_library
+from cusa.common.workflow_files import PACKAGE, STARTED, link_library
 from cusa.config import check_files, load, merge_onto_default, read_arguments, read_file
 from cusa.errors import CusaError
 from cusa.layout import DatasetFolder
@@ -64,9 +64,10 @@ if unusable := sorted({"{", "}", os.pathsep} & set(WORKFLOW_FOLDER)):
         "takes for something else; rename the folder, or move the workflow to another."
     )
 
-# An installed library is found by all but the conda environments.
-WITH_CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-if WITH_CONDA and not os.path.isdir(f"{WORKFLOW_FOLDER}/src"):
+# An installed library is found by all but the conda environments and containers.
+DEPLOYMENT = workflow.deployment_settings.deployment_method
+ELSEWHERE = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER} & set(DEPLOYMENT)
+if ELSEWHERE and not os.path.isdir(f"{WORKFLOW_FOLDER}/src"):
     library = link_library(Path(".snakemake/library"))
     environ["PYTHONPATH"] = f"{library}{os.pathsep}{environ['PYTHONPATH']}"
 

@@ -1,0 +1,73 @@
+"""`--sdm apptainer` with a program that stands in for Apptainer: it is given what it needs to run the jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cusa.common.workflow_files import PACKAGE
+
+ROOT = Path(__file__).parents[2]
+# It writes down how it was called, and runs the command on this machine, as if that were the image.
+STAND_IN = """#!{python}
+import json, os, subprocess, sys
+if sys.argv[1:] == ["--version"]:
+    print("apptainer version 1.4.5")
+    raise SystemExit
+called = {{"words": sys.argv[1:], "environment": dict(os.environ)}}
+with open({record!r}, "a") as file:
+    file.write(json.dumps(called) + "\\n")
+shell = sys.argv.index("bash")
+raise SystemExit(subprocess.run(sys.argv[shell:]).returncode)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_configuration) -> Path:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/apptainer"
+    program.write_text(STAND_IN.format(python=sys.executable, record=str(tmp_path / "called.jsonl")))
+    program.chmod(0o755)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tiny_configuration))
+    return tmp_path
+
+
+def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    binaries = Path(sys.executable).parent
+    words = [binaries / "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "1", "--configfile=mine.yaml"]
+    environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"} | environment
+    return subprocess.run(
+        [*words, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_job_runs_in_the_image_and_finds_the_library_of_this_machine(folder):
+    (folder / "cusa.sif").touch()
+    done = snakemake(folder, "annotations", "--sdm", "apptainer", APPTAINER_BIND="/data")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "results/shapes/annotations/images.parquet").is_file()
+    (called,) = map(json.loads, (folder / "called.jsonl").read_text().splitlines())
+    assert called["words"][:3] == ["exec", "--home", str(folder)]
+    assert "cusa.sif" in called["words"]
+    assert called["environment"]["APPTAINER_BIND"].split(",") == ["/data", str(ROOT), str(PACKAGE)]
+    assert called["environment"]["PYTHONPATH"].split(":")[0] == str(ROOT / "src")
+    again = snakemake(folder, "annotations", "--sdm", "apptainer", "--dry-run")
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_an_image_that_is_missing_is_a_sentence_that_says_how_to_make_it(folder):
+    done = snakemake(folder, "annotations", "--sdm", "apptainer", CUSA_CONTAINER="images/other.sif")
+    assert done.returncode == 1
+    environments = ROOT / "envs"
+    assert done.stderr.strip().splitlines()[-1] == (
+        "Error: images/other.sif, the image of --sdm apptainer, does not exist; make it with `apptainer build "
+        f"--build-arg environments={environments} images/other.sif {environments}/apptainer.def`, or say in "
+        "CUSA_CONTAINER where one is."
+    )
+    assert not (folder / "called.jsonl").exists()
