@@ -12,6 +12,7 @@ from cusa import cli
 from cusa.config.schema import DEFINITIONS, json_schema
 
 Schema = Mapping[str, Any]
+LARGEST = 2**31 - 1  # a limit from here on is that of the computer, which helps no reader
 
 
 def configuration() -> str:
@@ -119,8 +120,8 @@ def _default(value: Any) -> str:
 def _limits(value: Schema) -> Iterator[str]:
     words = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "to"}
     for limit, word in words.items():
-        if limit in value and not (limit == "minimum" and "exclusiveMinimum" in value):
-            yield f"{word} {value[limit]:g}"
+        if limit in value and value[limit] < LARGEST and not (limit == "minimum" and "exclusiveMinimum" in value):
+            yield f"{word} {value[limit]:.12g}"
 
 
 def command_line() -> str:
