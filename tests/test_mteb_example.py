@@ -26,8 +26,9 @@ def exported(search_run, tmp_path_factory) -> Path:
     return folder
 
 
-# mteb calls its own method in a way that it has given up.
+# mteb calls its own methods, and those of sentence-transformers, in ways that both have given up.
 @pytest.mark.filterwarnings("ignore:The fill_missing parameter is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The `get_sentence_embedding_dimension` method has been renamed:FutureWarning")
 def test_mteb_scores_a_table_of_ones_own(exported, tmp_path, monkeypatch, capsys):
     from sentence_transformers import SentenceTransformer
 
