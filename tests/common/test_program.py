@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from cusa.common.program import INTERRUPTED, NOBODY_READS, run
 from cusa.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """A program that ends takes no more signals; the tests do."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def interrupted() -> None:
@@ -35,6 +46,21 @@ def test_ctrl_c_is_one_line_whatever_a_library_made_of_it(main, capsys):
         run(main)
     assert ended.value.code == INTERRUPTED
     assert capsys.readouterr().err == "stopped by Ctrl-C\n"
+
+
+def test_ctrl_c_that_is_pressed_again_while_the_program_ends_is_no_traceback():
+    code = (
+        "import atexit, os, signal\n"
+        "from cusa.common.program import run\n"
+        "from cusa.errors import StoppedError\n"
+        "def main():\n"
+        "    raise StoppedError('stopped by Ctrl-C; saved.', signal.SIGINT)\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        "run(main)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == INTERRUPTED
+    assert done.stderr.endswith("stopped by Ctrl-C; saved.\n")
 
 
 def test_other_errors_keep_their_traceback():

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,7 @@ def run(main: Callable[[], None]) -> None:
     except StoppedError as stopped:
         if os.environ.get("RANK", "0") == "0":
             logging.getLogger(__name__).info("%s", stopped)
-        sys.exit(SIGNALLED + stopped.number)
+        _end(SIGNALLED + stopped.number)
     except BrokenPipeError:
         # What is left in the buffer of standard output would be an error again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,13 +51,21 @@ def run(main: Callable[[], None]) -> None:
     except (Exception, KeyboardInterrupt) as error:
         if _was_interrupted(error):
             sys.stderr.write("stopped by Ctrl-C\n")
-            sys.exit(INTERRUPTED)
+            _end(INTERRUPTED)
         if isinstance(error, CusaError):
             _fail(f"Error: {error}")
         if isinstance(error, OSError) and error.errno in ADVICE:
             file = f"{error.filename}: " if error.filename else ""
             _fail(f"Error: {file}{ADVICE[error.errno]}.")
         raise
+
+
+def _end(status: int) -> NoReturn:
+    """End the process. Ctrl-C that is pressed once more while Python ends changes nothing, and is no traceback."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+    sys.exit(status)
 
 
 def _fail(message: str) -> NoReturn:
