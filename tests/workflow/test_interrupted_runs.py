@@ -77,6 +77,7 @@ def test_ctrl_c_saves_and_a_configuration_that_goes_back_has_its_finished_run_ag
     assert "Traceback" not in output + log
     assert re.search(r"^cusa/seed23: stopped by Ctrl-C after epoch \d+, step \d of 8; the state is in ", output, re.M)
     assert "What is done is kept. To continue from there:\n    snakemake --snakefile" in output
+    assert "RuleException" not in output
     # No lock is left, and the same command continues.
     state = trained / RUN / "state/last.pt"
     output = snakemake(trained, TRAINED, "--config", "train={epochs: 2, lr: 0.5}", "--show-failed-logs", check=False)
@@ -141,4 +142,6 @@ def test_a_terminal_shows_the_epoch_and_score_and_ctrl_c_pressed_twice_saves(tra
     assert "The jobs are saving what they have; please wait." in shown
     assert re.search(r"cusa/seed23: stopped by Ctrl-C after epoch \d+, step \d of 8", shown)
     assert "Traceback" not in shown
+    assert "RuleException" not in shown
+    assert "Log file:" not in shown
     shutil.rmtree(trained / RUN / "state")

@@ -13,10 +13,11 @@ from cusa.plan.running_jobs import Bars, Job, Lines, RunningJobs
 # Resources that are parts of a command; see `train`.
 PARTS_OF_COMMANDS = ("script", "operation", "configuration")
 RUNNING = RunningJobs()
+INTERRUPTED = threading.Event()
 
 
 class Listener(logging.Filter):
-    """Shortens what is said of a job, and notes which jobs run; it lets everything pass."""
+    """Shortens what is said of a job, and notes which jobs run; after Ctrl-C it lets no errors pass."""
 
     def __init__(self):
         super().__init__()
@@ -31,7 +32,8 @@ class Listener(logging.Filter):
             RUNNING.end(record.job_id)
         elif event == LogEvent.JOB_ERROR:
             RUNNING.end(record.jobid)
-        return True
+        # Jobs that Ctrl-C has stopped are no errors; what they have saved is said at the end.
+        return not (INTERRUPTED.is_set() and record.levelno >= logging.ERROR)
 
     def shorten(self, record):
         """Say why the job runs with the keys that have changed."""
@@ -72,6 +74,7 @@ def interrupt_once():
 
     def first(*_):
         signal.signal(signal.SIGINT, later)
+        INTERRUPTED.set()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, first)
