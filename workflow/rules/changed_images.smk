@@ -1,4 +1,4 @@
-# Images that changed since they were read. No rule names them as its input: Snakemake would ask for each of a million files
+# Images that changed since they were read. They are inputs of no rule, because Snakemake would ask for each of a million files
 # in each job. A changed image becomes a part of what Snakemake records as a parameter of the job that read it.
 from base64 import urlsafe_b64encode
 from itertools import repeat
