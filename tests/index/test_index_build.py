@@ -160,10 +160,10 @@ def test_damaged_folders_are_sentences(made, tmp_path):
         build_index(made, out)
     index = next((tmp_path / "index" / VERSIONS).glob("*/index.faiss"))
     index.write_bytes(index.read_bytes()[:200])
-    with pytest.raises(DataError, match=r"index.faiss is not a complete faiss file .*run `cusa index` again"):
+    with pytest.raises(DataError, match=r"index.faiss is not a complete faiss file .*run `cusa index .*index` again"):
         SearchIndex.open(tmp_path / "index")
     index.unlink()
-    with pytest.raises(DataError, match=r"index.faiss does not exist, but .* names it; run `cusa index` again"):
+    with pytest.raises(DataError, match=r"index.faiss does not exist, but .* names it; run `cusa index .*index` again"):
         SearchIndex.open(tmp_path / "index")
 
 

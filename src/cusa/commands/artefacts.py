@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -12,9 +12,10 @@ import numpy as np
 from cusa.annotations.tables import CAPTIONS, IMAGES, PROBLEMS, read_table, skipped_rows
 from cusa.benchmarks import outcomes_file
 from cusa.commands.finding import Finding
+from cusa.commands.recorded_files import check_export, check_gallery, check_index, check_stored, outdated
 from cusa.common.files import made_again, read_array, read_json, read_mapping, read_parquet, sha256_of_file
 from cusa.config.losses import HeadName
-from cusa.errors import DataError
+from cusa.errors import ConfigurationError, DataError
 from cusa.layout import META, DatasetFolder
 from cusa.runs.record import HISTORY, RUN, STATE_FILE, STATE_FOLDER, WEIGHTS, RunRecord, trained_again
 from cusa.shards.reading import INDEX, STATISTICS, ShardReader
@@ -24,6 +25,7 @@ from cusa.teachers.store import FeatureStore
 ROWS = 4096  # of features that are hashed at a time
 SUMMARY = "summary.parquet"
 Check = Callable[[Path], str]  # raises DataError, or says what was compared
+OF_RUNS: Mapping[str, Check] = {"exports/*": check_export, "gallery/*": check_gallery, "search/*": check_index}
 
 
 def data_set_folders(folders: Sequence[Path]) -> list[Path]:
@@ -50,6 +52,10 @@ def verify(folder: str | Path) -> Iterator[Finding]:
         yield from _shards(path)
     for path in _folders(root, "teachers/*/*/*"):
         yield _finding(path, _features)
+    for path in [*_folders(root, "tokens/*/*"), *_folders(root, "pixels/*/*")]:
+        yield _finding(path, check_stored)
+        if (why := outdated(path, DatasetFolder(root))) is not None:
+            yield Finding(str(path), why, doubtful=True)
     for run in _folders(root, "runs/*/seed*"):
         if (run / STATE_FOLDER / STATE_FILE).is_file() and not (run / RUN).is_file():
             continue  # it is not finished
@@ -59,6 +65,10 @@ def verify(folder: str | Path) -> Iterator[Finding]:
             yield _finding(path, _embeddings)
         for path in sorted((run / "benchmarks").glob("*.json")):
             yield _finding(path, _scores)
+        for pattern, check in OF_RUNS.items():
+            for path in _folders(run, pattern):
+                if not path.name.endswith((".unfinished", ".shares")):
+                    yield _finding(path, check)
     if (root / SUMMARY).exists():
         yield _finding(root / SUMMARY, _summary)
 
@@ -74,6 +84,8 @@ def _finding(path: Path, check: Check) -> Finding:
         return Finding(str(path), check(path))
     except DataError as error:
         return Finding(str(path), str(error), sound=False)
+    except ConfigurationError as error:  # a package that reads it is not installed
+        return Finding(str(path), str(error), sound=None)
     except OSError as error:
         return Finding(str(path), f"{path} cannot be read ({error.strerror}); {made_again(path)}", sound=False)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 DESCRIPTION = """Compare the files of results folders with what the jobs that wrote them recorded: tables, shards,
-features, runs, embeddings, scores and the summary. Each of these folders and files that is damaged or lacks a part is a
-line that says what to delete, so that the workflow makes it again; the exit status is then 1. What is gone as a whole
-is not known here: the workflow makes it again. Galleries, indexes, exports, stored pixels and tokens, and pages are not
+features, stored pixels and tokens, runs, embeddings, scores, exports, galleries, indexes and the summary. Each of these
+folders and files that is damaged or lacks a part is a line that says what to delete, so that the workflow makes it
+again; the exit status is then 1. What is gone as a whole is not known here: the workflow makes it again. Pages are not
 looked at. Everything is read once, and nothing is changed."""
 
 

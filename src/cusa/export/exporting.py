@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cusa.common.files import require_writable, whole_folder
+from cusa.common.files import read_json, require_writable, sha256_of_file, whole_folder, write_json
 from cusa.common.versions import versions
 from cusa.config.losses import HeadName
 from cusa.errors import ConfigurationError
 from cusa.export.hub import push, require_login, require_name
-from cusa.export.model_card import write_model_card
+from cusa.export.model_card import CARD, write_model_card
 from cusa.model.exported import EXPORT, Exported, ExportFormat
 from cusa.model.interface import HEADS
 from cusa.model.run_model import Model, load_run
@@ -63,10 +63,19 @@ def export(run: str | Path, to: ExportFormat, output: str | Path, options: Expor
     with whole_folder(output) as temporary:
         told = _write(model, about, temporary, options)
         write_model_card(temporary, run, record, about, told)
+        record_files(temporary)
     told = [*told, f"wrote {output}; in Python: cusa.load({str(output)!r}); its model card is README.md"]
     if options.push_to_hub is not None:
         told.append(f"uploaded to {push(output, options.push_to_hub)}; fill in the licence there")
     return told
+
+
+def record_files(folder: Path) -> None:
+    """Add the SHA-256 of each file of an export to its cusa.json. The model card is the user's to change."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
+    digests = {name: sha256_of_file(folder / name) for name in names if name not in (EXPORT, CARD)}
+    write_json(folder / EXPORT, read_json(folder / EXPORT) | {"files_sha256": digests})
 
 
 def _write(model: Model, about: Exported, folder: Path, options: ExportOptions) -> list[str]:

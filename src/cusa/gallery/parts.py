@@ -20,7 +20,6 @@ from cusa.gallery.items import UNREADABLE_SCHEMA, cast_items, items_table, joine
 from cusa.gallery.plan import END, PLAN, read_plan
 from cusa.gallery.sources.source import Entry
 from cusa.gallery.store import (
-    AGAIN,
     BLOCK_BYTES,
     EMBEDDINGS,
     ITEMS,
@@ -30,10 +29,12 @@ from cusa.gallery.store import (
     GalleryMeta,
     Part,
     read_meta,
+    write_meta,
 )
 
 log = logging.getLogger(__name__)
 PART = "part.json"
+DAMAGED_PART = "delete the folder of this part, and run the same command again."
 PICTURES = "pictures"
 EXAMPLES = 3
 Found = TypeVar("Found")
@@ -169,7 +170,7 @@ def join(folder: Path, keep_parts: bool = False) -> GalleryMeta:
         source=plan.source,
         versions=plan.versions,
     )
-    write_json(folder / META, meta.content())
+    write_meta(folder, meta)
     _clean(folder, meta)
     return meta
 
@@ -227,11 +228,9 @@ def _join_embeddings(folder: Path, parts: list[Part], rows: int, dimension: int,
     with whole_file(folder / EMBEDDINGS) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
-            array = read_array(folder / part.embeddings, AGAIN)
+            array = read_array(folder / part.embeddings, DAMAGED_PART)
             if array.shape != (part.rows, dimension) or array.dtype != np.dtype(dtype):
-                raise DataError(
-                    f"{folder / part.embeddings} is not what its {PART} says; delete that part and run again."
-                )
+                raise DataError(f"{folder / part.embeddings} is not what its {PART} says; {DAMAGED_PART}")
             for start in range(0, part.rows, step):
                 file.write(np.ascontiguousarray(array[start : start + step]).data)
 

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cusa import __version__
-from cusa.common.files import read_array, read_json, read_parquet, whole_file, write_json
+from cusa.common.files import read_array, read_json, read_parquet, sha256_of_file, whole_file, write_json
 from cusa.errors import DataError
 from cusa.gallery.items import FIELDS, UNREADABLE_SCHEMA, cast_items, joined_schema
+from cusa.runs.record import made_of_run_again
 
 META = "meta.json"
 EMBEDDINGS = "embeddings.npy"
@@ -31,8 +32,12 @@ UNREADABLE = "unreadable.parquet"
 PARTS = "parts"
 SCHEMA = 1
 BLOCK_BYTES = 64 << 20
-AGAIN = "make it again with `cusa embed`."
 GalleryModality = Literal["image", "text"]
+
+
+def made_again(path: Path) -> str:
+    """What to do about a damaged file of a gallery."""
+    return made_of_run_again(path, f"delete {path.parent}, and run the same `cusa embed` command again.")
 
 
 class Part(BaseModel):
@@ -62,11 +67,12 @@ class GalleryMeta(BaseModel):
     source: dict[str, Any] = Field(default_factory=dict, description="What was embedded, and how it was read.")
     versions: dict[str, str] = Field(default_factory=dict)
     index: dict[str, Any] | None = None
+    files_sha256: dict[str, str] = Field(default_factory=dict, description="SHA-256 of embeddings and items, by file.")
 
     def content(self) -> dict[str, Any]:
         """The object that meta.json holds."""
         found = self.model_dump(mode="json", by_alias=True)
-        return {key: value for key, value in found.items() if key != "index" or value is not None}
+        return {key: value for key, value in found.items() if key not in ("index", "files_sha256") or value}
 
 
 class Vectors:
@@ -138,15 +144,16 @@ class Gallery:
         arrays = []
         for part in meta.parts:
             path = folder / part.embeddings
-            array = read_array(path, AGAIN)
+            array = read_array(path, made_again(path))
             if array.shape != (part.rows, meta.dimension) or array.dtype != np.dtype(meta.dtype):
                 raise DataError(
                     f"{path} holds {array.dtype} {list(array.shape)}, but {folder / META} says {meta.dtype} "
-                    f"{[part.rows, meta.dimension]}; {AGAIN}"
+                    f"{[part.rows, meta.dimension]}; {made_again(path)}"
                 )
             arrays.append(array)
         if (rows := sum(part.rows for part in meta.parts)) != meta.rows:
-            raise DataError(f"{folder / META} says {meta.rows:,} rows, but its parts have {rows:,}; {AGAIN}")
+            path = folder / META
+            raise DataError(f"{path} says {meta.rows:,} rows, but its parts have {rows:,}; {made_again(path)}")
         return cls(folder, meta, Vectors(arrays, meta.dimension))
 
     @property
@@ -176,12 +183,13 @@ class Gallery:
 
     def _part_items(self, part: Part) -> pa.Table:
         path = self.folder / part.items
-        table = read_parquet(path)
+        table = read_parquet(path, made_again(path))
         if lacking := [name for name in FIELDS if name not in table.column_names]:
-            raise DataError(f"{path} has no column {', '.join(lacking)}; {AGAIN}")
+            raise DataError(f"{path} has no column {', '.join(lacking)}; {made_again(path)}")
         if len(table) != part.rows:
             raise DataError(
-                f"{path} has {len(table):,} rows, but {self.folder / META} says {part.rows:,} embeddings; {AGAIN}"
+                f"{path} has {len(table):,} rows, but {self.folder / META} says {part.rows:,} embeddings; "
+                f"{made_again(path)}"
             )
         return table
 
@@ -191,7 +199,7 @@ class Gallery:
         path = self.folder / UNREADABLE
         if not path.is_file():
             return UNREADABLE_SCHEMA.empty_table()
-        return read_parquet(path)
+        return read_parquet(path, made_again(path))
 
     def picture_path(self, row: int) -> Path | None:
         """The file that holds the picture of a row; None for an item without one, as texts are."""
@@ -226,7 +234,7 @@ def read_bytes(path: Path, offset: int | None = None, size: int | None = None) -
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
     if len(content) != size:
-        raise DataError(f"{path} is shorter than it was when it was embedded; {AGAIN}")
+        raise DataError(f"{path} is shorter than it was when it was embedded; embed the gallery again.")
     return content
 
 
@@ -240,19 +248,26 @@ def read_meta(folder: Path) -> GalleryMeta:
                 "it continues. Where shares were embedded with --part, run it with --join."
             )
         raise DataError(f"{path} does not exist; `cusa embed RUN ITEMS --output {folder}` writes it.")
-    content = read_json(path)
+    content = read_json(path, made_again(path))
     try:
         meta = GalleryMeta.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path} does not describe a gallery ({where}: {first['msg']}); {AGAIN}") from None
+        raise DataError(f"{path} does not describe a gallery ({where}: {first['msg']}); {made_again(path)}") from None
     if meta.schema_version > SCHEMA:
         raise DataError(
             f"{path} has the schema {meta.schema_version}, and this cusa ({__version__}) reads up to {SCHEMA}; use a "
             "newer cusa."
         )
     return meta
+
+
+def write_meta(folder: Path, meta: GalleryMeta) -> None:
+    """Write the meta.json of a gallery whose files are complete, with their digests."""
+    names = [name for part in meta.parts for name in (part.embeddings, part.items)]
+    files = {name: sha256_of_file(folder / name) for name in names}
+    write_json(folder / META, meta.model_copy(update={"files_sha256": files}).content())
 
 
 def write_gallery(
@@ -293,5 +308,5 @@ def write_gallery(
     for name, table in ((ITEMS, items), (UNREADABLE, unreadable)):
         with whole_file(folder / name) as temporary:
             pq.write_table(table, temporary)
-    write_json(folder / META, meta.content())
+    write_meta(folder, meta)
     return Gallery.open(folder)

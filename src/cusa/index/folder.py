@@ -14,7 +14,7 @@ from cusa.common.files import array_damage, read_parquet
 from cusa.errors import DataError
 from cusa.gallery.store import Gallery
 from cusa.index.galleries import joined_items, joined_vectors
-from cusa.index.meta import DUPLICATES_FILE, INDEX_FILE, REMOVED_FILE, IndexMeta, index_of, read_meta
+from cusa.index.meta import DUPLICATES_FILE, INDEX_FILE, REMOVED_FILE, IndexMeta, built_again, index_of, read_meta
 from cusa.index.searching import EXACT_ROWS, exact_nearest, faiss_nearest, lacking, mapping_flag
 from cusa.metrics.neighbours import import_faiss
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ATTEMPTS = 5  # to open an index that is replaced meanwhile
-ADVICE = "run `cusa index` again."
 
 
 class SearchIndex:
@@ -45,7 +44,7 @@ class SearchIndex:
         self.faiss_index = self._read_faiss()
         # Rows that are the same as others or nearly: row, group (its first row), kind (`same` or `near`). They are read
         # now, because a newer version deletes the file.
-        self.duplicates: pa.Table = read_parquet(self._file(DUPLICATES_FILE))
+        self.duplicates: pa.Table = read_parquet(self._file(DUPLICATES_FILE), built_again(folder))
 
     @classmethod
     def open(cls, folder: str | Path) -> SearchIndex:
@@ -59,7 +58,7 @@ class SearchIndex:
                 return cls(folder)
             except FileNotFoundError as error:
                 missing = error.filename or error
-        raise DataError(f"{missing} does not exist, but {folder / 'meta.json'} names it; {ADVICE}")
+        raise DataError(f"{missing} does not exist, but {folder / 'meta.json'} names it; {built_again(folder)}")
 
     @property
     def rows(self) -> int:
@@ -222,7 +221,8 @@ class SearchIndex:
         """The rows of the galleries that are not removed, int64 [rows]; None if no row is removed."""
         if not self.meta.removed:
             return None
-        removed = read_parquet(self._file(REMOVED_FILE))["gallery_row"].to_numpy()
+        table = read_parquet(self._file(REMOVED_FILE), built_again(self.folder))
+        removed = table["gallery_row"].to_numpy()
         live = np.ones(len(self._vectors), dtype=bool)
         live[removed] = False
         return np.flatnonzero(live)
@@ -234,7 +234,8 @@ class SearchIndex:
                 raise DataError(
                     f"the index in {self.folder} was made of other embeddings than {gallery.folder} has now: of "
                     f"{part.rows:,} rows of {self.meta.dimension} values by the model {self.meta.model_sha256[:12]}, "
-                    f"found {found[0]:,} rows of {found[1]} by {found[2][:12]}; {ADVICE}"
+                    f"found {found[0]:,} rows of {found[1]} by {found[2][:12]}; "
+                    f"{built_again(self.folder)}"
                 )
 
     def _file(self, name: str) -> Path:
@@ -247,12 +248,12 @@ class SearchIndex:
     def _read_faiss(self) -> Any:
         faiss = import_faiss()
         path = self.meta.file(self.folder, INDEX_FILE)
-        with array_damage(path, ADVICE):
+        with array_damage(path, built_again(self.folder)):
             index = faiss.read_index(str(path), mapping_flag(self.meta.kind))
         if index.d != self.dimension or index.ntotal < self.rows:
             raise DataError(
                 f"{path} has {index.ntotal:,} rows of {index.d} values, but meta.json says {self.rows:,} of "
-                f"{self.dimension}; {ADVICE}"
+                f"{self.dimension}; {built_again(self.folder)}"
             )
         if self.meta.search.nprobe is not None:
             # Threads that read lists ahead cost more than they save: they are started anew for each query.

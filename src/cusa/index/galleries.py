@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from cusa.errors import DataError
 from cusa.gallery.items import cast_items, joined_schema
-from cusa.gallery.store import Gallery, Vectors
+from cusa.gallery.store import EMBEDDINGS, Gallery, Vectors, made_again
 
 LENGTHS = (0.99, 1.01)  # of normalised embeddings, stored in any precision
 BLOCK_BYTES = 64 << 20  # of embeddings that are read at once
@@ -71,7 +71,8 @@ def require_sound(gallery: Gallery) -> None:
         first = int(bad[0]) if len(bad) and first < 0 else first
         wrong += len(bad)
     if wrong:
+        advice = made_again(gallery.folder / EMBEDDINGS)
         raise DataError(
             f"{wrong:,} of {gallery.rows:,} embeddings in {gallery.folder} are not finite or not normalised (the first "
-            f"is row {first}); the model has diverged, or the file is damaged. Run `cusa embed` again."
+            f"is row {first}); the model has diverged, or the file is damaged: {advice}"
         )

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cusa.common.files import read_json, write_json
+from cusa.common.files import read_mapping, write_json
 from cusa.errors import DataError
+from cusa.runs.record import made_of_run_again
 
 SCHEMA = 1
 META = "meta.json"
@@ -77,6 +78,7 @@ class IndexMeta(_Part):
     tried: list[Trial] = []
     options: dict[str, Any] = {}  # what it was built with: IndexOptions.stored
     bytes: int
+    files_sha256: dict[str, str] = {}  # of the files of this version
     seed: int
     made: str  # ISO 8601, UTC
     fingerprint: str
@@ -87,6 +89,11 @@ class IndexMeta(_Part):
         return folder / VERSIONS / self.fingerprint / name
 
 
+def built_again(folder: Path) -> str:
+    """What to do about an index whose files are damaged."""
+    return made_of_run_again(folder, f"run `cusa index {folder}` again.")
+
+
 def read_meta(folder: Path) -> dict[str, Any]:
     """The content of a folder's meta.json. Raises DataError where there is none, or it is no mapping."""
     path = folder / META
@@ -94,10 +101,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder} does not exist; expected the folder that `cusa embed` or `cusa index` wrote.")
     if not path.is_file():
         raise DataError(f"{path} does not exist; expected a folder that `cusa embed` or `cusa index` wrote.")
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds no mapping, so it is damaged; run `cusa embed` or `cusa index` again.")
-    return content
+    return read_mapping(
+        path, made_of_run_again(folder, f"delete {folder}, and run `cusa embed` and `cusa index` again.")
+    )
 
 
 def index_of(folder: Path, content: dict[str, Any]) -> IndexMeta:
@@ -110,7 +116,7 @@ def index_of(folder: Path, content: dict[str, Any]) -> IndexMeta:
         problem = error.errors(include_url=False)[0]
         at = ".".join(map(str, ("index", *problem["loc"])))
         raise DataError(
-            f"{folder / META}: the key {at} is not as expected ({problem['msg']}); run `cusa index` again."
+            f"{folder / META}: the key {at} is not as expected ({problem['msg']}); {built_again(folder)}"
         ) from None
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cusa.common.files import read_json, whole_file, whole_folder
+from cusa.common.files import read_json, sha256_of_file, whole_file, whole_folder
 from cusa.errors import DataError
 from cusa.index.meta import (
     ADDED,
@@ -65,7 +65,9 @@ def publish(folder: Path, index: IndexMeta, write_files: Callable[[Path], None])
         for file in temporary.iterdir():
             with file.open("rb+") as opened:
                 os.fsync(opened.fileno())
-    index = index.model_copy(update={"bytes": (version / INDEX_FILE).stat().st_size})
+        digests = {file.name: sha256_of_file(file) for file in sorted(temporary.iterdir())}
+    size = (version / INDEX_FILE).stat().st_size
+    index = index.model_copy(update={"bytes": size, "files_sha256": digests})
     write_index(folder, index)
     for name in LINKS:
         _link(folder, name, version)

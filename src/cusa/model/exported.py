@@ -12,10 +12,16 @@ from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.losses import HeadName
 from cusa.config.shards import Shards
 from cusa.errors import DataError
+from cusa.runs.record import made_of_run_again
 
 EXPORT = "cusa.json"
 SCHEMA = 1
 ExportFormat = Literal["sentence-transformers", "onnx", "safetensors"]
+
+
+def exported_again(folder: str | Path) -> str:
+    """What to do about an exported folder that is damaged."""
+    return made_of_run_again(folder, f"delete {folder}, and export the run again with `cusa export`.")
 
 
 class Exported(BaseModel):
@@ -36,21 +42,24 @@ class Exported(BaseModel):
     experiment: str
     seed: int
     versions: dict[str, str]
+    files_sha256: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of the other files of the folder, besides README.md."
+    )
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
         """Read the cusa.json of a folder. Raises DataError where it does not exist or is not valid."""
         path = Path(folder) / EXPORT
         if not path.is_file():
-            raise DataError(f"{path} does not exist; it is part of every exported folder. Export the run again.")
+            raise DataError(f"{path} does not exist; it is part of every exported folder; {exported_again(folder)}")
         try:
-            return cls.model_validate(read_json(path))
+            return cls.model_validate(read_json(path, exported_again(folder)))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))
             raise DataError(
                 f"{path} does not describe an exported model: key `{key}`: {first['msg'].lower()}. It was written by "
-                "another program or release; export the run again."
+                f"another program or release; {exported_again(folder)}"
             ) from None
 
     def write(self, folder: str | Path) -> None:

@@ -20,7 +20,7 @@ from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.losses import HeadName
 from cusa.errors import ConfigurationError, DataError, cause_of
 from cusa.metrics.scores import unit_float32
-from cusa.model.exported import EXPORT, Exported
+from cusa.model.exported import EXPORT, Exported, exported_again
 from cusa.model.interface import Picture, checked_head, cleaned_texts, cosines, listed_pictures, opened, unreadable
 from cusa.shards.writing import encode_image
 from cusa.teachers.transform import ImageTransform
@@ -220,7 +220,9 @@ class Session:
         onnxruntime = import_onnxruntime()
 
         if not path.is_file():
-            raise DataError(f"{path} does not exist; {path.parent}/{EXPORT} says that it does. Export the run again.")
+            raise DataError(
+                f"{path} does not exist; {path.parent}/{EXPORT} says that it does; {exported_again(path.parent)}"
+            )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
@@ -231,7 +233,7 @@ class Session:
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=[provider])
         except Exception as error:  # onnxruntime has a class of errors for each reason, which it does not export
-            raise DataError(f"{path} cannot be loaded ({cause_of(error)}); export the run again.") from error
+            raise DataError(f"{path} cannot be loaded ({cause_of(error)}); {exported_again(path.parent)}") from error
         self.inputs = {each.name for each in self.session.get_inputs()}
 
     def run(self, head: HeadName, inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -245,11 +247,13 @@ def _read_tokeniser(path: Path) -> Any:
     from tokenizers import Tokenizer
 
     if not path.is_file():
-        raise DataError(f"{path} does not exist; {path.parent}/{EXPORT} says that it does. Export the run again.")
+        raise DataError(
+            f"{path} does not exist; {path.parent}/{EXPORT} says that it does; {exported_again(path.parent)}"
+        )
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises Exception itself
-        raise DataError(f"{path} cannot be read ({cause_of(error)}); export the run again.") from error
+        raise DataError(f"{path} cannot be read ({cause_of(error)}); {exported_again(path.parent)}") from error
 
 
 def batches(order: np.ndarray, unit: str) -> Iterator[np.ndarray]:

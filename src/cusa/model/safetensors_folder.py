@@ -12,7 +12,7 @@ from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import HeadName
 from cusa.config.models import StudentSettings
 from cusa.errors import ConfigurationError, DataError
-from cusa.model.exported import EXPORT, Exported
+from cusa.model.exported import EXPORT, Exported, exported_again
 from cusa.model.interface import HEADS
 from cusa.model.run_model import FrozenTowers, Model, chosen_device
 from cusa.runs.weights import frozen_dimensions_of, student_tensors
@@ -90,7 +90,8 @@ def left_out(folders: Iterable[str], heads: Sequence[HeadName]) -> tuple[str, ..
 def _student(about: SafetensorsExported, configuration: RunConfiguration, folder: Path) -> Student:
     """The student, with what is not in the folder of a model read from WEIGHTS."""
     path = folder / WEIGHTS
-    weights = student_tensors(path, missing="export the run again", damaged="export the run again")
+    advice = exported_again(folder).rstrip(".")
+    weights = student_tensors(path, missing=advice, damaged=advice)
     settings, losses = configuration.student, configuration.losses
     if settings.name is not None and STUDENTS.modules.get(settings.name) == OPEN_CLIP_MODELS:
         student = Student(OpenClip.load(settings, weights=False).float(), losses)
@@ -103,7 +104,7 @@ def _student(about: SafetensorsExported, configuration: RunConfiguration, folder
         example = (*missing, *read.unexpected_keys)[0]
         raise DataError(
             f"{path} does not fit the student that {folder}/{EXPORT} describes (it {found}, for instance {example}); "
-            "export the run again."
+            f"{exported_again(folder)}"
         )
     return student.eval()
 

@@ -17,7 +17,7 @@ from cusa.common.progress import progress
 from cusa.config.losses import HeadName
 from cusa.errors import DataError, cause_of
 from cusa.metrics.scores import unit_float32
-from cusa.model.exported import Exported
+from cusa.model.exported import Exported, exported_again
 from cusa.model.interface import Picture, checked_head, cleaned_texts, cosines, listed_pictures, opened, unreadable
 from cusa.model.run_model import chosen_device
 from cusa.shards.writing import encode_image
@@ -133,6 +133,6 @@ def load_sentence_transformers(
         library = SentenceTransformer(str(folder), device=str(chosen), local_files_only=True)
     except Exception as error:  # the library raises anything at files that are not as it expects
         raise DataError(
-            f"{folder} cannot be loaded by sentence-transformers ({cause_of(error)}); export the run again."
+            f"{folder} cannot be loaded by sentence-transformers ({cause_of(error)}); {exported_again(folder)}"
         ) from error
     return SentenceTransformersModel(library, about, folder, chosen, precision or "fp32")

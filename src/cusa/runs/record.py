@@ -27,6 +27,8 @@ HISTORY = "history.parquet"
 SCHEMA = 1
 # The folder in which training keeps its state, see training/state.py.
 STATE_FOLDER = "state"
+# Folders of a run in which the workflow makes folders that commands make too.
+PARTS_OF_RUN = ("gallery", "search", "exports")
 STATE_FILE = "last.pt"
 FINISHED = "finished"
 # What the data of a run calls the weights that `student.adapt` has frozen, and what the metadata of its weights do.
@@ -37,6 +39,19 @@ BASE_SHA256 = "base_sha256"
 def trained_again(path: str | Path) -> str:
     """What to do about a damaged file of a run that was trained."""
     return f"delete {path}, and the same command trains the run again."
+
+
+def made_of_run_again(path: str | Path, otherwise: str) -> str:
+    """What to do about a damaged folder of a run, or a file in one: a gallery, an index or an export.
+
+    Where the workflow has made it, as runs/{experiment}/seed{n}/{kind}/{name}, it makes it again; `otherwise` is what
+    to do where a command has made it.
+    """
+    path = Path(path).absolute()
+    by_workflow = any(
+        folder.parent.name in PARTS_OF_RUN and (folder.parents[1] / RUN).is_file() for folder in (path, path.parent)
+    )
+    return made_again(path) if by_workflow else otherwise
 
 
 class ImportedFile(BaseModel):

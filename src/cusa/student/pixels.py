@@ -11,6 +11,8 @@ Whole pictures are for trainings that cut random parts out of them.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor
 
 from cusa.common.files import (
+    made_again,
     parquet_damage,
     read_array,
     read_json,
@@ -47,7 +50,6 @@ log = logging.getLogger(__name__)
 PIXELS = "pixels.npy"
 SIZES = "sizes.npy"
 AT_ONCE = 32  # images that a thread decodes before they are written
-AGAIN = "delete its folder, and the workflow makes it again."
 
 
 def transform_of_student(student: StudentSettings) -> ImageTransform:
@@ -71,8 +73,8 @@ def write_crops(shards: str | Path, transform: ImageTransform, folder: str | Pat
         return transform.batch(images).permute(0, 2, 3, 1).numpy()
 
     with whole_folder(folder) as temporary:
-        _write_pixels(temporary, (len(reader), side, side, 3), reader, decoded, threads)
-        write_json(temporary / META, {"transform": asdict(transform), **_origin(reader)})
+        files = _write_pixels(temporary, (len(reader), side, side, 3), reader, decoded, threads)
+        write_json(temporary / META, {"transform": asdict(transform), "files_sha256": files, **_origin(reader)})
 
 
 def write_whole_pictures(shards: str | Path, folder: str | Path, threads: int = 1) -> None:
@@ -98,8 +100,9 @@ def write_whole_pictures(shards: str | Path, folder: str | Path, threads: int = 
 
     with whole_folder(folder) as temporary:
         np.save(temporary / SIZES, sizes)
-        _write_pixels(temporary, (int(_bytes_of(sizes).sum()),), reader, decoded, threads)
-        write_json(temporary / META, {"transform": None, **_origin(reader)})
+        files = _write_pixels(temporary, (int(_bytes_of(sizes).sum()),), reader, decoded, threads)
+        files[SIZES] = sha256_of_file(temporary / SIZES)
+        write_json(temporary / META, {"transform": None, "files_sha256": files, **_origin(reader)})
 
 
 def _bytes_of(sizes: np.ndarray) -> np.ndarray:
@@ -110,16 +113,25 @@ def _bytes_of(sizes: np.ndarray) -> np.ndarray:
 
 def _write_pixels(
     folder: Path, shape: tuple[int, ...], reader: ShardReader, decoded: Callable[[range], np.ndarray], threads: int
-) -> None:
-    """Write what `decoded` makes of consecutive rows, by `threads` threads, as one array of this shape."""
+) -> dict[str, str]:
+    """Write what `decoded` makes of consecutive rows, by `threads` threads, as one array of this shape.
+
+    Returns the SHA-256 of the file by its name.
+    """
     require_space(folder, int(np.prod(shape, dtype=np.int64)), f"{folder.parent}/{PIXELS}")
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     # The file is not memory-mapped here: on a full disk, a write raises an error, and memory-mapping kills the process.
+    start, digest = io.BytesIO(), hashlib.sha256()
+    np.lib.format.write_array_header_1_0(start, header)
     with (folder / PIXELS).open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        file.write(start.getvalue())
+        digest.update(start.getvalue())
         blocks = _in_threads(decoded, len(reader), threads)
         for pixels in progress(blocks, len(reader), "images", "pixels", step=AT_ONCE):
-            file.write(np.ascontiguousarray(pixels).data)
+            content = np.ascontiguousarray(pixels).data
+            file.write(content)
+            digest.update(content)
+    return {PIXELS: digest.hexdigest()}
 
 
 def _in_threads(decoded: Callable[[range], np.ndarray], count: int, threads: int) -> Iterator[np.ndarray]:
@@ -143,7 +155,7 @@ def _is_of(folder: Path, reader: ShardReader, transform: ImageTransform | None) 
     """Whether the pixels in a folder exist, and were made from these shards by this transform (None: in their size)."""
     if not (folder / META).is_file():
         return False
-    meta = read_json(folder / META)
+    meta = read_json(folder / META, made_again(folder))
     wanted = {
         "transform": None if transform is None else asdict(transform),
         "images": len(reader),
@@ -199,9 +211,9 @@ class WholePictures:
         """The pictures of these shards; None where there are none. Raises DataError for damaged ones."""
         if not _is_of(folder, reader, None):
             return None
-        sizes = np.array(read_array(folder / SIZES, AGAIN))
+        sizes = np.array(read_array(folder / SIZES, made_again(folder)))
         if sizes.shape != (len(reader), 2) or sizes.dtype != np.int32:
-            raise DataError(f"{folder / SIZES} holds {sizes.dtype} of shape {sizes.shape}; {AGAIN}")
+            raise DataError(f"{folder / SIZES} holds {sizes.dtype} of shape {sizes.shape}; {made_again(folder)}")
         return cls(_mapped(folder / PIXELS, (int(_bytes_of(sizes).sum()),)), sizes)
 
     def __len__(self) -> int:
@@ -216,8 +228,9 @@ class WholePictures:
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    array = read_array(path, AGAIN)
+    again = made_again(path.parent)
+    array = read_array(path, again)
     if array.shape != shape or array.dtype != np.uint8:
-        raise DataError(f"{path} holds {array.dtype} of shape {array.shape}, expected uint8 of shape {shape}; {AGAIN}")
+        raise DataError(f"{path} holds {array.dtype} of shape {array.shape}, expected uint8 of shape {shape}; {again}")
     # A plain array: indexing one of numpy's memmap class runs code of Python for each batch.
     return np.asarray(array).view(np.ndarray)

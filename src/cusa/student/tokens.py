@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from cusa.annotations.tables import CAPTIONS, SplitTables
-from cusa.common.files import read_array, read_json, sha256_of_file, whole_folder, write_json
+from cusa.common.files import made_again, read_array, read_json, sha256_of_file, whole_folder, write_json
 from cusa.common.progress import progress
 from cusa.common.versions import versions
 from cusa.config.models import StudentSettings
@@ -33,7 +33,6 @@ IDS = "ids.npy"
 ENDS = "ends.npy"
 AT_ONCE = 8192  # captions that a call of the tokeniser gets
 COMPARED = 64  # captions that are tokenised again when tokens are opened
-AGAIN = "delete its folder, and the workflow makes it again."
 Tokenise = Callable[[Sequence[str]], tuple[list[list[int]], int]]  # as Backbone.tokenise
 
 
@@ -89,7 +88,11 @@ def write_tokens(data: DatasetFolder, split: str, tokenise: Tokenise, folder: st
         np.save(temporary / IDS, np.concatenate(ids))
         np.save(temporary / ENDS, np.cumsum(np.concatenate(lengths)))
         written = {"captions": count, "tokens": sum(map(len, ids)), "pad_token": pad_token}
-        write_json(temporary / META, {**written, "captions_sha256": _digest(data), "versions": versions()})
+        files = {name: sha256_of_file(temporary / name) for name in (IDS, ENDS)}
+        write_json(
+            temporary / META,
+            {**written, "files_sha256": files, "captions_sha256": _digest(data), "versions": versions()},
+        )
 
 
 def use_threads(threads: int) -> None:
@@ -111,7 +114,7 @@ def open_tokens(data: DatasetFolder, name: str, tables: SplitTables, tokenise: T
     folder = data.tokens(name, tables.split)
     if not (folder / META).is_file():
         return None
-    meta = read_json(folder / META)
+    meta = read_json(folder / META, made_again(folder))
     captions = tables.captions["cleaned"]
     if isinstance(meta, dict) and (meta.get("captions"), meta.get("captions_sha256")) == (len(captions), _digest(data)):
         tokens = _mapped(folder, meta)
@@ -128,12 +131,12 @@ def open_tokens(data: DatasetFolder, name: str, tables: SplitTables, tokenise: T
 
 def _mapped(folder: Path, meta: dict[str, Any]) -> Tokens:
     # Plain arrays: indexing those of numpy's memmap class runs code of Python for each batch.
-    ids, ends = (np.asarray(read_array(folder / name, AGAIN)).view(np.ndarray) for name in (IDS, ENDS))
+    ids, ends = (np.asarray(read_array(folder / name, made_again(folder))).view(np.ndarray) for name in (IDS, ENDS))
     expected = (meta["captions"],), (meta.get("tokens"),)
     if (ends.shape, ids.shape) != expected or ends.dtype != np.int64 or ids.dtype not in (np.uint16, np.int32):
         raise DataError(
             f"{folder} holds {ids.dtype} of shape {ids.shape} and {ends.dtype} of shape {ends.shape}, expected ids of "
-            f"shape {expected[1]} and ends of shape {expected[0]}; {AGAIN}"
+            f"shape {expected[1]} and ends of shape {expected[0]}; {made_again(folder)}"
         )
     return Tokens(ids, ends, int(meta["pad_token"]))
 
