@@ -41,6 +41,15 @@ def test_files_that_all_have_another_time_were_copied_without_times(recorded, tm
     assert (tmp_path / "folder" / FOLDER_TIME).stat().st_mtime == 1e9 + 200
 
 
+def test_links_have_times_of_their_own(recorded, tmp_path):
+    for name, target in (("link", "a"), ("broken", "nowhere")):
+        (tmp_path / name).symlink_to(target)
+        os.utime(tmp_path / name, (2e9, 2e9), follow_symlinks=False)
+    assert newest_time([str(tmp_path)]) == 2e9
+    assert set_times({str(tmp_path / name): 1e9 + 500 for name in ("link", "broken")})
+    assert {(tmp_path / name).lstat().st_mtime for name in ("link", "broken", "a")} == {1e9 + 500}
+
+
 def test_times_of_files_that_are_not_there_say_nothing(tmp_path):
     assert not lost_times({str(tmp_path / "a"): 1.0})
     assert not lost_times({})

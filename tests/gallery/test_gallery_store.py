@@ -51,7 +51,7 @@ def test_meta_json_has_the_keys_of_the_contract_and_keeps_others(folder):
     content = json.loads((folder / "meta.json").read_text())
     assert set(content) == {
         *("schema", "model", "model_sha256", "modality", "head", "dimension", "dtype", "rows", "parts"),
-        *("unreadable", "source", "versions"),
+        *("unreadable", "source", "versions", "files_sha256"),
     }
     assert content["parts"] == [{"embeddings": "embeddings.npy", "items": "items.parquet", "rows": 3}]
     (folder / "meta.json").write_text(json.dumps({**content, "index": {"kind": "flat"}, "later": 1}))

@@ -154,6 +154,7 @@ def test_results_from_before_are_recorded_as_they_are_and_nothing_is_made_again(
 
 @pytest.mark.slow
 def test_shards_that_several_jobs_wrote_are_written_and_joined_again(stored):
+    shutil.rmtree(stored / "results/shapes/shards")  # what is there stays in the number of parts that it has
     in_parts = ("--config", "shards={parts: 2, samples_per_shard: 16}")
     snakemake(stored, *in_parts)
     assert NOTHING in snakemake(stored, *in_parts)
@@ -161,7 +162,7 @@ def test_shards_that_several_jobs_wrote_are_written_and_joined_again(stored):
     os.utime(image, (1e9, 1e9))
     output = snakemake(stored, *in_parts)
     assert planned(output) == {"write_shards_part": 2, "join_shards": 1}
-    assert "reason: Params have changed since last execution: 1 of the 32 images of train have another size" in output
+    assert "1 of the 32 images of train have another size or time than when they were stored" in output
     assert NOTHING in snakemake(stored, *in_parts)
 
 

@@ -72,6 +72,21 @@ def test_a_second_run_does_nothing_and_the_results_can_be_moved(searchable, tmp_
     assert "Nothing to be done" in snakemake(moved, "search", "--configfile", config, "-n")
 
 
+@pytest.mark.parametrize("with_records", [True, False])
+def test_copied_results_that_have_lost_their_times_need_no_new_index(searchable, tmp_path, with_records):
+    """index.faiss and duplicates.parquet are links, which have times of their own."""
+    directory = copied(searchable, tmp_path)
+    for number, path in enumerate(sorted((directory / "results").rglob("*"), reverse=True)):
+        os.utime(path, (2e9 + number, 2e9 + number), follow_symlinks=False)
+    links = [path for path in (directory / RUN / "search").rglob("*") if path.is_symlink()]
+    assert len(links) == 2
+    for link in links:
+        os.utime(link, (1e9, 1e9), follow_symlinks=False)
+    if not with_records:
+        shutil.rmtree(directory / ".snakemake")
+    assert "Nothing to be done" in snakemake(directory, "search", "--configfile", searchable[1], "-n")
+
+
 def test_results_that_were_moved_are_searched_with_their_own_model(searchable, tmp_path):
     (copied(searchable, tmp_path / "first")).rename(tmp_path / "second")
     index_file = tmp_path / f"second/{RUN}/search/test/meta.json"

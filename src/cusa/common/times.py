@@ -25,7 +25,7 @@ def lost_times(recorded: Mapping[str, float]) -> bool:
 
 def newest_time(folders: Iterable[str]) -> float | None:
     """The time of the newest file under some folders; None where there is no file."""
-    return max((path.stat().st_mtime for folder in folders for path in Path(folder).rglob("*")), default=None)
+    return max((path.lstat().st_mtime for folder in folders for path in Path(folder).rglob("*")), default=None)
 
 
 def set_times(times: Mapping[str, float]) -> bool:
@@ -35,6 +35,9 @@ def set_times(times: Mapping[str, float]) -> bool:
             for place in (path, f"{path}/{FOLDER_TIME}"):
                 if os.path.exists(place) and os.stat(place).st_mtime != time:  # noqa: PTH110, PTH116
                     os.utime(place, (time, time))
+                # Links have times of their own, which Snakemake compares too.
+                if os.path.islink(place) and os.lstat(place).st_mtime != time:  # noqa: PTH114
+                    os.utime(place, (time, time), follow_symlinks=False)
     except OSError:
         return False
     return True
