@@ -167,7 +167,7 @@ def test_damaged_and_missing_weights_are_named(folder, tmp_path):
     with pytest.raises(DataError, match="is not a complete safetensors file"):
         cusa.load(tmp_path, device="cpu")
     weights.unlink()
-    with pytest.raises(DataError, match=r"model.safetensors does not exist; export the run again"):
+    with pytest.raises(DataError, match=r"model.safetensors does not exist; delete .*, and export the run again"):
         cusa.load(tmp_path, device="cpu")
 
 

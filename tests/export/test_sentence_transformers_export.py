@@ -264,7 +264,10 @@ def test_a_text_that_is_the_path_of_a_picture_stays_a_text(clip_run, clip_folder
 def test_a_damaged_folder_is_a_sentence(clip_folder, tmp_path):
     broken = Path(shutil.copytree(clip_folder, tmp_path / "broken"))
     (broken / "modules.json").write_text("{}")
-    with pytest.raises(DataError, match="broken cannot be loaded by sentence-transformers .*; export the run again"):
+    with pytest.raises(
+        DataError,
+        match="broken cannot be loaded by sentence-transformers .*; delete .*broken, and export the run again",
+    ):
         cusa.load(broken, device="cpu")
 
 
