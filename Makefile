@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo serve docs test test-slow fuzz test-lowest test-cluster test-browser lint format lock build benchmark clean-venv
+.PHONY: help demo serve docs test test-slow fuzz test-lowest test-cluster test-browser lint format lock resolve build benchmark clean-venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -79,6 +79,16 @@ lock: ## write the exact versions again; UPGRADE=all, or UPGRADE="torch timm", t
 		--output-file constraints.txt pyproject.toml
 	$(BIN)/uv pip compile --quiet --no-header --no-annotate $(PLATFORM) --extra demo --extra test \
 		--resolution lowest-direct --upgrade --output-file constraints-lowest.txt pyproject.toml
+
+# Nothing is installed or run.
+resolve: ## whether the exact versions fit Python 3.12, 3.13 and 3.14, too
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
+	for version in 3.12 3.13 3.14; do \
+		$(BIN)/uv pip compile --quiet --no-header --no-annotate --python-version $$version --all-extras \
+			--python-platform x86_64-manylinux_2_28 --constraint constraints.txt pyproject.toml > /dev/null \
+			&& echo "Python $$version: resolved" || exit 1; \
+	done
 
 # The list of components (SBOM, CycloneDX) is that of constraints.txt: everything that all extras bring. cyclonedx-py reads
 # no version from another file, so it is given a copy of pyproject.toml that has it.

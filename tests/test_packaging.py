@@ -266,3 +266,15 @@ def test_make_alone_says_what_every_target_does():
 def test_the_snakefile_asks_for_the_snakemake_that_the_project_needs():
     lower_end = re.search(r"snakemake>=([0-9.]+)", " ".join(PROJECT["dependencies"]))[1]
     assert f'min_version("{lower_end}")' in (ROOT / "Snakefile").read_text()
+
+
+def test_versions_of_python_are_those_that_the_tools_check_and_the_pages_describe():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lowest = PROJECT["requires-python"].removeprefix(">=")
+    tools = project["tool"]
+    assert tools["mypy"]["python_version"] == lowest
+    assert tools["ruff"]["target-version"] == f"py{lowest.replace('.', '')}"
+    named = {name.rpartition(" ")[2] for name in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", name)}
+    page = (ROOT / "docs/faq.md").read_text().partition("### Which versions of Python")[2].partition("###")[0]
+    run = {version for version, what in re.findall(r"^\| (3\.\d+)\S* \| (.+) \|$", page, flags=re.M) if "test" in what}
+    assert lowest in named == run
