@@ -13,6 +13,7 @@ from cusa.annotations.sources.rows import identity, malformed
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_rows import table_rows
 from cusa.annotations.tables import CLASS_PROMPTS, cleaning_of, write_table
+from cusa.common.files import expanded
 from cusa.config.classification import CLASS_NAME, Names, ZeroShotClassification
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -61,7 +62,7 @@ def class_names(data: str, labels: Sequence[str], settings: ZeroShotClassificati
     Raises DataError where a name is given for a label that no image has: it may be misspelt.
     """
     given = settings.class_names.get(data, {})
-    named = _read_names(Path(given).expanduser()) if isinstance(given, str) else dict(_as_lists(given))
+    named = _read_names(expanded(given)) if isinstance(given, str) else dict(_as_lists(given))
     if stray := [label for label in named if label not in labels]:
         source = given if isinstance(given, str) else f"benchmarks.zero_shot_classification.class_names.{data}"
         shown = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")

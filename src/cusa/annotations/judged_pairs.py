@@ -13,6 +13,7 @@ from cusa.annotations.sources.rows import identity, malformed
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_rows import table_rows
 from cusa.annotations.tables import IMAGES, JUDGED_PAIRS, cleaning_of, read_table, write_table
+from cusa.common.files import expanded
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
 
@@ -34,7 +35,7 @@ def write_judged_pairs(folder: DatasetFolder, table: str | Path) -> None:
     left out and counted in the log. Raises DataError for an image that the data set does not have, two judgements of
     one pair that differ, and a table without a right answer.
     """
-    path = Path(table).expanduser()
+    path = expanded(table)
     images, cleaning = _Images(folder), cleaning_of(folder.annotations)
     found: dict[tuple[int, str], tuple[str, bool, str]] = {}
     elsewhere = 0

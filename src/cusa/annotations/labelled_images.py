@@ -12,6 +12,7 @@ from cusa.annotations.problems import printable
 from cusa.annotations.sources.rows import identity, image_path, malformed
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_rows import table_rows
+from cusa.common.files import expanded
 from cusa.common.image_files import IMAGE_ENDINGS, file_problem
 from cusa.common.text import text_lines
 from cusa.errors import DataError
@@ -86,7 +87,7 @@ def labelled_images(name: str, path: str | Path) -> list[LabelledImage]:
 
     Raises DataError when the layout is another one, a line is damaged, or listed images are missing.
     """
-    place = Path(path).expanduser().absolute()
+    place = expanded(path).absolute()
     images = list(LOADERS.get(name, _own)(place))
     if not images:
         raise DataError(f"{place} lists no test image; expected {_expected(name)}.")

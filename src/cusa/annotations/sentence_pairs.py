@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cusa.annotations.delimited import delimited_rows, sniffed
+from cusa.common.files import expanded
 from cusa.common.text import text_lines, unstorable
 from cusa.errors import DataError
 
@@ -52,7 +53,7 @@ def senteval_pairs(folder: str | Path) -> list[ScoredPair]:
     `folder` is SentEval's data/downstream, with STS/ and SICK/ in it. Raises DataError with a list of the missing
     files, and where a file is damaged.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     needed = [path for year in YEARS for pair in _year_files(folder, year).values() for path in pair]
     needed += [_stsb(folder), _sickr(folder)]
     if missing := [str(path) for path in needed if not path.is_file()]:
@@ -69,7 +70,7 @@ def senteval_pairs(folder: str | Path) -> list[ScoredPair]:
 
 def own_pairs(path: str | Path, name: str) -> list[ScoredPair]:
     """The pairs of a TSV file with the columns first, second and score. Raises DataError for anything else."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     pairs = []
     wanted = ("first", "second", "score")
     dialect = sniffed(path, wanted, quotes=False)

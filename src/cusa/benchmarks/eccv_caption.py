@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.judgements import score_judgements
 from cusa.benchmarks.outcomes import Statistics, both_ways, fold_statistics
 from cusa.benchmarks.queries import Items, Queries, across, test_captions, test_pictures
+from cusa.common.files import expanded
 from cusa.config.benchmarks import ExtendedPositives
 from cusa.errors import DataError, reason_of
 from cusa.layout import DatasetFolder
@@ -152,7 +152,7 @@ def _ground_truth(settings: ExtendedPositives) -> Any:
     ground_truth = Metrics()
     if (place := settings.available().get("pmrp")) is None:
         return ground_truth
-    names = [Path(place).expanduser() / f"pm_{name}.json" for name in PMRP_FILES]
+    names = [expanded(place) / f"pm_{name}.json" for name in PMRP_FILES]
     if missing := [str(path) for path in names if not path.is_file()]:
         raise DataError(f"benchmarks.eccv_caption.pmrp_files names {place}, which lacks {' and '.join(missing)}.")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from cusa.config.configuration import load
 from cusa.config.files import layers, merge_all, read_arguments
 from cusa.config.resolved import resolved_lines
 from cusa.config.schema import schema_text
+from cusa.errors import ConfigurationError
 
 
 def add_config(commands: Any) -> None:
@@ -48,5 +50,16 @@ def _schema(arguments: argparse.Namespace) -> None:
     if arguments.output is None:
         sys.stdout.write(text)
         return
+    if arguments.output.is_file() and not _is_schema(arguments.output):
+        raise ConfigurationError(f"{arguments.output} exists already and is no JSON Schema; name another file.")
     with whole_file(arguments.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _is_schema(path: Path) -> bool:
+    """Whether a file is a JSON Schema, such as an earlier release has written, so that it can be replaced."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "$schema" in content

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from cusa.commands.targets import require_known_targets
+from cusa.common.files import expanded
 from cusa.common.workflow_files import STARTED, found_file, workflow_folder
 from cusa.config.files import DEFAULT, read_file, without_dots
 from cusa.errors import ConfigurationError
@@ -181,7 +182,7 @@ def _found(option: str, value: str) -> str:
     if option in PROFILES:
         return _found_profile(value)
     path = found_file(value)
-    if not path.expanduser().exists():
+    if not expanded(path).exists():
         raise ConfigurationError(
             f"{value} does not exist (relative paths start at {Path.cwd()}). All words behind {option} are names of "
             "files, up to the next option; write targets before it."
@@ -196,7 +197,7 @@ def _found_profile(name: str) -> str:
         os.environ.get("XDG_CONFIG_HOME") or "~/.config",
         *os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":"),
     ]
-    places = [Path(), Path("profiles"), *(Path(home).expanduser() / "snakemake" for home in homes)]
+    places = [Path(), Path("profiles"), *(expanded(home) / "snakemake" for home in homes)]
     if name == "none":
         return name
     if found := next((place / name for place in places if (place / name).exists()), None):

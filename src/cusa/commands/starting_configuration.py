@@ -31,6 +31,7 @@ from cusa.commands.split_files import (
     split_of_folder,
     splits_beside,
 )
+from cusa.common.files import expanded
 from cusa.common.json_stream import open_json
 from cusa.common.workflow_files import editor_line
 from cusa.config.dataset import SPLITS, DatasetSection, PackedDataset, Split, load_dataset, split_named
@@ -81,7 +82,7 @@ def look_at(path: str | Path, images: str | Path | None = None, name: str | None
     tried. `name` is the name of the data set. Raises ConfigurationError when the format of the data is not recognised,
     and DataError when the file is damaged.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist; name a table, a JSON file or a folder of JSON files.")
     if (packed := packed_start(path)) is not None:

@@ -54,14 +54,15 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     no file, such as /dev/null, /dev/stdout or a pipe, stays, and the bytes are written to it.
     """
     path = Path(path)
-    if path.exists() and (not path.is_file() or path.parent == DEVICES) and not path.is_dir():
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a file to write.")
+    if path.exists() and (not path.is_file() or path.parent == DEVICES):
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder) / "whole"
             with (Path(folder) / "whole").open("rb") as whole, path.open("wb") as stream:
                 shutil.copyfileobj(whole, stream)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    temporary = _beside(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -71,6 +72,15 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _beside(path: Path) -> Path:
+    """A name for a temporary file or folder beside a path, whose folder is made if need be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise DataError(f"{path} cannot be written: {path.parent} is no folder; name another place.") from None
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+
+
 @contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; rename it to `path` when the block ends without an error.
@@ -78,8 +88,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     An existing folder at `path` is replaced only at that moment.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    temporary = _beside(path)
     temporary.mkdir()
     try:
         yield temporary
@@ -248,7 +257,18 @@ def quoted_path(path: str) -> str:
 
 def expand_home(name: str) -> str:
     """Replace a leading `~` of a model's name by the home folder; names on a hub stay as they are."""
-    return str(Path(name).expanduser()) if name.startswith("~") else name
+    return str(expanded(name)) if name.startswith("~") else name
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with a leading `~` replaced by the home folder.
+
+    `~nobody` of a user who does not exist stays as it is, like the name of any file that is not there.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def sha256_of_file(path: str | Path) -> str:

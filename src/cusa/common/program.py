@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
@@ -24,6 +25,10 @@ ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or move the results folder, then run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space, then run the same command again",
     errno.EROFS: "the file system is read-only; choose a results folder that can be written",
+    errno.ENAMETOOLONG: "the name is too long for the file system; check it",
+    errno.ELOOP: "these links lead in a circle; check them",
+    errno.ENOTDIR: "something on the way to it is no folder; check the path",
+    errno.EISDIR: "it is a folder, but a file is expected; name a file",
     errno.EACCES: "permission is denied; give yourself the right to write there or choose another folder",
 }
 
@@ -31,13 +36,16 @@ ADVICE = {
 def run(main: Callable[[], None]) -> None:
     """Run `main`. A problem that the user can fix ends the process with status 1 and a message on standard error.
 
-    These are CusaError and the OSErrors of a full, read-only or protected disk. SIGTERM ends the process with
-    status 143, Ctrl-C with 130, and a pipe that is closed, as that of `| head` is, with 141. Any other exception is a
-    bug of this project and keeps its traceback. Of several processes that are stopped, the first says so.
+    These are CusaError and the OSErrors of a full, read-only or protected disk, and of paths that cannot be. SIGTERM
+    ends the process with status 143, Ctrl-C with 130, and a pipe that is closed, as that of `| head` is, with 141. Any
+    other exception is a bug of this project and keeps its traceback. Of several processes that are stopped, the first
+    says so.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for package in ("faiss", "sentence_transformers", "huggingface_hub", "httpx"):
         logging.getLogger(package).setLevel(logging.ERROR)  # this project reports their failures in its own messages
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text, as on standard error
     try:
         main()
     except StoppedError as stopped:

@@ -21,6 +21,7 @@ from traceback import extract_tb
 from types import CodeType
 from typing import Any
 
+from cusa.common.files import expanded
 from cusa.errors import ConfigurationError, CusaError, reason_of
 
 FILE_ENDING = ".py"
@@ -41,7 +42,7 @@ def is_file(name: str) -> bool:
 
 def file_path(name: str) -> str:
     """The path of a Python file with `~` expanded and without `./`: as Snakemake expects its input files."""
-    return os.path.normpath(Path(name).expanduser())
+    return os.path.normpath(expanded(name))
 
 
 def python_files(*names: str | None) -> list[str]:
@@ -175,7 +176,7 @@ def call_part(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _load_file(name: str, problem: str) -> Any:
     """The module of a Python file. A file that has not changed is executed once in a process."""
-    path = Path(name).expanduser().absolute()
+    path = expanded(name).absolute()
     if not path.is_file():
         raise ConfigurationError(f"{problem}{name} does not exist (relative paths start at {Path.cwd()}).")
     content = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -10,6 +10,7 @@ import os
 from functools import cache
 from pathlib import Path
 
+from cusa.common.files import expanded
 from cusa.errors import ConfigurationError
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -54,7 +55,7 @@ def found_file(path: str | Path) -> Path:
     So `config/coco.yaml` is found in any folder, and a file of the user's own goes first.
     """
     path = Path(path)
-    own = path.expanduser()
+    own = expanded(path)
     if own.is_absolute() or own.exists():
         return path
     carried = workflow_folder() / path

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from cusa.common.files import expanded
 from cusa.common.registry import Registry
 from cusa.config.dataset_packed import PackedDataset, ParquetDataset, WebDatasetDataset
 from cusa.config.dataset_section import (
@@ -88,7 +88,7 @@ class PublishedDataset(SplitFilesDataset):
         """The annotation files; in a folder, new_{split}.json where {split}.json is not there."""
         if not isinstance(self.annotations, str):
             return {f"annotations.{split}": path for split, path in self.annotations.items()}
-        folder, found = Path(self.annotations).expanduser(), {}
+        folder, found = expanded(self.annotations), {}
         for split in SPLITS:
             plain, new = folder / f"{split}.json", folder / f"new_{split}.json"
             found[f"annotations.{split}"] = str(new if new.is_file() and not plain.is_file() else plain)

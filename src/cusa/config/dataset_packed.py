@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cusa.common.files import expanded
 from cusa.config.dataset_section import Split
 from cusa.config.dataset_tables import NamedColumns, OneWayToSplit
 from cusa.config.section import Count, Section, added_key
@@ -108,7 +109,7 @@ def matching_files(place: str, endings: tuple[str, ...]) -> list[str]:
     alone is returned also where there is no such file, so that the gap can be told. Raises ValueError for braces that
     do not pair up, and for a pattern that names too many files.
     """
-    path = Path(place).expanduser()
+    path = expanded(place)
     if path.is_dir():
         return [str(found) for found in sorted(path.rglob("*")) if _is_data(found, path, endings)]
     if path.exists() or not any(sign in place for sign in "{" + PATTERN_SIGNS):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cusa.common.files import expanded
 from cusa.common.registry import is_file, python_files
 from cusa.config.adaptation import Adaptation
 from cusa.config.section import Count, Parts, Section, Share, added_key
@@ -24,7 +24,7 @@ def folder_name(model_name: str) -> str:
     For a path it is the last part and a digest of the whole path, so that the folders of two models never collide.
     """
     if is_path(model_name):
-        path = Path(model_name).expanduser().absolute()
+        path = expanded(model_name).absolute()
         name = path.stem if is_file(model_name) else path.name
         return f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     return model_name.replace("/", "--").replace("@", "-")

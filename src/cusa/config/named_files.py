@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from cusa.common.files import expanded
 from cusa.common.registry import is_file
 from cusa.config.configuration import Configuration
 from cusa.config.dataset_packed import matching_files
@@ -30,7 +31,7 @@ def check_files(configuration: Configuration) -> None:
 def _why_not(path: str, expected: Literal["file", "folder", "either"] = "either") -> str:
     """Why a path is not what is expected of it, as the end of a sentence; empty if it is."""
     try:
-        is_folder = stat.S_ISDIR(Path(path).expanduser().stat().st_mode)
+        is_folder = stat.S_ISDIR(expanded(path).stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return f"does not exist (relative paths start at {Path.cwd()})"
     except (OSError, ValueError) as error:

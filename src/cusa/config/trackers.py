@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cusa.common.files import expanded
 from cusa.common.registry import Registry, is_file
 from cusa.errors import ConfigurationError
 
@@ -26,7 +27,7 @@ def require_known_trackers(names: list[str]) -> list[str]:
         raise ConfigurationError(f"Configuration key `{TRACKERS_KEY}` has {', '.join(twice)} twice; list each once.")
     for name in names:
         TRACKERS.require(name, TRACKERS_KEY)
-        if is_file(name) and not Path(name).expanduser().is_file():
+        if is_file(name) and not expanded(name).is_file():
             raise ConfigurationError(
                 f"Configuration key `{TRACKERS_KEY}`: {name} does not exist (relative paths start at {Path.cwd()})."
             )

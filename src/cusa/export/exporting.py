@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cusa.common.files import read_json, require_writable, sha256_of_file, whole_folder, write_json
+from cusa.common.files import expanded, read_json, require_writable, sha256_of_file, whole_folder, write_json
 from cusa.common.versions import versions
 from cusa.config.losses import HeadName
 from cusa.errors import ConfigurationError
@@ -37,7 +37,7 @@ def export(run: str | Path, to: ExportFormat, output: str | Path, options: Expor
 
     Raises ConfigurationError where the options or the run do not allow it, and DataError where the run is damaged.
     """
-    run, output = Path(run).expanduser(), Path(output).expanduser()
+    run, output = expanded(run), expanded(output)
     _check(run, to, output, options)
     record = RunRecord.read(run)
     heads = heads_of(to, options.head)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cusa.common.files import expanded
 from cusa.errors import ConfigurationError, cause_of
 from cusa.export.efficientnet_conversion import transformers_efficientnet
 from cusa.export.open_clip_conversion import timm_resnet
@@ -115,7 +116,7 @@ def _architecture(encoder: TimmVision) -> str:
 
 def _model_arguments(encoder: TimmVision) -> dict[str, Any]:
     """What the folder of a timm network says beside its architecture."""
-    configuration = Path(encoder.name).expanduser() / "config.json"
+    configuration = expanded(encoder.name) / "config.json"
     if not configuration.is_file():
         return {}
     arguments = dict(json.loads(configuration.read_text(encoding="utf-8")).get("model_args") or {})

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from cusa.annotations.captions import clean_caption
+from cusa.common.files import expanded
 from cusa.common.image_files import file_problem
 from cusa.common.images import decoded_rgb, upright_rgb
 from cusa.common.text import unstorable
@@ -148,7 +149,7 @@ def _path(item: str | Path) -> Path:
         raise DataError(f"a {type(item).__name__}; expected a path, bytes, a PIL image or a numpy array")
     address = urlsplit(item) if "://" in item[:16] else None
     if address is None:
-        return Path(item).expanduser()
+        return expanded(item)
     if address.scheme != "file":
         raise DataError(f"{item:.80} is no local file; download the picture and give its path")
     return Path(unquote(address.path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cusa.common.files import expanded
 from cusa.common.workflow_files import workflow_command
 from cusa.errors import DataError
 from cusa.model.exported import EXPORT, Exported, ExportFormat
@@ -29,7 +30,7 @@ def load(
     An onnx folder imports no torch; it takes the device and the precision that its files are made for. Raises DataError
     when the folder is missing or damaged, ConfigurationError when one of its pre-trained parts cannot be loaded.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     kind = kind_of(folder)
     if kind == "run":
         from cusa.model.run_model import load_run

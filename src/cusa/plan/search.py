@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
+from cusa.common.files import expanded
 from cusa.common.registry import is_added
 from cusa.config.models import folder_name
 from cusa.config.search import ALL, TEST, Exports, IndexSettings, Search
@@ -73,7 +73,7 @@ class SearchPlan:
         chosen = TEST if self.search is None else self.search.gallery
         if not self.own_gallery:
             return chosen
-        return re.sub(r"[^A-Za-z0-9_.\-]+", "-", folder_name(str(Path(chosen).expanduser().absolute()))).lstrip("-.")
+        return re.sub(r"[^A-Za-z0-9_.\-]+", "-", folder_name(str(expanded(chosen).absolute()))).lstrip("-.")
 
     @property
     def own_gallery(self) -> str | None:
@@ -88,7 +88,7 @@ class SearchPlan:
     @property
     def own_gallery_files(self) -> list[str]:
         """The table that is made searchable, if it is one; the time of a folder says nothing about what is in it."""
-        path = Path(self.own_gallery or "").expanduser()
+        path = expanded(self.own_gallery or "")
         return [str(path)] if self.own_gallery and path.is_file() else []
 
     @cached_property

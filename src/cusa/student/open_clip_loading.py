@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from cusa.common.files import expand_home
+from cusa.common.files import expand_home, expanded
 from cusa.common.root_logger import root_logger_at
 from cusa.config.models import OPEN_CLIP, StudentSettings, is_weights_file
 from cusa.errors import ConfigurationError, CusaError, cause_of
@@ -54,7 +54,7 @@ class Source:
 
 def is_open_clip_folder(name: str) -> bool:
     """Whether a name is a folder as open_clip saves a model, which transformers cannot read."""
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     return (folder / CONFIGURATION).is_file() and not (folder / "config.json").is_file()
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from cusa.common.files import expanded
 from cusa.config.models import ImageModel, TextModel
 from cusa.teachers.weight_files import sha256_of_weights, weight_file_in
 
@@ -95,9 +96,9 @@ def configured_weights_sha256(model: ImageModel | TextModel) -> str | None:
 
     None for the names of hubs, packages and Python files.
     """
-    weights = weight_file_in(Path(model.name).expanduser())
+    weights = weight_file_in(expanded(model.name))
     if isinstance(model, ImageModel) and model.unicom is not None and model.unicom.weights is not None:
-        weights = Path(model.unicom.weights).expanduser()
+        weights = expanded(model.unicom.weights)
     return sha256_of_weights(weights) if weights is not None and weights.is_file() else None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from cusa.common.files import expanded
 from cusa.common.registry import Registry, call_part
 from cusa.config.models import UNICOM, ImageModel, TextModel
 from cusa.errors import ConfigurationError, CusaError, cause_of
@@ -82,5 +82,5 @@ def _load(build: Any, model: ImageModel | TextModel, kind: Any) -> Any:
 
 
 def _is_timm_folder(name: str) -> bool:
-    config = Path(name).expanduser() / "config.json"
+    config = expanded(name) / "config.json"
     return config.is_file() and '"architecture"' in config.read_text(encoding="utf-8", errors="replace")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from cusa.common.files import expanded
 from cusa.config.models import ImageModel
 from cusa.teachers.encoders import ImageEncoder
 from cusa.teachers.pretrained import recorded_state_dicts, require_weights
@@ -24,7 +24,7 @@ class TimmVision(ImageEncoder):
 
         super().__init__()
         self.name = name
-        folder = Path(name).expanduser()
+        folder = expanded(name)
         source = f"local-dir:{folder}" if folder.is_dir() else name.removeprefix("timm/")
         self.weights_file = weight_file_in(folder)
         require_readable(folder)

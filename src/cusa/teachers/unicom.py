@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cusa.common.files import read_tensors, sha256_of_file
+from cusa.common.files import expanded, read_tensors, sha256_of_file
 from cusa.config.models import ImageModel, UnicomSettings
 from cusa.errors import ConfigurationError, DataError
 from cusa.teachers.encoders import ImageEncoder
@@ -175,7 +175,7 @@ def load(path: str | Path) -> Unicom:
     DataError when the file is not there, is no state dict, or has tensors that are missing, unexpected, not finite or
     of another shape.
     """
-    state = state_dict_of(read_tensors(Path(path).expanduser()))
+    state = state_dict_of(read_tensors(expanded(path)))
     if state is None:
         raise DataError(f"{path} holds something else than a mapping of names to tensors; expected a state dict.")
     require_finite(state, str(path))
@@ -216,7 +216,7 @@ def weights_path(settings: UnicomSettings) -> Path:
     Raises ConfigurationError where the released file cannot be fetched, or has another sha256.
     """
     if settings.weights is not None:
-        return Path(settings.weights).expanduser()
+        return expanded(settings.weights)
     release = RELEASED[settings.model]
     path = Path(torch.hub.get_dir()) / "cusa" / Path(release.path).name
     if not path.is_file():

@@ -89,8 +89,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """
     try:
         published = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(f"{path} does not exist; name one of the published YAML files.") from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read ({error.strerror}); name one of the published YAML files."
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not valid YAML ({error}).") from None
     try:

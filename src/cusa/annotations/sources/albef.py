@@ -14,6 +14,7 @@ from typing import Any
 from cusa.annotations.sources.row_source import RowColumns, RowSource
 from cusa.annotations.sources.rows import captions_in, image_path, image_paths, malformed, values_of
 from cusa.annotations.sources.source import Record
+from cusa.common.files import expanded
 from cusa.config.dataset import SPLITS, AlbefDataset
 
 SETTINGS = AlbefDataset
@@ -29,7 +30,7 @@ class AlbefSource(RowSource):
     def row_files(self) -> Iterator[tuple[str, Path]]:
         """The files of train, val and test."""
         for split in SPLITS:
-            yield split, Path(self.dataset.annotations[split]).expanduser()
+            yield split, expanded(self.dataset.annotations[split])
 
     def row_records(self, split: str, path: Path, row: Any) -> Sequence[Record] | str:
         """Every caption of a row, or what is wrong with it."""

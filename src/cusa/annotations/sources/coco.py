@@ -11,6 +11,7 @@ from pathlib import Path
 from cusa.annotations.sources.image_names import ImageNames
 from cusa.annotations.sources.rows import caption_number, identity, image_path, json_items, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
+from cusa.common.files import expanded
 from cusa.config.dataset import SPLITS, CocoDataset
 
 SETTINGS = CocoDataset
@@ -28,7 +29,7 @@ class CocoSource(Source):
         """Every caption of train, val and test, in file order; an image without one gets an empty caption."""
         image_names = ImageNames()
         for split in SPLITS:
-            path = Path(self.dataset.annotations[split]).expanduser()
+            path = expanded(self.dataset.annotations[split])
             root = (self.dataset.image_roots or {}).get(split, self.dataset.image_root)
             locations: dict[str, str] = {}
             key_of: dict[str, str] = {}

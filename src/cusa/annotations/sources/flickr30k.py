@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cusa.annotations.sources.rows import image_path
 from cusa.annotations.sources.source import LeftOut, MalformedRow, Record, Source
+from cusa.common.files import expanded
 from cusa.common.text import text_lines, unstorable
 from cusa.config.dataset import SPLITS, Flickr30kDataset
 
@@ -30,7 +31,7 @@ class Flickr30kSource(Source):
     def records(self) -> Iterator[Record | MalformedRow | LeftOut]:
         """Every caption of an image that a split lists, in file order."""
         splits_of = self._splits_of()
-        path = Path(self.dataset.file).expanduser()
+        path = expanded(self.dataset.file)
         seen = set()
         for number, line in enumerate(text_lines(path, self.dataset.encoding), start=1):
             if not line.strip() or (number == 1 and line.replace(" ", "").startswith(HEADING)):
@@ -57,7 +58,7 @@ class Flickr30kSource(Source):
         """The splits that list each image; more than one is reported as a leak, as in every format."""
         splits_of: dict[str, list[str]] = {}
         for split in SPLITS:
-            for line in text_lines(Path(self.dataset.splits[split]).expanduser(), self.dataset.encoding):
+            for line in text_lines(expanded(self.dataset.splits[split]), self.dataset.encoding):
                 if name := line.strip():
                     splits_of.setdefault(name if name.endswith(".jpg") else f"{name}.jpg", []).append(split)
         return splits_of

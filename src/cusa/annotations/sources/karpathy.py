@@ -11,6 +11,7 @@ from pathlib import Path
 from cusa.annotations.sources.image_names import ImageNames
 from cusa.annotations.sources.rows import caption_number, image_path, json_items, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
+from cusa.common.files import expanded
 from cusa.config.dataset import SPLITS, KarpathyDataset, split_named
 
 SETTINGS = KarpathyDataset
@@ -27,7 +28,7 @@ class KarpathySource(Source):
 
     def records(self) -> Iterator[Record | MalformedRow]:
         """Every sentence, in file order."""
-        path = Path(self.dataset.file).expanduser()
+        path = expanded(self.dataset.file)
         names, keys, locations = ImageNames(), set[str](), set[str]()
         for number, image in enumerate(json_items(path, "images", self.dataset.encoding)):
             place = f"{path}, image {number}"

@@ -9,6 +9,7 @@ from typing import Any
 from cusa.annotations.sources.row_source import RowColumns, RowSource
 from cusa.annotations.sources.rows import identities, identity, image_path, image_paths, malformed, values_of
 from cusa.annotations.sources.source import Record
+from cusa.common.files import expanded
 from cusa.config.dataset import SPLITS, PublishedDataset
 
 SETTINGS = PublishedDataset
@@ -24,7 +25,7 @@ class PublishedSource(RowSource):
     def row_files(self) -> Iterator[tuple[str, Path]]:
         """The files of train, val and test."""
         for split in SPLITS:
-            yield split, Path(self.dataset.files[f"annotations.{split}"]).expanduser()
+            yield split, expanded(self.dataset.files[f"annotations.{split}"])
 
     def row_records(self, split: str, path: Path, row: Any) -> Sequence[Record] | str:
         """The caption of a row, or what is wrong with it."""

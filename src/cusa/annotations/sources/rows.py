@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cusa.annotations.sources.source import MalformedRow
+from cusa.common.files import expanded
 from cusa.common.json_stream import DECODER, JsonStream, open_json
 from cusa.common.text import open_text, text_lines, unstorable
 from cusa.errors import DataError
@@ -122,7 +123,7 @@ def image_path(root: str | None, beside: Path, name: str) -> str:
 
 @lru_cache(maxsize=64)
 def _folder(root: str | None, beside: Path, here: str) -> str:
-    folder = here / (Path(root).expanduser() if root is not None else beside.parent)
+    folder = here / (expanded(root) if root is not None else beside.parent)
     return folder.as_posix().rstrip("/") + "/"
 
 

@@ -9,6 +9,7 @@ from cusa.annotations.sources.rows import captions_of, identity, image_path, lan
 from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.annotations.sources.splits import SplitsOfRows
 from cusa.annotations.table_rows import Reading, table_rows
+from cusa.common.files import expanded
 from cusa.config.dataset import SPLITS, Split, TableDataset
 from cusa.config.dataset_tables import Column
 
@@ -28,7 +29,7 @@ class TableSource(Source):
         splits = SplitsOfRows(self.dataset)
         places = self.dataset.places
         for split in (split for split in (*SPLITS, None) if split in places):
-            yield from self._records(Path(places[split]).expanduser(), split, splits)
+            yield from self._records(expanded(places[split]), split, splits)
         yield from splits.unknown()
 
     def _records(self, path: Path, split: Split | None, splits: SplitsOfRows) -> Iterator[Record | MalformedRow]:

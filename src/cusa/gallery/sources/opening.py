@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cusa.annotations.table_rows import table_kind
+from cusa.common.files import expanded
 from cusa.common.image_files import IMAGE_ENDINGS
 from cusa.config.dataset_packed import PARQUET_ENDINGS, PATTERN_SIGNS, TAR_ENDINGS, matching_files
 from cusa.errors import ConfigurationError, DataError
@@ -46,7 +47,7 @@ def open_source(items: str | None, how: Reading | None = None, output: Path | No
         return _texts(items, how.texts, how)
     if items is None:
         raise ConfigurationError("name what to embed: a folder, a table or tars; or a file of texts with --texts.")
-    place = Path(items).expanduser()
+    place = expanded(items)
     if place.is_dir():
         return _folder(place, how, output)
     _refuse_splits(place, how)
@@ -103,7 +104,7 @@ def _packed(place: str, how: Reading) -> Source:
 
 def _texts(items: str | None, texts: str, how: Reading) -> Source:
     if items is not None:
-        place = Path(items).expanduser()
+        place = expanded(items)
         if place.is_dir() and is_dataset_folder(place) and texts in CAPTIONS:
             splits = how.splits or ["all"]
             SplitSource(DatasetFolder(place), splits)  # which refuses a split that is none
@@ -113,7 +114,7 @@ def _texts(items: str | None, texts: str, how: Reading) -> Source:
             what = "is a folder" if place.is_dir() else "does not exist"
             raise DataError(f"{place} {what}; with --texts {texts}, expected a table with the column `{texts}`.")
         return texts_of_column(place, texts, how.heading)
-    path = Path(texts).expanduser()
+    path = expanded(texts)
     if not path.is_file():
         raise DataError(
             f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; --texts names a file with a text a line, "
