@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("data", type=Path, help="a table, Karpathy's JSON, or a folder with train, val and test JSON")
     command.add_argument("--images", type=Path, help="folder that image paths start from")
     command.add_argument("--name", help="name of the data set; default: the name of the file or folder")
+    command.add_argument("--encoding", help="encoding of text files that are not UTF-8, for instance cp1252")
     command.add_argument("--output", type=Path, default=Path("mine.yaml"), help="YAML file to write; default mine.yaml")
     command.set_defaults(call=_init)
 
@@ -165,7 +166,7 @@ def _feature_store(arguments: argparse.Namespace) -> tuple[Any, str, ImageModel]
 def _init(arguments: argparse.Namespace) -> None:
     from cusa.commands.starting_configuration import look_at
 
-    start = look_at(arguments.data, arguments.images, arguments.name)
+    start = look_at(arguments.data, arguments.images, arguments.name, arguments.encoding)
     lines = list(start.lines())
     _write_new(arguments.output, start.text)
     sys.stdout.writelines(f"{line}\n" for line in lines)
@@ -207,13 +208,12 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _import_config(arguments: argparse.Namespace) -> None:
-    import yaml
-
-    from cusa.common.workflow_files import editor_line
+    from cusa.common.workflow_files import head_of_file
+    from cusa.config.files import yaml_text
     from cusa.upstream.configurations import read_config
 
-    text = f"{editor_line()}# From {arguments.file.name} of the published code, by `cusa import-config`.\n"
-    text += yaml.safe_dump(read_config(arguments.file), sort_keys=False)
+    text = head_of_file(f"From {arguments.file.name} of the published code, by `cusa import-config`.")
+    text += yaml_text(read_config(arguments.file))
     if arguments.output is None:
         sys.stdout.write(text)
     else:

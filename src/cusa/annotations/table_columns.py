@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from cusa.annotations.delimited import IMAGE_NAME
 from cusa.annotations.sources.rows import captions_in, identity, image_path, unpacked_cell
+from cusa.common.text import unstorable
 from cusa.config.dataset_section import SPLITS, split_named
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
@@ -55,6 +56,11 @@ def find_columns(
         found = _image(path, texts, folders)
     else:
         found = FoundColumns(image, [], reasons=[f"columns.image is `{image}`: it holds the bytes of pictures"])
+    found.warnings += [
+        f"`{name}` is left out, because every value has {what}; remove it from the file"
+        for name in names
+        if not texts[name] and (what := _unstorable(row.get(name) for row in rows))
+    ]
     others = {name: values for name, values in texts.items() if name != found.image and values}
     _split(found, others)
     others = {name: values for name, values in others.items() if name != found.split}
@@ -65,6 +71,11 @@ def find_columns(
         found.label = label
         found.reasons.append(f"columns.label is `{label}`: its name says so")
     return found
+
+
+def _unstorable(values: Iterable[Any]) -> str | None:
+    """What the first text that no caption can be has in it, such as a NUL character; None where there is none."""
+    return next((what for value in values if isinstance(value, str) and (what := unstorable(value))), None)
 
 
 def find_split(rows: Sequence[Mapping[Any, Any]]) -> tuple[Column | None, str]:
@@ -184,8 +195,9 @@ def _captions(
         if not needed:
             return
         raise ConfigurationError(
-            f"{path} has the columns {', '.join(map(str, texts))}, none of which holds captions; name the columns "
-            "yourself in dataset.columns, see config/README.md."
+            f"{path} has the columns {', '.join(map(str, texts))}, none of which holds captions; "
+            + ("; ".join(found.warnings) or "name the columns yourself in dataset.columns, see config/README.md")
+            + "."
         )
     best = max(likely or unsure, key=lambda name: words[name])
     alike = [name for name in (likely or unsure) if _stem(name) == _stem(best)]

@@ -13,7 +13,7 @@ from typing import Any
 from cusa.annotations.sources.parquet import is_picture_type
 from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
 from cusa.annotations.sources.tar_members import tar_members
-from cusa.annotations.sources.webdataset import CAPTION, METADATA, TEXT
+from cusa.annotations.sources.webdataset import CAPTION, METADATA, PICTURE_ENDINGS, TEXT
 from cusa.annotations.table_columns import find_columns, find_split, split_warnings
 from cusa.commands.split_files import (
     FilesOfSplits,
@@ -29,6 +29,7 @@ from cusa.commands.split_files import (
 from cusa.config.dataset import split_named
 from cusa.config.dataset_packed import PARQUET_ENDINGS, TAR_ENDINGS, matching_files
 from cusa.config.dataset_tables import Column
+from cusa.errors import ConfigurationError
 
 SAMPLED_ROWS = 500
 BATCH_ROWS = 500
@@ -64,6 +65,7 @@ def _tars(path: Path, files: Sequence[Path]) -> PackedStart:
         elif not isinstance(member.content, str) and isinstance(row := _json(member.content), dict):
             rows.append(row)
     keys: dict[str, Any] = {}
+    _require_samples((splits.get("train") or files)[0], has_texts or bool(rows))
     if has_texts:
         start.reasons.append("the captions are those in KEY.txt")
     elif any(CAPTION in row for row in rows):
@@ -80,6 +82,17 @@ def _tars(path: Path, files: Sequence[Path]) -> PackedStart:
     if keys:
         start.section["keys"] = keys
     return start
+
+
+def _require_samples(path: Path, has_captions: bool) -> None:
+    """Raise ConfigurationError for a tar in which there is nothing to learn from."""
+    has_pictures = any(tar_members(path, PICTURE_ENDINGS, contents=False))
+    if not (has_pictures and has_captions):
+        lacking = "pictures" if has_captions else "captions" if has_pictures else "pictures and captions"
+        raise ConfigurationError(
+            f"{path} has no {lacking}; expected for each KEY a picture, such as KEY.jpg, and its "
+            f"captions in KEY{TEXT} or KEY{METADATA}."
+        )
 
 
 def _json(content: bytes) -> Any:

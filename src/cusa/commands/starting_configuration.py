@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import tempfile
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.rows import identity, json_items, json_rows
 from cusa.annotations.sources.source import MalformedRow, Record
 from cusa.annotations.table_columns import find_columns, find_split, split_warnings
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
+from cusa.commands.first_pairs import first_pairs
 from cusa.commands.packed_files import packed_start
 from cusa.commands.split_files import (
     FilesOfSplits,
@@ -33,14 +32,15 @@ from cusa.commands.split_files import (
 )
 from cusa.common.files import expanded
 from cusa.common.json_stream import open_json
-from cusa.common.workflow_files import editor_line
-from cusa.config.dataset import SPLITS, DatasetSection, PackedDataset, Split, load_dataset, split_named
+from cusa.common.text import is_text_encoding, unstorable
+from cusa.common.workflow_files import head_of_file
+from cusa.config.dataset import SPLITS, DatasetSection, Split, load_dataset, split_named
 from cusa.config.dataset_tables import Column
-from cusa.config.files import read_files
+from cusa.config.files import read_files, yaml_text
 from cusa.errors import ConfigurationError
 
 SAMPLED_ROWS = 500
-SHOWN_PAIRS = 3
+LONGEST_NAME = 100  # characters of a data set's name, which is that of a folder
 TABLE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 PUBLISHED_KEYS = {"image_path", "caption", "image_id"}
 COCO_KEYS = ("images", "info", "licenses", "annotations", "type")
@@ -63,44 +63,71 @@ class Start:
         """What `cusa init` prints: each decision with its reason, the first pairs as they are read, and warnings."""
         yield from self.reasons
         yield "the first pairs as they are read:"
-        yield from _first_pairs(self.section, self.warnings)
+        yield from first_pairs(self.section, self.warnings)
         for warning in self.warnings:
             yield f"WARNING: {warning}"
 
 
-def starting_configuration(path: str | Path, images: str | Path | None = None, name: str | None = None) -> str:
+@dataclass(frozen=True)
+class Given:
+    """What the user says of the data: the folder that image paths start from, and the encoding of text files."""
+
+    images: str | Path | None = None
+    encoding: str | None = None
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """The same as keys of `dataset`."""
+        said = {"image_root": self.images and str(self.images), "encoding": self.encoding}
+        return {key: value for key, value in said.items() if value is not None}
+
+
+def starting_configuration(
+    path: str | Path, images: str | Path | None = None, name: str | None = None, encoding: str | None = None
+) -> str:
     """The YAML text of an overlay for the data in `path`. See `look_at`."""
-    return look_at(path, images, name).text
+    return look_at(path, images, name, encoding).text
 
 
-def look_at(path: str | Path, images: str | Path | None = None, name: str | None = None) -> Start:
+def look_at(
+    path: str | Path, images: str | Path | None = None, name: str | None = None, encoding: str | None = None
+) -> Start:
     """A starting configuration for the data in `path`: a table, a JSON file, files with pictures, or a folder of
     them. Names such as validation-00000-of-00001.parquet or test.csv say the split of a file.
 
-
     `images` is the folder that image paths start from; without it, the folder of `path` and the folders in it are
-    tried. `name` is the name of the data set. Raises ConfigurationError when the format of the data is not recognised,
-    and DataError when the file is damaged.
+    tried. `name` is the name of the data set, and `encoding` that of text files which are not UTF-8. Raises
+    ConfigurationError when the format of the data is not recognised, and DataError when the file is damaged.
     """
     path = expanded(path)
+    if str(path).startswith("~"):
+        path = path.absolute()  # a file of such a name; in a configuration it would be somebody's home folder
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist; name a table, a JSON file or a folder of JSON files.")
+    if encoding is not None and not is_text_encoding(encoding):
+        raise ConfigurationError(f"--encoding {encoding} is none that Python knows; write for instance cp1252.")
+    if unstorable(f"{path} {images}"):
+        raise ConfigurationError(
+            f"{str(path)!a} or a folder above it has a name that is not UTF-8, which no configuration can hold; "
+            "rename it."
+        )
+    given = Given(images, encoding)
     if (packed := packed_start(path)) is not None:
         start = Start(packed.section, packed.reasons, packed.warnings)
     else:
-        start = _folder(path, images) if path.is_dir() else _one_file(path, images)
+        start = _folder(path, given) if path.is_dir() else _one_file(path, given)
     start.reasons.insert(0, f"format is {start.section['format']}, by what is in {path}")
-    if images is not None:
-        start.section["image_root"] = str(images)
-    plain = re.sub(r"[^A-Za-z0-9_.\-]+", "-", path.name.removesuffix(".gz").partition(".")[0]).strip("-.")
-    dataset = {"name": name or plain or "mine", **start.section}
+    start.section |= given.section
+    plain = re.sub(r"[^A-Za-z0-9_.\-]+", "-", path.name.removesuffix(".gz").partition(".")[0])
+    dataset = {"name": name or plain.strip("-.")[:LONGEST_NAME] or "mine", **start.section}
     start.section = dataset
     overlay: dict[str, Any] = {"dataset": dataset}
     if (batch := _smaller_batch(load_dataset(dataset), start.reasons)) is not None:
         overlay["train"] = {"batch_size": batch}
     overlay["benchmarks"] = {"eccv_caption": None, "image_retrieval": None, "sts": None}
-    text = f"{editor_line()}# Written by `cusa init {path}`; every key is explained in config/README.md.\n"
-    start.text = text + yaml.safe_dump(overlay, sort_keys=False, allow_unicode=True) + CAPTIONS
+    command = shlex.join(["cusa", "init", str(path)])
+    text = head_of_file(f"Written by `{command}`; every key is explained in config/README.md.")
+    start.text = text + yaml_text(overlay) + CAPTIONS
     return start
 
 
@@ -121,52 +148,27 @@ def _smaller_batch(dataset: DatasetSection, reasons: list[str]) -> int | None:
     return batch
 
 
-def _first_pairs(section: Mapping[str, Any], warnings: list[str]) -> Iterator[str]:
-    missing = []
-    with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch).absolute() / "images"
-        source = open_source(_first_files(section), made)
-        source.sample_images(SHOWN_PAIRS)
-        for record in islice((row for row in source.records() if isinstance(row, Record)), SHOWN_PAIRS):
-            is_made = Path(record.image_path).is_relative_to(made)
-            yield f"    {record.split}: {record.place if is_made else record.image_path}: {record.caption}"
-            if not (is_made or Path(record.image_path).is_file()):
-                missing.append(record.image_path)
-    if missing:
-        warnings.append(f"{missing[0]} does not exist; correct dataset.image_root, or give the folder with --images")
-
-
-def _first_files(section: Mapping[str, Any]) -> DatasetSection:
-    """The data set; of many files that hold the pictures only the first of each split, which can be opened at once."""
-    dataset = load_dataset(section)
-    if not isinstance(dataset, PackedDataset):
-        return dataset
-    first = {split: dataset.files_of(split)[0] for split in dataset.places}
-    places = {"file": first[None]} if None in first else {"annotations": first}
-    return load_dataset({**section, **places})
-
-
-def _one_file(path: Path, images: str | Path | None) -> Start:
+def _one_file(path: Path, given: Given) -> Start:
     """One function a kind of file."""
     if path.suffix.lower() == ".token":
         return _token(path)
-    if table_kind(path) == "json" and (start := _json_object(path)) is not None:
+    if table_kind(path, given.encoding) == "json" and (start := _json_object(path, given.encoding)) is not None:
         return start
     splits: FilesOfSplits = {}
     if split_in_name(path.name) is not None:
         ending = Path(path.name.lower().removesuffix(".gz")).suffix
         splits = splits_beside(path, files_in(path.parent, (ending,)), path.parent)
-    if "train" in splits and len(splits) > 1 and not _says_splits(path):
-        return _split_files(splits, images)
-    start = _table({None: path}, images)
+    if "train" in splits and len(splits) > 1 and not _says_splits(path, given.encoding):
+        return _split_files(splits, given)
+    start = _table({None: path}, given)
     if splits and "train" not in splits and "held_out" in start.section:
         start.warnings.append(f"{path} is of {' and '.join(splits)} by its name, but no file of train is beside it")
     return start
 
 
-def _says_splits(path: Path) -> bool:
+def _says_splits(path: Path, encoding: str | None) -> bool:
     """Whether a column of a table names several splits, which then goes before the names of files."""
-    rows = _sampled(path, Reading())
+    rows = _sampled(path, Reading(encoding))
     column, _ = find_split(rows)
     return len({split_named(str(row.get(column))) for row in rows if column is not None} - {None}) > 1
 
@@ -182,13 +184,13 @@ def _token(path: Path) -> Start:
     return Start({"format": "flickr30k", "file": str(path), "splits": splits})
 
 
-def _json_object(path: Path) -> Start | None:
+def _json_object(path: Path, encoding: str | None) -> Start | None:
     """Karpathy's file, or None for rows. Raises ConfigurationError for one of COCO's files, which has one split."""
-    with open_json(path) as stream:
+    with open_json(path, encoding) as stream:
         first = next(stream.entries(), None) if stream.kind == "object" else None
     if first not in ("images", "info", "licenses", "annotations", "dataset", "type"):
         return None
-    image: Any = next(json_items(path, "images"), None)
+    image: Any = next(json_items(path, "images", encoding), None)
     if isinstance(image, Mapping) and "sentences" in image:
         return Start({"format": "karpathy", "file": str(path)})
     raise ConfigurationError(
@@ -197,7 +199,7 @@ def _json_object(path: Path) -> Start | None:
     )
 
 
-def _folder(path: Path, images: str | Path | None) -> Start:
+def _folder(path: Path, given: Given) -> Start:
     """The files of a folder by the splits in their names, or its only table."""
     below = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
     files = files_in(path, TABLE_ENDINGS)
@@ -209,9 +211,9 @@ def _folder(path: Path, images: str | Path | None) -> Start:
     splits = splits_beside(path, files, path)
     require_train(path, splits)
     if len(splits) > 1:
-        return _split_files(splits, images)
+        return _split_files(splits, given)
     if len(files) == 1:
-        return _one_file(files[0], images)
+        return _one_file(files[0], given)
     names = ", ".join(sorted(child.name for child in path.iterdir())[:8])
     raise ConfigurationError(
         f"{path} has neither one table nor tables with splits in their names (it holds {names or 'nothing'}); expected "
@@ -219,14 +221,14 @@ def _folder(path: Path, images: str | Path | None) -> Start:
     )
 
 
-def _split_files(splits: FilesOfSplits, images: str | Path | None) -> Start:
+def _split_files(splits: FilesOfSplits, given: Given) -> Start:
     """One table, or one of the JSON files that papers have, for each split."""
     files = {split: _only(split, members) for split, members in splits.items()}
     annotations = {split: str(file) for split, file in files.items()}
     first = files["train"]
     whole = len(files) == len(SPLITS)
-    if table_kind(first) == "json":
-        with open_json(first) as stream:
+    if table_kind(first, given.encoding) == "json":
+        with open_json(first, given.encoding) as stream:
             key = next(stream.entries(), None) if stream.kind == "object" else None
         if key in COCO_KEYS and not whole:
             missing = ", ".join(split for split in SPLITS if split not in files)
@@ -234,14 +236,14 @@ def _split_files(splits: FilesOfSplits, images: str | Path | None) -> Start:
                 f"{first} is one of COCO's files, and there is no such file for {missing}; split one of them, or use "
                 "Karpathy's dataset_coco.json, which has all three splits."
             )
-        row: Any = None if key is not None else next((row for _, row in json_rows(first)), None)
+        row: Any = None if key is not None else next((row for _, row in json_rows(first, given.encoding)), None)
         has = set(row) if isinstance(row, Mapping) else set()
         kinds = {"coco": key in COCO_KEYS, "albef": {"image", "caption"} <= has, "published": has >= PUBLISHED_KEYS}
         if whole and (kind := next((kind for kind, is_it in kinds.items() if is_it), None)) is not None:
             start = Start({"format": kind, "annotations": annotations})
             add_missing_splits(start.section, splits, start.reasons, start.warnings)
             return start
-    return _table(dict(files.items()), images)
+    return _table(dict(files.items()), given)
 
 
 def _only(split: Split, files: Sequence[Path]) -> Path:
@@ -263,24 +265,24 @@ def _sampled(path: Path, reading: Reading) -> list[dict[Column, Any]]:
     return [row for _, row in islice(table_rows(path, None, reading), SAMPLED_ROWS) if isinstance(row, dict)]
 
 
-def _table(files: Mapping[Split | None, Path], images: str | Path | None) -> Start:
+def _table(files: Mapping[Split | None, Path], given: Given) -> Start:
     """A table, under None, or one for each split, of which that of train is looked at."""
     path = files[None] if None in files else files["train"]
     section: dict[str, Any] = {"format": "table", "file": str(path)}
     reasons = []
-    if table_kind(path) == "delimited":
-        dialect = sniffed(path)
-        first = next(delimited_rows(path, dialect), None)
+    if table_kind(path, given.encoding) == "delimited":
+        dialect = sniffed(path, encoding=given.encoding)
+        first = next(delimited_rows(path, dialect, given.encoding), None)
         reasons.append(f"the separator is {dialect.separator!r}")
         if first is not None and any(IMAGE_NAME.search(cell.strip()) for cell in first.cells):
             section["heading"] = False
             reasons.append(f"heading is false: the first row, {', '.join(first.cells)}, holds an image")
-    reading = Reading(heading=section.get("heading"))
+    reading = Reading(given.encoding, heading=section.get("heading"))
     if not (rows := _sampled(path, reading)):
         odd = next((row for _, row in table_rows(path, None, reading) if isinstance(row, MalformedRow)), None)
         what = "no rows" if odd is None else f"no row that can be read; the first one: {odd.place} {odd.reason}"
         raise ConfigurationError(f"{path} has {what}; expected at least one image with a caption.")
-    found = find_columns(path, rows, [Path(images)] if images else _image_folders(files))
+    found = find_columns(path, rows, [Path(given.images)] if given.images else _image_folders(files))
     columns = {"image": found.image, "caption": found.captions if len(found.captions) > 1 else found.captions[0]}
     columns |= {key: name for key, name in (("label", found.label), ("split", found.split)) if name is not None}
     section["columns"] = columns
@@ -306,7 +308,7 @@ def _table(files: Mapping[Split | None, Path], images: str | Path | None) -> Sta
         # NaN is not equal to itself.
         names = Counter("" if value is None or value != value else identity(value) for value in values)
         found.warnings += split_warnings(names)
-    if images is None and found.image_root is not None and found.image_root != path.parent:
+    if given.images is None and found.image_root is not None and found.image_root != path.parent:
         section["image_root"] = str(found.image_root)
     return Start(section, reasons + found.reasons, found.warnings)
 

@@ -24,6 +24,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 GZIP = b"\x1f\x8b"
+PICTURE = "picture; name a table of pictures and their captions, as CSV, JSON or Parquet"
 NO_TEXT = {
     b"PK\x03\x04": "a ZIP archive (a spreadsheet of Excel is one); save the table as CSV, or unpack it",
     b"\xd0\xcf\x11\xe0": "an old Office document; save the table as CSV",
@@ -33,6 +34,16 @@ NO_TEXT = {
     b"SQLite format 3": "an SQLite database; export the table as CSV",
     b"ARROW1": "an Arrow file; write it as Parquet",
     b"\x89HDF": "an HDF5 file; write the table as CSV or Parquet",
+    b"\xff\xd8\xff": f"a JPEG {PICTURE}",
+    b"\x89PNG": f"a PNG {PICTURE}",
+    b"GIF8": f"a GIF {PICTURE}",
+    b"RIFF": f"a WebP {PICTURE}",
+    b"II*\0": f"a TIFF {PICTURE}",
+    b"MM\0*": f"a TIFF {PICTURE}",
+    b"%PDF": "a PDF document; name a table, as CSV, JSON or Parquet",
+    b"7z\xbc\xaf": "a 7z archive; unpack it",
+    b"Rar!": "a RAR archive; unpack it",
+    b"\x93NUMPY": "a NumPy array; write the table as CSV or Parquet",
     b"PAR1": "a Parquet file; only the formats `table` and `parquet` read those",
 }
 # What files of people that are not UTF-8 usually are. Fewer choices make a better guess.
@@ -52,6 +63,7 @@ ENCODINGS = [
     "koi8_r",
     "mac_roman",
 ]
+TAR_AT = 257  # where a tar says that it is one
 BLOCK = 1 << 16
 GUESSED_ON = 8192
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -114,12 +126,17 @@ def text_of(data: bytes, place: str) -> str:
 
     Raises DataError where the bytes are neither UTF-8 nor marked as another encoding.
     """
-    name = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
+    name = marked_encoding(data) or "utf-8"
     try:
         return data.decode(name)
     except UnicodeDecodeError as error:
         may_be = _may_be(_guesses(data))
         raise DataError(f"{place}, byte {error.start}: is not {_shown(name)} text{may_be}.") from None
+
+
+def marked_encoding(data: bytes) -> str | None:
+    """The encoding that a byte order mark at the start of bytes says; None where there is no mark."""
+    return next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), None)
 
 
 def unstorable(text: str) -> str | None:
@@ -140,14 +157,15 @@ def is_text_encoding(name: str) -> bool:
 
 
 def _encoding(path: Path, start: bytes, wanted: str | None) -> str:
-    for mark, name in BYTE_ORDER_MARKS:
-        if start.startswith(mark):
-            return name
+    if (marked := marked_encoding(start)) is not None:
+        return marked
     if wanted is not None:
         return wanted
     for magic, what in NO_TEXT.items():
         if start.startswith(magic):
             raise DataError(f"{path} is no text, but {what}.")
+    if start[TAR_AT : TAR_AT + 5] == b"ustar":
+        raise DataError(f"{path} is no text, but a tar; give it the ending .tar, or unpack it.")
     if start[:GUESSED_ON].count(0) * 4 > len(start[:GUESSED_ON]):
         name = "UTF-16BE" if start[0] == 0 else "UTF-16LE"
         raise DataError(
@@ -185,7 +203,7 @@ def _shown(name: str) -> str:
 def _convert(path: Path, encoding: str) -> str:
     return (
         f"convert it (iconv -f {encoding} -t UTF-8 {path.name} > new-{path.name}), or, for a file of the data set, say "
-        f"dataset.encoding: {encoding}."
+        f"dataset.encoding: {encoding} (cusa init --encoding {encoding})."
     )
 
 

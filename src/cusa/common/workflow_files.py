@@ -67,6 +67,13 @@ def editor_line() -> str:
     return f"# yaml-language-server: $schema={workflow_folder() / SCHEMA}\n"
 
 
+def head_of_file(*comments: str) -> str:
+    """The first lines of a configuration file that this project writes: that for editors, and one a comment."""
+    # A line end in the name of a file would end the comment.
+    shown = (line if line.isprintable() else line.encode("unicode_escape").decode("ascii") for line in comments)
+    return editor_line() + "".join(f"# {line}\n" for line in shown)
+
+
 def link_library(folder: Path) -> Path:
     """Make a folder in which a link to the library is alone, and return the absolute path of that folder.
 

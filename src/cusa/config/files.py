@@ -138,6 +138,23 @@ def read_arguments(arguments: Iterable[str]) -> dict[str, Any]:
     return mapping
 
 
+class _Dumper(yaml.SafeDumper):
+    """Texts with line ends and other signs that are not printed are escaped: YAML takes some of them for line ends."""
+
+
+def _escaped(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar(f"{YAML_TAG}str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _escaped)
+
+
+def yaml_text(mapping: Mapping[str, Any]) -> str:
+    """A mapping as YAML that `read_file` reads back as the same mapping."""
+    text: str = yaml.dump(dict(mapping), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
 def without_dots(argument: str) -> str:
     """A KEY=VALUE of --config whose key has dots, as one that Snakemake takes: train.epochs=3 is train={epochs: 3}.
 

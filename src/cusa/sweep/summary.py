@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from cusa.common.files import whole_file
-from cusa.common.workflow_files import editor_line, workflow_command
+from cusa.common.workflow_files import head_of_file, workflow_command
+from cusa.config.files import yaml_text
 from cusa.errors import DataError
 from cusa.sweep.space import nested
 from cusa.sweep.study import Study, TrialResult, best_of
@@ -136,9 +136,8 @@ def overlay_of(results: Iterable[TrialResult], study: Study) -> str:
             f"none of the {len(results)} trials of {study.folder} was trained to its end{why}; change `sweep.space`."
         )
     seeds = ", ".join(str(seed.seed) for seed in best.seeds)
-    head = (
-        editor_line()
-        + f"# The best of {len(results)} trials of {study.folder}: trial {best.trial}, r_mean {best.score:.2f} on the\n"
-        f"# validation split (seed {seeds}). Written by cusa; give it to --configfile after the file with the sweep.\n"
+    head = head_of_file(
+        f"The best of {len(results)} trials of {study.folder}: trial {best.trial}, r_mean {best.score:.2f} on the",
+        f"validation split (seed {seeds}). Written by cusa; give it to --configfile after the file with the sweep.",
     )
-    return head + yaml.safe_dump(nested(best.values), sort_keys=False, allow_unicode=True)
+    return head + yaml_text(nested(best.values))

@@ -21,7 +21,7 @@ from cusa.annotations.sources.rows import identity as identity_of
 from cusa.annotations.sources.source import LeftOut, MalformedRow, Record
 from cusa.annotations.sources.tar_members import Member, tar_members
 from cusa.common.json_stream import unrepeated
-from cusa.common.text import unstorable
+from cusa.common.text import marked_encoding, unstorable
 from cusa.config.dataset import Split, WebDatasetDataset
 
 SETTINGS = WebDatasetDataset
@@ -154,6 +154,7 @@ def _add(sample: Sample, member: Member, encoding: str) -> None:
     elif (sample.text if member.ending == TEXT else sample.metadata) is not None:
         sample.problem = f"has two files {member.name}"
     elif member.ending == TEXT:
+        encoding = marked_encoding(member.content) or encoding
         try:
             sample.text = member.content.decode(encoding)
         except UnicodeDecodeError as error:

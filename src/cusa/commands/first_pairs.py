@@ -1,0 +1,54 @@
+"""The first pairs of image and caption of a data set, as `cusa init` shows them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cusa.annotations.sources.registry import open_source
+from cusa.annotations.sources.source import MalformedRow, Record
+from cusa.config.dataset import DatasetSection, PackedDataset, load_dataset
+from cusa.errors import ConfigurationError
+
+SHOWN_PAIRS = 3
+
+
+def first_pairs(section: Mapping[str, Any], warnings: list[str]) -> Iterator[str]:
+    """The lines of the first pairs as they are read; a warning is added if an image is not there.
+
+    Raises ConfigurationError if no row can be read.
+    """
+    missing, shown, odd = [], 0, list[MalformedRow]()
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch).absolute() / "images"
+        source = open_source(_first_files(section), made)
+        source.sample_images(SHOWN_PAIRS)
+        for record in source.records():
+            if isinstance(record, MalformedRow):
+                odd = odd or [record]
+            if not isinstance(record, Record):
+                continue
+            shown += 1
+            is_made = Path(record.image_path).is_relative_to(made)
+            yield f"    {record.split}: {record.place if is_made else record.image_path}: {record.caption}"
+            if not (is_made or Path(record.image_path).is_file()):
+                missing.append(record.image_path)
+            if shown == SHOWN_PAIRS:
+                break
+    if not shown:
+        why = f"; the first one: {odd[0].place} {odd[0].reason}" if odd else ""
+        raise ConfigurationError(f"no row of the data can be read{why}. Expected at least one image with a caption.")
+    if missing:
+        warnings.append(f"{missing[0]} does not exist; correct dataset.image_root, or give the folder with --images")
+
+
+def _first_files(section: Mapping[str, Any]) -> DatasetSection:
+    """The data set; of many files that hold the pictures only the first of each split, which can be opened at once."""
+    dataset = load_dataset(section)
+    if not isinstance(dataset, PackedDataset):
+        return dataset
+    first = {split: dataset.files_of(split)[0] for split in dataset.places}
+    places = {"file": first[None]} if None in first else {"annotations": first}
+    return load_dataset({**section, **places})
