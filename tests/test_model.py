@@ -116,7 +116,8 @@ def test_a_single_text_and_none(model):
     ("item", "reason"),
     [
         ("missing.jpg", "item 1: missing.jpg: the file does not exist"),
-        (b"no picture at all", "item 1: .*it is text"),
+        (b"no picture at all", "item 1: the picture cannot be read as an image .it is text"),
+        (np.zeros((0, 4, 3), np.uint8), "item 1: a picture of 4 x 0 pixels"),
         ("https://example.org/a.jpg", "item 1: https://example.org/a.jpg is no local file"),
         (np.zeros((4, 4)), "item 1: an array of shape .* float64; expected uint8"),
         (7, "item 1: a int; expected a path"),
@@ -131,6 +132,21 @@ def test_items_that_cannot_be_read_are_named(model, paths, item, reason):
 def test_texts_without_words_are_named(model, text, reason):
     with pytest.raises(DataError, match=f"1 of 2 .*{reason}.*1: {text!r}"):
         model.encode_text(["a circle", text])
+
+
+@pytest.mark.parametrize("items", [None, 3, {"a": 1}, bytearray(b"x")], ids=ascii)
+def test_what_is_no_list_of_items_is_named_with_what_is_expected(model, items):
+    with pytest.raises(DataError, match=r"is a \w+; expected a picture or a list of pictures, each a path, bytes"):
+        model.encode_image(items)
+    with pytest.raises(DataError, match=r"is a \w+; expected a text or a list of texts"):
+        model.encode_text(items)
+
+
+def test_embeddings_of_other_lengths_and_another_precision_are_a_sentence(model, run):
+    with pytest.raises(DataError, match=r"embeddings of the shapes \[2, 3\] and \[4\] cannot be compared"):
+        model.similarity(np.zeros((2, 3)), np.zeros(4))
+    with pytest.raises(ConfigurationError, match="precision is 'fp8'; expected one of fp32, tf32"):
+        cusa.load(run, precision="fp8")
 
 
 def test_what_does_not_exist_is_a_sentence(model, tmp_path):

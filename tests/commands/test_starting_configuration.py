@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -16,8 +18,9 @@ from format_files import WRITERS, add_member
 from cusa.annotations.convert import convert
 from cusa.annotations.sources.splits import drawn_split
 from cusa.commands.starting_configuration import look_at, starting_configuration
+from cusa.config import check_files, load, read_files
 from cusa.config.dataset import load_dataset
-from cusa.errors import ConfigurationError
+from cusa.errors import ConfigurationError, CusaError
 
 SPLITS = ("train", "val", "test")
 
@@ -415,3 +418,111 @@ def test_a_small_table_gets_a_batch_that_its_pairs_fill(tmp_path, shapes, names)
 def test_paths_of_windows_are_found(tmp_path, shapes, names):
     start = look_at(table(tmp_path, shapes, "image,caption\n" + "\n".join(f"images\\{name},a dog" for name in names)))
     assert not start.warnings
+
+
+ODD_NAMES = [
+    "a\nb.csv",
+    "a: b #c.csv",
+    "x\x85y.csv",
+    "~x.csv",
+    "null",
+    "1:30",
+    "$NO.csv",
+    "*.csv",
+    "é 日本.csv",
+    "a" * 200,
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+def test_the_file_of_an_odd_name_is_found_again(name, shapes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{path},a picture of {number}\n" for number, path in enumerate((shapes / "pics").iterdir()))
+    (tmp_path / name).write_text("image,caption\n" + rows)
+    (tmp_path / "mine.yaml").write_text(starting_configuration(name), encoding="utf-8")
+    configuration = load(read_files([tmp_path / "mine.yaml"]))
+    check_files(configuration)
+    assert Path(configuration.dataset.files["file"]).absolute() == tmp_path / name
+
+
+def test_a_name_that_is_not_utf_8_is_told(tmp_path):
+    path = tmp_path / os.fsdecode(b"n\xef.csv")
+    path.write_text("image,caption\na.jpg,a picture\n")
+    with pytest.raises(ConfigurationError, match="has a name that is not UTF-8, which no configuration can hold"):
+        look_at(path)
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("endings", "says"),
+    [
+        ((), "has neither pictures nor captions"),
+        (("jpg",), "has pictures, but no captions"),
+        (("txt",), "has captions, but no pictures"),
+        (("csv",), "has neither"),
+    ],
+    ids=str,
+)
+def test_a_tar_without_samples_is_told(endings, says, tmp_path):
+    path = write_tar(tmp_path / "all.tar", [(f"{number}.{end}", b"x") for number in range(3) for end in endings])
+    with pytest.raises(ConfigurationError, match=f"all.tar {says}.* expected for each KEY a picture, such as KEY.jpg"):
+        look_at(path)
+
+
+def test_texts_of_a_tar_with_the_mark_of_utf_16_are_read(shapes, tmp_path):
+    pictures = [path.read_bytes() for path in (shapes / "pics").iterdir()]
+    members = []
+    for number, content in enumerate(pictures):
+        caption = f"ein Käfer {number}"
+        text = (f"{number}.txt", caption.encode("utf-16"))
+        members += [(f"{number}.jpg", content), text]
+    lines = list(look_at(write_tar(tmp_path / "all.tar", members)).lines())
+    assert any("ein Käfer 0" in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\xff\xd8\xff\xe0", "is no text, but a JPEG picture; name a table of pictures"),
+        (b"\x89PNG\r\n\x1a\n", "is no text, but a PNG picture"),
+        (b"%PDF-1.7", "is no text, but a PDF document"),
+        (b"image,caption\n" + b"a.jpg,K\xe4fer und K\xe4se\n" * 9, r"cusa init --encoding cp1252"),
+        (
+            b"image,caption\n" + b"a.jpg,a\0b\n" * 3,
+            "`caption` is left out, because every value has a NUL character; remove",
+        ),
+    ],
+    ids=["jpeg", "png", "pdf", "cp1252", "NUL"],
+)
+def test_what_is_no_table_is_called_what_it_is(content, says, tmp_path):
+    (tmp_path / "data.csv").write_bytes(content)
+    with pytest.raises(CusaError, match=says):
+        look_at(tmp_path / "data.csv")
+
+
+def test_an_encoding_that_is_said_is_read_and_written(shapes, tmp_path):
+    rows = [f"{path},ein Käfer {number}" for number, path in enumerate((shapes / "pics").iterdir())]
+    (tmp_path / "t.csv").write_bytes("\n".join(["image,caption", *rows]).encode("cp1252"))
+    start = look_at(tmp_path / "t.csv", encoding="cp1252")
+    assert start.section["encoding"] == "cp1252"
+    assert any("ein Käfer" in line for line in start.lines())
+    with pytest.raises(ConfigurationError, match="--encoding cp9999 is none that Python knows"):
+        look_at(tmp_path / "t.csv", encoding="cp9999")
+
+
+def test_data_of_which_no_row_can_be_read_are_told_before_anything_is_written(shapes, tmp_path):
+    picture = next((shapes / "pics").iterdir()).read_bytes()
+    members = [part for key in "abc" for part in ((f"{key}.jpg", picture), (f"{key}.txt", b"a\0b"))]
+    start = look_at(write_tar(tmp_path / "all.tar", members))
+    with pytest.raises(
+        ConfigurationError, match="no row of the data can be read; the first one: .*has a NUL character"
+    ):
+        list(start.lines())

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import mounted_tmpfs
 
-from cusa.common.files import read_array, read_parquet, require_writable, whole_file, whole_folder, write_json
+from cusa.common.files import expanded, read_array, read_parquet, require_writable, whole_file, whole_folder, write_json
 from cusa.common.program import run
 from cusa.errors import DataError
 from cusa.teachers.store import write_features
@@ -160,3 +160,24 @@ def test_a_parquet_file_is_read_as_it_is(tmp_path):
         read_parquet(tmp_path / "cut.parquet")
     with pytest.raises(DataError, match=r"missing\.parquet does not exist"):
         read_parquet(tmp_path / "missing.parquet")
+
+
+@pytest.mark.parametrize("place", [".", "folder", ""])
+def test_a_folder_is_no_file_to_write(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="is a folder; name a file to write"), whole_file(place):
+        pass
+
+
+@pytest.mark.parametrize("writing", [whole_file, whole_folder])
+def test_nothing_is_written_below_a_file(tmp_path, writing):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file/x cannot be written: .*file is no folder"), writing(tmp_path / "file/x"):
+        pass
+
+
+def test_the_home_of_nobody_stays_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/a") == tmp_path / "a"
+    assert str(expanded("~nobody9/a")) == "~nobody9/a"

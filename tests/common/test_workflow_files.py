@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from cusa.common import workflow_files
-from cusa.common.workflow_files import found_file, link_library, workflow_folder
+from cusa.common.workflow_files import (
+    STARTED,
+    found_file,
+    head_of_file,
+    link_library,
+    workflow_command,
+    workflow_folder,
+)
 from cusa.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +64,22 @@ def test_the_library_alone_in_a_folder_for_conda_environments(tmp_path):
     (folder / "cusa").unlink()
     (folder / "cusa").symlink_to(tmp_path)  # of another installation
     assert (link_library(tmp_path / "library") / "cusa/cli.py").is_file()
+
+
+def test_sentences_name_the_command_that_the_user_has_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(STARTED, raising=False)
+    assert workflow_command("models") == "cusa run models"
+    monkeypatch.setenv(STARTED, "snakemake --cores 2 -s clone/Snakefile")
+    assert workflow_command("models") == "snakemake models"
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(STARTED, "cusa run --cores 2")
+    assert workflow_command() == "cusa run"
+    monkeypatch.delenv(STARTED)
+    assert workflow_command("models") == "snakemake models"
+
+
+def test_a_line_end_in_a_comment_stays_in_the_comment():
+    first, *lines = head_of_file("Written for a\nb.csv.", "é").splitlines()
+    assert first.startswith("# yaml-language-server")
+    assert lines == [r"# Written for a\nb.csv.", "# é"]

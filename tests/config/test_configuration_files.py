@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cusa.config.configuration import Configuration, load
-from cusa.config.files import REQUIRED, merge, merge_onto_default, read_arguments, read_file, read_files
+from cusa.config.files import REQUIRED, merge, merge_onto_default, read_arguments, read_file, read_files, yaml_text
 from cusa.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -238,3 +238,26 @@ def test_merging_replaces_all_but_mappings():
         "a": {"b": 1, "c": [2]},
         "d": {"e": 1},
     }
+
+
+@pytest.mark.parametrize("value", ["/data/set #2", "[1, 2] # two", "#2"])
+def test_a_comment_in_a_value_of_the_command_line_is_not_cut_off_silently(value):
+    with pytest.raises(ConfigurationError, match="YAML takes # and what follows for a comment; put the value in quo"):
+        read_arguments([f"dataset.file={value}"])
+    assert read_arguments([f'dataset.file="{value}"']) == {"dataset": {"file": value}}
+
+
+def test_keys_with_dots_are_keys_of_sections():
+    found = read_arguments(["train.epochs=3", "train.lr=0.1", "experiments.a.contrastive={}", "seeds=[1]"])
+    assert found == {"train": {"epochs": 3, "lr": 0.1}, "experiments": {"a": {"contrastive": {}}}, "seeds": [1]}
+    with pytest.raises(ConfigurationError, match=r"gives `train.epochs` two values"):
+        read_arguments(["train.epochs=3", "train={epochs: 4}"])
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", "a\x85b", "a\u2028b", "a: b #c", "~", "010", "1:30", "yes", "{x}", "'", "é 日本", ""]
+)
+def test_written_yaml_is_read_back_as_it_was(tmp_path, text):
+    mapping = {"dataset": {"file": text, "split_names": {text: "skip"}}}
+    (tmp_path / "a.yaml").write_text(yaml_text(mapping), encoding="utf-8")
+    assert read_file(tmp_path / "a.yaml") == mapping

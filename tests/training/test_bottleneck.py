@@ -28,6 +28,7 @@ def profile(device: str = "cpu", busy: float | None = None, mfu: float | None = 
         ({"image_tower": 6.0, "gather": 3.0, "data": 2.0}, "gather"),
         ({"image_tower": 6.0, "optimiser": 4.0}, "optimiser"),
         ({"image_tower": 6.0, "host": 4.0}, "host"),
+        ({"heads_and_loss": 2.0, "optimiser": 2.0, "host": 2.0, "gather": 1.0, "data": 0.9}, "heads and loss"),
     ],
     ids=str,
 )
@@ -66,3 +67,14 @@ def test_unicoms_tokens_are_named_where_they_are_read(tiny_configuration):
     teachers = tiny_configuration["teachers"] | {"image": unicom}
     assert "Unicom" in next(advice(slow, configured(tiny_configuration | {"teachers": teachers})))
     assert not any("Unicom" in sentence for sentence in advice(slow, configured(tiny_configuration)))
+
+
+def test_frozen_towers_are_given_no_advice_that_cannot_be_followed(tiny_configuration):
+    """Their features are read: no picture is decoded, no tower computes, and none can be trained less."""
+    teachers = tiny_configuration["teachers"]
+    towers = {side: model | {"trainable": False} for side, model in teachers.items()} | {"dimension": 8}
+    run = configured(tiny_configuration | {"student": {"name": None, "towers": towers}}, gather="local")
+    for part in PARTS:
+        for sentence in advice(profile("NVIDIA H200", busy=1.0, **{part.replace(" ", "_"): 1.0}), run):
+            for useless in ("student.adapt", "trainable", "compile", "decodes", "shorter_side", "captions_per_image"):
+                assert useless not in sentence, (part, sentence)

@@ -88,9 +88,10 @@ def _require_samples(path: Path, has_captions: bool) -> None:
     """Raise ConfigurationError for a tar in which there is nothing to learn from."""
     has_pictures = any(tar_members(path, PICTURE_ENDINGS, contents=False))
     if not (has_pictures and has_captions):
-        lacking = "pictures" if has_captions else "captions" if has_pictures else "pictures and captions"
+        found = "captions, but no pictures" if has_captions else "pictures, but no captions"
+        found = found if has_captions or has_pictures else "neither pictures nor captions"
         raise ConfigurationError(
-            f"{path} has no {lacking}; expected for each KEY a picture, such as KEY.jpg, and its "
+            f"{path} has {found}; expected for each KEY a picture, such as KEY.jpg, and its "
             f"captions in KEY{TEXT} or KEY{METADATA}."
         )
 

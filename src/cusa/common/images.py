@@ -82,18 +82,20 @@ def check_image(path: str | Path, how: Literal["decode", "header"], max_pixels: 
 
 
 @contextmanager
-def decoded_rgb(source: Source, max_pixels: int | None = None) -> Iterator[Image.Image]:
+def decoded_rgb(
+    source: Source, max_pixels: int | None = None, name: str = "an image in a shard"
+) -> Iterator[Image.Image]:
     """Decode an image file, given by its path or as bytes, to upright 8-bit RGB without metadata.
 
     The image's `format` is that of the file. Until the block ends, other threads decode no more than PIXELS_AT_ONCE
     allows, so shrink the image within it. Raises DataError if the image cannot be decoded, or if its header says that
-    it has more than `max_pixels` pixels.
+    it has more than `max_pixels` pixels; `name` is what the message calls an image that is given as bytes.
     """
     with ExitStack() as held:
         try:
             image = _retrying(source, lambda content: _decode(content, max_pixels, held)).image
         except DataError as error:
-            name = "an image in a shard" if isinstance(source, bytes) else str(source)
+            name = name if isinstance(source, bytes) else str(source)
             advice = "" if isinstance(error, _OversizedError) else "; replace or remove it"
             raise DataError(f"{name} {error}{advice}.") from None
         yield image

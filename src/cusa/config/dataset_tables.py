@@ -12,6 +12,7 @@ from cusa.config.section import Section, added_key
 
 # Files that people call tables, and that are neither text nor Parquet.
 NO_TABLES = (".xls", ".xlsx", ".ods", ".feather", ".arrow", ".pkl", ".pickle", ".h5", ".hdf5", ".mdb", ".db", ".sqlite")
+LONGEST_NAME = 255  # bytes, on all common file systems
 Column = str | int
 
 
@@ -168,15 +169,21 @@ class TableDataset(OneWayToSplit):
     @field_validator("image_name")
     @classmethod
     def _one_place_for_the_cell(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
         # Nothing but a width may stand in the braces: a pattern must not reach into objects.
-        if pattern is not None and not re.fullmatch(r"[^{}]*\{(:[^{}]*)?\}[^{}]*", pattern):
+        if (cell := re.fullmatch(r"[^{}]*\{(?P<width>:[^{}]*)?\}[^{}]*", pattern)) is None:
             raise ValueError(
                 f"`{pattern}` needs one pair of braces for the cell, for instance {{}}.jpg or {{:0>12}}.jpg"
             )
+        widths = [number.lstrip("0") for number in re.findall(r"\d+", cell["width"] or "")]
+        if any(len(width) > len(str(LONGEST_NAME)) or int(width or 0) > LONGEST_NAME for width in widths):
+            raise ValueError(f"`{pattern:.80}` has a width above {LONGEST_NAME}, and no file has so long a name")
         try:
-            return pattern if pattern is None or pattern.format("1") else None
+            pattern.format("1")
         except ValueError as error:
             raise ValueError(f"`{pattern}` is no pattern: {error}") from None
+        return pattern
 
     @model_validator(mode="after")
     def _no_other_files(self) -> Self:

@@ -22,6 +22,7 @@ from cusa.errors import ConfigurationError, reason_of
 DEFAULT = Path("config/config.yaml")  # of the working directory, or else of the workflow
 REQUIRED = frozenset({"dataset", "teachers", "student", "train", "experiments"})  # the sections without a default
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)+")  # a key below a section, such as train.epochs
+IN_QUOTES = "put the value in quotation marks, within those of the shell: 'KEY=\"a #b\"'"
 YAML_TAG = "tag:yaml.org,2002:"
 ADVICE = (
     (r"'\\t'|\btab", "indent with blanks, not with tabs"),
@@ -200,6 +201,9 @@ def _yaml(text: str, name: str, loader_type: type[_FileLoader], keys: tuple[str,
         loader = loader_type(text)
         try:
             node = loader.get_single_node()
+            end = 0 if node is None else node.end_mark.index
+            if loader_type is _ArgumentLoader and text[end:].strip():
+                raise ConfigurationError(f"{name}: YAML takes # and what follows for a comment; {IN_QUOTES}.")
             if node is None:
                 return None
             if problems := list(dict.fromkeys(_problems(node, keys))):

@@ -179,7 +179,7 @@ class _Pictures:
             digest = hashlib.sha256(content).digest()
             if not self.near:
                 return digest, 0
-            with decoded_rgb(content, MAX_PIXELS) as picture:
+            with decoded_rgb(content, MAX_PIXELS, "the picture") as picture:
                 return digest, perceptual_hash(picture)
         except DataError as error:
             self.unreadable[row] = str(error).rstrip(".")
@@ -198,7 +198,7 @@ class _Pictures:
     def _open(self, row: int) -> Image.Image:
         content = self._bytes(row)
         assert content is not None
-        with decoded_rgb(content, MAX_PIXELS) as picture:
+        with decoded_rgb(content, MAX_PIXELS, "the picture") as picture:
             return picture
 
 

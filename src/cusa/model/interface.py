@@ -5,10 +5,10 @@ This module imports no torch, so that a model which does not need it starts fast
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import Any, Protocol, get_args
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -27,6 +27,7 @@ from cusa.metrics.scores import unit_float32
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
 HEADS: tuple[HeadName, ...] = get_args(HeadName)
+A_PICTURE = "a path, bytes, a PIL image or a numpy array"
 EXAMPLES = 5
 
 
@@ -86,13 +87,21 @@ def checked_head(head: str, available: Sequence[HeadName] = HEADS) -> HeadName:
 
 
 def listed_pictures(items: Picture | Sequence[Picture]) -> list[Picture]:
-    """One picture or several as a list."""
-    return [items] if isinstance(items, Picture) else list(items)
+    """One picture or several as a list. Raises DataError where it is neither."""
+    return (
+        [items] if isinstance(items, Picture) else _listed(items, f"a picture or a list of pictures, each {A_PICTURE}")
+    )
+
+
+def _listed(items: Any, expected: str) -> list[Any]:
+    if isinstance(items, Mapping | bytes | bytearray) or not isinstance(items, Iterable):
+        raise DataError(f"{items!r:.80} is a {type(items).__name__}; expected {expected}.")
+    return list(items)
 
 
 def cleaned_texts(texts: str | Sequence[str], cleaning: CaptionCleaning) -> list[str]:
     """One text or several, cleaned. Raises DataError that names those which are no text or have no word."""
-    originals = [texts] if isinstance(texts, str) else list(texts)
+    originals = [texts] if isinstance(texts, str) else _listed(texts, "a text or a list of texts")
     if wrong := [f"{place}: {text!r:.80}" for place, text in enumerate(originals) if not isinstance(text, str)]:
         raise DataError(f"{len(wrong)} of {len(originals):,} items are no text: {examples(wrong)}.")
     if broken := [f"{place}: {what}" for place, text in enumerate(originals) if (what := unstorable(text)) is not None]:
@@ -104,8 +113,17 @@ def cleaned_texts(texts: str | Sequence[str], cleaning: CaptionCleaning) -> list
 
 
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The cosine of each row of `first` [n, D] with each row of `second` [m, D], float32 [n, m]."""
-    return np.asarray(unit_float32(np.atleast_2d(first)) @ unit_float32(np.atleast_2d(second)).T)
+    """The cosine of each row of `first` [n, D] with each row of `second` [m, D], float32 [n, m].
+
+    Raises DataError where they have other shapes.
+    """
+    one, other = np.atleast_2d(first), np.atleast_2d(second)
+    if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1]:
+        raise DataError(
+            f"embeddings of the shapes {list(np.shape(first))} and {list(np.shape(second))} cannot be compared; "
+            "expected [n, D] and [m, D], of one model."
+        )
+    return np.asarray(unit_float32(one) @ unit_float32(other).T)
 
 
 @contextmanager
@@ -122,12 +140,14 @@ def opened(item: Picture, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]
             )
         item = Image.fromarray(item)
     if isinstance(item, Image.Image):
+        if not (item.width and item.height):
+            raise DataError(f"a picture of {item.width} x {item.height} pixels; expected one at least each way")
         yield upright_rgb(item)
         return
     source = item if isinstance(item, bytes) else _path(item)
     if isinstance(source, Path) and (found := file_problem(source)) is not None:
         raise DataError(f"{source}: {found[0]}")
-    with decoded_rgb(source, max_pixels) as picture:
+    with decoded_rgb(source, max_pixels, "the picture") as picture:
         yield picture
 
 
@@ -146,7 +166,7 @@ def _path(item: str | Path) -> Path:
     if isinstance(item, Path):
         return item
     if not isinstance(item, str):
-        raise DataError(f"a {type(item).__name__}; expected a path, bytes, a PIL image or a numpy array")
+        raise DataError(f"a {type(item).__name__}; expected {A_PICTURE}")
     address = urlsplit(item) if "://" in item[:16] else None
     if address is None:
         return expanded(item)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cusa.common.files import expanded
 from cusa.common.workflow_files import workflow_command
-from cusa.errors import DataError
+from cusa.errors import ConfigurationError, DataError
 from cusa.model.exported import EXPORT, Exported, ExportFormat
 from cusa.model.interface import RetrievalModel
 from cusa.runs.record import RUN
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from cusa.common.compute import Precision
 
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")  # those of cusa.common.compute, which imports torch
 MODULES = "modules.json"  # of every folder that sentence-transformers saved
 
 
@@ -31,6 +32,8 @@ def load(
     when the folder is missing or damaged, ConfigurationError when one of its pre-trained parts cannot be loaded.
     """
     folder = expanded(folder)
+    if precision not in (None, *PRECISIONS):
+        raise ConfigurationError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}, or None.")
     kind = kind_of(folder)
     if kind == "run":
         from cusa.model.run_model import load_run

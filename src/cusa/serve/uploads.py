@@ -115,11 +115,11 @@ class Uploads:
                 422, f"The picture has {width:,} x {height:,} pixels; at most {self.limits.pixels:,} are read."
             )
         try:
-            with decoded_rgb(content, self.limits.pixels) as picture:
+            with decoded_rgb(content, self.limits.pixels, "The picture") as picture:
                 return picture
         except DataError as error:
-            reason = str(error).removeprefix("an image in a shard ").removesuffix("; replace or remove it.")
-            raise RequestError(415, f"The picture {reason}.") from None
+            reason = str(error).removesuffix("; replace or remove it.")
+            raise RequestError(415, f"{reason}.") from None
 
     def _too_large(self) -> RequestError:
         limit = f"{self.limits.upload_bytes / (1 << 20):g}"

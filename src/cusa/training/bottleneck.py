@@ -17,6 +17,7 @@ LIMITS: dict[Part, float] = {
     "host": 0.25,
 }
 GOOD_UTILISATION = 0.4
+TOWERS = ("image", "text")
 NAMES: dict[Part, str] = {
     "data": "loading data",
     "image tower": "the image tower",
@@ -37,6 +38,8 @@ def bottleneck(profile: StepProfile) -> Part:
     over = {part: shares[part] for part, limit in LIMITS.items() if shares[part] > limit}
     if over:
         return max(over, key=lambda part: over[part])
+    if not (shares["image tower"] or shares["text tower"]):  # both are frozen, and their features are read
+        return max(LIMITS, key=lambda part: shares[part])
     return "image tower" if shares["image tower"] >= shares["text tower"] else "text tower"
 
 
@@ -53,13 +56,16 @@ def advice(profile: StepProfile, configuration: RunConfiguration) -> Iterator[st
     """What to change, a sentence each, the most useful first."""
     part, settings = bottleneck(profile), configuration.train
     on_gpu = profile.device != "cpu"
+    frozen = frozen_towers(configuration)
+    if part == "data" and "image" in frozen:
+        yield f"Keep the results on a local disk, or raise train.workers (it is {settings.workers}): features are read."
+        return
     if part == "data":
         yield (
             f"Raise train.workers (it is {settings.workers}): {'each' if settings.workers else 'none'} of them decodes "
             "images beside the training; give the job as many cores."
         )
-        if configuration.student.towers is None or configuration.student.towers.image.trainable:
-            yield "Write smaller images (shards.shorter_side), as large as the student reads them, on a local disk."
+        yield "Write smaller images (shards.shorter_side), as large as the student reads them, on a local disk."
         return
     if part == "gather":
         yield "Raise train.batch_size or train.accumulate, so that processes meet less often for the same pairs."
@@ -77,12 +83,22 @@ def advice(profile: StepProfile, configuration: RunConfiguration) -> Iterator[st
         return
     if part == "optimiser":
         yield "Raise train.batch_size or train.accumulate, so that weights change less often for the same pairs."
-        yield "student.adapt trains part of the weights; the optimiser then has less to change."
+        if len(frozen) < len(TOWERS):
+            yield "student.adapt trains part of the weights; the optimiser then has less to change."
         return
     if part == "host":
         yield "Raise train.batch_size: the steps are so small that starting their work takes longer than the work."
         return
+    if part.split()[0] in frozen:
+        yield "Both towers are frozen and their features are read, so there is nothing to change about them."
+        return
     yield from _of_towers(part, profile, configuration, on_gpu)
+
+
+def frozen_towers(configuration: RunConfiguration) -> set[str]:
+    """The sides of a pair of towers that compute nothing in a step, because their features are cached."""
+    towers = configuration.student.towers
+    return set() if towers is None else {side for side in TOWERS if not getattr(towers, side).trainable}
 
 
 def _of_towers(part: Part, profile: StepProfile, configuration: RunConfiguration, on_gpu: bool) -> Iterator[str]:
@@ -107,5 +123,6 @@ def _of_towers(part: Part, profile: StepProfile, configuration: RunConfiguration
         yield "train.chunk_size computes the towers twice; leave it null if a smaller train.batch_size will do."
     elif on_gpu:
         yield "Raise train.batch_size while the memory allows it."
-    frozen = "student.adapt" if configuration.student.towers is None else f"student.towers.{side}.trainable: false"
-    yield f"{frozen} trains less of the {side} tower, and costs less."
+    if side in configuration.student.trained_sides:
+        frozen = "student.adapt" if configuration.student.towers is None else f"student.towers.{side}.trainable: false"
+        yield f"{frozen} trains less of the {side} tower, and costs less."

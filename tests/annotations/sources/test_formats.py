@@ -209,6 +209,10 @@ def test_damaged_jsonl_and_parquet(rows, tmp_path):
         ),
         ({"format": "table", "file": "a.csv", "held_out": {"val": 0.1, "test": 0.1}, "image_name": "{0.x}"}, "braces"),
         (
+            {"format": "table", "file": "a.csv", "held_out": {"val": 0.1, "test": 0.1}, "image_name": "{:0>999}"},
+            "width",
+        ),
+        (
             {"format": "table", "file": "a.csv", "held_out": {"val": 0.1, "test": 0.1}, "encoding": "cp-1"},
             "no encoding",
         ),
