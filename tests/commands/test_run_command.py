@@ -243,3 +243,8 @@ def test_words_behind_a_value_that_is_attached_are_targets(folder):
     (folder / "best.safetensors").write_bytes(b"\xc0")
     given = ["-n", "--configfile=mine.yaml", "best.safetensors"]
     assert snakemake_arguments(given)[-3:] == given
+
+
+def test_a_target_behind_a_setting_is_told_where_it_belongs():
+    with pytest.raises(ConfigurationError, match=r"^--config: shards is no KEY=VALUE.* write targets before it\.$"):
+        snakemake_arguments(["--config", "train.epochs=3", "shards"])
