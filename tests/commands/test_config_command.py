@@ -74,4 +74,7 @@ def test_the_schema_is_printed_or_written(tmp_path):
     done = subprocess.run([CUSA, "schema"], capture_output=True, text=True, check=True)
     assert "train" in json.loads(done.stdout)["properties"]
     subprocess.run([CUSA, "schema", "--output", "schema.json"], check=True, cwd=tmp_path)
+    with (tmp_path / "redirected.json").open("w") as stream:
+        subprocess.run([CUSA, "schema", "--output", "/dev/fd/1"], check=True, stdout=stream)
+    assert (tmp_path / "redirected.json").read_text() == done.stdout
     assert (tmp_path / "schema.json").read_text() == done.stdout == (ROOT / "config/schema.json").read_text()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,6 +45,31 @@ def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[\n 1\n]\n"
     assert Path("/dev/stdout").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link", "link-to-link"])
+def test_a_name_of_an_open_file_is_written_to_and_what_is_there_stays(tmp_path, name):
+    """As with `cusa schema --output /dev/fd/1 >> x`, where the name leads to an ordinary file."""
+    (tmp_path / "link").symlink_to("/dev/fd/1")
+    (tmp_path / "link-to-link").symlink_to("link")
+    (tmp_path / "x").write_text("before\n")
+    program = f"from cusa.common.files import write_json; write_json({name!r}, [1])"
+    with (tmp_path / "x").open("a") as stream:
+        subprocess.run([sys.executable, "-c", program], stdout=stream, check=True, cwd=tmp_path)
+    assert (tmp_path / "x").read_text() == "before\n[\n 1\n]\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "link-to-link", "x"]
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no /dev/shm")
+def test_files_in_memory_are_replaced_as_others_are():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        for content in ([1], [2]):
+            write_json(f"{folder}/x.json", content)
+        assert json.loads(Path(f"{folder}/x.json").read_text()) == [2]
+        with pytest.raises(RuntimeError), whole_file(f"{folder}/x.json") as temporary:
+            assert temporary.parent == Path(folder)
+            raise RuntimeError
 
 
 def test_a_failed_folder_leaves_the_old_one(tmp_path):

@@ -14,7 +14,7 @@ import tokenize
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-DEVICES = Path("/dev")
+DEVICES = ("/dev", "/proc")  # in which the names of open files and devices are; none can be replaced
+MEMORY = "/dev/shm"  # ordinary files, in memory
 # The exceptions that unpickling damaged or untrusted bytes may raise.
 DAMAGED = (
     pickle.UnpicklingError,
@@ -51,15 +52,15 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
     The bytes are flushed to disk before the rename, so a power cut leaves either the old file or the new one. What is
-    no file, such as /dev/null, /dev/stdout or a pipe, stays, and the bytes are written to it.
+    no file, such as /dev/null, /dev/fd/1 or a pipe, stays, and the bytes are written to it, after what it has already.
     """
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{path} is a folder; name a file to write.")
-    if path.exists() and (not path.is_file() or path.parent == DEVICES):
+    if path.exists() and not is_ordinary_file(path):
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder) / "whole"
-            with (Path(folder) / "whole").open("rb") as whole, path.open("wb") as stream:
+            with (Path(folder) / "whole").open("rb") as whole, path.open("ab") as stream:
                 shutil.copyfileobj(whole, stream)
         return
     temporary = _beside(path)
@@ -70,6 +71,25 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_ordinary_file(path: Path) -> bool:
+    """Whether a path is a file that can be replaced: no device, no pipe, and no name of an open file, as /dev/fd/1.
+
+    What is open may be an ordinary file too, as with `> x`; its name under /dev or /proc leads to it.
+    """
+    if not path.is_file():
+        return False
+    places = [path.absolute()]
+    while places[-1].is_symlink() and not _is_below(places[-1], DEVICES):
+        places.append(places[-1].parent / places[-1].readlink())
+    return not any(_is_below(place, DEVICES) and not _is_below(place, [MEMORY]) for place in (places[-1], path.resolve()))
+
+
+def _is_below(path: Path, folders: Iterable[str]) -> bool:
+    """Whether a path lies in one of the folders, as it is written or where the links to its folder lead."""
+    places = (path, path.parent.resolve() / path.name)
+    return any(place.is_relative_to(folder) for place in places for folder in folders)
 
 
 def _beside(path: Path) -> Path:
