@@ -86,9 +86,9 @@ def shard_settings(wildcards):
     is_benchmarks = hasattr(wildcards, "data")
     folder = str(BENCHMARK_FOLDER.shards("{split}")) if is_benchmarks else SHARDS
     shards = folder.format(**wildcards)
-    return section_json(
-        CONFIGURATION.shard_writing.as_json(), shards, reason=changed_images_of(shards)
-    )
+    # Parts are written again where `join_shards` has a reason.
+    reason = "" if hasattr(wildcards, "part") else changed_images_of(shards)
+    return section_json(CONFIGURATION.shard_writing.as_json(), shards, reason=reason)
 
 
 def reason_to_join(wildcards):
