@@ -59,6 +59,7 @@ include: "workflow/rules/search.smk"
 onstart:
     require_writable_results()
     require_devices()
+    remove_left_parts()
     keep_previous_runs()
     show_running_jobs()
     interrupt_once()

@@ -33,8 +33,9 @@ def test_shards_have_the_bytes_of_the_original_pictures(shapes, tiny_configurati
     for members in rows.values():
         for row in members:
             row["image_path"] = str(shapes / row["image_path"])
-    (tmp_path / "data").mkdir()
-    dataset = {"name": "packed", "parts": parts, **WRITERS[name](tmp_path / "data", rows)}
+    data = tmp_path / "data-0-of-2"  # a user's name that looks like one of our parts
+    data.mkdir()
+    dataset = {"name": "packed", "parts": parts, **WRITERS[name](data, rows)}
     shards = {"shorter_side": None, "samples_per_shard": 20, "parts": parts}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**tiny_configuration, "dataset": dataset, "shards": shards}))
     config = ("--configfile", str(tmp_path / "mine.yaml"))

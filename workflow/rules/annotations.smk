@@ -25,7 +25,9 @@ rule read_part:
         mem_mb=3000,
         runtime=240,
     params:
-        dataset=lambda wildcards: CONVERSION,
+        dataset=lambda wildcards: section_json(
+            CONVERSION, FILES_PART.format(**wildcards)
+        ),
         images=lambda wildcards: str(PLAN.folder.images),
     shell:
         "python {resources.script} --dataset {params.dataset:q} --images {params.images}"

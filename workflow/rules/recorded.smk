@@ -7,12 +7,10 @@ from cusa.annotations.enough_data import unexpected_counts
 from cusa.config.captions import conversion_json
 from cusa.config.operational import same_result
 from cusa.config.training import OPERATIONAL
+from cusa.plan.parts import parts_in, parts_there, remove_other_parts
 from cusa.plan.reasons import with_reason, without_reason
 
 CONVERSION = conversion_json(CONFIGURATION.dataset, CONFIGURATION.cleaning)
-
-# The name of a part of features, and of a share of a gallery.
-OF_PARTS = re.compile(r"\b\d+-of-(\d+)\b")
 
 
 class Recorded(str):
@@ -91,11 +89,10 @@ def shard_settings(wildcards):
     return section_json(CONFIGURATION.shard_writing.as_json(), shards, reason=reason)
 
 
-def reason_to_join(wildcards):
-    """A parameter without effect on the command: why shards are joined again though their parts would be the same."""
-    shards = SHARDS.format(**wildcards)
-    before = next(iter(recorded_params(shards)), "")
-    return Recorded("", recorded=with_reason(before, changed_images_of(shards)))
+def settings_of_part(wildcards):
+    """How a part of the shards is written, as JSON."""
+    part = SHARD_PART.format(**wildcards)
+    return section_json(CONFIGURATION.shard_writing.as_json(), part)
 
 
 def image_model(output):
@@ -114,50 +111,67 @@ def stream_of(split, output):
     return as_recorded(option, output, "--stream")
 
 
-def parts_made(output, parts, inputs, recorded=None):
-    """The number of parts in which an output is made: that of before if it is there, and `inputs` are not newer.
+def is_recorded(param, output):
+    """Whether an output was made with a parameter."""
+    return repr(param) in (workflow.persistence.params(IOFile(output)) or [])
 
-    `parts` is the number that the configuration asks for. Another number is no reason to make an output again. A job on
-    a cluster takes the number from the parts that are there, as the Snakemake that has submitted it has planned it.
-    `recorded` is the output as Snakemake knows it where that is the folder of the file `output`.
+
+# How many parts each folder is made in, as it was planned.
+PLANNED_PARTS = {}
+
+
+def parts_made(folder, output, asked, is_same):
+    """The number of parts in which a folder is made; `output` is the folder, or the file in it that Snakemake knows.
+
+    `asked` is the number that the configuration asks for. Where `output` is there and what it is made of is the same,
+    it is the number of before: another one is no reason to make it again. A job on a cluster takes the number from the
+    parts that are there, because the Snakemake that has submitted it has planned it.
     """
     if not workflow.is_main_process:
-        folder = os.path.dirname(output)
-        there = [*Path(folder).parent.glob(f"{os.path.basename(folder)}.*/*-of-*")]
-        names = map(str, sorted(there, key=lambda path: path.stat().st_mtime))
-        return next(reversed([*numbers_of_parts(names)]), parts)
-    asked = workflow.dag_settings
-    if asked.forcerun or asked.forceall or asked.forcetargets:
-        return parts
-    if not os.path.isfile(output) or any(map(is_newer_than(output), inputs)):
-        return parts
-    names = workflow.persistence.input(IOFile(recorded or output))
-    return parts if names is None else next(numbers_of_parts(names), 1)
+        return parts_there(folder)
+    settings = workflow.dag_settings
+    is_forced = settings.forcerun or settings.forceall or settings.forcetargets
+    names = None
+    if is_same and not is_forced and os.path.exists(output):
+        names = workflow.persistence.input(IOFile(output))
+    PLANNED_PARTS[folder] = asked if names is None else parts_in(names, folder)
+    return PLANNED_PARTS[folder]
 
 
-def numbers_of_parts(names):
-    """The number of parts that each path is one of, for those that are parts."""
-    found = (OF_PARTS.search(name) for name in names)
-    return (int(match[1]) for match in found if match)
+def remove_left_parts():
+    """Remove parts of tables and shards that an interrupted run with another number of parts has left."""
+    for folder in (ANNOTATIONS, SHARDS.format(split="train")):
+        if folder in PLANNED_PARTS:
+            remove_other_parts(folder, PLANNED_PARTS[folder])
 
 
-def is_newer_than(output):
-    """A function that says whether a file is there and newer than an output."""
+def none_is_newer(files, output):
+    """Whether an output is there, and no file is newer."""
+    if not os.path.exists(output):
+        return False
     time = os.path.getmtime(output)
-    return lambda path: os.path.exists(path) and os.path.getmtime(path) > time
+    return not any(
+        os.path.exists(file) and os.path.getmtime(file) > time for file in files
+    )
 
 
 def parts_of_files(wildcards):
     """The folders of the parts; none if the job `convert` reads all files itself."""
     asked = getattr(CONFIGURATION.dataset, "parts", 1)
-    number = parts_made(f"{ANNOTATIONS}/problems.json", asked, PLAN.dataset_files)
+    is_same = is_recorded(conversion(wildcards), str(PROBLEMS)) and not any(
+        is_newer(path) and not is_converted(path) for path in PLAN.dataset_files
+    )
+    number = parts_made(ANNOTATIONS, str(PROBLEMS), asked, is_same)
     return expand(FILES_PART, part=range(number), parts=number) if number > 1 else []
 
 
 def parts_of_shards(wildcards):
     """The folders of the parts; if there is one part, a path that no rule makes, so that Snakemake takes the next rule."""
     folder, asked = SHARDS.format(**wildcards), CONFIGURATION.shards.parts
-    number = parts_made(f"{folder}/shards.json", asked, PLAN.tables(), recorded=folder)
+    is_same = is_recorded(shard_settings(wildcards), folder) and none_is_newer(
+        PLAN.tables(), f"{folder}/shards.json"
+    )
+    number = parts_made(folder, folder, asked, is_same)
     if number == 1:
         return [f"{folder}.whole"]
     return expand(SHARD_PART, split="train", part=range(number), parts=number)
@@ -169,7 +183,10 @@ def parts_of(model):
     asked = CONFIGURATION.extraction.parts
     if f"{folder}/features.npy" in lost_features(PLAN):
         return asked
-    return parts_made(f"{folder}/meta.json", asked, [SHARDS.format(split="train")])
+    meta = f"{folder}/meta.json"
+    return parts_made(
+        folder, meta, asked, none_is_newer([SHARDS.format(split="train")], meta)
+    )
 
 
 def parts_of_features(*name):
@@ -235,5 +252,6 @@ def shares_of_gallery(wildcards):
     """A file for each job that embeds a part of a gallery."""
     folder, run = (path.format(**wildcards) for path in (GALLERY, RUN))
     inputs = [f"{run}/run.json", f"{run}/best.safetensors", *SEARCH.own_gallery_files]
-    parts = parts_made(f"{folder}/meta.json", SEARCH.parts, inputs)
+    meta = f"{folder}/meta.json"
+    parts = parts_made(folder, meta, SEARCH.parts, none_is_newer(inputs, meta))
     return expand(f"{folder}.shares/{{part}}-of-{parts}", part=range(parts))

@@ -48,6 +48,9 @@ use rule write_shards as write_shards_part with:
         ),
         mem_mb=2000,
         runtime=240,
+    params:
+        settings=settings_of_part,
+        annotations=subpath(input[0], parent=True),
 
 
 rule join_shards:
@@ -70,7 +73,7 @@ rule join_shards:
         mem_mb=2000,
         runtime=60,
     params:
-        images=reason_to_join,
+        settings=shard_settings,
     shell:
         "python {resources.script} --output {output} {input} > {log} 2>&1"
 

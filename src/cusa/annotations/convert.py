@@ -44,7 +44,6 @@ from cusa.common.progress import stopwatch
 from cusa.common.times import description
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import SPLITS, DatasetSection
-from cusa.config.dataset_packed import PackedDataset
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ def convert(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent) as name:
         spool = Path(name) / "records.arrow"
-        if isinstance(dataset, PackedDataset) and parts:
+        if parts:
             records = spool_parts(parts, source, dataset, spool, problems, cleaning)
         else:
             records = _spool(source, dataset, spool, problems, cleaning, threads)

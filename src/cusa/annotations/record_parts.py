@@ -20,7 +20,6 @@ from cusa.annotations.sources.splits import SplitsOfRows
 from cusa.common.files import made_again, read_array, read_mapping, whole_folder, write_json
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import DatasetSection
-from cusa.config.dataset_packed import PackedDataset
 from cusa.errors import ConfigurationError, DataError
 
 RECORDS, SPLITS_OF_RECORDS, PICTURES, FOUND = "records.arrow", "splits.npy", "pictures", "found.json"
@@ -61,7 +60,7 @@ def read_part(
 def spool_parts(
     parts: Sequence[Path],
     source: Source,
-    dataset: PackedDataset,
+    dataset: DatasetSection,
     path: Path,
     problems: Problems,
     cleaning: CaptionCleaning,
@@ -71,7 +70,7 @@ def spool_parts(
     Raises DataError where a part is damaged.
     """
     packed = _packed(source, dataset)
-    packed.splits = SplitsOfRows(dataset)
+    packed.splits = SplitsOfRows(packed.dataset)
     with packed.pictures.open([]):
         for part in parts:
             packed.pictures.add_all(part / PICTURES)

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from cusa.common.files import expanded
 from cusa.config.dataset_section import Split
 from cusa.config.dataset_tables import NamedColumns, OneWayToSplit
-from cusa.config.section import Count, Section, added_key
+from cusa.config.section import Parts, Section, added_key
 
 PARQUET_ENDINGS = (".parquet",)
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -27,7 +27,7 @@ class PackedDataset(OneWayToSplit):
 
     makes_images: ClassVar[bool] = True
     endings: ClassVar[tuple[str, ...]]
-    parts: Count = Field(
+    parts: Parts = Field(
         default=1,
         exclude=True,
         description="Jobs that read the files, each some of them, so that several machines read them side by side. "

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from cusa.common.files import expand_home
 from cusa.config.dataset_section import MAX_PIXELS
-from cusa.config.section import Count, Section, added_key
+from cusa.config.section import Count, Parts, Section, added_key
 
 
 class Shards(Section):
@@ -33,7 +33,7 @@ class Shards(Section):
         "When the tar files are compared with the sha256 that was written for each: before features are extracted from "
         "them (`extraction`), also before trainings (`trainings`), or `never`. Nothing is made again because of it.",
     )
-    parts: Count = Field(
+    parts: Parts = Field(
         default=1,
         exclude=True,
         description="Jobs that write the shards of the train split, each some of them, so that several machines write "
