@@ -83,7 +83,9 @@ def is_ordinary_file(path: Path) -> bool:
     places = [path.absolute()]
     while places[-1].is_symlink() and not _is_below(places[-1], DEVICES):
         places.append(places[-1].parent / places[-1].readlink())
-    return not any(_is_below(place, DEVICES) and not _is_below(place, [MEMORY]) for place in (places[-1], path.resolve()))
+    return not any(
+        _is_below(place, DEVICES) and not _is_below(place, [MEMORY]) for place in (places[-1], path.resolve())
+    )
 
 
 def _is_below(path: Path, folders: Iterable[str]) -> bool:
