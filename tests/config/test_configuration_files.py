@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cusa.config.configuration import Configuration, load
-from cusa.config.files import REQUIRED, merge, merge_onto_default, read_arguments, read_file, read_files, yaml_text
+from cusa.config.files import (
+    REQUIRED,
+    merge,
+    merge_onto_default,
+    read_arguments,
+    read_file,
+    read_files,
+    without_dots,
+    yaml_text,
+)
 from cusa.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +92,11 @@ def test_what_has_one_meaning_is_accepted(written, content, expected):
         ("a: *b", "(line 1: found undefined alias 'b'); text that begins with *, & or !"),
         ("a: &b [*b]", "line 1: the value with the anchor & has itself in it"),
         ("a: !!python/object/apply:os.system [ls]", "write plain values, without tags"),
+        ("a: 1\nb: !!set {x, y}", "line 2: the tag !!set makes no plain value; write plain values, without tags"),
+        ("a: {b: [!!binary aGVsbG8=]}", "the tag !!binary makes no plain value"),
+        ("a: !!omap [b: 1]", "the tag !!omap makes no plain value"),
+        ("a: !!pairs [b: 1]", "the tag !!pairs makes no plain value"),
+        ("a: !!timestamp '2024-01-01'", "the tag !!timestamp makes no plain value"),
         ("a: !!int x", "cannot be read as YAML: invalid literal for int()"),
         ("a: " + "9" * 5000, "cannot be read as YAML: Exceeds the limit"),
         ("a: \x00", "special characters are not allowed); save the file as UTF-8 text"),
@@ -190,6 +204,7 @@ def test_values_of_a_profile_are_as_python_writes_them():
         (["train={lr: 1, lr: 2}"], "line 1: the key `train.lr` is there already"),
         (["train={epochs: 1:30}"], "YAML reads 1:30 of `train.epochs` in base 60"),
         (["experiments={no: {}}"], "YAML reads the key no as true or false"),
+        (["dataset.skip=!!set {a}"], "--config dataset.skip=!!set {a}, line 1: the tag !!set makes no plain value"),
         (["train={lr: 1}", "train={lr: 2}"], "--config gives `train.lr` two values; give each key once"),
     ],
 )  # fmt: skip
@@ -197,6 +212,14 @@ def test_wrong_command_line_values_are_sentences(arguments, says):
     with pytest.raises(ConfigurationError) as caught:
         read_arguments(arguments)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["!!set {a}", "!!binary aGVsbG8=", "!!omap [b: 1]", "!!timestamp '2024-01-01'", "2024-01-01"]
+)
+def test_a_value_that_json_has_not_is_a_sentence_behind_a_key_with_dots_too(value):
+    with pytest.raises(ConfigurationError, match=r"^--config dataset\.skip="):
+        without_dots(f"dataset.skip={value}")
 
 
 def test_a_key_may_be_given_in_parts():

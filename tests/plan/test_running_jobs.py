@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 
 import pytest
@@ -64,6 +65,31 @@ def test_another_job_has_the_pace_that_its_log_says(tmp_path, capsys, monkeypatc
     assert of_log(log) is None
     log.write_text("")
     assert of_log(log) is None
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(), OSError(errno.ESTALE, "Stale file handle")], ids=["gone", "stale"]
+)
+def test_files_that_cannot_be_read_end_no_thread(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(running_jobs, "SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(running_jobs, "SECONDS_BETWEEN_LINES", 0.0)
+    log, jobs, asked, written = tmp_path / "job.log", RunningJobs(), [], []
+    log.write_text("rows: 7 rows in 1.0 s (7.0 rows/s)\n")
+
+    def read(path):
+        asked.append(path)
+        if len(asked) == 1:
+            raise error
+        return of_log(path)
+
+    monkeypatch.setattr(running_jobs, "of_log", read)
+    jobs.start(1, Job("convert", log, None, started=time.time() - 9))
+    jobs.watch(Lines(written.append))
+    deadline = time.monotonic() + 20
+    while not written and time.monotonic() < deadline:
+        time.sleep(0.01)
+    jobs.stop()
+    assert written == ["convert: rows: 7 rows, 7.0 rows/s\n"]
 
 
 def test_lines_are_written_some_time_apart_and_only_if_something_is_new():

@@ -24,6 +24,7 @@ REQUIRED = frozenset({"dataset", "teachers", "student", "train", "experiments"})
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)+")  # a key below a section, such as train.epochs
 IN_QUOTES = "put the value in quotation marks, within those of the shell: 'KEY=\"a #b\"'"
 YAML_TAG = "tag:yaml.org,2002:"
+MADE_BY_TAGS = frozenset({"binary", "omap", "pairs", "set"})  # values that JSON has not, so no key expects them
 ADVICE = (
     (r"'\\t'|\btab", "indent with blanks, not with tabs"),
     (r"escape character", "a Windows path needs single quotation marks, or none"),
@@ -230,6 +231,9 @@ def _problems(node: yaml.Node, keys: tuple[str, ...], above: frozenset[int] = fr
     """
     if id(node) in above:
         yield f"{node.start_mark.line + 1}: the value with the anchor & has itself in it; write it out."
+        return
+    if (kind := node.tag.removeprefix(YAML_TAG)) in MADE_BY_TAGS or (kind == "timestamp" and node.style is not None):
+        yield f"{node.start_mark.line + 1}: the tag !!{kind} makes no plain value; write plain values, without tags (`!`)."
         return
     above |= {id(node)}
     if isinstance(node, yaml.SequenceNode):

@@ -40,7 +40,13 @@ class Job:
     started: float = field(default_factory=time.time)
 
     def pace(self) -> Pace | None:
-        """How far the job is; None if it has not said it yet."""
+        """How far the job is; None if it has not said it yet, or if its files cannot be read at this moment."""
+        try:
+            return self._pace()
+        except OSError:  # a log that is removed while it is read, or a file that a network file system has lost
+            return None
+
+    def _pace(self) -> Pace | None:
         runs = [] if self.folder is None else [self.folder, *sorted(self.folder.glob("seed*"))]
         for run in runs:
             if _is_new(live_path(run), self.started) and (live := LiveRun.read(run)) is not None:
