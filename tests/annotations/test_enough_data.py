@@ -93,6 +93,7 @@ def test_the_tables_are_counted(tiny_configuration, tmp_path):
             "benchmarks.itr.folds is 5, but the split test has 4,999 images, which it does not divide. Write null",
         ),
         (4, 10, "has 10 images, which it does not divide; 2 and 5 do. Write null for no folds."),
+        (5, 4, "has 4 images, which it does not divide; 2 does. Write null for no folds."),
         (7, 420, None),
         (11, 420, "10, 12 and 14 do"),
         (2, 0, "has 0 images"),

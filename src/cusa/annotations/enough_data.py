@@ -110,7 +110,7 @@ class DataNeeds(Section):
         possible = [str(folds) for folds in range(2, images // 2 + 1) if images % folds == 0]
         near = sorted(possible, key=lambda folds: abs(int(folds) - (self.folds or 0)))[:3]
         *more, last = sorted(near, key=int) or [""]
-        correct = f"; {', '.join(more)} and {last} do" if more else ""
+        correct = f"; {', '.join(more)} and {last} do" if more else (last and f"; {last} does")
         yield (
             f"benchmarks.itr.folds is {self.folds}, but the split test has {images:,} images, which it does not "
             f"divide{correct}. Write null for no folds."
