@@ -92,7 +92,7 @@ def test_what_has_one_meaning_is_accepted(written, content, expected):
         ("a: *b", "(line 1: found undefined alias 'b'); text that begins with *, & or !"),
         ("a: &b [*b]", "line 1: the value with the anchor & has itself in it"),
         ("a: !!python/object/apply:os.system [ls]", "write plain values, without tags"),
-        ("a: 1\nb: !!set {x, y}", "line 2: the tag !!set makes no plain value; write plain values, without tags"),
+        ("a: 1\nb: !!set {x, y}", "line 2: the tag !!set makes no plain value; write values without tags"),
         ("a: {b: [!!binary aGVsbG8=]}", "the tag !!binary makes no plain value"),
         ("a: !!omap [b: 1]", "the tag !!omap makes no plain value"),
         ("a: !!pairs [b: 1]", "the tag !!pairs makes no plain value"),

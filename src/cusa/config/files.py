@@ -233,7 +233,7 @@ def _problems(node: yaml.Node, keys: tuple[str, ...], above: frozenset[int] = fr
         yield f"{node.start_mark.line + 1}: the value with the anchor & has itself in it; write it out."
         return
     if (kind := node.tag.removeprefix(YAML_TAG)) in MADE_BY_TAGS or (kind == "timestamp" and node.style is not None):
-        yield f"{node.start_mark.line + 1}: the tag !!{kind} makes no plain value; write plain values, without tags (`!`)."
+        yield f"{node.start_mark.line + 1}: the tag !!{kind} makes no plain value; write values without tags (`!`)."
         return
     above |= {id(node)}
     if isinstance(node, yaml.SequenceNode):
