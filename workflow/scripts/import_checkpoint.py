@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="name of the data set that it is scored on")
     parser.add_argument("--run-folder", required=True, type=Path, help="run folder to make")
     parser.add_argument("--seed", required=True, type=int, help="the seed in the name of the run folder")
-    parser.add_argument("--gpus", type=int, default=0, help="if above 0, the run is embedded on a GPU")
+    parser.add_argument("--gpus", type=int, default=0, help="train.gpus in run.json: where embed.py embeds unless told")
     arguments = parser.parse_args()
     from cusa.upstream.checkpoints import import_checkpoint
 

@@ -139,8 +139,9 @@ def import_checkpoint(
 
     `student` is the CLIP that was fine-tuned, by its published name, its Hugging Face name or its folder; its tokeniser
     and image transform are used. `run` is {experiment}/seed{n}, and its parent's name is the name of the experiment.
-    With `gpus` above 0 the run is embedded on a GPU. Raises DataError when the weights do not fit `student`, and when
-    the run exists already.
+    `gpus` is what run.json says of train.gpus: above 0, `embed` takes a GPU where it is not told. The workflow tells
+    it, by train.gpus of the configuration. Raises DataError when the weights do not fit `student`, and when the run
+    exists already.
     """
     run = Path(run)
     if (run / WEIGHTS).exists():
