@@ -190,6 +190,17 @@ def test_programs_import_what_exists(folder):
                     assert not alias.name.startswith("_"), f"{path} imports the private {alias.name}"
 
 
+def test_the_tests_that_files_name_exist():
+    """A comment or docstring that says which test holds something is of use only as long as that is there."""
+    files = [ROOT / "pyproject.toml", ROOT / "Makefile", ROOT / "Snakefile"]
+    for folder in ("src", "workflow", "benchmarks", "docs", "config", ".github"):
+        files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".smk", ".md", ".yaml", ".yml")]
+    named = [(path, name) for path in files for name in re.findall(r"\btests/[\w/]+\.py\b", path.read_text())]
+    assert len(named) > 3
+    missing = [f"{path} names {name}" for path, name in named if not (ROOT / name).is_file()]
+    assert not missing, missing
+
+
 def test_no_modules_import_each_other_in_a_circle():
     """This holds between packages and within a package: the modules can be sorted by their imports."""
     package = ROOT / "src"

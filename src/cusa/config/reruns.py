@@ -1,7 +1,7 @@
 """What is made again when a key of the configuration changes: docs/what-runs-again.md, by key.
 
-The keys are those of the JSON Schema (config/schema.json), so none is forgotten. tests/workflow/test_reruns.py changes
-keys of each kind, and compares what Snakemake plans with what is said here.
+The keys are those of the JSON Schema (config/schema.json), so none is forgotten. tests/workflow/test_workflow.py
+changes keys of each kind, and looks at what Snakemake plans.
 """
 
 from __future__ import annotations
