@@ -74,6 +74,11 @@ def test_best_rank_of_several_positives(seed):
             assert rank == (1 + (row[~positives] >= best - 1e-12).sum() if positives.any() else 0)
 
 
+def test_the_k_of_a_protocol_have_slashes_between_them():
+    assert recall.with_slashes((1, 5, 10)) == "1/5/10"
+    assert recall.with_slashes([1]) == "1"
+
+
 def test_folds_are_the_mean_of_each_part():
     rng = np.random.default_rng(0)
     image, text_to_image = rng.standard_normal((20, 6)), rng.permutation(np.repeat(np.arange(20), 3))

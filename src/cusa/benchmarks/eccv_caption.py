@@ -27,7 +27,7 @@ from cusa.config.benchmarks import ExtendedPositives
 from cusa.errors import DataError, reason_of
 from cusa.layout import DatasetFolder
 from cusa.metrics.precision import extended_outcomes
-from cusa.metrics.recall import RECALL_AT, fold_ranks, mean_of_folds, positive_ranks, recalled
+from cusa.metrics.recall import RECALL_AT, fold_ranks, mean_of_folds, positive_ranks, recalled, with_slashes
 from cusa.metrics.scores import percent
 from cusa.runs.record import RunFolder
 
@@ -113,7 +113,7 @@ def _listed_positives(folder: DatasetFolder, run: RunFolder, settings: ExtendedP
     per_query = extended_outcomes(image, text, pairs, recall_at=settings.recall_at)
     return Result(
         metrics=percent(per_query),
-        protocol=LISTED.format(head=run.head_used("cross"), at=_shown(settings.recall_at)),
+        protocol=LISTED.format(head=run.head_used("cross"), at=with_slashes(settings.recall_at)),
         n_queries=len(text),
         n_gallery=len(image),
         # A text may be right for several images; it is drawn with the first of them.
@@ -132,17 +132,13 @@ def _coco(folder: DatasetFolder, run: RunFolder, settings: ExtendedPositives) ->
     return Result(
         metrics=metrics,
         protocol=COCO.format(
-            head=run.head_used("cross"), version=version("eccv_caption"), ids=how, at=_shown(settings.recall_at)
+            head=run.head_used("cross"), version=version("eccv_caption"), ids=how, at=with_slashes(settings.recall_at)
         ),
         n_queries=len(text),
         n_gallery=len(image),
         statistics=statistics,
         published_as={name: ("eccv_caption", name) for name in metrics},
     )
-
-
-def _shown(recall_at: Sequence[int]) -> str:
-    return "/".join(map(str, recall_at))
 
 
 def _ground_truth(settings: ExtendedPositives) -> Any:

@@ -11,6 +11,7 @@ from cusa.benchmarks.benchmark import Result
 from cusa.benchmarks.outcomes import both_ways
 from cusa.layout import DatasetFolder
 from cusa.metrics.precision import extended_outcomes
+from cusa.metrics.recall import with_slashes
 from cusa.metrics.scores import percent
 from cusa.runs.record import RunFolder
 
@@ -55,7 +56,7 @@ def score_judgements(folder: DatasetFolder, run: RunFolder, recall_at: Sequence[
         of_text[places[::-1, 1]] = places[::-1, 0]
     return Result(
         metrics=percent(per_query),
-        protocol=PROTOCOL.format(head=run.head_used("cross"), at="/".join(map(str, recall_at))),
+        protocol=PROTOCOL.format(head=run.head_used("cross"), at=with_slashes(recall_at)),
         n_queries=len(np.unique(text_of_pair)),
         n_gallery=len(image),
         statistics=both_ways(per_query, of_text, len(image)),

@@ -29,6 +29,11 @@ from cusa.metrics.scores import (
 RECALL_AT = (1, 5, 10)
 
 
+def with_slashes(recall_at: Sequence[int]) -> str:
+    """The K of several R@K in a sentence: 1, 5 and 10 are `1/5/10`."""
+    return "/".join(map(str, recall_at))
+
+
 def image_text_recall(image: np.ndarray, text: np.ndarray, text_to_image: np.ndarray) -> dict[str, float]:
     """Recall of image-to-text and text-to-image retrieval.
 
