@@ -84,13 +84,12 @@ def shard_settings(wildcards):
     is_benchmarks = hasattr(wildcards, "data")
     folder = str(BENCHMARK_FOLDER.shards("{split}")) if is_benchmarks else SHARDS
     shards = folder.format(**wildcards)
-    # Parts are written again where `join_shards` has a reason.
-    reason = "" if hasattr(wildcards, "part") else changed_images_of(shards)
-    return section_json(CONFIGURATION.shard_writing.as_json(), shards, reason=reason)
+    text, reason = CONFIGURATION.shard_writing.as_json(), changed_images_of(shards)
+    return section_json(text, shards, reason=reason)
 
 
 def settings_of_part(wildcards):
-    """How a part of the shards is written, as JSON."""
+    """How a part of the shards is written, as JSON. It is written again where `join_shards` has a reason."""
     part = SHARD_PART.format(**wildcards)
     return section_json(CONFIGURATION.shard_writing.as_json(), part)
 
