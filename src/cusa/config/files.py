@@ -232,7 +232,8 @@ def _problems(node: yaml.Node, keys: tuple[str, ...], above: frozenset[int] = fr
     if id(node) in above:
         yield f"{node.start_mark.line + 1}: the value with the anchor & has itself in it; write it out."
         return
-    if (kind := node.tag.removeprefix(YAML_TAG)) in MADE_BY_TAGS or (kind == "timestamp" and node.style is not None):
+    kind, is_quoted = node.tag.removeprefix(YAML_TAG), isinstance(node, yaml.ScalarNode) and node.style is not None
+    if kind in MADE_BY_TAGS or (kind == "timestamp" and is_quoted):
         yield f"{node.start_mark.line + 1}: the tag !!{kind} makes no plain value; write values without tags (`!`)."
         return
     above |= {id(node)}
