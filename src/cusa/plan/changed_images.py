@@ -33,7 +33,8 @@ def find_changed_images(plan: Plan, is_converted_anyway: bool = False) -> Change
     """Compare all images that shards were written from with the record of them.
 
     An image that is gone, though the data set names it, raises DataError, unless `dataset.skip` has missing_image.
-    `is_converted_anyway` says that the data set is to be read again, so that it may name other images.
+    `is_converted_anyway` says that the data set is to be read again, so that it may name other images; the benchmarks'
+    own data are not.
     """
     found = ChangedImages()
     if not plan.configuration.shards.watch_images:
@@ -52,7 +53,7 @@ def find_changed_images(plan: Plan, is_converted_anyway: bool = False) -> Change
         if own:
             reasons["other"] += other
             reasons["gone"] += gone
-        if gone and not is_converted_anyway and not (own and "missing_image" in dataset.skip):
+        if gone and not (own and (is_converted_anyway or "missing_image" in dataset.skip)):
             raise DataError(_gone(gone, changes, folder, own, split))
         if other:
             found.shards[str(folder.shards(split))] = (
