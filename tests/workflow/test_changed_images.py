@@ -133,6 +133,13 @@ def test_a_deleted_image_is_one_sentence_before_the_first_job(stored):
     assert planned(snakemake(stored)) == {"write_shards": 1}
 
 
+def test_a_record_of_snakemake_that_is_not_whole_ends_no_run(stored):
+    """As while another Snakemake writes it. Such an output counts as one without a record."""
+    for path in (stored / ".snakemake/metadata").rglob("*"):
+        path.write_text('{"params": [')
+    assert NOTHING in snakemake(stored, "--dry-run")
+
+
 def test_results_without_their_images_are_up_to_date(stored):
     """As on another machine, to which only the results were copied."""
     shutil.rmtree(stored / "data/pics")

@@ -1,6 +1,5 @@
 # Images that changed since they were read. They are inputs of no rule, because Snakemake would ask for each of a million files
 # in each job. A changed image becomes a part of what Snakemake records as a parameter of the job that read it.
-from base64 import urlsafe_b64encode
 from itertools import repeat
 
 from cusa.plan import ChangedImages, find_changed_images
@@ -14,10 +13,8 @@ def is_converted_anyway():
     if unexpected_counts(CONFIGURATION.dataset, ANNOTATIONS):
         return True
     # Snakemake opens its records after the rules are read.
-    record = RECORDS / urlsafe_b64encode(str(PROBLEMS).encode()).decode()
-    if not record.is_file():
-        return False
-    params = map(literal_eval, json.loads(record.read_text()).get("params") or [])
+    record = read_record(dict(recorded_outputs()).get(str(PROBLEMS)))
+    params = map(literal_eval, record.get("params") or [])
     recorded = [without_reason(each) for each in params if isinstance(each, str)]
     return bool(recorded) and not any(map(same_result, recorded, repeat(CONVERSION)))
 

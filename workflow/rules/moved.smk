@@ -1,7 +1,5 @@
 # Results that were copied without times, for instance by `cp -r`. Snakemake compares the times of inputs and outputs, and
 # would make nearly everything again.
-import json
-from base64 import urlsafe_b64decode
 from functools import cache
 
 from snakemake.io import ancient
@@ -9,25 +7,20 @@ from snakemake.logging import logger
 
 from cusa.common.files import read_json
 from cusa.common.times import is_same, lost_times, newest_time, set_times
+from cusa.plan.snakemake_records import read_record, recorded_outputs
 
-RECORDS = Path(".snakemake/metadata")
 # The folders that belong together: they were copied together or not at all.
 RESULTS_HERE = [folder for folder in (DATA, BENCHMARK_LOGS) if os.path.isdir(folder)]
 
 
 def recorded_times():
     """The time of each output under RESULTS_HERE when Snakemake made it."""
-    times = {}
-    for record in RECORDS.rglob("*"):
-        # A long name is in parts: the folders of the record begin with @.
-        name = "".join(
-            part.removeprefix("@") for part in record.relative_to(RECORDS).parts
-        )
-        if not (name and record.is_file()):
-            continue
-        output = urlsafe_b64decode(name).decode()
-        if output.startswith(tuple(f"{folder}/" for folder in RESULTS_HERE)):
-            times[output] = json.loads(record.read_text()).get("endtime")
+    here = tuple(f"{folder}/" for folder in RESULTS_HERE)
+    times = {
+        output: read_record(record).get("endtime")
+        for output, record in recorded_outputs()
+        if output.startswith(here)
+    }
     return {output: time for output, time in times.items() if time is not None}
 
 
