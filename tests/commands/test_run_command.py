@@ -13,7 +13,9 @@ import yaml
 
 from cusa.commands import running
 from cusa.commands.running import run, says_how_much, snakemake_arguments
+from cusa.commands.targets import OF_FILES, OF_RULES, rules_with_targets, targets
 from cusa.errors import ConfigurationError
+from cusa.plan.reasons import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 CUSA = Path(sys.executable).parent / "cusa"
@@ -193,6 +195,16 @@ def said_by(given, folder, capsys) -> str:
         (["trainn"], "trainn is neither a target nor a file. Did you mean models?"),
         (["-n", "modelx", "--quiet", "rules"], "modelx is neither a target nor a file. Did you mean models?"),
         (["train"], "train is a rule whose jobs are for one file each. Did you mean models?"),
+        (["train", "models"], "train is a rule"),
+        (
+            ["extract_image_part"],
+            "extract_image_part is a rule whose jobs are for one file each. Did you mean features?",
+        ),
+        (["embed_more"], "embed_more is a rule whose jobs are for one file each. Did you mean scores?"),
+        (
+            ["write_benchmark_shards"],
+            "write_benchmark_shards is a rule whose jobs are for one file each. Did you mean sc",
+        ),
         (["xyz"], "xyz is neither a target nor a file. The targets are all, annotations, shards"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -208,6 +220,42 @@ def test_a_mistyped_target_is_answered_with_the_near_one(given, says, folder, ca
 def test_targets_files_and_values_of_options_are_handed_on(given, capsys):
     run(["--print-command", *given])
     assert shlex.split(capsys.readouterr().out)[-len(given) :] == given
+
+
+@pytest.mark.parametrize("option", [["--directory", "there"], ["--directory=there"], ["-d", "there"], ["-nd", "there"]])
+def test_files_are_looked_for_in_the_directory_that_is_named(option, folder, capsys):
+    (folder / "config").mkdir()
+    (folder / "config/config.yaml").write_text("a: [")
+    (folder / "here.json").touch()
+    (folder / "there").mkdir()
+    (folder / "there/there.json").touch()
+    run(["--print-command", "there.json", *option])
+    assert said_by(["here.json", *option], folder, capsys).startswith("here.json is neither a target nor a file")
+    (folder / "there/config").mkdir()
+    (folder / "there/config/config.yaml").write_text("b: [")
+    assert said_by(["models", *option], folder, capsys).startswith("there/config/config.yaml cannot be read as YAML")
+
+
+def test_rules_and_targets_are_those_of_the_snakefile(folder, tiny_configuration):
+    (folder / "mine.yaml").write_text(yaml.safe_dump(tiny_configuration))
+    words = [CUSA.with_name("snakemake"), *SNAKEFILE, "--cores", "1", "--configfile", "mine.yaml"]
+    listed = [
+        set(
+            re.findall(
+                r"^\w+", subprocess.run([*words, option], capture_output=True, text=True, check=True).stdout, re.M
+            )
+        )
+        for option in ("--list-rules", "--list-target-rules")
+    ]
+    all_rules, without_wildcards = listed
+    rules = rules_with_targets()
+    assert {*targets(), *rules} == all_rules
+    assert {*targets(), *(name for name, rule in rules.items() if not rule.has_wildcards)} == without_wildcards
+    assert {*OF_FILES.values(), *OF_RULES.values()} < set(targets())
+    assert OF_RULES.keys() < rules.keys()
+    assert SECTIONS.keys() < rules.keys()
+    of_shards = {name for name in rules if re.search("write_shards|join_shards|benchmark_shards", name)}
+    assert of_shards == {name for name, section in SECTIONS.items() if section == "shards"}
 
 
 def test_keys_with_dots_become_mappings_which_snakemake_takes():

@@ -57,9 +57,10 @@ def run(arguments: Sequence[str]) -> None:
     given = [argument for argument in arguments if argument != PRINT_COMMAND]
     command = snakemake_arguments(given)
     if not _values(given, "--snakefile", "s"):
-        require_known_targets(given)
-        if os.path.lexists(DEFAULT):
-            read_file(DEFAULT)  # Snakemake reads it too, but says less of what is wrong
+        directory = Path(next(reversed(_values(given, "--directory", "d")), ""))
+        require_known_targets(given, directory)
+        if os.path.lexists(directory / DEFAULT):
+            read_file(directory / DEFAULT)  # Snakemake reads it too, but says less of what is wrong
     program = _program()
     if PRINT_COMMAND in arguments:
         name = ["snakemake"] if shutil.which("snakemake") == program[0] else program

@@ -7,30 +7,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
 from cusa.common.workflow_files import workflow_folder
 from cusa.errors import ConfigurationError
 
-# What users ask for.
-TARGETS = ("all", "annotations", "shards", "features", "models", "scores", "report", "exports", "search", "sweep")
-# The target that runs all jobs of a rule: each job makes one file, so such a rule is no target itself.
-OF_RULES: Mapping[str, str] = {
-    "write_shards": "shards",
-    "extract_image_features": "features",
-    "extract_text_features": "features",
-    "train": "models",
-    "interpolate": "models",
-    "write_baseline": "models",
-    "embed": "scores",
-    "evaluate_itr": "scores",
-    "export_model": "exports",
-    "build_index": "search",
-    "run_trial": "sweep",
+# The target that runs the jobs of each file with rules.
+OF_FILES: Mapping[str, str] = {
+    "annotations": "annotations",
+    "shards": "shards",
+    "teachers": "features",
+    "student_inputs": "models",
+    "training": "models",
+    "embeddings": "scores",
+    "benchmarks": "scores",
+    "report": "report",
+    "exports": "exports",
+    "search": "search",
+    "sweep": "sweep",
 }
+# The benchmarks' own data are stored by the rules beside those of the data set, but only scores read them.
+OF_RULES = dict.fromkeys(("convert_labelled_images", "convert_sentence_pairs", "write_benchmark_shards"), "scores")
 
-
+RULE = re.compile(r"^(?:use )?rule (?:\w+ as )?(\w+)(?: with)?:\n((?:(?: .*)?\n)*)", re.M)
+# Snakemake wants the wildcards of a rule's outputs in the path of its log too.
+LOG_WITH_WILDCARDS = re.compile(r"^    log:\n(?: {8}.*\n)*? {8}.*\{[a-z]\w*\}", re.M)
 # Options of Snakemake after which a word is a target: those without a value, and those with one.
 FLAGS = re.compile(
     r"-[nfFkp]+|--(dry-?run|force|forceall|keep-going|printshellcmds|rerun-incomplete|show-failed-logs|"
@@ -40,18 +44,49 @@ WITH_ONE_VALUE = re.compile(r"-[cjdes]|--(cores|jobs|directory|executor|snakefil
 ATTACHED = re.compile(r"--[a-z-]+=.*|-[cj][0-9].*")
 
 
-def require_known_targets(arguments: Sequence[str]) -> None:
-    """Raise ConfigurationError for a target that is neither a rule of the workflow nor a file.
+def require_known_targets(arguments: Sequence[str], directory: str | Path = "") -> None:
+    """Raise ConfigurationError for a target that is neither a rule of the workflow nor a file in `directory`.
 
     `arguments` are Snakemake's. A word with a slash is the path of a file, which Snakemake looks for itself.
     """
-    for target in filter(_is_unknown, _targets(arguments)):
-        near = next(iter(get_close_matches(target, [*TARGETS, *OF_RULES], n=1)), None)
-        meant = "" if near is None else f"Did you mean {OF_RULES.get(near, near)}? "
-        what = "is a rule whose jobs are for one file each" if target in OF_RULES else "is neither a target nor a file"
+    for target in _targets(arguments):
+        if "/" in target or target in targets():
+            continue
+        rules = rules_with_targets()
+        makes_files = target in rules and rules[target].has_wildcards
+        if not makes_files and (target in rules or (Path(directory) / target).exists()):
+            continue
+        near = next(iter(get_close_matches(target, [*targets(), *rules], n=1)), None)
+        meant = "" if near is None else f"Did you mean {rules[near].target if near in rules else near}? "
+        what = "is a rule whose jobs are for one file each" if makes_files else "is neither a target nor a file"
         raise ConfigurationError(
-            f"{target} {what}. {meant}The targets are {', '.join(TARGETS)}, and the paths of files that are made."
+            f"{target} {what}. {meant}The targets are {', '.join(targets())}, and the paths of files that are made."
         )
+
+
+@dataclass(frozen=True)
+class RuleOfFile:
+    """A rule that makes files: the target that runs its jobs, and whether a job is for one file of many."""
+
+    target: str
+    has_wildcards: bool
+
+
+@cache
+def targets() -> tuple[str, ...]:
+    """What users ask for: the rules of the Snakefile itself, in their order."""
+    return tuple(name for name, _ in RULE.findall((workflow_folder() / "Snakefile").read_text(encoding="utf-8")))
+
+
+@cache
+def rules_with_targets() -> dict[str, RuleOfFile]:
+    """The rules below workflow/rules by their names."""
+    found = {}
+    for file, target in OF_FILES.items():
+        text = (workflow_folder() / f"workflow/rules/{file}.smk").read_text(encoding="utf-8")
+        for name, body in RULE.findall(text):
+            found[name] = RuleOfFile(OF_RULES.get(name, target), LOG_WITH_WILDCARDS.search(body) is not None)
+    return found
 
 
 def _targets(arguments: Sequence[str]) -> Iterator[str]:
@@ -69,14 +104,3 @@ def _targets(arguments: Sequence[str]) -> Iterator[str]:
             yield argument
         else:
             is_value = False
-
-
-def _is_unknown(word: str) -> bool:
-    if "/" in word or word in TARGETS:
-        return False
-    return word in OF_RULES or not (Path(word).exists() or word in _rules())
-
-
-def _rules() -> set[str]:
-    files = [workflow_folder() / "Snakefile", *(workflow_folder() / "workflow/rules").glob("*.smk")]
-    return {name for file in files for name in re.findall(r"^rule (\w+):", file.read_text(encoding="utf-8"), re.M)}

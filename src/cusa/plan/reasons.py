@@ -18,6 +18,8 @@ SHOWN = 80  # characters of a parameter that is no section
 # The sections that parameters of rules hold; a parameter of another rule is shown by its own name.
 SECTIONS = {
     "write_shards": "shards",
+    "write_shards_part": "shards",
+    "join_shards": "shards",
     "write_benchmark_shards": "shards",
     "render_report": "report.gallery",
     "build_index": "search.index",
