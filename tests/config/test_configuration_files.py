@@ -97,6 +97,7 @@ def test_what_has_one_meaning_is_accepted(written, content, expected):
         ("a: !!omap [b: 1]", "the tag !!omap makes no plain value"),
         ("a: !!pairs [b: 1]", "the tag !!pairs makes no plain value"),
         ("a: !!timestamp '2024-01-01'", "the tag !!timestamp makes no plain value"),
+        ("a: !!timestamp [b]", "cannot be read as YAML (line 1: expected a scalar node, but found sequence)"),
         ("a: !!int x", "cannot be read as YAML: invalid literal for int()"),
         ("a: " + "9" * 5000, "cannot be read as YAML: Exceeds the limit"),
         ("a: \x00", "special characters are not allowed); save the file as UTF-8 text"),
