@@ -142,4 +142,4 @@ def test_an_annotation_file_with_braces_in_its_path_is_a_sentence(tmp_path):
     folder = tmp_path / "a{b}"
     folder.mkdir()
     output = snakemake(ROOT / "Snakefile", tmp_path / "work", "-n", "--configfile", data(folder), check=False)
-    assert "has braces in its path, which Snakemake takes for a wildcard; rename" in output
+    assert "has braces in its path, which the workflow takes for a wildcard; rename" in output
