@@ -80,5 +80,5 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path):
         with pytest.raises(DataError, match="does not exist"):
             read_queries(tmp_path / name)
     (tmp_path / "picture.txt").write_bytes(b"\x89PNG\r\n\x1a\n\x00\xff")
-    with pytest.raises(DataError, match=r"picture\.txt.* is not UTF-8 text"):
+    with pytest.raises(DataError, match=r"picture\.txt is no text, but a PNG picture; name a file of text"):
         read_queries(tmp_path / "picture.txt")

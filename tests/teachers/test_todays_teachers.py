@@ -39,17 +39,18 @@ def write_tokeniser(folder: Path, start: str | None, end: str | None, side: str)
 
 def write_sentence_model(folder: Path, network, pooling: str, dense: bool = False, **prompts) -> Path:
     """A network of transformers with pooling and normalisation, as its authors publish it."""
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules as parts
 
     network.save_pretrained(folder / "network")
-    transformer = models.Transformer(str(folder / "network"), max_seq_length=300)
+    transformer = parts.Transformer(str(folder / "network"), max_seq_length=300)
     width = transformer.get_embedding_dimension()
-    modules = [transformer, models.Pooling(width, pooling)]
+    modules = [transformer, parts.Pooling(width, pooling)]
     if dense:
         identity = torch.nn.Identity()
-        modules += [models.Dense(width, 64, bias=False, activation_function=identity)]
-        modules += [models.Dense(64, width, bias=False, activation_function=identity)]
-    model = SentenceTransformer(modules=[*modules, models.Normalize()], device="cpu", prompts=prompts)
+        modules += [parts.Dense(width, 64, bias=False, activation_function=identity)]
+        modules += [parts.Dense(64, width, bias=False, activation_function=identity)]
+    model = SentenceTransformer(modules=[*modules, parts.Normalize()], device="cpu", prompts=prompts)
     model.save(str(folder / "model"))
     return folder / "model"
 

@@ -24,7 +24,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 GZIP = b"\x1f\x8b"
-PICTURE = "picture; name a table of pictures and their captions, as CSV, JSON or Parquet"
+PICTURE = "picture; name a file of text, such as a table (CSV, JSON) of pictures and their captions"
 NO_TEXT = {
     b"PK\x03\x04": "a ZIP archive (a spreadsheet of Excel is one); save the table as CSV, or unpack it",
     b"\xd0\xcf\x11\xe0": "an old Office document; save the table as CSV",
