@@ -205,6 +205,9 @@ def test_every_snippet_is_run_or_says_why_not():
     assert len(RUN) > 5
 
 
+# mteb calls itself and sentence-transformers by names that these have given up.
+@pytest.mark.filterwarnings("ignore:The fill_missing parameter is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The `get_sentence_embedding_dimension` method has been renamed:FutureWarning")
 @pytest.mark.parametrize("snippet", RUN, ids=lambda snippet: f"{snippet.page} line {snippet.line}")
 def test_the_pages_are_followed_in_order(place, snippet, monkeypatch):
     monkeypatch.chdir(place.directory)
