@@ -23,7 +23,7 @@ SCHEMA_OF_CITATIONS = "vendor.citation-file-format"
 def recipe(target: str) -> list[str]:
     """The command lines of a target of the Makefile, as `make` would run them in this environment."""
     bin_folder = Path(sys.executable).parent
-    command = ["make", "--dry-run", "--always-make", f"BIN={bin_folder}", "TOOLS=", target]
+    command = ["make", "--no-print-directory", "--dry-run", "--always-make", f"BIN={bin_folder}", "TOOLS=", target]
     said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
     return said.replace("\\\n", "").splitlines()
 
