@@ -551,7 +551,7 @@ def test_transparent_pictures_lie_on_light_paper_also_in_the_dark(visit, server)
     shot = Image.open(io.BytesIO(picture.screenshot())).convert("L")
     middle = shot.getpixel((shot.width // 2, shot.height // 2))
     assert middle > 200
-    assert min(shot.getdata()) < 40  # and the black ring can be seen on it
+    assert shot.getextrema()[0] < 40  # and the black ring can be seen on it
     body = one.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert max(map(int, re.findall(r"\d+", body))) < 50
 
