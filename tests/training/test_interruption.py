@@ -152,7 +152,10 @@ def test_sigterm_within_a_validation_stops_at_once(tiny_configuration, shapes_da
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "validate", signalled)
-        with pytest.raises(StoppedError, match="stopped by SIGTERM; the same command continues"):
+        message = (
+            r"stopped by SIGTERM after epoch 2, step 8 of 8; the state is in \S+/state; the same command continues"
+        )
+        with pytest.raises(StoppedError, match=message):
             train(run, data, tmp_path / "stopped")
     assert finished == [0]
     assert (saved(tmp_path / "stopped")["epoch"], saved(tmp_path / "stopped")["step"]) == (1, 8)

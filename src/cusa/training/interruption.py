@@ -32,7 +32,7 @@ class Stop:
     def __init__(self) -> None:
         self.requested = False
         self._signal = signal.SIGTERM  # the first that arrived
-        self._immediate = True
+        self._immediate, self._saved = True, ""
         self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -49,15 +49,15 @@ class Stop:
         self._immediate = False
 
     @contextmanager
-    def immediately(self) -> Iterator[None]:
-        """Within this block, which has nothing to save, a signal raises StoppedError at once.
+    def immediately(self, saved: str = "") -> Iterator[None]:
+        """Within this block, which has nothing to save, a signal raises StoppedError at once; for `saved` see `error`.
 
         Raises it before the block if a signal arrived earlier.
         """
-        self._immediate = True
+        self._immediate, self._saved = True, saved
         try:
             if self.requested:
-                raise self.error()
+                raise self.error(saved)
             yield
         finally:
             self._immediate = False
@@ -73,7 +73,7 @@ class Stop:
         self.requested = True
         if self._immediate:
             self._immediate = False  # a second signal must not interrupt the clean-up after the first
-            raise self.error()
+            raise self.error(self._saved)
 
 
 def ignore_stopping(worker: int) -> None:

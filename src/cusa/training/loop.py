@@ -168,6 +168,7 @@ class Trainer:
             steps_per_epoch=self.data.steps_per_epoch,
         )
         self.seconds_counted_until = self.last_saved = time.monotonic()
+        self.saved = ""  # which step this process has saved, and where, for the sentence of a stop
         self.stop_and_due = SharedFlags(group, count=2)
         self.why_hopeless: Callable[[list[float]], str | None] | None = None
         self.stopped_because: str | None = None
@@ -250,10 +251,7 @@ class Trainer:
             self.save()
         if stop:
             self.state.wait()
-            raise self.stop.error(
-                f" after epoch {progress.epoch + 1}, step {progress.step} of {steps}; the state is in "
-                f"{self.state.folder}"
-            )
+            raise self.stop.error(self.saved)
 
     def save(self, best: bool = False) -> None:
         """Save the state; with `best`, also the weights as those of the best epoch."""
@@ -264,12 +262,16 @@ class Trainer:
         self.seconds_counted_until = now
         self.state.save(self.task, self.optimiser, self.progress, self.history.rows, best)
         self.last_saved = time.monotonic()
+        # The state at the start of an epoch is that after the last step of the one before.
+        steps, step = self.data.steps_per_epoch, self.progress.step
+        epoch, step = (self.progress.epoch + 1, step) if step else (self.progress.epoch, steps)
+        self.saved = f" after epoch {epoch}, step {step} of {steps}; the state is in {self.state.folder}"
 
     def select(self) -> None:
         """End an epoch: validate, and save the weights as the best if r_mean is the highest so far."""
         self.guard.check()
         averaged = nullcontext() if self.average is None else self.average.in_place()
-        with averaged, self.stop.immediately():
+        with averaged, self.stop.immediately(self.saved):
             takes_part = self.group.is_main or self.settings.shard_student
             metrics = self.group.broadcast(self.validate() if takes_part else None)
         progress = self.progress
