@@ -1,5 +1,7 @@
 # What the user wrote is a parameter given by a function, in all rules: in a text, Snakemake takes braces for wildcards.
 # The rules of this file run before others that could run, because they find most problems of data.
+
+
 # Each job reads some of the files that hold pictures, if dataset.parts is above 1.
 FILES_PART = f"{ANNOTATIONS}.parts/{{part}}-of-{{parts}}"
 

@@ -8,14 +8,11 @@ from cusa.shards.image_files import record_image_files
 
 def is_converted_anyway():
     """Whether the data set is to be read again whatever its images are, so that it may name others."""
-    if any(is_newer(path) and not is_converted(path) for path in PLAN.dataset_files):
-        return True
-    if unexpected_counts(CONFIGURATION.dataset, ANNOTATIONS):
+    if is_data_set_changed() or unexpected_counts(CONFIGURATION.dataset, ANNOTATIONS):
         return True
     # Snakemake opens its records after the rules are read.
-    record = read_record(dict(recorded_outputs()).get(str(PROBLEMS)))
-    params = map(literal_eval, record.get("params") or [])
-    recorded = [without_reason(each) for each in params if isinstance(each, str)]
+    params = read_record(records().get(str(PROBLEMS))).get("params")
+    recorded = [without_reason(each) for each in values_of(params)]
     return bool(recorded) and not any(map(same_result, recorded, repeat(CONVERSION)))
 
 

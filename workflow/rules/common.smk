@@ -209,10 +209,9 @@ def part_of_features(path):
 def checking_data(script, option_of=lambda wildcards: ""):
     """The resource `script` of a rule that stops before its work if the data set has too little for the trainings.
 
-    `option_of` gives an option of the job's own, with a space before it.
-
     What trainings need is in the value, not in the text of the command: a changed text, parameter or input would be a
-    reason to do again what is done. The data of benchmarks, which have a wildcard `data`, train nothing.
+    reason to do again what is done. The data of benchmarks, which have a wildcard `data`, train nothing. `option_of`
+    gives an option of the job's own, with a space before it.
     """
     needs = needs_json(CONFIGURATION)
     option = f" --needs {shlex.quote(needs)}" if needs else ""

@@ -13,12 +13,18 @@ from cusa.plan.snakemake_records import read_record, recorded_outputs
 RESULTS_HERE = [folder for folder in (DATA, BENCHMARK_LOGS) if os.path.isdir(folder)]
 
 
+@cache
+def records():
+    """The path of the record of each output. There may be many thousands, so they are looked for once."""
+    return dict(recorded_outputs())
+
+
 def recorded_times():
     """The time of each output under RESULTS_HERE when Snakemake made it."""
     here = tuple(f"{folder}/" for folder in RESULTS_HERE)
     times = {
         output: read_record(record).get("endtime")
-        for output, record in recorded_outputs()
+        for output, record in records().items()
         if output.startswith(here)
     }
     return {output: time for output, time in times.items() if time is not None}
@@ -47,11 +53,9 @@ def restore_times():
 PROBLEMS = PLAN.folder.annotations / "problems.json"
 
 
-def is_newer(path):
+def is_touched(path):
     """Whether a file that the annotations are made from is newer than they are."""
-    if not (PROBLEMS.is_file() and os.path.isfile(path)):
-        return False
-    return os.stat(path).st_mtime > PROBLEMS.stat().st_mtime
+    return os.path.isfile(path) and is_newer(path, PROBLEMS)
 
 
 @cache
@@ -62,7 +66,14 @@ def is_converted(path):
 
 def users_file(path):
     """A file that the annotations are made from: its time says nothing if it is still the file that was converted."""
-    return ancient(path) if is_newer(path) and is_converted(path) else path
+    return ancient(path) if is_touched(path) and is_converted(path) else path
+
+
+def is_data_set_changed():
+    """Whether a file that the annotations are made from is newer than they are, and another one than was converted."""
+    return any(
+        is_touched(path) and not is_converted(path) for path in PLAN.dataset_files
+    )
 
 
 if os.path.isdir(".snakemake") and not os.access(".snakemake", os.W_OK):

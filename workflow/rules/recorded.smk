@@ -33,8 +33,13 @@ def recorded_params(output, kind=str):
 
     Functions of parameters take the wildcards alone: Snakemake does not record what depends on inputs or outputs.
     """
-    params = workflow.persistence.params(IOFile(output)) or []
-    return [value for each in params if isinstance(value := literal_eval(each), kind)]
+    return values_of(workflow.persistence.params(IOFile(output)), kind)
+
+
+def values_of(params, kind=str):
+    """The parameters of a type among those of a record, which are Python literals; `params` may be None."""
+    values = map(literal_eval, params or [])
+    return [value for value in values if isinstance(value, kind)]
 
 
 def section_json(text, output, of_train=None, reason=""):
@@ -144,21 +149,24 @@ def remove_left_parts():
             remove_other_parts(folder, PLANNED_PARTS[folder])
 
 
-def none_is_newer(files, output):
-    """Whether an output is there, and no file is newer."""
-    if not os.path.exists(output):
+def is_newer(path, output):
+    """Whether a file is newer than an output; False where one of them is not there."""
+    try:
+        return os.path.getmtime(path) > os.path.getmtime(output)
+    except OSError:
         return False
-    time = os.path.getmtime(output)
-    return not any(
-        os.path.exists(file) and os.path.getmtime(file) > time for file in files
-    )
+
+
+def none_is_newer(paths, output):
+    """Whether an output is there, and no file is newer."""
+    return os.path.exists(output) and not any(is_newer(path, output) for path in paths)
 
 
 def parts_of_files(wildcards):
     """The folders of the parts; none if the job `convert` reads all files itself."""
     asked = getattr(CONFIGURATION.dataset, "parts", 1)
-    is_same = is_recorded(conversion(wildcards), str(PROBLEMS)) and not any(
-        is_newer(path) and not is_converted(path) for path in PLAN.dataset_files
+    is_same = (
+        is_recorded(conversion(wildcards), str(PROBLEMS)) and not is_data_set_changed()
     )
     number = parts_made(ANNOTATIONS, str(PROBLEMS), asked, is_same)
     return expand(FILES_PART, part=range(number), parts=number) if number > 1 else []
@@ -228,12 +236,10 @@ def made_ready(wildcards):
     weights = IOFile(f"{RUN}/best.safetensors".format(**wildcards))
     if not os.path.isfile(weights):
         return files
-    recorded, params = workflow.persistence.input(weights), workflow.persistence.params(
-        weights
-    )
+    recorded = workflow.persistence.input(weights)
     if recorded is None:
         return []
-    is_same = repr(training_configuration(wildcards)) in (params or [])
+    is_same = is_recorded(training_configuration(wildcards), weights)
     return [file for file in files if file in recorded or not is_same]
 
 

@@ -242,8 +242,8 @@ def require_writable(folder: str | Path) -> None:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise DataError(
             f"{existing} cannot be written (a read-only file system, or another user's folder), but the results are "
-            f"written to {folder}; make it writable, or run in "
-            "another directory (--directory)."
+            f"written to {folder}; make it writable, or run in another directory "
+            "(--directory)."
         )
 
 
