@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from playwright.sync_api import Browser
 
     from cusa.layout import DatasetFolder
     from cusa.model.interface import RetrievalModel
@@ -29,6 +31,20 @@ ROOT = Path(__file__).parents[1]
 COLOURS = {"red": "#d22", "green": "#2a2", "blue": "#22d", "yellow": "#dd2", "purple": "#a2a", "orange": "#f80"}
 SHAPES = ("circle", "square", "triangle", "cross")
 SIZES = ("small", "large")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium, in which pages are looked at; the modules of tests that need it say so where it is missing."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # A browser that shares two cores is slow.
+        started = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"], timeout=30_000
+        )
+        yield started
+        started.close()
 
 
 def draw_shape(colour: str, shape: str, size: str) -> Image.Image:
@@ -138,6 +154,18 @@ def _as_rank(environment: dict[str, str], function: Callable[..., None], argumen
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of `write_shapes`; read it, do not change it."""
     return write_shapes(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture(scope="session")
+def annotations(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the shapes' tables; read it, do not change it."""
+    from cusa.annotations.convert import convert
+    from cusa.config.dataset import PublishedDataset
+
+    folder = tmp_path_factory.mktemp("annotations")
+    files = {split: str(shapes / f"{split}.json") for split in ("train", "val", "test")}
+    convert(PublishedDataset(name="s", format="published", annotations=files), folder, folder / "images")
+    return folder
 
 
 WORDS = ["a", "and", *COLOURS, *SHAPES, *SIZES]

@@ -7,23 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cusa.annotations.convert import convert
 from cusa.common import files
-from cusa.config.dataset import PublishedDataset
 from cusa.config.shards import Shards
 from cusa.errors import DataError
 from cusa.shards.joining import join_shards
 from cusa.shards.writing import write_split
 
 SETTINGS = Shards(shorter_side=24, samples_per_shard=10)  # 32 images: four shards, the last one of two
-
-
-@pytest.fixture(scope="module")
-def annotations(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("annotations")
-    images = {split: str(shapes / f"{split}.json") for split in ("train", "val", "test")}
-    convert(PublishedDataset(name="s", format="published", annotations=images), folder, folder / "images")
-    return folder
 
 
 def written_in_parts(annotations: Path, folder: Path, parts: int) -> list[Path]:

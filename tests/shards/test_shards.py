@@ -29,14 +29,6 @@ from cusa.shards.writing import write_split
 from cusa.teachers.transform import ImageTransform
 
 
-@pytest.fixture(scope="module")
-def annotations(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("annotations")
-    files = {split: str(shapes / f"{split}.json") for split in ("train", "val", "test")}
-    convert(PublishedDataset(name="s", format="published", annotations=files), folder, folder / "images")
-    return folder
-
-
 def test_plain_webdataset_reads_them(annotations, tmp_path):
     import webdataset
 
