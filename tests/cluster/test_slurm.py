@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -237,19 +239,31 @@ def disturbed(prepared, tmp_path_factory) -> dict[str, Disturbed]:
         one.job = read_json(one.directory / RUN / "state/holder.json")["slurm_job"]
 
     killed = begun["killed"]
-    killed.process.send_signal(signal.SIGKILL)
-    killed.process.wait()
-    subprocess.run(["scancel", begun["cancelled"].job], check=True)
-    urgent = ["sbatch", "--partition", "urgent", "--ntasks", "1", "--gpus", "4", "--wrap", "sleep 2"]
-    subprocess.run([*urgent, "--output", "/dev/null", "--chdir", "/tmp"], check=True, stdout=subprocess.DEVNULL)
+    with paused(killed):
+        killed.process.send_signal(signal.SIGKILL)
+        killed.process.wait()
+        subprocess.run(["scancel", begun["cancelled"].job], check=True)
+        urgent = ["sbatch", "--partition", "urgent", "--ntasks", "1", "--gpus", "4", "--wrap", "sleep 2"]
+        subprocess.run([*urgent, "--output", "/dev/null", "--chdir", "/tmp"], check=True, stdout=subprocess.DEVNULL)
 
-    again = training(killed.directory)
-    on_slurm(killed.directory, *again, "--unlock")
-    killed.said = on_slurm(killed.directory, *again, "--retries", "0", check=False)
-    assert jobs("RUNNING", killed.job), "the training ended before the test had seen it beside a second copy"
+        again = training(killed.directory)
+        on_slurm(killed.directory, *again, "--unlock")
+        killed.said = on_slurm(killed.directory, *again, "--retries", "0", check=False)
+        assert jobs("RUNNING", killed.job), "the training ended before the test had seen it beside a second copy"
     wait_until(lambda: jobs("COMPLETED", killed.job), 180)
     killed.process = snakemake_in_background(killed.directory, *again)
     return begun
+
+
+@contextmanager
+def paused(one: Disturbed) -> Iterator[None]:
+    """Let a training wait, however fast the machine is: a second copy must find it at work."""
+    process = read_json(one.directory / RUN / "state/holder.json")["process"]
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
 
 
 def snakemake_in_background(directory: Path, *arguments: str) -> subprocess.Popen[str]:
