@@ -75,7 +75,17 @@ def state() -> None:
     from cusa.training.state import Progress, State
     from cusa.training.step import TrainingTask
 
-    student = torch.nn.ParameterList(torch.nn.Parameter(torch.zeros(VIT_L_14 // 100)) for _ in range(100))
+    class Weights(torch.nn.ParameterList):
+        """What a TrainingTask asks of a student before the first step."""
+
+        base = None
+
+        def set_dropout(self, *_: float) -> None: ...
+
+        def frozen_names(self) -> set[str]:
+            return set()
+
+    student = Weights(torch.nn.Parameter(torch.zeros(VIT_L_14 // 100)) for _ in range(100))
     losses, recipe = LossConfiguration(), Train(epochs=1)
     task = TrainingTask(student, CUSALoss(losses), recipe)
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-6)
