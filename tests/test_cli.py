@@ -10,6 +10,8 @@ from pathlib import Path
 import yaml
 from published_files import published_yaml
 
+import cusa as cusa_package
+
 CUSA = Path(sys.executable).parent / "cusa"
 
 
@@ -22,6 +24,10 @@ def test_help_lists_the_commands(tmp_path):
     text = cusa("--help", cwd=tmp_path).stdout
     for command in ("check", "import-config", "import-features", "export-features", "import-checkpoint"):
         assert command in text
+
+
+def test_version_is_that_of_the_package(tmp_path):
+    assert cusa("--version", cwd=tmp_path).stdout == f"cusa {cusa_package.__version__}\n"
 
 
 def test_import_config_prints_or_writes_and_never_overwrites(tmp_path):

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def arguments_of(name: str, file: str = "Dockerfile") -> list[str]:
 
 
 def given_to_pip(file: str) -> list[str]:
-    """What the command of a Dockerfile that installs by the lock names."""
-    (command,) = (line for line in arguments_of("RUN", file) if "pip install" in line and "--constraint" in line)
+    """What the last `pip install` by the lock in a Dockerfile names."""
+    *_, command = (line for line in arguments_of("RUN", file) if "pip install" in line and "--constraint" in line)
     words = shlex.split(command)
     return words[words.index("constraints.txt") + 1 :]
 
@@ -43,6 +44,11 @@ def given_to_pip(file: str) -> list[str]:
 def installed() -> list[str]:
     """The packages that pip installs by name for the server."""
     return [canonicalize_name(word) for word in given_to_pip("Dockerfile")]
+
+
+def versions(lines: Iterable[str]) -> dict[str, str]:
+    """The versions of lines such as `name==version` by name."""
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
 
 
 def with_dependencies(names: list[str]) -> set[str]:
@@ -84,7 +90,7 @@ def test_packages_are_those_of_the_project_in_the_versions_of_the_lock():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [*project["dependencies"], *(line for lines in project["optional-dependencies"].values() for line in lines)]
     known = {canonicalize_name(Requirement(line).name) for line in lines}
-    exact = {canonicalize_name(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    exact = set(versions((ROOT / "constraints.txt").read_text().split()))
     assert set(installed()) <= exact
     assert set(installed()) - known == {"tokenizers"}, "which transformers brings where it is installed"
     assert not {"torch", "transformers", "snakemake"} & with_dependencies(installed())
@@ -165,16 +171,23 @@ def test_the_definition_starts_from_debian_and_copies_environments_that_exist():
         assert target == f"/opt/environments/{Path(source).name}"
 
 
-def test_the_definition_installs_the_exact_versions_of_the_environments(tmp_path):
-    """Its own command takes the packages out of the files that it copies."""
+def test_the_definition_installs_the_exact_versions_of_the_environments_and_of_the_lock(tmp_path):
+    """Its own command takes the packages out of the files that it copies; the lock has the same versions."""
     sections = sections_of_the_definition()
     for name in re.findall(r"(\S+)\.yaml /opt", sections["files"]):
         file = f"{name.rpartition('/')[2]}.yaml"
         (tmp_path / file).write_text((ROOT / "envs" / file).read_text())
     (command,) = re.findall(r"^ *(sed .+)$", sections["post"], flags=re.M)
     subprocess.run(command.replace("/opt/environments", str(tmp_path)), shell=True, check=True)
-    assert set((tmp_path / "requirements.txt").read_text().split()) == pins_of_the_environments()
-    assert "--requirement /opt/environments/requirements.txt" in sections["post"]
+    requirements = set((tmp_path / "requirements.txt").read_text().split())
+    assert requirements == pins_of_the_environments()
+    (command,) = re.findall(r"pip install (.+)$", sections["post"].replace("\\\n", ""), flags=re.M)
+    words = shlex.split(command)
+    for option, file in (("--requirement", "requirements.txt"), ("--constraint", "constraints.txt")):
+        assert words[words.index(option) + 1] == f"/opt/environments/{file}"
+    assert "{{ environments }}/../constraints.txt /opt/environments/constraints.txt" in sections["files"]
+    exact = versions((ROOT / "constraints.txt").read_text().split())
+    assert versions(requirements).items() <= exact.items()
 
 
 def test_the_scripts_of_the_definition_are_shell():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CARRIED = ("Snakefile", "workflow", "config", "envs")
+CARRIED = ("Snakefile", "workflow", "config", "envs", "constraints.txt")
 
 
 def run(*command: object, folder: Path, **environment: str) -> str:
@@ -51,7 +51,7 @@ def test_wheel_and_sdist_hold_the_workflow_as_it_is_in_the_repository(built):
         assert "cusa/serve/page/index.html" in wheel.namelist()
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    assert expected | {"constraints.txt", "LICENSE", "tests/test_installed_package.py"} <= names
+    assert expected | {"LICENSE", "tests/test_installed_package.py"} <= names
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cusa import __version__
 from cusa.commands.configurations import add_config, add_schema
 from cusa.commands.embedding import add_embed
 from cusa.commands.indexing import add_index
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="cusa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    whole.add_argument("--version", action="version", version=f"cusa {__version__}", help="print the version")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("init", help="read data and write a starting configuration for them")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from cusa.common.workflow_files import PACKAGE
 
@@ -25,6 +30,18 @@ with open({record!r}, "a") as file:
     file.write(json.dumps(called) + "\\n")
 shell = sys.argv.index("bash")
 raise SystemExit(subprocess.run(sys.argv[shell:]).returncode)
+"""
+
+# Snakemake where these modules are not installed.
+WITHOUT = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {modules!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from snakemake.cli import main
+main(sys.argv[1:])
 """
 
 
@@ -59,6 +76,42 @@ def test_a_job_runs_in_the_image_and_finds_the_library_of_this_machine(folder):
     assert called["environment"]["PYTHONPATH"].split(":")[0] == str(ROOT / "src")
     again = snakemake(folder, "annotations", "--sdm", "apptainer", "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_the_machine_that_starts_the_jobs_needs_only_the_packages_that_the_documentation_names(folder):
+    """The workflow is read, and its jobs are listed, without all the others that the library depends on."""
+    (command,) = re.findall(r"pip install --constraint constraints\.txt (.*)", (ROOT / "docs/cluster.md").read_text())
+    named = {canonicalize_name(name) for name in command.split()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    assert named <= needed
+    brought = {"jinja2", "pyyaml"}  # by Snakemake
+    missing = needed - named - brought
+    assert {"torch", "transformers"} < missing
+    modules = {
+        module for module, names in metadata.packages_distributions().items() if canonicalize_name(names[0]) in missing
+    }
+    (folder / "cusa.sif").touch()
+    words = [
+        "--snakefile",
+        ROOT / "Snakefile",
+        "--cores",
+        "1",
+        "--configfile=mine.yaml",
+        "--sdm",
+        "apptainer",
+        "--dry-run",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(modules=modules), *words],
+        cwd=folder,
+        env=os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "render_report" in done.stdout + done.stderr
 
 
 def test_an_image_that_is_missing_is_a_sentence_that_says_how_to_make_it(folder):
