@@ -1,25 +1,24 @@
-"""The command `cusa`: tasks that are done once, outside the workflow.
+"""Train, evaluate and use image-text retrieval models.
 
-cusa init data/captions.csv
-cusa check mine.yaml
-cusa run --configfile mine.yaml
-cusa config mine.yaml
-cusa schema --output schema.json
-cusa datasets config/coco.yaml
-cusa import-config cusa.yaml --output published.yaml
-cusa import-features train_unicom.npy --data results/coco --split train
-cusa import-checkpoint checkpoint_best.pth --run-folder results/coco/runs/theirs/seed23 --dataset coco \\
-    --student ViT-B/32
-cusa profile mine.yaml --trace trace.json
-cusa runs
-cusa diff results/openmoji/runs/contrastive/seed23 results/openmoji/runs/cusa/seed23
-cusa sweep best mine.yaml --output best.yaml
-cusa verify results/openmoji
-cusa embed results/openmoji/runs/cusa/seed23 photos --output gallery
-cusa export results/openmoji/runs/cusa/seed23 --to onnx --output exported
-cusa index gallery
-cusa search results/openmoji/runs/cusa/seed23/search/all "birthday"
-cusa serve results/openmoji/runs/contrastive/seed23/search/all results/openmoji/runs/cusa/seed23/search/all
+With your own data:
+  cusa init data/captions.csv
+  cusa check mine.yaml
+  cusa run --configfile mine.yaml
+
+While it trains, and after it:
+  cusa runs
+  cusa diff results/openmoji/runs/contrastive/seed23 results/openmoji/runs/cusa/seed23
+  cusa profile mine.yaml --trace trace.json
+  cusa verify results/openmoji
+
+With a trained model:
+  cusa search results/openmoji/runs/cusa/seed23/search/all "birthday"
+  cusa serve results/openmoji/runs/contrastive/seed23/search/all results/openmoji/runs/cusa/seed23/search/all
+  cusa embed results/openmoji/runs/cusa/seed23 photos --output gallery
+  cusa index gallery
+  cusa export results/openmoji/runs/cusa/seed23 --to onnx --output exported
+
+`cusa COMMAND --help` explains a command.
 """
 
 from __future__ import annotations
@@ -71,9 +70,9 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"cusa {__version__}", help="print the version")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("init", help="read data and write a starting configuration for them")
-    command.add_argument("data", type=Path, help="a table, Karpathy's JSON, or a folder with train, val and test JSON")
-    command.add_argument("--images", type=Path, help="folder that image paths start from")
+    command = commands.add_parser("init", help="look at your data and write a configuration for them")
+    command.add_argument("data", type=Path, help="a table, JSON, Parquet files or tars, or a folder with one of these")
+    command.add_argument("--images", type=Path, help="the folder that image paths start from")
     command.add_argument("--name", help="name of the data set; default: the name of the file or folder")
     command.add_argument("--encoding", help="encoding of text files that are not UTF-8, for instance cp1252")
     command.add_argument("--output", type=Path, default=Path("mine.yaml"), help="YAML file to write; default mine.yaml")
@@ -81,10 +80,12 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("check", help="check the data, models, disk and GPUs of a configuration")
     command.add_argument("files", nargs="*", type=Path, help="YAML files, merged onto config/config.yaml in this order")
-    command.add_argument("--all", action="store_true", help="decode every image, not only 500 of them")
+    command.add_argument("--all", action="store_true", help="check every image, not only 500 of them")
     command.set_defaults(call=_check)
 
-    command = commands.add_parser("datasets", help="list the benchmarks' data: source, expected layout, what exists")
+    command = commands.add_parser(
+        "datasets", help="list the data of benchmarks: where to get them, how to arrange them, what exists"
+    )
     command.add_argument("files", nargs="*", type=Path, help="YAML files, merged onto config/config.yaml in this order")
     command.set_defaults(call=_datasets)
 
@@ -106,22 +107,24 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_published(commands: Any) -> None:
-    command = commands.add_parser("import-config", help="a published YAML file -> an overlay for --configfile")
+    command = commands.add_parser("import-config", help="convert a published YAML file to a file for --configfile")
     command.add_argument("file", type=Path, help="published YAML file")
     command.add_argument("--output", type=Path, help="YAML file to write; default: standard output")
     command.set_defaults(call=_import_config)
 
-    command = commands.add_parser("import-features", help="a published *_unicom.npy -> the feature store of a split")
+    command = commands.add_parser("import-features", help="convert a published *_unicom.npy to the features of a split")
     command.add_argument("file", type=Path, help="published *_unicom.npy")
     _add_feature_store(command)
     command.set_defaults(call=_import_features)
 
-    command = commands.add_parser("export-features", help="the feature store of a split -> a *_unicom.npy as published")
+    command = commands.add_parser(
+        "export-features", help="convert the features of a split to a *_unicom.npy as published"
+    )
     command.add_argument("file", type=Path, help="npy file to write")
     _add_feature_store(command)
     command.set_defaults(call=_export_features)
 
-    command = commands.add_parser("import-checkpoint", help="a published checkpoint_best.pth -> a run folder")
+    command = commands.add_parser("import-checkpoint", help="convert a published checkpoint_best.pth to a run folder")
     command.add_argument("file", type=Path, help="published checkpoint_best.pth")
     command.add_argument("--run-folder", required=True, type=Path, help="run folder to make, {experiment}/seed{n}")
     command.add_argument("--dataset", required=True, help="name of the data set that it will be scored on")
@@ -131,30 +134,36 @@ def _add_published(commands: Any) -> None:
 
 
 def _add_export(commands: Any) -> None:
-    command = commands.add_parser("export", help="a run -> a folder that loads elsewhere, without the results folder")
+    command = commands.add_parser("export", help="write the model of a run to a folder that other programs can load")
     command.add_argument("run", type=Path, help="run folder, results/{dataset}/runs/{experiment}/seed{n}")
-    command.add_argument("--to", required=True, choices=["sentence-transformers", "onnx", "safetensors"])
+    command.add_argument("--to", required=True, choices=["sentence-transformers", "onnx", "safetensors"], help="format")
     command.add_argument("--output", required=True, type=Path, help="folder to write; it must not exist")
     command.add_argument(
         "--head",
         choices=["cross", "uni"],
-        help="the head to export: cross for search across modalities, uni within one; default: cross for "
-        "sentence-transformers, which takes one, and all others every head that the run trained",
+        help="the only head to export: cross compares texts with pictures, uni compares the same kind; default: every "
+        "head that the run has, or cross for sentence-transformers, which takes one",
     )
-    command.add_argument("--int8", action="store_true", help="onnx: quantise the weights, and measure what that costs")
     command.add_argument(
-        "--data", type=Path, help="onnx --int8: results/{dataset} to measure on; default: the data set of the run"
+        "--int8", action="store_true", help="only onnx: quantise the weights to 8 bits, and measure the effect"
+    )
+    command.add_argument(
+        "--data", type=Path, help="only --int8: the results/{dataset} to measure on; default: the data set of the run"
     )
     command.add_argument("--push-to-hub", metavar="NAME", help="also upload the folder to the Hugging Face hub")
     command.set_defaults(call=_export)
 
 
 def _add_feature_store(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, type=Path, help="results/{dataset}, with its annotations")
-    parser.add_argument("--split", required=True, choices=["train", "val", "test"])
+    parser.add_argument("--data", required=True, type=Path, help="results/{dataset}, which has the annotations")
+    parser.add_argument("--split", required=True, choices=["train", "val", "test"], help="the split")
     parser.add_argument("--model", default="ViT-B/32", help="size of Unicom; default ViT-B/32")
-    parser.add_argument("--features", default="tokens", choices=["tokens", "embedding"], help="default tokens")
-    parser.add_argument("--dtype", default="float16", choices=["float16", "float32"], help="default float16")
+    parser.add_argument(
+        "--features", default="tokens", choices=["tokens", "embedding"], help="output of Unicom; default tokens"
+    )
+    parser.add_argument(
+        "--dtype", default="float16", choices=["float16", "float32"], help="type of the numbers; default float16"
+    )
 
 
 def _feature_store(arguments: argparse.Namespace) -> tuple[Any, str, ImageModel]:

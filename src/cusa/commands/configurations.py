@@ -19,9 +19,13 @@ from cusa.errors import ConfigurationError
 
 def add_config(commands: Any) -> None:
     """Add `cusa config` to the commands."""
-    command = commands.add_parser("config", help="print the whole configuration, with the file of each value")
+    command = commands.add_parser(
+        "config", help="print the whole configuration, and the file that each value comes from"
+    )
     command.add_argument("files", nargs="*", type=Path, help="YAML files, merged onto config/config.yaml in this order")
-    command.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as for snakemake")
+    command.add_argument(
+        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="values, as for snakemake --config"
+    )
     command.set_defaults(call=_config)
 
 
@@ -32,7 +36,7 @@ def add_schema(commands: Any) -> None:
     command.add_argument(
         "--reruns",
         action="store_true",
-        help="write what each key makes again instead, in Markdown for the documentation",
+        help="write the page of the documentation that says what a changed key makes again",
     )
     command.set_defaults(call=_schema)
 

@@ -15,7 +15,7 @@ PART_ROWS = 10_000
 
 def add_embed(commands: Any) -> None:
     """Add the command to the parsers of `cusa`."""
-    command = commands.add_parser("embed", help="a model and pictures or texts -> their embeddings, for search")
+    command = commands.add_parser("embed", help="embed pictures or texts with a model, for search")
     command.add_argument("run", type=Path, help="run folder, or a folder that `cusa export` wrote")
     command.add_argument(
         "items",
@@ -23,7 +23,7 @@ def add_embed(commands: Any) -> None:
         help="a folder of pictures, a table (CSV, TSV, JSON, JSONL, Parquet), tars (one, a pattern, a folder), or "
         "results/{dataset} with --split",
     )
-    command.add_argument("--output", required=True, type=Path, help="folder to write; a run that stopped continues")
+    command.add_argument("--output", required=True, type=Path, help="folder to write; an interrupted command continues")
     items = command.add_argument_group("items")
     items.add_argument("--image-column", metavar="COLUMN", help="column of pictures; default: found by its values")
     items.add_argument("--text-column", metavar="COLUMN", help="column or key of captions; default: found by values")
@@ -39,25 +39,34 @@ def add_embed(commands: Any) -> None:
         help="larger pictures are not decoded; default %(default)s",
     )
     how = command.add_argument_group("how")
-    how.add_argument("--head", default="cross", choices=["cross", "uni"], help="cross (default) searches by text too")
-    how.add_argument("--dtype", default="float32", choices=["float32", "float16"], help="of the file; default float32")
+    how.add_argument(
+        "--head",
+        default="cross",
+        choices=["cross", "uni"],
+        help="cross (default) is for queries of texts and pictures, uni for those of the same kind",
+    )
+    how.add_argument(
+        "--dtype", default="float32", choices=["float32", "float16"], help="type of the stored numbers; default float32"
+    )
     how.add_argument("--device", help="cpu or cuda; default: a GPU, if there is one")
-    how.add_argument("--precision", choices=["fp32", "fp16", "bf16"], help="of the towers; default: that of the run")
+    how.add_argument(
+        "--precision", choices=["fp32", "fp16", "bf16"], help="precision of the towers; default: that of the run"
+    )
     how.add_argument("--threads", type=int, help="threads that decode pictures; default: as many as cores")
     how.add_argument(
         "--part-rows",
         type=int,
         default=PART_ROWS,
         metavar="N",
-        help="items a part; a killed run loses at most one; default %(default)s",
+        help="items per part; an interrupted command loses at most one part; default %(default)s",
     )
-    how.add_argument("--keep-parts", action="store_true", help="leave the embeddings in parts, do not join them")
+    how.add_argument("--keep-parts", action="store_true", help="do not join the parts of the embeddings")
     how.add_argument(
         "--no-pictures",
         action="store_true",
-        help="copy no pictures out of Parquet and compressed tars; they can then not be shown",
+        help="do not copy pictures out of Parquet files and compressed tars; then no page can show them",
     )
-    how.add_argument("--part", type=int, metavar="I", help="embed share I of --of only, counted from 0; then --join")
+    how.add_argument("--part", type=int, metavar="I", help="embed only share I of --of, counted from 0; then --join")
     how.add_argument("--of", type=int, metavar="N", help="number of shares, for several GPUs or jobs")
     how.add_argument("--join", action="store_true", help="join the shares that were embedded with --part")
     command.set_defaults(call=_embed)

@@ -17,41 +17,48 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 DESCRIPTION = """Build the index of a gallery, add items to it, or remove some.
 
-Without --add, --remove and --clip-retrieval the index is built: flat for few rows; for many rows, kinds of index are
-measured against exact search until one reaches --target-recall. What was tried is printed and kept in meta.json."""
+Without --add, --remove and --clip-retrieval the command builds the index. With few rows it is flat. With many rows, the
+command compares kinds of index with exact search until one reaches --target-recall. It prints what it tried, and
+meta.json keeps it."""
 
 
 def add_index(commands: Any) -> None:
     """Add the command to the subparsers of `cusa`."""
     command = commands.add_parser(
         "index",
-        help="a gallery -> an index, which cusa search and cusa serve read",
+        help="build the index of a gallery, for cusa search and cusa serve",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("gallery", type=Path, help="folder OUT, which cusa embed wrote")
-    command.add_argument("--output", type=Path, metavar="INDEX", help="folder of the index; default: OUT itself")
+    command.add_argument("gallery", type=Path, help="the folder that cusa embed wrote")
+    command.add_argument("--output", type=Path, metavar="INDEX", help="folder of the index; default: the gallery's")
     changes = command.add_mutually_exclusive_group()
     changes.add_argument("--add", type=Path, metavar="OUT2", help="add the embeddings of another gallery of the model")
-    changes.add_argument("--remove", type=Path, metavar="FILE", help="remove items: text, one a line; - is the input")
+    changes.add_argument(
+        "--remove", type=Path, metavar="FILE", help="remove the items in FILE, one name a line; - is standard input"
+    )
     changes.add_argument(
         "--clip-retrieval",
         type=Path,
         metavar="FOLDER",
         help="write the index as the folder that clip-retrieval back and autofaiss read",
     )
-    changes.add_argument("--from-scratch", action="store_true", help="build, and forget what was added and removed")
-    command.add_argument("--replace", action="store_true", help="with --add: items that are there take the new rows")
-    command.add_argument("--missing-ok", action="store_true", help="with --remove: items that are not there are fine")
-    command.add_argument("--target-recall", type=float, help="recall@10 against exact search; default 0.95")
-    command.add_argument("--kind", choices=["auto", "flat", "hnsw", "ivf-sq", "ivf-pq"], help="default auto")
-    command.add_argument("--flat-rows", type=int, help="rows up to which the index is flat; default 20000")
-    command.add_argument("--memory", type=float, metavar="GIB", help="that the index may take; default 2")
-    command.add_argument("--queries", type=Path, metavar="OUT3", help="texts to measure with; default: captions")
-    command.add_argument("--model", type=Path, help="folder that answers queries; default: the gallery's model")
-    command.add_argument("--duplicates", choices=["near", "same", "none"], help="what is marked; default near")
+    changes.add_argument("--from-scratch", action="store_true", help="build again, without added and removed items")
+    command.add_argument("--replace", action="store_true", help="with --add: replace items that exist")
+    command.add_argument("--missing-ok", action="store_true", help="with --remove: ignore items that do not exist")
+    command.add_argument("--target-recall", type=float, help="recall@10 to reach, against exact search; default 0.95")
+    command.add_argument(
+        "--kind", choices=["auto", "flat", "hnsw", "ivf-sq", "ivf-pq"], help="kind of index; default auto"
+    )
+    command.add_argument("--flat-rows", type=int, help="up to this many rows the index is flat; default 20000")
+    command.add_argument("--memory", type=float, metavar="GIB", help="largest memory of the index; default 2")
+    command.add_argument(
+        "--queries", type=Path, metavar="OUT3", help="a gallery of texts to measure with; default: captions"
+    )
+    command.add_argument("--model", type=Path, help="model folder that embeds queries; default: the gallery's model")
+    command.add_argument("--duplicates", choices=["near", "same", "none"], help="duplicates to mark; default near")
     command.add_argument("--threads", type=int, help="CPU threads; default: all processors")
-    command.add_argument("--seed", type=int, help="of samples and training; default 23")
+    command.add_argument("--seed", type=int, help="seed of samples and of the index's training; default 23")
     command.set_defaults(call=_index)
 
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from cusa.config.experiments import RunConfiguration
     from cusa.training.profiling import StepProfile
 
-DESCRIPTION = """Take some steps of a training and print what they cost: pairs and images a second, where the time goes,
-memory, and on a GPU the share of its highest speed. The data of results/ are read; where they do not exist yet,
-synthetic pairs of the same shapes. Nothing is kept of the steps."""
+DESCRIPTION = """Take some training steps, and print pairs and images per second, where the time goes, memory, and on a
+GPU the share of its highest speed. The steps use the data in results/, or synthetic pairs of the same shapes if the
+data do not exist yet. Nothing is saved."""
 BAR = 30  # characters of the longest bar
 
 
@@ -29,14 +29,16 @@ def add_profile(commands: Any) -> None:
     """Add the command to the subparsers of `cusa`."""
     command = commands.add_parser(
         "profile",
-        help="take 20 steps of a training: their speed, where the time goes, and what to change",
+        help="measure training steps: their speed, where the time goes, and what to change",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("files", nargs="*", type=Path, help="YAML files, merged onto config/config.yaml in this order")
-    command.add_argument("--experiment", help="the experiment to train; default: the last one that is trained")
-    command.add_argument("--steps", type=int, default=20, help="steps to measure, after three others; default 20")
-    command.add_argument("--synthetic", action="store_true", help="synthetic pairs, also where the data exist")
+    command.add_argument("--experiment", help="the experiment; default: the last one that is trained")
+    command.add_argument(
+        "--steps", type=int, default=20, help="steps to measure, after 3 steps that are not measured; default 20"
+    )
+    command.add_argument("--synthetic", action="store_true", help="use synthetic pairs, also if the data exist")
     command.add_argument("--trace", type=Path, metavar="FILE", help="write three steps as a trace for chrome://tracing")
     command.add_argument("--threads", type=int, help="CPU threads of all processes; default: the number of cores")
     command.add_argument("--json", action="store_true", help="print JSON")

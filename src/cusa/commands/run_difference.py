@@ -15,11 +15,11 @@ from cusa.common.workflow_files import workflow_command
 if TYPE_CHECKING:
     from cusa.runs.record import RunRecord
 
-DESCRIPTION = """Show what two runs differ in, and how they score.
+DESCRIPTION = """Show the settings in which two runs differ, and their scores.
 
-Settings are those of run.json, by their keys; scores are those of all benchmarks that both runs have, in per cent (a
-median rank is a rank). The interval is a 95 % bootstrap interval of the difference on these test data: it does not
-count what another seed would change."""
+The settings are those of run.json. The scores are those of all benchmarks that both runs have, in per cent (a median
+rank is a rank). Each difference has a 95 % bootstrap interval for these test data. It does not show what another
+seed would change."""
 NOT_THERE = "-"
 
 
@@ -27,14 +27,14 @@ def add_diff(commands: Any) -> None:
     """Add the command to the subparsers of `cusa`."""
     command = commands.add_parser(
         "diff",
-        help="two runs side by side: settings and scores",
+        help="compare the settings and the scores of two runs",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("first", type=Path, help="run folder, results/{dataset}/runs/{experiment}/seed{n}")
     command.add_argument("second", type=Path, help="the other run folder")
-    command.add_argument("--all", action="store_true", help="also the settings that both have")
-    command.add_argument("--json", action="store_true", help="JSON instead of tables")
+    command.add_argument("--all", action="store_true", help="also print equal settings")
+    command.add_argument("--json", action="store_true", help="print JSON instead of tables")
     command.set_defaults(call=_diff)
 
 

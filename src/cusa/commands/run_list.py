@@ -15,10 +15,10 @@ from cusa.common.progress import duration
 if TYPE_CHECKING:
     from cusa.runs.overview import RunRow
 
-DESCRIPTION = """List the runs of results folders: state, epochs, r_mean on the split that selects, pace and time.
+DESCRIPTION = """List runs: state, epochs, validation score (r_mean), pairs per second and time.
 
-It reads what trainings write in the background every few seconds, also of other machines on the same disk. The curves
-are in event files: tensorboard --logdir results"""
+Trainings write these numbers every few seconds, also on other machines that share the disk. For the curves, run
+tensorboard --logdir results"""
 HEADING = ("run", "state", "epochs", "best r_mean", "of epoch", "last", "pairs/s", "time")
 
 
@@ -26,14 +26,14 @@ def add_runs(commands: Any) -> None:
     """Add the command to the subparsers of `cusa`."""
     command = commands.add_parser(
         "runs",
-        help="list runs: state, epoch, validation, pace and time left",
+        help="list runs: state, epochs, validation score, speed and time left",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument(
         "folders", nargs="*", type=Path, default=[Path("results")], help="results, results/{dataset} or run folders"
     )
-    command.add_argument("--json", action="store_true", help="a JSON list, with what the table leaves out")
+    command.add_argument("--json", action="store_true", help="print a JSON list, which has more than the table")
     command.set_defaults(call=_runs)
 
 

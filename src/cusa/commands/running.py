@@ -21,9 +21,9 @@ from cusa.config.files import DEFAULT, read_file, without_dots
 from cusa.errors import ConfigurationError
 
 HELP = (
-    "Every argument is Snakemake's and is handed on; `snakemake --help` explains them. Without --cores, --jobs, an "
-    "executor or a profile that says one of them, all cores are used. Names of files and profiles that are not in the "
-    "working directory are looked up in the workflow: --configfile config/coco.yaml, --profile slurm."
+    "All arguments go to Snakemake; `snakemake --help` explains them. All cores are used, unless --cores, --jobs, an "
+    "executor or a profile says otherwise. Files and profiles that are not in the working directory are taken from the "
+    "workflow: --configfile config/coco.yaml, --profile slurm."
 )
 PRINT_COMMAND = "--print-command"
 # Options that say how much runs at once, with their short forms.
@@ -42,7 +42,7 @@ UNASKED = (Path("default"), Path("profiles/default"))  # profiles that Snakemake
 
 def add_run(commands: Any) -> None:
     """Add `cusa run` to the list of commands, with its help. Its arguments go to `run` as they are."""
-    command = commands.add_parser("run", help="snakemake on the packaged workflow, in any folder", epilog=HELP)
+    command = commands.add_parser("run", help="run the workflow with snakemake, in any folder", epilog=HELP)
     command.add_argument(PRINT_COMMAND, action="store_true", help="print the snakemake line, and run nothing")
     command.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="any arguments of snakemake")
 

@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 
 def add_search(commands: Any) -> None:
     """Add the command to the parsers of `cusa`."""
-    command = commands.add_parser("search", help="an index and a text or a picture -> the items that fit best")
-    command.add_argument("index", type=Path, help="INDEX folder, which cusa index wrote")
-    command.add_argument("query", nargs="?", metavar="TEXT", help="what to look for; the same as --text")
-    command.add_argument("--text", help="what to look for")
-    command.add_argument("--image", metavar="FILE", help="a picture to look for; with a text, their weighted sum")
-    command.add_argument("--like", metavar="ROW", help="a row, or the name of an item, in place of a picture")
-    command.add_argument("--weight", type=float, help="of the picture beside the text, 0 to 1; default 0.5")
-    command.add_argument("--not", dest="exclude", metavar="TEXT", action="append", default=[], help="what hits are not")
-    command.add_argument("--queries", type=Path, metavar="FILE", help="many queries: .txt, .csv, .jsonl, or - for text")
+    command = commands.add_parser("search", help="find the items of an index that match a text or a picture best")
+    command.add_argument("index", type=Path, help="the folder of an index, from cusa index or the workflow")
+    command.add_argument("query", nargs="?", metavar="TEXT", help="the text to search for; the same as --text")
+    command.add_argument("--text", help="the text to search for")
+    command.add_argument("--image", metavar="FILE", help="a picture to search for; with a text, both are combined")
+    command.add_argument("--like", metavar="ROW", help="the row or the name of an item to search for, like a picture")
+    command.add_argument("--weight", type=float, help="weight of the picture beside the text, 0 to 1; default 0.5")
+    command.add_argument(
+        "--not", dest="exclude", metavar="TEXT", action="append", default=[], help="a text that hits must not match"
+    )
+    command.add_argument(
+        "--queries", type=Path, metavar="FILE", help="a file of queries: .txt, .csv or .jsonl; - reads lines"
+    )
     command.add_argument(
         "--where",
         metavar="CONDITION",
@@ -34,11 +38,18 @@ def add_search(commands: Any) -> None:
         "the values where the column is the same",
     )
     command.add_argument("--top", type=int, default=10, help="number of hits; default 10")
-    command.add_argument("--collapse", action="store_true", help="only the best of hits that are the same, or nearly")
-    command.add_argument("--model", type=Path, help="run or exported folder of the same model; default: the index's")
+    command.add_argument("--collapse", action="store_true", help="of equal or nearly equal hits, show only the best")
+    command.add_argument("--model", type=Path, help="run folder or export of the same model; default: the index's")
     command.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
-    command.add_argument("--json", action="store_true", help="a list of hits; with --queries an object a line")
-    command.add_argument("--pictures", choices=["always", "never", "auto"], default="auto", help="default auto")
+    command.add_argument(
+        "--json", action="store_true", help="print JSON: a list of hits; with --queries, an object a line"
+    )
+    command.add_argument(
+        "--pictures",
+        choices=["always", "never", "auto"],
+        default="auto",
+        help="show pictures in the terminal; default auto",
+    )
     command.set_defaults(call=_search)
 
 

@@ -20,18 +20,24 @@ def add_serve(commands: Any) -> None:
         help="folder of an index, as `cusa index` writes it, or NAME=FOLDER; several are shown side by side",
     )
     command.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1, this machine")
-    command.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
+    command.add_argument("--port", type=int, default=8000, help="port to listen on; default 8000; 0 takes a free one")
     command.add_argument(
         "--token",
         default=os.environ.get("CUSA_TOKEN") or None,
-        help="what clients have to give; default: the environment variable CUSA_TOKEN, which other users cannot see",
+        help="token that clients must send; default: the environment variable CUSA_TOKEN, which other users cannot see",
     )
-    command.add_argument("--no-token", action="store_true", help="let everybody search who reaches another --host")
-    command.add_argument("--model", type=Path, help="folder that answers queries; default: the one each index names")
+    command.add_argument(
+        "--no-token", action="store_true", help="with another --host: everybody who reaches it may search"
+    )
+    command.add_argument("--model", type=Path, help="model folder that embeds queries; default: that of each index")
     command.add_argument("--device", choices=["cpu", "cuda"], help="default: a GPU, if the model can use one")
-    command.add_argument("--origin", action="append", default=[], metavar="URL", help="site whose pages may ask (CORS)")
-    command.add_argument("--max-upload-mb", type=float, default=20.0, help="MiB of an upload; default 20")
-    command.add_argument("--max-pixels", type=int, default=50_000_000, help="of an uploaded picture; default 50000000")
+    command.add_argument(
+        "--origin", action="append", default=[], metavar="URL", help="a site whose pages may send queries (CORS)"
+    )
+    command.add_argument("--max-upload-mb", type=float, default=20.0, help="largest upload in MiB; default 20")
+    command.add_argument(
+        "--max-pixels", type=int, default=50_000_000, help="largest uploaded picture; default 50000000"
+    )
     command.add_argument("--queue", type=int, default=256, help="queries that may wait for a model; default 256")
     command.add_argument("--batch", type=int, default=32, help="queries that a model answers together; default 32")
     command.set_defaults(call=_serve)

@@ -15,10 +15,12 @@ from cusa.errors import ConfigurationError, DataError
 
 def add_sweep(commands: Any) -> None:
     """Add `cusa sweep best` and `cusa sweep trials` to the commands."""
-    sweep = commands.add_parser("sweep", help="a sweep over settings: its trials so far, and the best as an overlay")
+    sweep = commands.add_parser(
+        "sweep", help="show the trials of a search over settings, or write the best one to a file"
+    )
     actions = sweep.add_subparsers(required=True, metavar="ACTION")
-    best = actions.add_parser("best", help="write the values of the best trial as an overlay of the configuration")
-    trials = actions.add_parser("trials", help="print the table of the trials that have ended, while it runs too")
+    best = actions.add_parser("best", help="write the values of the best trial to a file for --configfile")
+    trials = actions.add_parser("trials", help="print a table of the trials that have ended, also during the search")
     for action in (best, trials):
         action.add_argument(
             "files",

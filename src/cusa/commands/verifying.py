@@ -7,18 +7,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-DESCRIPTION = """Compare the files of results folders with what the jobs that wrote them recorded: tables, shards,
-features, stored pixels and tokens, runs, embeddings, scores, exports, galleries, indexes and the summary. Each of these
-folders and files that is damaged or lacks a part is a line that says what to delete, so that the workflow makes it
-again; the exit status is then 1. What is gone as a whole is not known here: the workflow makes it again. Pages are not
-looked at. Everything is read once, and nothing is changed."""
+DESCRIPTION = """Find damaged results: compare their files with what was recorded when they were written.
+
+The command checks tables, shards, features, stored pixels and tokens, runs, embeddings, scores, exports, galleries,
+indexes and the summary, but not the report. For each damaged file it prints what to delete, and the exit status is 1.
+The workflow then makes it again. Files that are completely gone are not reported, because the workflow makes them
+again anyway. Everything is read once, and nothing is changed."""
 
 
 def add_verify(commands: Any) -> None:
     """Add the command to the subparsers of `cusa`."""
     command = commands.add_parser(
         "verify",
-        help="compare the files of results folders with what was recorded when they were written",
+        help="find damaged results",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
