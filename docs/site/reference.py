@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from cusa import cli
 from cusa.config.schema import DEFINITIONS, json_schema
 
 Schema = Mapping[str, Any]
+USAGE_COLUMNS = 100
 LARGEST = 2**31 - 1  # a limit from here on is that of the computer, which helps no reader
 
 
@@ -140,7 +142,7 @@ def _commands(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
 
 
 def _command(command: argparse.ArgumentParser, purpose: str, level: int) -> str:
-    usage = " ".join(command.format_usage().removeprefix("usage: ").split())
+    usage = _wrapped(" ".join(command.format_usage().removeprefix("usage: ").split()))
     parts = [f"{'#' * level} `{command.prog}`", _sentence(command.description or purpose), f"```text\n{usage}\n```"]
     rows = [
         f"| {_code(_named(action))} | {_cell(_explained(action, command.prog))} |"
@@ -152,6 +154,16 @@ def _command(command: argparse.ArgumentParser, purpose: str, level: int) -> str:
     if command.epilog:
         parts.append(_sentence(command.epilog))
     return "\n\n".join(parts)
+
+
+def _wrapped(usage: str) -> str:
+    """A usage in lines that fit the page; none ends within brackets, but for long ones."""
+    pieces = re.findall(r"\[(?:[^][]|\[[^][]*\])*\]|\S+", usage)
+    whole = [piece.replace(" ", "\0") if len(piece) < USAGE_COLUMNS - 4 else piece for piece in pieces]
+    lines = textwrap.wrap(
+        " ".join(whole), USAGE_COLUMNS, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines).replace("\0", " ")
 
 
 def _named(action: argparse.Action) -> str:
