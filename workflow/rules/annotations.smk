@@ -18,7 +18,7 @@ rule read_part:
         timing_of("read_part", "{part}-of-{parts}")
     wildcard_constraints:
         parts=r"\d+",
-    priority: 100
+    priority: PRIORITY["tables"]
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -54,7 +54,7 @@ rule convert:
         log_of("convert", "convert"),
     benchmark:
         timing_of("convert", "convert")
-    priority: 100
+    priority: PRIORITY["tables"]
     conda:
         "../../envs/data.yaml"
     threads: 8
@@ -89,7 +89,7 @@ rule convert_labelled_images:
         f"{BENCHMARK_LOGS}/timings/convert_labelled_images/{{data}}.tsv"
     wildcard_constraints:
         data=one_of(PLAN.labelled_images),
-    priority: 100
+    priority: PRIORITY["tables"]
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -115,7 +115,7 @@ rule convert_sentence_pairs:
         f"{BENCHMARK_LOGS}/timings/convert_sentence_pairs/{{data}}.tsv"
     wildcard_constraints:
         data=one_of(PLAN.sentence_pairs),
-    priority: 100
+    priority: PRIORITY["tables"]
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -11,7 +11,7 @@ rule check_benchmark:
         log_of("check_benchmark", "{benchmark}"),
     benchmark:
         timing_of("check_benchmark", "{benchmark}")
-    priority: 100
+    priority: PRIORITY["tables"]
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -46,7 +46,7 @@ rule write_benchmark_texts:
         timing_of("write_benchmark_texts", "{table}")
     wildcard_constraints:
         table=one_of(PLAN.written_texts),
-    priority: 100
+    priority: PRIORITY["tables"]
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -134,6 +134,17 @@ wildcard_constraints:
     benchmark=one_of(PLAN.benchmarks),
 
 
+# What starts first where more jobs could start than there are cores. Data that cannot be read stop the workflow before
+# hours are spent; then no core is left idle: what many jobs wait for and what takes long come before short jobs.
+PRIORITY = {
+    "tables": 100,
+    "shards": 80,
+    "features": 60,
+    "trainings": 40,
+    "exports": 20,
+}
+
+
 def cores_here():
     """The cores that jobs may use together; None where a cluster has a number of jobs instead."""
     try:

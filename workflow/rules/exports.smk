@@ -14,6 +14,7 @@ rule export_model:
     wildcard_constraints:
         experiment=one_of(SEARCH.across_modalities),
         format="onnx|sentence-transformers|safetensors",
+    priority: PRIORITY["exports"]
     conda:
         TORCH_ENVIRONMENT
     threads: 1

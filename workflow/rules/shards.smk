@@ -15,6 +15,7 @@ rule write_shards:
         log_of("write_shards", "{split}"),
     benchmark:
         timing_of("write_shards", "{split}")
+    priority: PRIORITY["shards"]
     conda:
         "../../envs/data.yaml"
     threads: 8
@@ -65,6 +66,7 @@ rule join_shards:
         timing_of("join_shards", "{split}")
     wildcard_constraints:
         split="train",
+    priority: PRIORITY["shards"]
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -19,6 +19,7 @@ rule decode_pixels:
         timing_of("decode_pixels", "{student}/{split}")
     wildcard_constraints:
         student=one_of(map(re.escape, STUDENT_INPUTS.students_of_pixels)),
+    priority: PRIORITY["features"]
     conda:
         TORCH_ENVIRONMENT
     threads: 8
@@ -50,6 +51,7 @@ rule tokenise_captions:
         timing_of("tokenise_captions", "{student}/{split}")
     wildcard_constraints:
         student=one_of(map(re.escape, STUDENT_INPUTS.students_of_tokens)),
+    priority: PRIORITY["features"]
     conda:
         TORCH_ENVIRONMENT
     threads: 8

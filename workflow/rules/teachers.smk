@@ -27,6 +27,7 @@ rule extract_image_features:
         log_of("extract_image_features", "{model}/{split}"),
     benchmark:
         timing_of("extract_image_features", "{model}/{split}")
+    priority: PRIORITY["features"]
     conda:
         TORCH_ENVIRONMENT
     threads: threads_of_split
@@ -90,6 +91,7 @@ rule join_image_features:
         timing_of("join_image_features", "{model}/{split}")
     wildcard_constraints:
         split="train",
+    priority: PRIORITY["features"]
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -144,6 +146,7 @@ rule extract_text_features:
         log_of("extract_text_features", "{model}/{split}"),
     benchmark:
         timing_of("extract_text_features", "{model}/{split}")
+    priority: PRIORITY["features"]
     conda:
         TORCH_ENVIRONMENT
     threads: threads_of_split

@@ -17,6 +17,7 @@ rule train:
         timing_of("train", "{experiment}/seed{seed}")
     wildcard_constraints:
         experiment=one_of(PLAN.experiments),
+    priority: PRIORITY["trainings"]
     conda:
         TORCH_ENVIRONMENT
     threads: threads_of_training
