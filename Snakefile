@@ -59,7 +59,7 @@ include: "workflow/rules/search.smk"
 onstart:
     require_writable_results()
     require_devices()
-    remove_left_parts()
+    PARTS.remove_others([ANNOTATIONS, SHARDS.format(split="train")])
     keep_previous_runs()
     show_running_jobs()
     interrupt_once()

@@ -6,7 +6,16 @@ import os
 
 import pytest
 
-from cusa.common.times import FOLDER_TIME, description, is_same, lost_times, newest_time, set_times
+from cusa.common.times import (
+    FOLDER_TIME,
+    description,
+    is_newer,
+    is_same,
+    lost_times,
+    newest_time,
+    none_is_newer,
+    set_times,
+)
 
 
 @pytest.fixture
@@ -70,3 +79,14 @@ def test_a_file_is_the_same_by_its_bytes(tmp_path):
     assert not is_same(path, described)
     assert not is_same(path, {})
     assert not is_same(tmp_path / "gone", described)
+
+
+def test_of_two_files_the_later_one_is_newer(recorded, tmp_path):
+    a, b, gone = tmp_path / "a", tmp_path / "b", tmp_path / "gone"
+    assert is_newer(b, a)
+    assert not is_newer(a, b)
+    assert not is_newer(a, a)
+    assert not any(is_newer(*pair) for pair in ((gone, a), (a, gone)))
+    assert none_is_newer([a, gone], b)
+    assert not none_is_newer([b], a)
+    assert not none_is_newer([], gone)

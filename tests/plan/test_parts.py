@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cusa.plan.parts import parts_in, parts_there, remove_other_parts
+from cusa.plan.parts import PlannedParts, parts_in, parts_there, remove_other_parts
+from cusa.plan.recorded_jobs import RecordedJobs
 
 FOLDER = "results/web/shards/train"
 
@@ -55,3 +56,47 @@ def test_parts_of_another_number_are_removed(tmp_path, number, left):
     remove_other_parts(str(folder), number)
     assert sorted(path.name for path in (tmp_path / "train.parts").iterdir()) == left
     assert folder.is_dir()
+
+
+def planned(inputs: list[str] | None, submitted: bool = False, forced: bool = False) -> PlannedParts:
+    """Parts where `inputs` are recorded of every output."""
+    jobs = RecordedJobs(lambda output: None, lambda output: inputs)
+    return PlannedParts(jobs, submitted, lambda: forced)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "is_same", "forced", "number"),
+    [
+        (True, True, False, 3),  # another number in the configuration is no reason to make it again
+        (True, False, False, 8),
+        (True, True, True, 8),
+        (False, True, False, 8),  # there is no record of it
+    ],
+)
+def test_a_folder_that_is_not_made_again_keeps_its_number_of_parts(tmp_path, inputs, is_same, forced, number):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    parts = planned([f"{folder}.parts/0-of-3"] if inputs else None, forced=forced)
+    assert parts.number(str(folder), str(folder), 8, is_same) == number
+
+
+def test_a_folder_that_is_not_there_has_the_number_of_the_configuration(tmp_path):
+    folder = str(tmp_path / "train")
+    assert planned([f"{folder}.parts/0-of-3"]).number(folder, folder, 8, is_same=True) == 8
+
+
+def test_a_job_on_a_cluster_has_the_parts_that_were_planned_for_it(tmp_path):
+    folder = tmp_path / "train"
+    made(folder, "0-of-3", 100)
+    assert planned(None, submitted=True).number(str(folder), str(folder), 8, is_same=False) == 3
+
+
+def test_only_parts_of_another_number_than_planned_are_removed(tmp_path):
+    train, val = tmp_path / "train", tmp_path / "val"
+    for folder in (train, val):
+        made(folder, "0-of-3", 100)
+        made(folder, "0-of-8", 100)
+    parts = planned(None)
+    parts.number(str(train), str(train), 8, is_same=False)
+    parts.remove_others([str(train), str(val)])
+    assert sorted(path.name for path in tmp_path.glob("*.parts/*")) == ["0-of-3", "0-of-8", "0-of-8"]

@@ -8,6 +8,7 @@ from cusa.config import load
 from cusa.config.student_inputs import WHOLE_PICTURES
 from cusa.errors import ConfigurationError
 from cusa.plan import Plan, StudentInputsPlan
+from cusa.plan.recorded_jobs import RecordedJobs
 
 MAPPED = {"shorter_side": 32, "pixels": "memory-map"}
 
@@ -63,3 +64,19 @@ def test_pixels_are_no_reason_to_write_shards_again(tiny_configuration):
     plain, mapped = (load({**tiny_configuration, "shards": shards}) for shards in ({"shorter_side": 32}, MAPPED))
     assert plain.shard_writing.as_json() == mapped.shard_writing.as_json()
     assert plain.run("cusa", 23).as_json() == mapped.run("cusa", 23).as_json()
+
+
+def test_a_run_that_was_trained_without_tokens_is_not_trained_again_for_them(tiny_configuration, tmp_path):
+    found, weights = plan(tiny_configuration), tmp_path / "best.safetensors"
+
+    def waited_for(recorded: list[str] | None, is_same: bool) -> list[str]:
+        jobs = RecordedJobs(lambda output: None, lambda output: recorded)
+        return found.files_of_run("cusa", str(weights), jobs, is_same)
+
+    files = found.files("cusa")
+    assert waited_for(None, is_same=True) == files  # it has not been trained
+    weights.touch()
+    assert waited_for(["captions.parquet"], is_same=True) == []
+    assert waited_for(["captions.parquet"], is_same=False) == files
+    assert waited_for(["captions.parquet", *files], is_same=True) == files
+    assert waited_for(None, is_same=True) == []

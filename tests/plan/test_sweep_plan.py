@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from cusa.config import load
 from cusa.errors import ConfigurationError
 from cusa.plan import Plan, SweepPlan
+from cusa.plan.recorded_jobs import RecordedJobs
 from cusa.sweep.space import run_at
 
 SPACE = {"train.lr": [0.001, 0.003]}
@@ -42,6 +44,17 @@ def test_drawn_trials_have_numbers_and_wait_for_those_they_learn_from(tiny_confi
     assert [two.earlier(name) for name in two.points] == [[], [], *([path] for path in two.results()[:2])]
     random = plan(tiny_configuration, method="random", trials=3)
     assert [random.earlier(name) for name in random.points] == [[], [], []]
+
+
+def test_a_trial_that_is_there_has_waited_for_what_it_waited_for(tiny_configuration, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = plan(tiny_configuration, **DRAWN)
+    results, second = found.results(), list(found.points)[1]
+    jobs = RecordedJobs(lambda output: None, lambda output: ["captions.parquet"])
+    assert found.waited_for(second, jobs) == results[:1]
+    Path(results[1]).parent.mkdir(parents=True)
+    Path(results[1]).touch()
+    assert found.waited_for(second, jobs) == []  # as when `parallel` was larger
 
 
 def test_a_trial_reads_what_its_experiment_reads(tiny_configuration):

@@ -27,7 +27,7 @@ rule read_part:
         mem_mb=3000,
         runtime=240,
     params:
-        dataset=lambda wildcards: section_json(
+        dataset=lambda wildcards: JOBS.section(
             CONVERSION, FILES_PART.format(**wildcards)
         ),
         images=lambda wildcards: str(PLAN.folder.images),

@@ -2,7 +2,10 @@
 # in each job. A changed image becomes a part of what Snakemake records as a parameter of the job that read it.
 from itertools import repeat
 
+from cusa.config.operational import same_result
 from cusa.plan import ChangedImages, find_changed_images
+from cusa.plan.reasons import without_reason
+from cusa.plan.recorded_jobs import values_of
 from cusa.shards.image_files import record_image_files
 
 
@@ -12,7 +15,7 @@ def is_converted_anyway():
         return True
     # Snakemake opens its records after the rules are read.
     params = read_record(records().get(str(PROBLEMS))).get("params")
-    recorded = [without_reason(each) for each in values_of(params)]
+    recorded = [without_reason(each) for each in values_of(params, str)]
     return bool(recorded) and not any(map(same_result, recorded, repeat(CONVERSION)))
 
 

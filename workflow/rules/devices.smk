@@ -64,7 +64,7 @@ def as_launched(recipe, output):
     So other devices or machines are no reason to train again.
     """
     command = launcher_of(recipe)
-    before = (each for each in recorded_params(output) if LAUNCHED.search(each))
+    before = (each for each in JOBS.params(output, str) if LAUNCHED.search(each))
     return Recorded(command, recorded=next(before, command.recorded))
 
 

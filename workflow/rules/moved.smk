@@ -6,7 +6,7 @@ from snakemake.io import ancient
 from snakemake.logging import logger
 
 from cusa.common.files import read_json
-from cusa.common.times import is_same, lost_times, newest_time, set_times
+from cusa.common.times import is_newer, is_same, lost_times, newest_time, set_times
 from cusa.plan.snakemake_records import read_record, recorded_outputs
 
 # The folders that belong together: they were copied together or not at all.

@@ -156,7 +156,7 @@ rule extract_text_features:
         runtime=240,
         gpu=int(ON_GPU),
     params:
-        model=lambda wildcards: section_json(
+        model=lambda wildcards: JOBS.section(
             PLAN.frozen_text_models[wildcards.model].as_json(),
             f"{TEXT_FEATURES}/meta.json".format(**wildcards),
         ),

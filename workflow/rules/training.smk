@@ -108,7 +108,7 @@ rule import_checkpoint:
         dataset=CONFIGURATION.dataset.name,
         # It was once a number of GPUs, on which nothing depends any more; another one would be a reason to import again.
         gpus=lambda wildcards: next(
-            iter(recorded_params(f"{RUN}/best.safetensors".format(**wildcards), int)),
+            iter(JOBS.params(f"{RUN}/best.safetensors".format(**wildcards), int)),
             0,
         ),
         folder=subpath(output.run, parent=True),
@@ -140,7 +140,7 @@ rule write_baseline:
         mem_mb=8000,
         runtime=30,
     params:
-        configuration=lambda wildcards: section_json(
+        configuration=lambda wildcards: JOBS.section(
             CONFIGURATION.run(wildcards.experiment, int(wildcards.seed)).as_json(),
             f"{RUN}/best.safetensors".format(**wildcards),
             of_train=["precision"],  # with which it is embedded

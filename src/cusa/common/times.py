@@ -1,4 +1,4 @@
-"""The times of files that were copied without them, and whether a file is still the one that was read."""
+"""The times of files, also of copies without them, and whether a file is still the one that was read."""
 
 from __future__ import annotations
 
@@ -46,6 +46,19 @@ def set_times(times: Mapping[str, float]) -> bool:
 def _time(path: str) -> float:
     stamp = f"{path}/{FOLDER_TIME}"
     return os.lstat(stamp if os.path.lexists(stamp) else path).st_mtime
+
+
+def is_newer(path: str | Path, other: str | Path) -> bool:
+    """Whether a file is newer than another; False where one of them is not there."""
+    try:
+        return Path(path).stat().st_mtime > Path(other).stat().st_mtime
+    except OSError:
+        return False
+
+
+def none_is_newer(paths: Iterable[str | Path], other: str | Path) -> bool:
+    """Whether a file is there, and none of `paths` is newer."""
+    return Path(other).exists() and not any(is_newer(path, other) for path in paths)
 
 
 def description(path: str | Path) -> dict[str, int | str]:

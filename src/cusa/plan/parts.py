@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
+
+from cusa.plan.recorded_jobs import RecordedJobs
 
 ENDINGS = (".parts", ".shares")
 
@@ -34,3 +36,33 @@ def remove_other_parts(folder: str, number: int) -> None:
     for path in Path(f"{folder}{ENDINGS[0]}").glob("*-of-*"):
         if parts_in([str(path)], folder) != number or number == 1:
             shutil.rmtree(path)
+
+
+class PlannedParts:
+    """The number of parts in which each folder is made."""
+
+    def __init__(self, jobs: RecordedJobs, submitted: bool, forced: Callable[[], bool]) -> None:
+        """`submitted`: this is a job on a cluster, not what planned it. `forced`: jobs run though nothing changed."""
+        self._jobs, self._submitted, self._forced = jobs, submitted, forced
+        self._numbers: dict[str, int] = {}
+
+    def number(self, folder: str, output: str, asked: int, is_same: bool) -> int:
+        """The number of parts of a folder; `output` is the folder, or the file in it that Snakemake knows.
+
+        `asked` is the number in the configuration. Where `output` is there and what it is made of is the same, it is
+        the number of before: another one is no reason to make it again. A job on a cluster takes the number from the
+        parts that are there, because the Snakemake that has submitted it has planned it.
+        """
+        if self._submitted:
+            return parts_there(folder)
+        names = None
+        if is_same and not self._forced() and Path(output).exists():
+            names = self._jobs.inputs(output)
+        self._numbers[folder] = asked if names is None else parts_in(names, folder)
+        return self._numbers[folder]
+
+    def remove_others(self, folders: Iterable[str]) -> None:
+        """Remove the parts of folders that an interrupted run with another number of parts has left."""
+        for folder in folders:
+            if folder in self._numbers:
+                remove_other_parts(folder, self._numbers[folder])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from cusa.config.models import StudentSettings
 from cusa.config.student_inputs import WHOLE_PICTURES, pixels_folder, reads_whole_pictures, tokens_folder
 from cusa.layout import META
 from cusa.plan.plan import Plan
+from cusa.plan.recorded_jobs import RecordedJobs
 
 TRAIN = "train"
 
@@ -47,6 +49,20 @@ class StudentInputsPlan:
         if (tokens := tokens_folder(student)) is not None:
             paths.append(folder.tokens(tokens, TRAIN))
         return [str(path / META) for path in paths]
+
+    def files_of_run(self, experiment: str, weights: str, jobs: RecordedJobs, is_same: bool) -> list[str]:
+        """The `files` that the training of a run waits for; `weights` is its best.safetensors.
+
+        The result does not depend on them, so a run that was trained without them is not trained again because of them:
+        another set of inputs would be a reason for Snakemake, so a run keeps its set while its configuration `is_same`.
+        """
+        files = self.files(experiment)
+        if not Path(weights).is_file():
+            return files
+        recorded = jobs.inputs(weights)
+        if recorded is None:
+            return []
+        return [file for file in files if file in recorded or not is_same]
 
     def _pixels(self, experiment: str) -> list[tuple[str, str]]:
         """The folders of the pixels of an experiment, and their splits."""

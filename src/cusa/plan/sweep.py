@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from cusa.common.files import quoted_path
@@ -16,6 +17,7 @@ from cusa.config.training import Train
 from cusa.errors import ConfigurationError
 from cusa.layout import RunInputs
 from cusa.plan.plan import Plan
+from cusa.plan.recorded_jobs import RecordedJobs
 from cusa.report.sweep import FIGURE
 from cusa.sweep.space import configuration_at, corners, digest, grid, seeds_of, study_name
 from cusa.sweep.study import TRIAL, Study
@@ -151,6 +153,14 @@ class SweepPlan:
         names = list(self.points)
         before = names.index(trial) - self.sweep.parallel
         return [str(self.study.trial(names[before]).folder / TRIAL)] if before >= 0 else []
+
+    def waited_for(self, trial: str, jobs: RecordedJobs) -> list[str]:
+        """The results that a trial waits for: of one that is there, those that it has waited for."""
+        assert self.study is not None
+        output = self.study.trial(trial).folder / TRIAL
+        if output.is_file() and (recorded := jobs.inputs(str(output))) is not None:
+            return [file for file in recorded if Path(file).name == TRIAL]
+        return self.earlier(trial)
 
     def inputs(self) -> list[str]:
         """The files that every trial reads."""
