@@ -103,9 +103,14 @@ def chain(tmp_path_factory) -> Path:
     """The emoji chain in small, with extraction in four parts of a GPU each and a training on two."""
     directory = tmp_path_factory.mktemp("chain")
     reduced = yaml.safe_load((ROOT / "tests/workflow/emoji.yaml").read_text())
-    reduced["experiments"]["contrastive"] = None
-    reduced["extraction"] = {"parts": 4}
     reduced["train"] |= {"cpu_processes": 2, "batch_size": 32}
+    reduced |= {
+        "experiments": {"contrastive": None, "csa": None, "usa": None},
+        "extraction": {"parts": 4},
+        "benchmarks": {"eccv_caption": None, "image_retrieval": None},
+        "exports": None,
+        "search": None,
+    }
     (directory / "mine.yaml").write_text(yaml.safe_dump(reduced))
     on_slurm(
         directory,

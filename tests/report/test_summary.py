@@ -79,7 +79,7 @@ def test_differences_with_intervals_and_published_figures(tmp_path):
     assert "| cusa, published | 44.2 |" in text
     latex = (tmp_path / "s.tex").read_text()
     assert latex.count("\\begin{tabular}{lrr}") == latex.count("\\bottomrule") == 1
-    assert "i2t median rank" in latex
+    assert "i2t MedR" in latex
     assert "\\textbf" in latex
 
 

@@ -24,7 +24,7 @@ def test_a_metric_that_one_experiment_lacks_is_said():
 @pytest.mark.parametrize(
     ("metric", "title"),
     [("t2i_r10", "t2i R@10"), ("rsum", "rsum"), ("r_mean", "mean"), ("i2t_map_at_r", "i2t mAP@R"), ("r1", "R@1"),
-     ("t2i_median_rank", "t2i median rank"), ("spearman", "Spearman")],
+     ("t2i_median_rank", "t2i MedR"), ("spearman", "Spearman")],
 )  # fmt: skip
 def test_titles(metric, title):
     assert metric_title(metric) == title

@@ -38,7 +38,7 @@ METRIC_TITLES = {
     "pearson": "Pearson",
     "acc1": "accuracy",
     "acc5": "among 5",
-    "median_rank": "median rank",
+    "median_rank": "MedR",  # of the first right answer
 }
 NOT_COMPUTED = "not computed"
 UNDEFINED = "–"
