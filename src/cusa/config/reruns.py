@@ -33,19 +33,19 @@ class Effect(StrEnum):
     WITH_BASELINES = "the trainings and the baselines"
     SOFT_TRAININGS = "the trainings that read teachers"
     EXPERIMENT = "the trainings of this experiment"
-    NEW_RUNS = "the runs that are not there yet"
+    NEW_RUNS = "the runs that do not exist yet"
     IMPORT = "the import of this checkpoint"
-    DATA = "the data of this benchmark that are not there yet, their embeddings, and its scores"
+    DATA = "the data of this benchmark that do not exist yet, their embeddings, and its scores"
     SCORES = "the scores of this benchmark"
     SUMMARY = "the summary"
-    PAGE = "the page"
+    PAGE = "the report"
     GALLERIES = "the galleries and indexes"
     INDEXES = "the indexes"
-    NEW_INDEXES = "the galleries and indexes that are not there yet"
+    NEW_INDEXES = "the galleries and indexes that do not exist yet"
     EXPORTS = "the exports"
-    NEW_EXPORTS = "the exports that are not there yet"
-    SWEEP = "the whole sweep, as another one"
-    TRIALS = "the trials that are not there yet"
+    NEW_EXPORTS = "the exports that do not exist yet"
+    SWEEP = "the whole sweep, in another folder"
+    TRIALS = "the trials that do not exist yet"
 
 
 # Of several keys that a key begins with, the longest holds. Keys of `config.operational` need no line here.
@@ -109,10 +109,17 @@ AS_COMMON = {f"experiments.{ANY}.{section}.": section for section in ("student",
 START = """\
 # What runs again
 
-This page is written by `cusa schema --reruns`, from the models of the configuration. It says what a changed key makes
-again first; what depends on that follows: [the chain](how-it-works.md#the-chain). Nothing else is made again.
-`snakemake -n` shows it, and says which key was what: "train.epochs was 30, is 4". How something is computed is no
-reason to compute it again: results on another device, or in batches of another size, differ by rounding.
+After you change a key of the configuration, the workflow makes only the results again that depend on it. Find your key
+in these tables. They name what is made again first. Everything that depends on this follows, along
+[the chain](how-it-works.md#the-chain). Nothing else is made again.
+
+`snakemake -n` shows the same for your change before anything runs, and names the keys: "train.epochs was 30, is 4".
+
+- **The tables** are the files in annotations/, which the rule `convert` writes.
+- **Nothing** is made again because of a key that only changes how something is computed. Results on another device, or
+  in batches of another size, differ by rounding.
+
+`cusa schema --reruns` writes this page from the models of the configuration.
 """
 
 
