@@ -196,14 +196,18 @@ def require_writable_results():
         stop(error)
 
 
+def is_forced():
+    """Whether the user has asked for jobs to run though nothing has changed."""
+    settings = workflow.dag_settings
+    return bool(settings.forcerun or settings.forceall or settings.forcetargets)
+
+
 def keep_previous_runs():
     """Keep the finished runs that are trained again until they are whole: Snakemake deletes their files before."""
-    asked = workflow.dag_settings
-    is_forcing = bool(asked.forcerun or asked.forceall or asked.forcetargets)
     for job in workflow.dag.needrun_jobs():
         if job.rule.name == "train":
             # Snakemake also forces what --rerun-incomplete finds: a training that ended after a kill is not taken again.
-            forced = is_forcing and bool(workflow.dag.reason(job).forced)
+            forced = is_forced() and bool(workflow.dag.reason(job).forced)
             keep_previous(os.path.dirname(job.output.run), again=forced)
 
 

@@ -15,14 +15,6 @@ JOBS = RecordedJobs(
     lambda output: workflow.persistence.params(IOFile(output)),
     lambda output: workflow.persistence.input(IOFile(output)),
 )
-
-
-def is_forced():
-    """Whether jobs run though nothing has changed."""
-    settings = workflow.dag_settings
-    return bool(settings.forcerun or settings.forceall or settings.forcetargets)
-
-
 PARTS = PlannedParts(JOBS, not workflow.is_main_process, is_forced)
 
 
