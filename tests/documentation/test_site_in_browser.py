@@ -113,7 +113,7 @@ def test_the_search_finds_a_key_also_from_a_disk(site, address, page):
     for url in (f"{address}/index.html", (site / "index.html").as_uri()):
         page.goto(url)
         page.get_by_role("textbox", name="Search").fill("captions_per_image")
-        expect(page.locator(".md-search-result__link").first).to_be_visible()
+        expect(page.locator(".md-search-result__link").first).to_be_visible(timeout=30_000)  # the index is large
         assert "captions_per_image" in page.locator(".md-search-result__item").first.inner_text()
 
 
