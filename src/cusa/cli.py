@@ -181,7 +181,7 @@ def _init(arguments: argparse.Namespace) -> None:
     lines = list(start.lines())
     _write_new(arguments.output, start.text)
     sys.stdout.writelines(f"{line}\n" for line in lines)
-    sys.stdout.write(f"wrote {arguments.output}; next: cusa check {arguments.output}\n")
+    sys.stdout.write(f"wrote {arguments.output}; next: {shlex.join(['cusa', 'check', str(arguments.output)])}\n")
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -94,6 +94,13 @@ def test_many_queries_are_a_line_of_json_each(monkeypatch, capsys, shapes_index,
     assert "text 'a circle', not ['red']" in output
 
 
+def test_a_file_in_place_of_the_text_is_told(monkeypatch, capsys, shapes_index, shapes_items):
+    picture = shapes_items["path"][0].as_py()
+    said = refused(monkeypatch, capsys, shapes_index, picture)
+    assert f"{picture} is a file. To search with a picture, write --image {picture}" in said
+    assert search(monkeypatch, capsys, shapes_index, "--text", picture)[0]
+
+
 def test_a_bad_query_among_many_is_reported_and_the_others_are_answered(monkeypatch, capsys, shapes_index, tmp_path):
     path = tmp_path / "queries.txt"
     path.write_text("a red circle\n...\na blue square\n")

@@ -15,7 +15,7 @@ from cusa.annotations.copies import ImageFiles, near_copies
 from cusa.annotations.problems import EXAMPLES, Problems
 from cusa.annotations.record_blocks import BLOCK_ROWS
 from cusa.annotations.record_spool import RecordSpool
-from cusa.common.image_files import other_spelling
+from cusa.common.image_files import why_missing
 from cusa.common.images import ImageCheck, check_image, open_rgb
 from cusa.common.progress import progress
 from cusa.config.dataset import SPLITS, DatasetSection
@@ -149,7 +149,7 @@ class DistinctImages:
                 problems.note(note, f"{key}: {path}")
             if check.problem is not None:
                 kind = "missing_image" if check.missing else "unreadable_image"
-                hint = other_spelling(path) if problems.counts.get(kind, 0) < EXAMPLES and check.missing else ""
+                hint = why_missing(path) if problems.counts.get(kind, 0) < EXAMPLES and check.missing else ""
                 problems.add(kind, f"{key}: {path}: {check.problem}{hint}")
                 self.usable[image] = False
         return chosen

@@ -12,6 +12,7 @@ from cusa.config.dataset import SkippableProblem
 from cusa.errors import DataError
 
 EXAMPLES = 5
+JOINER = "\u200d"  # of emojis that are made of several
 LONGEST_EXAMPLE = 400
 WHAT_TO_DO = {
     "missing_image": "image files that do not exist: correct the paths or dataset.image_root",
@@ -110,7 +111,7 @@ class Problems:
 
 def printable(text: str) -> str:
     """A text as one line: marks that cannot be printed are escaped, and the middle of a long text is left out."""
-    line = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
+    line = "".join(mark if mark.isprintable() or mark == JOINER else repr(mark)[1:-1] for mark in text)
     if len(line) <= LONGEST_EXAMPLE:
         return line
     half = LONGEST_EXAMPLE // 2

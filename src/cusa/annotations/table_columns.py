@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -149,13 +149,23 @@ def _image(path: Path, texts: Mapping[Column, list[str]], folders: Sequence[Path
             f" (`{urls[0]}` holds addresses; download the images first, for instance with img2dataset)" if urls else ""
         )
         raise ConfigurationError(
-            f"{path} has the columns {', '.join(map(str, texts))}, none of which holds names of images{hint}; name the "
-            "columns yourself in dataset.columns, see config/README.md."
+            f"{path} has {_shown(texts)}, none of which holds names of images{hint}; {_advice(texts)}."
         )
     found = FoundColumns(best, [])
     found.reasons.append(f"columns.image is `{best}`: {named[best]:.0%} of the values end like image files")
     found.warnings.append("none of the first images was found beside the table; give their folder with --images")
     return found
+
+
+def _shown(names: Collection[Column]) -> str:
+    return f"the columns {', '.join(map(str, names))}" if names else "no columns of texts"
+
+
+def _advice(names: Collection[Column]) -> str:
+    advice = "name the columns yourself in dataset.columns, see config/README.md"
+    if len(names) != 1:
+        return advice
+    return f"{advice}; if a CSV has a rare separator, name it in dataset.separator"
 
 
 def _names_image(value: str) -> bool:
@@ -195,9 +205,7 @@ def _captions(
         if not needed:
             return
         raise ConfigurationError(
-            f"{path} has the columns {', '.join(map(str, texts))}, none of which holds captions; "
-            + ("; ".join(found.warnings) or "name the columns yourself in dataset.columns, see config/README.md")
-            + "."
+            f"{path} has {_shown(texts)}, none of which holds captions; {'; '.join(found.warnings) or _advice(texts)}."
         )
     best = max(likely or unsure, key=lambda name: words[name])
     alike = [name for name in (likely or unsure) if _stem(name) == _stem(best)]

@@ -13,7 +13,7 @@ from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
 from cusa.annotations.sources.rows import captions_in, is_json_lines, json_rows
 from cusa.annotations.sources.source import MalformedRow
 from cusa.common.json_stream import open_json
-from cusa.common.text import open_bytes, open_text
+from cusa.common.text import open_bytes, open_text, refuse_stand_in
 from cusa.config.dataset_tables import Column, Columns
 from cusa.errors import DataError
 
@@ -40,6 +40,7 @@ def table_kind(path: Path, encoding: str | None = None) -> str:
             return "parquet"
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".parquet"):
+        refuse_stand_in(path)
         raise DataError(f"{path} is not a complete Parquet file (it does not start like one).")
     with open_text(path, encoding) as text:
         start = text.read(4096)

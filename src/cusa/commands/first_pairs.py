@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cusa.annotations.problems import printable
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.source import MalformedRow, Record
+from cusa.common.image_files import why_missing
 from cusa.config.dataset import DatasetSection, PackedDataset, load_dataset
 from cusa.errors import ConfigurationError
 
@@ -32,7 +34,8 @@ def first_pairs(section: Mapping[str, Any], warnings: list[str]) -> Iterator[str
                 continue
             shown += 1
             is_made = Path(record.image_path).is_relative_to(made)
-            yield f"    {record.split}: {record.place if is_made else record.image_path}: {record.caption}"
+            shown_as = record.place if is_made else record.image_path
+            yield printable(f"    {record.split}: {shown_as}: {record.caption}")
             if not (is_made or Path(record.image_path).is_file()):
                 missing.append(record.image_path)
             if shown == SHOWN_PAIRS:
@@ -41,7 +44,8 @@ def first_pairs(section: Mapping[str, Any], warnings: list[str]) -> Iterator[str
         why = f"; the first one: {odd[0].place} {odd[0].reason}" if odd else ""
         raise ConfigurationError(f"no row of the data can be read{why}. Expected at least one image with a caption.")
     if missing:
-        warnings.append(f"{missing[0]} does not exist; correct dataset.image_root, or give the folder with --images")
+        why = why_missing(missing[0]) or "; correct dataset.image_root, or give the folder with --images"
+        warnings.append(f"{missing[0]} does not exist{why}")
 
 
 def _first_files(section: Mapping[str, Any]) -> DatasetSection:

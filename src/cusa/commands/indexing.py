@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,8 @@ def _index(arguments: argparse.Namespace) -> None:
     from cusa.index.table import table
 
     sys.stdout.writelines(f"{line}\n" for line in table(_changed(arguments, folder)))
-    sys.stdout.write(f'next: cusa search {folder} "a text", or cusa serve {folder}\n')
+    name = shlex.quote(str(folder))
+    sys.stdout.write(f'next: cusa search {name} "a text", or cusa serve {name}\n')
 
 
 def _changed(arguments: argparse.Namespace, folder: Path) -> IndexMeta:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,12 +14,15 @@ from typing import Any
 
 from cusa.annotations.sources.parquet import is_picture_type
 from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
+from cusa.annotations.sources.registry import open_source
+from cusa.annotations.sources.source import Record
 from cusa.annotations.sources.tar_members import tar_members
 from cusa.annotations.sources.webdataset import CAPTION, METADATA, PICTURE_ENDINGS, TEXT
 from cusa.annotations.table_columns import find_columns, find_split, split_warnings
 from cusa.commands.split_files import (
     FilesOfSplits,
     add_missing_splits,
+    draw_more,
     draw_splits,
     files_in,
     place_of,
@@ -26,13 +31,14 @@ from cusa.commands.split_files import (
     split_of_folder,
     splits_beside,
 )
-from cusa.config.dataset import split_named
+from cusa.config.dataset import load_dataset, split_named
 from cusa.config.dataset_packed import PARQUET_ENDINGS, TAR_ENDINGS, matching_files
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 
 SAMPLED_ROWS = 500
 BATCH_ROWS = 500
+MOST_ENTRIES = 200_000  # files and folders; looking through them takes some seconds
 VALUES_AT_ONCE = 65_536
 
 
@@ -46,12 +52,50 @@ class PackedStart:
 
 
 def packed_start(path: Path) -> PackedStart | None:
-    """The keys of `dataset` for a file or a folder of files that hold the pictures; None where they hold none."""
+    """The keys of `dataset` for a file or a folder of files that hold the pictures; None where they hold none.
+
+    A folder that `is_too_large` is not looked through.
+    """
+    if is_too_large(path):
+        return None
     for endings, look in ((TAR_ENDINGS, _tars), (PARQUET_ENDINGS, _parquet)):
         files = [Path(file) for file in matching_files(str(path), endings) if file.lower().endswith(endings)]
         if files and (start := look(path, files)) is not None:
+            if "held_out" in start.section and (few := _few_pictures(start.section)):
+                draw_more(start.section, few, start.reasons, start.warnings)
             return start
     return None
+
+
+def _few_pictures(section: dict[str, Any]) -> set[str]:
+    """What decides the draw of each picture that `held_out` draws from, where they are few; else nothing."""
+    drawn = {"train", *section["held_out"]}
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch).absolute() / "images"
+        source = open_source(load_dataset({"name": "mine", **section}), made)
+        source.sample_images(1)
+        rows = list(islice(source.records(), SAMPLED_ROWS))
+        if len(rows) == SAMPLED_ROWS:
+            return set()
+        paths = {Path(row.image_path) for row in rows if isinstance(row, Record) and row.split in drawn}
+        return {f"{path.parent.name}{path.stem}" if path.is_relative_to(made) else str(path) for path in paths}
+
+
+def is_too_large(folder: Path) -> bool:
+    """Whether there are more than MOST_ENTRIES files and folders below a folder, as below / or a home folder."""
+    waiting, count = [os.fspath(folder)] if folder.is_dir() else [], 0
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    count += 1
+                    if count > MOST_ENTRIES:
+                        return True
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+        except OSError:  # a folder that cannot be read, or is gone, holds nothing for us
+            continue
+    return False
 
 
 def _tars(path: Path, files: Sequence[Path]) -> PackedStart:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +82,11 @@ def _query(arguments: argparse.Namespace, searcher: Searcher) -> Query:
 
     if arguments.query is not None and arguments.text is not None:
         raise ConfigurationError("The text is given twice, after the index and with --text; give it once.")
+    if arguments.query is not None and os.path.isfile(arguments.query):  # noqa: PTH113 (any text is an answer)
+        raise ConfigurationError(
+            f"{arguments.query} is a file. To search with a picture, write --image {shlex.quote(arguments.query)}; to "
+            "search for this text, write --text before it."
+        )
     like = arguments.like
     return Query(
         text=arguments.query if arguments.text is None else arguments.text,

@@ -144,6 +144,20 @@ def draw_few(section: dict[str, Any], ids: Collection[str], reasons: list[str], 
     reasons.append(_drawn(drawn, seed, len(ids)))
 
 
+def draw_more(section: dict[str, Any], ids: Collection[str], reasons: list[str], warnings: list[str]) -> None:
+    """Change the shares of `held_out` and the seed where they give one of its splits too few of these images."""
+    splits: list[Literal["val", "test"]] = list(section["held_out"])
+    draw = _enough(ids, splits)
+    if draw is None:
+        warnings.append(f"{len(ids)} images are too few to draw {FEWEST} for each of train, {' and '.join(splits)}")
+    elif draw != FIRST_DRAW:
+        share, seed = draw
+        section |= {"held_out": dict.fromkeys(splits, share), "split_seed": seed}
+        reasons[:] = [reason for reason in reasons if not reason.startswith("held_out")]
+        how = f"{share:.0%} of the images are drawn for {' and as many for '.join(splits)}"
+        reasons.append(_drawn(how, seed, len(ids)))
+
+
 def _enough(ids: Collection[str], splits: Sequence[Literal["val", "test"]]) -> tuple[float, int] | None:
     """The first share and seed that draw enough of the images for each of `splits`, and leave enough in train.
 

@@ -15,10 +15,11 @@ from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.rows import identity, json_items, json_rows
 from cusa.annotations.sources.source import MalformedRow, Record
+from cusa.annotations.sources.webdataset import PICTURE_ENDINGS
 from cusa.annotations.table_columns import find_columns, find_split, split_warnings
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
 from cusa.commands.first_pairs import first_pairs
-from cusa.commands.packed_files import packed_start
+from cusa.commands.packed_files import MOST_ENTRIES, is_too_large, packed_start
 from cusa.commands.split_files import (
     FilesOfSplits,
     add_missing_splits,
@@ -32,7 +33,7 @@ from cusa.commands.split_files import (
 )
 from cusa.common.files import expanded
 from cusa.common.json_stream import open_json
-from cusa.common.text import is_text_encoding, unstorable
+from cusa.common.text import is_text_encoding, text_lines, unstorable
 from cusa.common.workflow_files import head_of_file
 from cusa.config.dataset import SPLITS, DatasetSection, Split, load_dataset, split_named
 from cusa.config.dataset_tables import Column
@@ -44,6 +45,8 @@ LONGEST_NAME = 100  # characters of a data set's name, which is that of a folder
 TABLE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 PUBLISHED_KEYS = {"image_path", "caption", "image_id"}
 COCO_KEYS = ("images", "info", "licenses", "annotations", "type")
+IN_LISTS: Mapping[Split, str] = {"train": "train", "val": "val|dev", "test": "test"}
+LIST_OF_IMAGES = r"(?i:(.*[_.-])?({})(_?images)?\.txt)"
 CAPTIONS = """
 # Captions stay as they are. This line cleans them as the paper does: lower case, no punctuation, at most 64 words.
 # captions: {clean: published}
@@ -150,7 +153,7 @@ def _smaller_batch(dataset: DatasetSection, reasons: list[str]) -> int | None:
 
 def _one_file(path: Path, given: Given) -> Start:
     """One function a kind of file."""
-    if path.suffix.lower() == ".token":
+    if re.search(r"\.token(\.txt)?$", path.name, re.IGNORECASE):
         return _token(path)
     if table_kind(path, given.encoding) == "json" and (start := _json_object(path, given.encoding)) is not None:
         return start
@@ -174,14 +177,21 @@ def _says_splits(path: Path, encoding: str | None) -> bool:
 
 
 def _token(path: Path) -> Start:
-    lists = {split: _matching_file(path.parent, rf"(.*[_-])?{split}\.txt") for split in SPLITS}
+    """The captions of Flickr30K or Flickr8K, with the lists of images beside them, such as Flickr_8k.devImages.txt."""
+    lists = {split: _matching_file(path.parent, LIST_OF_IMAGES.format(names)) for split, names in IN_LISTS.items()}
     if not all(lists.values()):
         raise ConfigurationError(
-            f"{path} is Flickr30K's token file, which does not say the split of an image; use format: flickr30k with a "
-            "list of images for each split, see config/README.md."
+            f"{path} is a token file of Flickr30K or Flickr8K, which does not say the split of an image, and "
+            f"{path.parent} has no list of images of {' and '.join(split for split in lists if not lists[split])}; put "
+            "train.txt, val.txt and test.txt beside it, with the name of an image a line, or use format: flickr30k."
         )
-    splits = {split: str(file) for split, file in lists.items()}
-    return Start({"format": "flickr30k", "file": str(path), "splits": splits})
+    section: dict[str, Any] = {"format": "flickr30k", "file": str(path)}
+    section["splits"] = {split: str(file) for split, file in lists.items()}
+    first = re.split(r"#\d", next(text_lines(path), ""))[0]
+    folder = next((folder for folder in _image_folders({None: path}) if (folder / first).is_file()), path.parent)
+    if folder != path.parent:
+        section["image_root"] = str(folder)
+    return Start(section)
 
 
 def _json_object(path: Path, encoding: str | None) -> Start | None:
@@ -217,8 +227,24 @@ def _folder(path: Path, given: Given) -> Start:
     names = ", ".join(sorted(child.name for child in path.iterdir())[:8])
     raise ConfigurationError(
         f"{path} has neither one table nor tables with splits in their names (it holds {names or 'nothing'}); expected "
-        "for instance train.json, val.json and test.json, or train-*.parquet and validation-*.parquet."
+        f"for instance train.json, val.json and test.json, or train-*.parquet and validation-*.parquet.{_hint(path)}"
     )
+
+
+def _hint(folder: Path) -> str:
+    """What else to say of a folder in which there is nothing to read."""
+    if is_too_large(folder):
+        return (
+            f" It holds more than {MOST_ENTRIES:,} files and folders, and was looked at no deeper than in its folders; "
+            "name the folder that holds your data."
+        )
+    pictures = (child for child in folder.iterdir() if child.name.lower().endswith(PICTURE_ENDINGS))
+    if any(picture.with_suffix(".txt").is_file() for picture in pictures):
+        return (
+            " Pictures with their captions in text files of the same names are read from tars: "
+            f"tar --sort=name -cf pairs.tar -C {shlex.quote(str(folder))} . makes one."
+        )
+    return ""
 
 
 def _split_files(splits: FilesOfSplits, given: Given) -> Start:

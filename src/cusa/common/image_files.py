@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import re
 import stat
 import struct
 import unicodedata
@@ -16,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Lock
+from urllib.parse import unquote
 
 from PIL import features
 
@@ -36,6 +38,13 @@ NOT_AN_IMAGE = (
 )
 
 _heif_lock = Lock()
+# What was joined to a folder, though it starts none: an address, whose slashes a path has once, or a drive.
+_ELSEWHERE = re.compile(r"(?:^|/)(?:(?P<address>(?:https?|ftp|s3|gs):/)|(?P<file>file:/)|(?P<drive>[A-Za-z]:/))")
+_WHERE_ELSE = {
+    "address": ": it is an address; download the images first, for instance with img2dataset",
+    "file": ": it is an address of a file; write its path, without file://",
+    "drive": ": it is a path of Windows; write the path that the file has here, or one below dataset.image_root",
+}
 
 
 def file_problem(path: str | Path) -> tuple[str, bool] | None:
@@ -58,11 +67,15 @@ def file_problem(path: str | Path) -> tuple[str, bool] | None:
     return ("the file has zero bytes", False) if status.st_size == 0 else None
 
 
-def other_spelling(path: str | Path) -> str:
-    """What to say of a missing file if its folder has its name in another spelling, or as a broken link; else empty.
+def why_missing(path: str | Path) -> str:
+    """What else to say of a file that does not exist; empty if there is nothing.
 
-    The spellings are those of upper and lower case, and Unicode's: macOS stores an accent as a character of its own.
+    It is an address or a path of Windows, or its folder has its name in another spelling or as a broken link. The
+    spellings are those of upper and lower case, of blanks at the ends, of addresses (%20), and Unicode's: macOS stores
+    an accent as a character of its own.
     """
+    if (match := _ELSEWHERE.search(str(path))) is not None:
+        return _WHERE_ELSE[match.lastgroup or ""]
     try:
         names = os.listdir(os.path.dirname(path))  # noqa: PTH120, PTH208 (a Path cannot have every text)
     except (OSError, ValueError):
@@ -73,6 +86,8 @@ def other_spelling(path: str | Path) -> str:
     found = next((name for name in names if name.lower() == wanted.lower()), None)
     if found is not None:
         return f", but {found} does"
+    if (found := next((plain for plain in (wanted.strip(), unquote(wanted)) if plain in names), None)) is not None:
+        return f", but {found} does, without {'blanks at its ends' if found == wanted.strip() else 'percent signs'}"
     composed = unicodedata.normalize("NFC", wanted)
     if any(unicodedata.normalize("NFC", name) == composed for name in names):
         return ", but one does whose accents are other Unicode characters (NFC or NFD); rename it, or correct the path"

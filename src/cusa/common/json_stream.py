@@ -27,6 +27,7 @@ NUMBER = re.compile(r"[-+0-9.eE]*")
 SEAM = re.compile(r'\}[ \t\r\n]*,[ \t\r\n]*\{[ \t\r\n]*"[^"\\]{1,64}"[ \t\r\n]*:')
 LONGEST_SEAM = 1024  # characters
 KINDS = {"[": "list", "{": "object", '"': "text", "": "nothing", "t": "true", "f": "false", "n": "null"}
+KINDS |= dict.fromkeys("-0123456789NI", "number")  # NaN and Infinity too
 
 
 def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -52,8 +53,14 @@ class JsonStream:
 
     @property
     def kind(self) -> str:
-        """What comes next: `list`, `object`, `text`, `number`, `true`, `false`, `null` or `nothing`."""
-        return KINDS.get(self._next(), "number")
+        """What comes next: `list`, `object`, `text`, `number`, `true`, `false`, `null`, `nothing`, or `no JSON`."""
+        return KINDS.get(self._next(), "no JSON")
+
+    def unexpected(self, expected: str) -> DataError:
+        """The error for what comes next, where something else was expected."""
+        if (kind := self.kind) == "no JSON":
+            return self._wrong(f"nothing of JSON starts with {self._next()!r}")
+        return DataError(f"{self.path} holds a JSON {kind}; expected {expected}.")
 
     def members(self) -> Iterator[Any]:
         """The members of the list that comes next."""
@@ -77,7 +84,11 @@ class JsonStream:
 
     def ends_list(self) -> bool:
         """Read what comes after a member of a list. True if it is the end of the list, and not a comma."""
-        return self._take(",]") == "]"
+        if self._take(",]") == "]":
+            return True
+        if self._next() == "]":
+            raise self._wrong("a comma stands before the `]`, and no member follows it")
+        return False
 
     def seam(self) -> str | None:
         """The text between two objects of a list, up to the first key of the second; None where there is none here.

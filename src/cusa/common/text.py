@@ -45,6 +45,14 @@ NO_TEXT = {
     b"Rar!": "a RAR archive; unpack it",
     b"\x93NUMPY": "a NumPy array; write the table as CSV or Parquet",
     b"PAR1": "a Parquet file; only the formats `table` and `parquet` read those",
+    **dict.fromkeys((b"\x80\x03", b"\x80\x04", b"\x80\x05"), "a pickle of Python; write the table as CSV or Parquet"),
+}
+# What a download leaves in the place of the data, whatever the ending of the file.
+STAND_INS = {
+    b"version https://git-lfs": "is a pointer of Git LFS, not the data; run `git lfs pull`",
+    b"<!doctype html": "is an HTML page, perhaps of a download that failed; download the data again",
+    b"<html": "is an HTML page, perhaps of a download that failed; download the data again",
+    b"<?xml": "is XML; write the table as CSV, JSON or Parquet",
 }
 # What files of people that are not UTF-8 usually are. Fewer choices make a better guess.
 ENCODINGS = [
@@ -156,7 +164,26 @@ def is_text_encoding(name: str) -> bool:
         return False
 
 
+def stand_in(start: bytes) -> str | None:
+    """What a file is that has been saved in the place of data, by its first bytes, and what to do; None for others."""
+    text = start[:BLOCK].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((what for sign, what in STAND_INS.items() if text.startswith(sign)), None)
+
+
+def refuse_stand_in(path: Path) -> None:
+    """Raise DataError where a file has been saved in the place of data. Says nothing of what cannot be read."""
+    try:
+        with path.open("rb") as file:
+            what = stand_in(file.read(GUESSED_ON))
+    except OSError:
+        return
+    if what is not None:
+        raise DataError(f"{path} {what}.")
+
+
 def _encoding(path: Path, start: bytes, wanted: str | None) -> str:
+    if (what := stand_in(start)) is not None:
+        raise DataError(f"{path} {what}.")
     if (marked := marked_encoding(start)) is not None:
         return marked
     if wanted is not None:

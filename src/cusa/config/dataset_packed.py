@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -111,7 +112,9 @@ def matching_files(place: str, endings: tuple[str, ...]) -> list[str]:
     """
     path = expanded(place)
     if path.is_dir():
-        return [str(found) for found in sorted(path.rglob("*")) if _is_data(found, path, endings)]
+        # os.walk passes over folders that cannot be read, or are gone meanwhile.
+        below = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+        return [str(found) for found in below if _is_data(found, path, endings)]
     if path.exists() or not any(sign in place for sign in "{" + PATTERN_SIGNS):
         return [str(path)]
     found = list(dict.fromkeys(islice(_matches(str(path), endings), MOST_FILES + 1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,7 +92,7 @@ class IndexMeta(_Part):
 
 def built_again(folder: Path) -> str:
     """What to do about an index whose files are damaged."""
-    return made_of_run_again(folder, f"run `cusa index {folder}` again.")
+    return made_of_run_again(folder, f"run `cusa index {shlex.quote(str(folder))}` again.")
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 def index_of(folder: Path, content: dict[str, Any]) -> IndexMeta:
     """The key `index` of what `read_meta` returned. Raises DataError where there is no index yet, or it is damaged."""
     if content.get("index") is None:
-        raise DataError(f"{folder} has embeddings but no index yet; run `cusa index {folder}` first.")
+        raise DataError(f"{folder} has embeddings but no index yet; run `cusa index {shlex.quote(str(folder))}` first.")
     try:
         return IndexMeta.model_validate(content["index"])
     except ValidationError as error:

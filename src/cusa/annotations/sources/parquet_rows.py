@@ -10,12 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cusa.common.files import parquet_damage
+from cusa.common.text import refuse_stand_in
 
 READ_AHEAD = 1 << 20  # bytes
 
 
 def parquet_schema(path: Path) -> pa.Schema:
     """The Arrow schema of a Parquet file. Raises DataError where the file is not there or is damaged."""
+    refuse_stand_in(path)
     with parquet_damage(path):
         return pq.read_schema(path)
 

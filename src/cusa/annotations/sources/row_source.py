@@ -137,7 +137,7 @@ def read_rows(path: Path, encoding: str | None, reader: RowReader) -> Iterator[t
 
 def _members(path: Path, encoding: str | None, reader: RowReader) -> Iterator[tuple[str, Any] | pa.RecordBatch]:
     with open_json(path, encoding) as stream:
-        require_list(path, stream)
+        require_list(stream)
         number = 0
         if stream.start_list():
             yield f"{path}, row {number}", stream.value()

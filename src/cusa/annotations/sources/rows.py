@@ -34,10 +34,10 @@ def json_items(path: Path, prefix: str = "", encoding: str | None = None) -> Ite
     """
     with open_json(path, encoding) as stream:
         if not prefix:
-            require_list(path, stream)
+            require_list(stream)
             yield from stream.members()
-        elif (kind := stream.kind) != "object":
-            raise DataError(f"{path} holds a JSON {kind}; expected an object with a list `{prefix}`.")
+        elif stream.kind != "object":
+            raise stream.unexpected(f"an object with a list `{prefix}`")
         else:
             keys = []
             for key in stream.entries():
@@ -53,10 +53,10 @@ def json_items(path: Path, prefix: str = "", encoding: str | None = None) -> Ite
         stream.end()
 
 
-def require_list(path: Path, stream: JsonStream) -> None:
+def require_list(stream: JsonStream) -> None:
     """Raise DataError where a file does not start with a list."""
-    if (kind := stream.kind) != "list":
-        raise DataError(f"{path} holds a JSON {kind}; expected a list.")
+    if stream.kind != "list":
+        raise stream.unexpected("a list")
 
 
 def decoded_line(line: str) -> Any:
@@ -70,6 +70,8 @@ def decoded_line(line: str) -> Any:
 def row_of_line(place: str, line: str) -> Any:
     """The row in a line, or a MalformedRow with its `place` where it is no JSON."""
     row = decoded_line(line)
+    if row is None and decoded_line(line.strip().removesuffix(",")) is not None:
+        return MalformedRow(place, "ends with a comma, which no line of JSON Lines has; remove it")
     return MalformedRow(place, _NO_JSON) if row is None else row
 
 
@@ -97,7 +99,7 @@ def is_json_lines(path: Path, encoding: str | None = None) -> bool:
         return False
     if len(lines) == 1:
         return path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
-    return any(line.startswith("{") and _is_json(line) for line in lines)
+    return any(line.startswith("{") and _is_json(line.removesuffix(",")) for line in lines)
 
 
 def _is_json(text: str) -> bool:
