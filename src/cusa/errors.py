@@ -35,7 +35,7 @@ class StoppedError(CusaError):
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of an error's message, to be quoted in a sentence; the error's kind where it has no message."""
+    """The first line of an error's message, to be quoted in a sentence; the error's kind if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

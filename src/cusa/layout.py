@@ -111,7 +111,7 @@ class RunInputs:
 
     @classmethod
     def of_texts(cls, student: StudentSettings, table: str) -> RunInputs:
-        """The features of a frozen text tower for the texts of a table; none where the student reads their tokens."""
+        """The features of a frozen text tower for the texts of a table; none if the student reads their tokens."""
         if student.towers is None or student.towers.text.trainable:
             return cls()
         return cls((), (CachedFeatures("text", student.towers.text.folder, table),))

@@ -9,7 +9,7 @@ Huang et al., AAAI 2024 (arXiv 2403.05261), as its released code computes it. Wi
     CSA         = rate * (kd(S, T_v) + kd(S.T, T_t)) / 2,  kd(X, T) = KL(softmax(T / tau_T) || softmax(X / tau))
     USA         = rate * (kd(U_v, T_v) + kd(U_t, T_t)) / 2
 
-    with contrastive.kind sigmoid (SigLIP: Zhai et al., ICCV 2023, arXiv 2303.15343), for the signs y_ij = 1 where
+    with contrastive.kind sigmoid (SigLIP: Zhai et al., ICCV 2023, arXiv 2303.15343), for the signs y_ij = 1 if
     id_i == id_j, else -1:    contrastive = rate * reduce(-log sigmoid(y_ij * (S_ij / tau + bias)))
 
 With `other_teacher` m, T_v becomes (1 - m) T_v + m T_t, and T_t the other way round. With `false_negatives`, the
@@ -283,7 +283,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
 
 
 def evenly(positives: Tensor, left_out: Tensor | None) -> Tensor | float:
-    """The label that is the same for all entries of a row, float [b, B] or one for all; 0 where they are left out."""
+    """The label that is the same for all entries of a row, float [b, B] or one for all; 0 if they are left out."""
     if left_out is None:
         return 1 / positives.shape[1]
     stays = (~left_out).to(positives.dtype)

@@ -21,7 +21,7 @@ TEACHER_COLUMNS = 2048  # columns of teacher features that are gathered at once;
 
 
 def normalised(name: str, features: Tensor | None) -> Tensor:
-    """Features [B, d] with rows of length 1, at least float32. Raises ConfigurationError where they are None."""
+    """Features [B, d] with rows of length 1, at least float32. Raises ConfigurationError if they are None."""
     if features is None:
         raise ConfigurationError(
             f"the losses that are switched on need {name}, but it is None; pass it, or switch these losses off."

@@ -30,7 +30,7 @@ def caption_variant(
 ) -> str:
     """A changed caption, cleaned; a function of its arguments. `cleaned` is the caption as the tables have it.
 
-    It has at least one of the caption's words. Where nothing is left out or moved, it is `cleaned`.
+    It has at least one of the caption's words. If nothing is left out or moved, it is `cleaned`.
     """
     # Only random() is used: of all methods, Python promises the same numbers for a seed in every version of it alone.
     generator = random.Random(seed)

@@ -28,7 +28,7 @@ def write_class_prompts(
     """Write class_prompts.parquet (data, label, prompt, cleaned) into a data set's annotations.
 
     `labels` has the distinct labels of the images, by the data that they are of. Prompts are cleaned as the captions of
-    the data set are. Raises DataError where a class has no prompt, or two classes have the same ones.
+    the data set are. Raises DataError if a class has no prompt, or two classes have the same ones.
     """
     cleaning = cleaning_of(folder.annotations)
     columns: dict[str, list[str]] = {name: [] for name in ("data", "label", "prompt", "cleaned")}
@@ -59,7 +59,7 @@ def write_class_prompts(
 def class_names(data: str, labels: Sequence[str], settings: ZeroShotClassification) -> dict[str, list[str]]:
     """The names of each class of `data`, by its label: those that the settings give, or the label as words.
 
-    Raises DataError where a name is given for a label that no image has: it may be misspelt.
+    Raises DataError if a name is given for a label that no image has: it may be misspelt.
     """
     given = settings.class_names.get(data, {})
     named = _read_names(expanded(given)) if isinstance(given, str) else dict(_as_lists(given))

@@ -110,7 +110,7 @@ def _spool(
 class Inspection:
     """The counts and the problems of a data set, by split where they are counts. `paths` are the images inspected.
 
-    `made_bytes` is the mean size in bytes of those images that the source makes; 0 where it makes none. `texts` are
+    `made_bytes` is the mean size in bytes of those images that the source makes; 0 if it makes none. `texts` are
     some of the captions, evenly spread, each as it is and as cleaned. `labelled` counts the images that have a label.
     """
 
@@ -132,7 +132,7 @@ def inspect(
 ) -> Inspection:
     """Read a data set as `convert` does, and count its images, captions and problems.
 
-    `scratch` is a folder for temporary files. `sample` images are decoded, all where it is None; the others are taken
+    `scratch` is a folder for temporary files. `sample` images are decoded, all if it is None; the others are taken
     to be sound.
     """
     problems = Problems()

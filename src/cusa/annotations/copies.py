@@ -51,7 +51,7 @@ def close_hashes(queries: np.ndarray, others: np.ndarray, same: np.ndarray | Non
 class ImageFiles:
     """What tells the files of images apart. Arrays have one element an image; `inode` is -1 for a file not looked at.
 
-    `hashes` are perceptual hashes (uint64), 0 where there is none.
+    `hashes` are perceptual hashes (uint64), 0 if there is none.
     """
 
     def __init__(self, count: int) -> None:

@@ -141,7 +141,7 @@ def _names_image(cell: str) -> bool:
 def delimited_rows(path: Path, dialect: Dialect, encoding: str | None = None) -> Iterator[Row]:
     """The rows of a file, the heading among them. A first line `sep=;`, which Excel writes, is none of them.
 
-    Raises DataError where the file is no text.
+    Raises DataError if the file is no text.
     """
     with open_text(path, encoding) as file:
         for row in rows_of_lines(file, dialect):
@@ -187,7 +187,7 @@ def _first(lines: Sequence[str], separator: str) -> list[str]:
 
 
 def _fit(lines: Sequence[str], separator: str, quotes: bool | None) -> float:
-    """How well a separator fits, 0 where the first row then has one cell. `max` takes the first of the best.
+    """How well a separator fits, 0 if the first row then has one cell. `max` takes the first of the best.
 
     It is the share of rows that have as many cells as the first, and the share of rows with a name of an image in one.
     """

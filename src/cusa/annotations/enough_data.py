@@ -124,7 +124,7 @@ def data_needs(configuration: Configuration) -> DataNeeds:
 
 
 def needs_json(configuration: Configuration) -> str:
-    """`data_needs` as one line of JSON, for `require_enough`; empty where nothing is needed."""
+    """`data_needs` as one line of JSON, for `require_enough`; empty if nothing is needed."""
     needs = data_needs(configuration)
     return needs.as_json() if needs.splits else ""
 
@@ -132,7 +132,7 @@ def needs_json(configuration: Configuration) -> str:
 def require_enough(needs: str | None, folder: str | Path) -> None:
     """Raise DataError with one line for each thing that the tables in `folder` have too little of.
 
-    `needs` is the text of `needs_json`; nothing is checked where it is empty or None.
+    `needs` is the text of `needs_json`; nothing is checked if it is empty or None.
     """
     if not needs:
         return
@@ -149,7 +149,7 @@ def require_enough(needs: str | None, folder: str | Path) -> None:
 def unexpected_counts(dataset: DatasetSection, folder: str | Path) -> bool:
     """Whether the tables in `folder` have other numbers of images than `dataset.expected_images`.
 
-    False where there are no tables, or none that can be read: then they are made again in any case.
+    False if there are no tables, or none that can be read: then they are made again in any case.
     """
     expected = getattr(dataset, "expected_images", None)
     if not expected:

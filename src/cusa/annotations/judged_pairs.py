@@ -90,7 +90,7 @@ class _Images:
         self.by_id: dict[str, int] = {key: row for keys in (paths, ids) for row, key in reversed(list(enumerate(keys)))}
 
     def row_of(self, key: str, place: str) -> int:
-        """The row of an image. Raises DataError where there is none, or several files have the name."""
+        """The row of an image. Raises DataError if there is none, or several files have the name."""
         if (row := self.by_id.get(key)) is not None:
             return row
         if (row := self.by_name.get(PurePath(key).name)) is not None:

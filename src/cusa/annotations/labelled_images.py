@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class LabelledImage(NamedTuple):
-    """An image and its class. `role` is None where every image searches all the others."""
+    """An image and its class. `role` is None if every image searches all the others."""
 
     path: Path
     label: str
@@ -109,7 +109,7 @@ def labelled_images(name: str, path: str | Path) -> list[LabelledImage]:
 
 
 def _refuse_repeated(place: Path, images: Sequence[LabelledImage]) -> None:
-    """Raise DataError where a file is there twice, also by a link: each search for it would find itself."""
+    """Raise DataError if a file is there twice, also by a link: each search for it would find itself."""
     first: dict[tuple[int, int], Path] = {}
     repeated = []
     for image in images:

@@ -32,7 +32,7 @@ SPOOLED = pa.schema(
     ]
 )
 BLOCK_ROWS = 65_536
-# What programs write into a table where there is no value, such as pandas and R. It may also be a caption.
+# What programs write into a table if there is no value, such as pandas and R. It may also be a caption.
 NO_VALUE = frozenset({"nan", "none", "null", "n/a", "na", "nil", "<na>"})
 
 
@@ -62,7 +62,7 @@ def record_block(
 def sound_columns(
     image_ids: Sequence[str] | None, image_paths: Sequence[str], captions: Sequence[str], cleaning: CaptionCleaning
 ) -> pa.RecordBatch | None:
-    """The columns SPOOLED of records that have a path, a caption and nothing else; None where something is wrong.
+    """The columns SPOOLED of records that have a path, a caption and nothing else; None if something is wrong.
 
     Something is also wrong where a caption may stand for a cell without a value. `image_ids` None leaves ids empty.
     """
@@ -77,7 +77,7 @@ def sound_columns(
 def _sound_block(
     found: Sequence[Record | MalformedRow | LeftOut], problems: Problems, cleaning: CaptionCleaning
 ) -> RecordBlock | None:
-    """The block where nothing is wrong with it, and every record has a caption; else None."""
+    """The block if nothing is wrong with it, and every record has a caption; else None."""
     if set(map(type, found)) != {Record}:
         return None
     columns: tuple[Sequence[Any], ...] = tuple(zip(*found, strict=True))

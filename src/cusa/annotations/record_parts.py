@@ -67,7 +67,7 @@ def spool_parts(
 ) -> RecordSpool:
     """The records of parts, given in order, as one Arrow file; their pictures become those of the source.
 
-    Raises DataError where a part is damaged.
+    Raises DataError if a part is damaged.
     """
     packed = _packed(source, dataset)
     packed.splits = SplitsOfRows(packed.dataset)

@@ -86,7 +86,7 @@ def spool_blocks(blocks: Iterable[RecordBlock], path: Path) -> RecordSpool:
     codes = {str(split): number for number, split in enumerate(SPLITS)}
     splits, captioned, has_languages = [np.empty(0, np.int16)], [np.empty(0, bool)], False
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SPOOLED) as writer:
-        # There is a batch, even where there is no record.
+        # There is a batch, even if there is no record.
         writer.write_batch(pa.RecordBatch.from_pylist([], schema=SPOOLED))
         for block in blocks:
             writer.write_batch(block.batch)

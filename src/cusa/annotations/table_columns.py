@@ -48,7 +48,7 @@ def find_columns(
 ) -> FoundColumns:
     """Look at the values of each column. `folders` are where images may be; or `image` is the column of pictures.
 
-    Raises ConfigurationError where no column holds images, and with `needs_captions` where none holds captions.
+    Raises ConfigurationError if no column holds images, and with `needs_captions` where none holds captions.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     texts = {name: [text for row in rows for text in _texts(row.get(name))] for name in names}
@@ -74,7 +74,7 @@ def find_columns(
 
 
 def _unstorable(values: Iterable[Any]) -> str | None:
-    """What the first text that no caption can be has in it, such as a NUL character; None where there is none."""
+    """What the first text that no caption can be has in it, such as a NUL character; None if there is none."""
     return next((what for value in values if isinstance(value, str) and (what := unstorable(value))), None)
 
 

@@ -25,7 +25,7 @@ _JSON_START = re.compile(r"\s*(\[\s*[\[{]|\[\s*\]|\{\s*\")")
 
 @dataclass(frozen=True)
 class Reading:
-    """How a table is read where it does not say it itself: the keys of that name of TableDataset."""
+    """How a table is read if it does not say it itself: the keys of that name of TableDataset."""
 
     encoding: str | None = None
     separator: str | None = None
@@ -52,8 +52,8 @@ def table_rows(
 ) -> Iterator[tuple[str, dict[Column, Any] | MalformedRow]]:
     """The place of every row, and the row by its columns, or why it is none.
 
-    Only `columns` are read, all where they are None: by the names of the heading, or by their numbers where there is
-    none. Raises DataError where a column is missing or the file is damaged.
+    Only `columns` are read, all if they are None: by the names of the heading, or by their numbers where there is
+    none. Raises DataError if a column is missing or the file is damaged.
     """
     reading = reading or Reading()
     kind = table_kind(path, reading.encoding)

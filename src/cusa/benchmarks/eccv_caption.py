@@ -84,7 +84,7 @@ def queries(folder: DatasetFolder, metric: str) -> Queries | None:
 
 
 def write_texts(folder: DatasetFolder, settings: ExtendedPositives) -> None:
-    """Write the judgements of `positives` as a table of the data set. Raises DataError where they do not fit it."""
+    """Write the judgements of `positives` as a table of the data set. Raises DataError if they do not fit it."""
     if settings.positives is None:
         raise DataError("benchmarks.eccv_caption.positives is null, so there are no judgements to write.")
     write_judged_pairs(folder, settings.positives)

@@ -41,7 +41,7 @@ def evaluate(
 ) -> None:
     """Score a run on one benchmark; write its JSON to `output` and its statistics (npz) to `queries`.
 
-    `benchmark` is its name, and `file` its Python file where it has one. A metric that the data do not define is null
+    `benchmark` is its name, and `file` its Python file if it has one. A metric that the data do not define is null
     in the JSON, and the key `undefined`, which only such a file has, gives its reason. Raises ConfigurationError if
     there is no such benchmark, and DataError if the embeddings or the annotations are missing or do not fit.
     """

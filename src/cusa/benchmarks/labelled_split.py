@@ -31,7 +31,7 @@ class LabelledSplit:
 
     @classmethod
     def open(cls, folder: DatasetFolder, split: str, embedded: str) -> LabelledSplit:
-        """Read the labels of a split. Raises DataError where no image has one."""
+        """Read the labels of a split. Raises DataError if no image has one."""
         table = read_table(folder.annotations, IMAGES, ["split", "label"])
         rows = split_rows(table, split)
         labels = table["label"].to_numpy(zero_copy_only=False)[rows]

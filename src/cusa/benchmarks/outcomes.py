@@ -339,7 +339,7 @@ def fold_statistics(folds: Sequence[FoldRanks], data: str) -> dict[str, Statisti
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The quotient, NaN where it is not defined."""
+    """The quotient, NaN if it is not defined."""
     quotient = np.full(len(numerator), np.nan)
     np.divide(numerator, denominator, out=quotient, where=denominator > 0)
     return quotient

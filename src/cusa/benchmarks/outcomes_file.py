@@ -58,7 +58,7 @@ def save(path: str | Path, statistics: Statistics) -> None:
 def load(path: str | Path) -> Statistics:
     """Read what `save` wrote. Empty where an earlier release wrote the file: it does not say which unit a query has.
 
-    Raises DataError where the file is damaged.
+    Raises DataError if the file is damaged.
     """
     with array_damage(path, made_again(path)):
         return _load(path)

@@ -1,7 +1,7 @@
 """What the queries of a benchmark are, so that a reader sees which of them a model answers.
 
 A benchmark's module may have `queries(folder, metric)`. It returns Queries for a metric of its statistics, in the order
-of the outcomes, or None where it cannot tell. It reads only the annotations, so scores that exist already need not be
+of the outcomes, or None if it cannot tell. It reads only the annotations, so scores that exist already need not be
 computed again.
 """
 

@@ -1,7 +1,7 @@
 """Which benchmarks there are, and what each says about itself.
 
 `module` is the name of a benchmark of cusa, the name that an installed package registers, or the path of a Python file.
-Every function raises ConfigurationError where there is no such benchmark, or its module cannot be loaded (see
+Every function raises ConfigurationError if there is no such benchmark, or its module cannot be loaded (see
 Registry.load).
 """
 
@@ -60,7 +60,7 @@ def data_of(module: str, provides: frozenset[str], settings: BenchmarkSection) -
 
 
 def queries_of(module: str, folder: DatasetFolder, metric: str) -> Queries | None:
-    """What the queries of a metric are, in the order of its outcomes; None where the benchmark does not say."""
+    """What the queries of a metric are, in the order of its outcomes; None if the benchmark does not say."""
     loaded = benchmark_module(module)
     if not hasattr(loaded, "queries"):
         return None
@@ -74,9 +74,9 @@ def checks(module: str) -> bool:
 
 
 def check(module: str, folder: DatasetFolder, settings: BenchmarkSection) -> str | None:
-    """A benchmark's sentence about a data set's annotations; None where the benchmark has no check.
+    """A benchmark's sentence about a data set's annotations; None if the benchmark has no check.
 
-    Raises DataError where they cannot be scored.
+    Raises DataError if they cannot be scored.
     """
     sentence: str | None = benchmark_module(module).check(folder, settings) if checks(module) else None
     return sentence
@@ -85,6 +85,6 @@ def check(module: str, folder: DatasetFolder, settings: BenchmarkSection) -> str
 def write_texts(module: str, folder: DatasetFolder, settings: BenchmarkSection) -> None:
     """Write the table of texts that a benchmark embeds besides captions; only some benchmarks have one.
 
-    Raises DataError where they do not fit the data.
+    Raises DataError if they do not fit the data.
     """
     benchmark_module(module).write_texts(folder, settings)

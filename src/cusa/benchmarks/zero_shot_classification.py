@@ -37,7 +37,7 @@ def data(provides: frozenset[str], settings: ZeroShotClassification) -> tuple[st
 
 
 def write_texts(folder: DatasetFolder, settings: ZeroShotClassification) -> None:
-    """Write the table of prompts for the classes that the images have. Raises DataError where they have no labels."""
+    """Write the table of prompts for the classes that the images have. Raises DataError if they have no labels."""
     write_class_prompts(folder, {name: split.classes for name, split in test_data(folder, settings)}, settings)
 
 

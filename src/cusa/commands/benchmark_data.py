@@ -72,7 +72,7 @@ def pairs_of(places: Mapping[str, str]) -> Iterator[Finding]:
 def images_of(places: Mapping[str, str], counts: dict[str, int]) -> Iterator[Finding]:
     """A finding about the labelled images at each place, by name; it is not sound if they cannot be searched.
 
-    The number of images goes into `counts`, 0 where they cannot be read.
+    The number of images goes into `counts`, 0 if they cannot be read.
     """
     for name, place in places.items():
         counts[name] = 0

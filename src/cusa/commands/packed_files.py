@@ -52,7 +52,7 @@ class PackedStart:
 
 
 def packed_start(path: Path) -> PackedStart | None:
-    """The keys of `dataset` for a file or a folder of files that hold the pictures; None where they hold none.
+    """The keys of `dataset` for a file or a folder of files that hold the pictures; None if they hold none.
 
     A folder that `is_too_large` is not looked through.
     """
@@ -201,7 +201,7 @@ def _place(
     column: Column | None,
     values: Sequence[str],
 ) -> Column | None:
-    """Add `annotations`, or `file` and `held_out`. Returns the column that says the split, None where none does.
+    """Add `annotations`, or `file` and `held_out`. Returns the column that says the split, None if none does.
 
     The names of the files go before a column, unless the column of one file names several splits.
     """

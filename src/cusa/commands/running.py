@@ -50,7 +50,7 @@ def add_run(commands: Any) -> None:
 def run(arguments: Sequence[str]) -> None:
     """Replace this process by Snakemake, so that signals and the exit status are Snakemake's own.
 
-    Raises ConfigurationError where Snakemake is not installed.
+    Raises ConfigurationError if Snakemake is not installed.
     """
     if find_spec("snakemake") is None:
         raise ConfigurationError("snakemake is not installed here; install cusa with its dependencies.")
@@ -84,7 +84,7 @@ def _program() -> list[str]:
 def snakemake_arguments(arguments: Sequence[str]) -> list[str]:
     """The arguments of Snakemake that those of `cusa run` stand for.
 
-    Raises ConfigurationError where a file of --configfile does not exist.
+    Raises ConfigurationError if a file of --configfile does not exist.
     """
     before: list[str] = []
     if not _values(arguments, "--snakefile", "s"):

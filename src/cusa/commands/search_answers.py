@@ -47,7 +47,7 @@ def search_many(searcher: Searcher, queries: Sequence[Query], output: Output, **
     """Answer queries in their order, with a heading each. JSON is one object a line, with `query` and `results`.
 
     A query that cannot be answered has `error` in place of `results`, and the others are answered. Raises DataError at
-    the end where there was one.
+    the end if there was one.
     """
     for number, query in enumerate(queries):
         try:

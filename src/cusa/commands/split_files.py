@@ -48,7 +48,7 @@ def splits_beside(path: Path, files: Sequence[Path], root: Path) -> FilesOfSplit
     """Which of `files` below `root` are of each split, by their own names or else their folders'. Others are left out.
 
     If `path` is one of the files, those whose names differ from its name in split and numbers alone go before others.
-    Raises ConfigurationError where names such as `eval` beside `val` may mean test.
+    Raises ConfigurationError if names such as `eval` beside `val` may mean test.
     """
     splits = {file: _split_of(file, root) for file in files}
     if path in splits:
@@ -161,7 +161,7 @@ def draw_more(section: dict[str, Any], ids: Collection[str], reasons: list[str],
 def _enough(ids: Collection[str], splits: Sequence[Literal["val", "test"]]) -> tuple[float, int] | None:
     """The first share and seed that draw enough of the images for each of `splits`, and leave enough in train.
 
-    None where there are none.
+    None if there are none.
     """
     for share, seed in product(SHARES, range(SEEDS)):
         drawn = Counter(drawn_split(each, dict.fromkeys(splits, share), seed) for each in ids)
@@ -178,7 +178,7 @@ def _drawn(how: str, seed: int, count: int) -> str:
 def place_of(files: Sequence[Path], endings: tuple[str, ...]) -> str:
     """What names exactly these files in a configuration: the file, their folder, or a pattern such as train-*.parquet.
 
-    Raises ConfigurationError where nothing short does.
+    Raises ConfigurationError if nothing short does.
     """
     if len(files) == 1 and split_in_name(files[0].name) is not None:
         return str(files[0])

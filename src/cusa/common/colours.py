@@ -67,7 +67,7 @@ def grey_scale(image: Image.Image) -> Scale:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a Pillow image of any mode to 8-bit RGB. The image itself where it is RGB already.
+    """Convert a Pillow image of any mode to 8-bit RGB. The image itself if it is RGB already.
 
     Transparent pixels are blended with white. Greys of 16 and 32 bits are scaled as `scale_of` says.
     """

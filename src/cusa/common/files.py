@@ -142,7 +142,7 @@ def made_again(path: str | Path) -> str:
 
 
 def read_json(path: str | Path, advice: str = "make it again.") -> Any:
-    """Read a UTF-8 JSON file that this project wrote. Raises DataError, with `advice`, where it is damaged."""
+    """Read a UTF-8 JSON file that this project wrote. Raises DataError, with `advice`, if it is damaged."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -152,7 +152,7 @@ def read_json(path: str | Path, advice: str = "make it again.") -> Any:
 def read_mapping(path: str | Path, advice: str = "make it again.") -> dict[str, Any]:
     """Read a JSON file that this project wrote and that holds a mapping.
 
-    Raises DataError, with `advice`, where it is gone or damaged.
+    Raises DataError, with `advice`, if it is gone or damaged.
     """
     if not Path(path).is_file():
         raise DataError(f"{path} is missing; {advice}")
@@ -164,7 +164,7 @@ def read_mapping(path: str | Path, advice: str = "make it again.") -> dict[str, 
 
 @contextmanager
 def parquet_damage(path: str | Path, advice: str | None = None) -> Iterator[None]:
-    """Raise DataError, with `advice`, where the block reads a Parquet file that is damaged or is not there."""
+    """Raise DataError, with `advice`, if the block reads a Parquet file that is damaged or is not there."""
     import pyarrow as pa
 
     end = "." if advice is None else f"; {advice}"
@@ -177,7 +177,7 @@ def parquet_damage(path: str | Path, advice: str | None = None) -> Iterator[None
 
 
 def read_parquet(path: str | Path, advice: str | None = None) -> pa.Table:
-    """The table of one Parquet file. Raises DataError, with `advice`, where it is damaged or is not there.
+    """The table of one Parquet file. Raises DataError, with `advice`, if it is damaged or is not there.
 
     pyarrow.parquet.read_table would import pandas, which takes half a second, and would take a folder above the file
     that is named `key=value` for a column.
@@ -190,7 +190,7 @@ def read_parquet(path: str | Path, advice: str | None = None) -> pa.Table:
 
 @contextmanager
 def array_damage(path: str | Path, advice: str) -> Iterator[None]:
-    """Raise DataError, with what to do about it, where the block reads a file of arrays that is damaged or not there.
+    """Raise DataError, with what to do about it, if the block reads a file of arrays that is damaged or not there.
 
     numpy and zipfile raise nearly anything at such files. Let the block do nothing else than read.
     """
@@ -207,7 +207,7 @@ def array_damage(path: str | Path, advice: str) -> Iterator[None]:
 def read_array(path: str | Path, advice: str) -> np.ndarray:
     """The array of an .npy file, memory-mapped and read-only. Nothing in the file is executed.
 
-    Raises DataError, which ends in `advice`, where the file is not there, is damaged, or holds Python objects.
+    Raises DataError, which ends in `advice`, if the file is not there, is damaged, or holds Python objects.
     """
     import numpy as np
 

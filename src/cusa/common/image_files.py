@@ -1,6 +1,6 @@
 """What an image file is: its kind by its first bytes, and the same file without the parts that hold no pixels.
 
-Metadata never cost the picture. Where a decoder fails, it tries again on the file without texts, colour profiles and
+Metadata never cost the picture. If a decoder fails, it tries again on the file without texts, colour profiles and
 EXIF, which `without_metadata` builds for the formats whose metadata can make Pillow fail.
 """
 

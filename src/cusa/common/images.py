@@ -49,7 +49,7 @@ Note = Literal["several_pictures", "grey_range"]
 
 @dataclass(frozen=True)
 class ImageCheck:
-    """What a check found: the problem of an image file, None where there is none, and what else is worth telling.
+    """What a check found: the problem of an image file, None if there is none, and what else is worth telling.
 
     `missing` says that the problem is that there is no such file. `perceptual_hash` is 0 for an image that was not
     decoded, or is nearly flat.

@@ -31,7 +31,7 @@ KINDS |= dict.fromkeys("-0123456789NI", "number")  # NaN and Infinity too
 
 
 def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Raises ValueError where a key is there twice with two values, of which one would be lost."""
+    """An object of JSON. Raises ValueError if a key is there twice with two values, of which one would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
         for key, value in pairs:
@@ -91,7 +91,7 @@ class JsonStream:
         return False
 
     def seam(self) -> str | None:
-        """The text between two objects of a list, up to the first key of the second; None where there is none here.
+        """The text between two objects of a list, up to the first key of the second; None if there is none here.
 
         The first object has just been read.
         """
@@ -105,7 +105,7 @@ class JsonStream:
     def members_up_to(self, seam: str, characters: int) -> str | None:
         """The text of members of a list and the comma after them, up to the last `seam` within so many characters.
 
-        None where there is no seam, or where the file cannot be read: reading on says why. A member may have the seam
+        None if there is no seam, or where the file cannot be read: reading on says why. A member may have the seam
         within itself, so `list_members` says whether the text is what it should be; if not, it has to be put back.
         """
         while len(self.text) - self.at < characters and not self.ended and self.failed is None:
@@ -222,7 +222,7 @@ class JsonStream:
 
 
 def list_members(text: str) -> list[Any] | None:
-    """The members in a text that `JsonStream.members_up_to` gave; None where it is not whole members."""
+    """The members in a text that `JsonStream.members_up_to` gave; None if it is not whole members."""
     try:
         members: list[Any] = DECODER.decode(f"[{text.removesuffix(',')}]")
     except (ValueError, RecursionError):
@@ -237,6 +237,6 @@ def _number_end(text: str, start: int) -> int:
 
 @contextmanager
 def open_json(path: Path, encoding: str | None = None) -> Iterator[JsonStream]:
-    """Open a JSON file as a stream. Raises DataError where it is no text, or no JSON, or cut off."""
+    """Open a JSON file as a stream. Raises DataError if it is no text, or no JSON, or cut off."""
     with open_text(path, encoding) as file:
         yield JsonStream(path, file)

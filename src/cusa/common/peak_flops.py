@@ -52,7 +52,7 @@ TERA = 1e12
 
 
 def peak_flops(gpu: str, precision: str) -> float | None:
-    """The highest number of floating-point operations a second of a GPU by name; None where it is not known.
+    """The highest number of floating-point operations a second of a GPU by name; None if it is not known.
 
     `precision` is that of the matrix products: `fp32`, `tf32`, `bf16` or `fp16`. GPUs without bf16 in hardware, or
     without tf32, have no figure for it.

@@ -28,7 +28,7 @@ def stopwatch(log: logging.Logger) -> Callable[[str], None]:
 def progress(items: Iterable[Item], total: int | None, unit: str, description: str, step: int = 1) -> Iterator[Item]:
     """Yield `items` and report on standard error how many of `total` are done; each item counts as `step` units.
 
-    `total` is None where nobody knows it. `unit` names what is counted, for instance `images`. Loops of less than a
+    `total` is None if nobody knows it. `unit` names what is counted, for instance `images`. Loops of less than a
     second are not reported to log files.
     """
     if sys.stderr.isatty():

@@ -79,7 +79,7 @@ class Registry:
     def load(self, name: str, key: str = "") -> Any:
         """The module for a name.
 
-        `key` is the key of the configuration that has the name; messages start with it. Raises ConfigurationError where
+        `key` is the key of the configuration that has the name; messages start with it. Raises ConfigurationError if
         the name is unknown or is registered twice, where the file is not there, where the module cannot be imported,
         and where it lacks an attribute.
         """
@@ -98,12 +98,12 @@ class Registry:
         return module
 
     def require(self, name: str, key: str = "") -> None:
-        """Raise ConfigurationError where a name is unknown or is registered twice; imports nothing."""
+        """Raise ConfigurationError if a name is unknown or is registered twice; imports nothing."""
         if not is_file(name):
             self._find(name, f"Configuration key `{key}`: " if key else "")
 
     def _find(self, name: str, problem: str) -> str | EntryPoint:
-        """The module's name where it is ours, else the entry point that a package registers."""
+        """The module's name if it is ours, else the entry point that a package registers."""
         family = name.partition("/")[0]
         ours = next((own for own in (name, f"{family}/") if own in self.modules), None)
         registered = list(entry_points(group=self.group))

@@ -79,9 +79,9 @@ UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked where it is gzip, whatever its ending.
+    """The bytes of a file, unpacked if it is gzip, whatever its ending.
 
-    Raises DataError where the file does not exist, cannot be read, or is cut off, also while the block reads it.
+    Raises DataError if the file does not exist, cannot be read, or is cut off, also while the block reads it.
     """
     try:
         with path.open("rb") as file:
@@ -99,7 +99,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def open_text(path: Path, encoding: str | None = None, newline: str | None = "") -> Iterator[TextIO]:
-    """The text of a file: UTF-8, or what its byte order mark or else `encoding` says; unpacked where it is gzip.
+    """The text of a file: UTF-8, or what its byte order mark or else `encoding` says; unpacked if it is gzip.
 
     `newline` is that of `open`; by default ends of lines stay as they are. Raises DataError as `open_bytes` does, and
     where the bytes are no such text: with the line from 1, the byte from 0, and the encoding that it may be instead.
@@ -132,7 +132,7 @@ def text_lines(path: Path, encoding: str | None = None, newline: str | None = No
 def text_of(data: bytes, place: str) -> str:
     """The text of a small member of an archive, with or without a byte order mark; `place` names it in errors.
 
-    Raises DataError where the bytes are neither UTF-8 nor marked as another encoding.
+    Raises DataError if the bytes are neither UTF-8 nor marked as another encoding.
     """
     name = marked_encoding(data) or "utf-8"
     try:
@@ -143,7 +143,7 @@ def text_of(data: bytes, place: str) -> str:
 
 
 def marked_encoding(data: bytes) -> str | None:
-    """The encoding that a byte order mark at the start of bytes says; None where there is no mark."""
+    """The encoding that a byte order mark at the start of bytes says; None if there is no mark."""
     return next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), None)
 
 
@@ -171,7 +171,7 @@ def stand_in(start: bytes) -> str | None:
 
 
 def refuse_stand_in(path: Path) -> None:
-    """Raise DataError where a file has been saved in the place of data. Says nothing of what cannot be read."""
+    """Raise DataError if a file has been saved in the place of data. Says nothing of what cannot be read."""
     try:
         with path.open("rb") as file:
             what = stand_in(file.read(GUESSED_ON))
@@ -235,7 +235,7 @@ def _convert(path: Path, encoding: str) -> str:
 
 
 def _guesses(data: bytes) -> list[str]:
-    """The one or two encodings that the bytes look most like; none where they look like no text."""
+    """The one or two encodings that the bytes look most like; none if they look like no text."""
     from charset_normalizer import from_bytes
 
     matches = from_bytes(data[:GUESSED_ON], cp_isolation=ENCODINGS)

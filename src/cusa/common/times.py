@@ -24,12 +24,12 @@ def lost_times(recorded: Mapping[str, float]) -> bool:
 
 
 def newest_time(folders: Iterable[str]) -> float | None:
-    """The time of the newest file under some folders; None where there is no file."""
+    """The time of the newest file under some folders; None if there is no file."""
     return max((path.lstat().st_mtime for folder in folders for path in Path(folder).rglob("*")), default=None)
 
 
 def set_times(times: Mapping[str, float]) -> bool:
-    """Give files that exist their times. False where the file system or the owner does not allow it."""
+    """Give files that exist their times. False if the file system or the owner does not allow it."""
     try:
         for path, time in times.items():
             for place in (path, f"{path}/{FOLDER_TIME}"):
@@ -49,7 +49,7 @@ def _time(path: str) -> float:
 
 
 def is_newer(path: str | Path, other: str | Path) -> bool:
-    """Whether a file is newer than another; False where one of them is not there."""
+    """Whether a file is newer than another; False if one of them is not there."""
     try:
         return Path(path).stat().st_mtime > Path(other).stat().st_mtime
     except OSError:
@@ -67,7 +67,7 @@ def description(path: str | Path) -> dict[str, int | str]:
 
 
 def is_same(path: str | Path, described: Mapping[str, int | str]) -> bool:
-    """Whether a file has the size and the SHA-256 of a description. False where it cannot be read."""
+    """Whether a file has the size and the SHA-256 of a description. False if it cannot be read."""
     try:
         return Path(path).stat().st_size == described.get("bytes") and description(path) == dict(described)
     except OSError:

@@ -38,7 +38,7 @@ def workflow_command(arguments: str = "") -> str:
 def workflow_folder() -> Path:
     """The folder with the Snakefile, workflow/, config/ and envs/ that belong to this library.
 
-    Raises ConfigurationError where neither the package nor a clone around it has them.
+    Raises ConfigurationError if neither the package nor a clone around it has them.
     """
     for folder in (PACKAGED, CLONE):
         if (folder / "Snakefile").is_file() and (folder / "config").is_dir():

@@ -245,5 +245,5 @@ WITHOUT_DATASET = {
 }
 
 
-# What a benchmark takes from the data set itself, where nothing else is named for it.
+# What a benchmark takes from the data set itself, if nothing else is named for it.
 NEEDED_OF_DATASET = {"eccv_caption": "extended_positives", "image_retrieval": "variants", "sts": "sentence_pairs"}

@@ -68,7 +68,7 @@ def conversion_json(dataset: DatasetSection, cleaning: CaptionCleaning) -> str:
 
 
 def read_conversion(mapping: Mapping[str, Any]) -> tuple[DatasetSection, CaptionCleaning]:
-    """The sections that `conversion_json` wrote. Raises ConfigurationError where a key is wrong."""
+    """The sections that `conversion_json` wrote. Raises ConfigurationError if a key is wrong."""
     if "format" in mapping:
         return load_dataset(mapping), PUBLISHED
     dataset = load_dataset(mapping.get("dataset", {}))

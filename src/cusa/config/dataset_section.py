@@ -117,7 +117,7 @@ class ImageFolderDataset(DatasetSection):
 
     @property
     def folders(self) -> dict[str, str]:
-        """The folder of images, where it is named."""
+        """The folder of images, if it is named."""
         return {} if self.image_root is None else {"image_root": self.image_root}
 
 

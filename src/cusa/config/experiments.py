@@ -96,7 +96,7 @@ class RunConfiguration(Section):
         return teachers_read(self.losses, self.train) if self.teachers is not None else ()
 
     def teachers_of(self, modality: TeacherName) -> list[tuple[ImageModel | TextModel, float]]:
-        """The teachers of a modality that training reads, with their shares; none where it reads none."""
+        """The teachers of a modality that training reads, with their shares; none if it reads none."""
         if self.teachers is None or modality not in self.teachers_read:
             return []
         return self.teachers.mixture(modality)

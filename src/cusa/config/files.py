@@ -179,7 +179,7 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any], at: str = "")
 
 
 def _json(text: str, name: str) -> Any:
-    """The content of a JSON file, which may be indented with tabs; None where the text is not JSON."""
+    """The content of a JSON file, which may be indented with tabs; None if the text is not JSON."""
 
     def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]

@@ -71,7 +71,7 @@ TEACHER = _pair(1.00, 0.10, 1.00, tied=True, learned=False)
 
 
 def _completed(given: Any, default: TemperaturePair) -> Any:
-    """A pair of temperatures as it is written, with the loss's own values where nothing is written."""
+    """A pair of temperatures as it is written, with the loss's own values if nothing is written."""
     if not isinstance(given, Mapping):
         return given
     whole = default.model_dump()

@@ -329,7 +329,7 @@ class StudentSettings(Section):
 
     @property
     def trained_sides(self) -> set[str]:
-        """The sides on which a training can change what was there before; empty where both are frozen."""
+        """The sides on which a training can change what was there before; empty if both are frozen."""
         frozen = set() if self.adapt is None else self.adapt.frozen_sides
         if self.towers is not None:
             frozen |= {side for side in MODALITIES if not getattr(self.towers, side).trainable}

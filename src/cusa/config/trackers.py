@@ -22,7 +22,7 @@ TRACKERS = Registry(
 
 
 def require_known_trackers(names: list[str]) -> list[str]:
-    """The same names. Raises ConfigurationError where one is unknown or repeated, or is a file that is not there."""
+    """The same names. Raises ConfigurationError if one is unknown or repeated, or is a file that is not there."""
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigurationError(f"Configuration key `{TRACKERS_KEY}` has {', '.join(twice)} twice; list each once.")
     for name in names:

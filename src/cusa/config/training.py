@@ -205,14 +205,14 @@ class Train(Section):
 
     @property
     def pairs_per_batch(self) -> int:
-        """`batch_size` as a number. Raises ConfigurationError where it is `auto`, which a training replaces first."""
+        """`batch_size` as a number. Raises ConfigurationError if it is `auto`, which a training replaces first."""
         if self.batch_size == "auto":
             raise ConfigurationError("`train.batch_size` is `auto`, which only a training replaces; write a number.")
         return self.batch_size
 
     @property
     def pairs_compared(self) -> int | None:
-        """The pairs that a loss compares with each other; None where a training finds out how many."""
+        """The pairs that a loss compares with each other; None if a training finds out how many."""
         if self.batch_size == "auto":
             return None
         return self.batch_size * (self.processes if self.gather == "global" else 1)

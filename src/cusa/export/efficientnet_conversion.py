@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as the EfficientNet of transformers, which needs no further package where it is loaded."""
+"""EfficientNet-Lite0 as the EfficientNet of transformers, which needs no further package if it is loaded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BLOCKS = (1, 2, 2, 3, 3, 4, 1)
 def transformers_efficientnet(network: Any, image_size: int) -> Any:
     """A transformers EfficientNetModel whose pooled output equals the pooled features of EfficientNet-Lite0.
 
-    Raises ConfigurationError where pictures have an odd number of pixels a side, which transformers pads otherwise.
+    Raises ConfigurationError if pictures have an odd number of pixels a side, which transformers pads otherwise.
     """
     from transformers import EfficientNetConfig, EfficientNetModel
 

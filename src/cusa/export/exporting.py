@@ -35,7 +35,7 @@ class ExportOptions:
 def export(run: str | Path, to: ExportFormat, output: str | Path, options: ExportOptions) -> list[str]:
     """Export the run folder `run` to the folder `output`, which must not exist; returns lines that tell what is done.
 
-    Raises ConfigurationError where the options or the run do not allow it, and DataError where the run is damaged.
+    Raises ConfigurationError if the options or the run do not allow it, and DataError if the run is damaged.
     """
     run, output = expanded(run), expanded(output)
     _check(run, to, output, options)

@@ -74,7 +74,7 @@ def _normalised(embeddings: Tensor) -> Tensor:
 def _write(
     graph: ImageGraph | TextGraph, inputs: dict[str, Tensor], axes: dict[str, tuple[str, ...]], path: Path
 ) -> None:
-    """Write a graph, with the named leading axes of each input free. Raises ConfigurationError where it has no ONNX."""
+    """Write a graph, with the named leading axes of each input free. Raises ConfigurationError if it has no ONNX."""
     size = sum(tensor.nbytes for tensor in graph.state_dict().values())
     free = {name: torch.export.Dim(name) for name in dict.fromkeys(axis for each in axes.values() for axis in each)}
     try:

@@ -34,9 +34,9 @@ def require_login() -> None:
 
 
 def push(folder: Path, name: str) -> str:
-    """Upload a folder to the repository `name`, which is made, private, where it does not exist; returns its address.
+    """Upload a folder to the repository `name`, which is made, private, if it does not exist; returns its address.
 
-    Files of the repository that the folder does not have stay. Raises DataError where the hub cannot be reached or
+    Files of the repository that the folder does not have stay. Raises DataError if the hub cannot be reached or
     refuses; the folder is complete all the same.
     """
     from huggingface_hub import HfApi

@@ -92,7 +92,7 @@ def transformer_modules(network: Any, output: str, transform: ImageTransform, sc
 
 
 def wrapped_timm(network: Any, architecture: str, arguments: dict[str, Any]) -> Any:
-    """A timm network without classifier as transformers holds it; it needs timm where it is loaded."""
+    """A timm network without classifier as transformers holds it; it needs timm if it is loaded."""
     from transformers import TimmWrapperConfig, TimmWrapperModel
 
     configuration = TimmWrapperConfig(architecture=architecture, model_args=arguments or None)

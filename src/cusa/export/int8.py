@@ -39,7 +39,7 @@ LEVELS = 127  # of a sign and seven bits
 
 
 def require_measurable(dataset: DatasetFolder) -> None:
-    """Raise DataError where a data set's tables or shards, which the cost is to be measured on, are missing."""
+    """Raise DataError if a data set's tables or shards, which the cost is to be measured on, are missing."""
     SplitTables.open(dataset, MEASURED_SPLIT)
     ShardReader(dataset.shards(MEASURED_SPLIT))
 
@@ -109,7 +109,7 @@ class Sample:
 
     @classmethod
     def read(cls, model: OnnxModel, dataset: DatasetFolder) -> Sample:
-        """At most MEASURED_IMAGES pictures that have captions. Raises DataError where tables or shards are missing."""
+        """At most MEASURED_IMAGES pictures that have captions. Raises DataError if tables or shards are missing."""
         tables = SplitTables.open(dataset, MEASURED_SPLIT, captions=["cleaned"])
         with_captions = np.unique(tables.image_of_caption)
         if not len(with_captions):

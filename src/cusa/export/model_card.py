@@ -109,7 +109,7 @@ def front_matter(configuration: RunConfiguration, about: Exported, rows: Sequenc
 
 
 def scores(run: Path) -> Iterator[Row]:
-    """A row for each metric of the run's benchmarks that its data define, with its 95 % interval where there is one."""
+    """A row for each metric of the run's benchmarks that its data define, with its 95 % interval if there is one."""
     for path in sorted((run / "benchmarks").glob("*.json")):
         content = read_json(path)
         outcomes = path.with_suffix(".queries.npz")

@@ -23,7 +23,7 @@ def write_onnx(model: Model, about: Exported, folder: Path, int8: bool, data: Pa
     """Write image.onnx, text.onnx, tokenizer.json and cusa.json to an empty folder. Returns lines that tell about it.
 
     With `int8` the weights are 8-bit where that does not hurt, and its loss is measured on the val split of the data
-    set's folder `data`, None for that of the run. Raises ConfigurationError where the model has no such form.
+    set's folder `data`, None for that of the run. Raises ConfigurationError if the model has no such form.
     """
     dataset = DatasetFolder.of_run(model.folder) if data is None else DatasetFolder(data)
     if data is not None:
@@ -48,7 +48,7 @@ def _write_text(model: Model, about: Exported, preparation: TextPreparation, pat
 
 
 def _captions(dataset: DatasetFolder) -> list[str]:
-    """Cleaned captions of the data, to compare the tokenisers on; none where the data are not there."""
+    """Cleaned captions of the data, to compare the tokenisers on; none if the data are not there."""
     if not dataset.table("captions").is_file():
         return []
     cleaned = read_table(dataset.annotations, CAPTIONS, ["cleaned"])["cleaned"]

@@ -23,7 +23,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 def timm_resnet(visual: Any) -> tuple[Any, str, nn.Linear]:
     """The image side of open_clip in timm without its last projection, its name there, and that projection.
 
-    Raises ConfigurationError where timm has no network of this form.
+    Raises ConfigurationError if timm has no network of this form.
     """
     import timm
     from timm.models.byobnet import checkpoint_filter_fn

@@ -44,7 +44,7 @@ TEXT = "a red circle"
 def write_safetensors(model: Model, about: Exported, folder: Path) -> list[str]:
     """Write the weights, configuration, tokeniser and preprocessing of a model to an empty folder, and cusa.json.
 
-    Returns lines that tell what is not in the folder. Raises ConfigurationError where one of its models cannot be
+    Returns lines that tell what is not in the folder. Raises ConfigurationError if one of its models cannot be
     saved, or embeds otherwise when the folder is loaded.
     """
     parts, named = _parts(model), {}
@@ -82,7 +82,7 @@ def _parts(model: Model) -> dict[str, Any]:
 
 
 def _saved(part: Any, model: Model, folder: Path) -> Path | None:
-    """Where a model lies that was saved in the form of its own library; None where that has no such form."""
+    """Where a model lies that was saved in the form of its own library; None if that has no such form."""
     try:
         if isinstance(part, DualEncoder):
             name = model.configuration.student.name
@@ -137,7 +137,7 @@ def _name(model: Model, place: str) -> str:
 
 
 def _require_equal(model: Model, about: Exported, folder: Path) -> None:
-    """Load the folder, and raise ConfigurationError where it embeds otherwise than the run."""
+    """Load the folder, and raise ConfigurationError if it embeds otherwise than the run."""
     loaded = load_safetensors(folder, "cpu", "fp32")
     side = max(64, model.transform.crop)
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)

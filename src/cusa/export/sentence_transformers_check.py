@@ -40,8 +40,8 @@ ODD_TEXTS = (
 def measure(model: Model, folder: Path, head: HeadName) -> list[str]:
     """Compare the folder's embeddings with those of `model` for pictures and captions of the run's data set.
 
-    Returns what was found, a line each. Where the data set is not at hand, pictures are drawn. Raises
-    ConfigurationError where the folder does not give the run's embeddings.
+    Returns what was found, a line each. If the data set is not at hand, pictures are drawn. Raises
+    ConfigurationError if the folder does not give the run's embeddings.
     """
     from sentence_transformers import SentenceTransformer
 

@@ -114,7 +114,7 @@ def cleaning_tokeniser(
         given: dict[str, Any] = {name: token for name, token in names.items() if token is not None}
         given |= settings | {"split_special_tokens": split, "model_input_names": list(inputs)}
         candidates.append(wrap(tokenizer_object=backend, **given))
-    # Special tokens are looked for in a text before it is cleaned. Where the clean-up changes their names, as it does
+    # Special tokens are looked for in a text before it is cleaned. If the clean-up changes their names, as it does
     # [SEP], the student has never met them in a caption, and they are split as other words are.
     mistakes = [_mistaken(tokeniser, candidate, cleaning, prompt) for candidate in candidates]
     return candidates[mistakes.index(min(mistakes))]

@@ -33,7 +33,7 @@ SAMPLES = (
 def write_tokeniser(model: Model, path: Path, captions: Sequence[str] = ()) -> TextPreparation:
     """Write the tokeniser of a model, with its truncation, and return how texts are to be prepared for it.
 
-    Raises ConfigurationError where the tokeniser cannot be expressed in this file, or gives other tokens than the
+    Raises ConfigurationError if the tokeniser cannot be expressed in this file, or gives other tokens than the
     model's own for SAMPLES or for `captions`, which are cleaned.
     """
     tokeniser, preparation = _converted(model)

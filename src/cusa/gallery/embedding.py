@@ -74,7 +74,7 @@ def embed_gallery(
 ) -> GalleryMeta | None:
     """Embed the items of `source` into the folder `output`. Returns what meta.json says; None for a share of the parts.
 
-    Items that cannot be read are listed in unreadable.parquet. Raises DataError where the source has no item, where
+    Items that cannot be read are listed in unreadable.parquet. Raises DataError if the source has no item, where
     none can be read, and where `output` holds something else or a gallery of another model or source.
     """
     how, output = how or Embedding(), Path(output).absolute()
@@ -95,7 +95,7 @@ def embed_gallery(
 
 @contextmanager
 def _alone(output: Path, how: Embedding) -> Iterator[None]:
-    """Let one process at a time embed a share into a folder. Raises DataError where another one is at work."""
+    """Let one process at a time embed a share into a folder. Raises DataError if another one is at work."""
     if output.is_file():
         yield  # what comes next says that it is one
         return
@@ -277,7 +277,7 @@ class _Encoder:
             return _Ready(part, entry, None, self._reason(str(error)))
 
     def prepared(self, entry: Entry) -> Any:
-        """What the model takes of a sound item. Raises DataError where it cannot be read."""
+        """What the model takes of a sound item. Raises DataError if it cannot be read."""
         raise TypeError(f"{type(self).__name__} has to define prepared()")
 
     def encode(self, batch: _Batch) -> _Embedded:

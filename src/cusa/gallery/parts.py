@@ -135,7 +135,7 @@ class PartWriter:
 def join(folder: Path, keep_parts: bool = False) -> GalleryMeta:
     """Make one gallery of the parts in `folder`, a block at a time; the parts are removed unless `keep_parts`.
 
-    Raises DataError where parts are missing, or hold no item that could be read.
+    Raises DataError if parts are missing, or hold no item that could be read.
     """
     if (folder / META).is_file():
         _clean(folder, read_meta(folder))
@@ -184,7 +184,7 @@ def _clean(folder: Path, meta: GalleryMeta | None) -> None:
 
 
 def _complete_parts(folder: Path) -> list[Path]:
-    """The folders of all parts, in order. Raises DataError where some are missing."""
+    """The folders of all parts, in order. Raises DataError if some are missing."""
     found = finished_parts(folder)
     if not (folder / END).is_file():
         raise DataError(

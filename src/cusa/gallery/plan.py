@@ -50,9 +50,9 @@ class Plan(BaseModel):
     versions: dict[str, str]
 
     def begin(self, folder: Path) -> GalleryMeta | None:
-        """Begin or continue a gallery in `folder`. Returns its meta.json's content where it is complete already.
+        """Begin or continue a gallery in `folder`. Returns its meta.json's content if it is complete already.
 
-        Raises DataError where the folder holds something else, or a gallery of another model or source.
+        Raises DataError if the folder holds something else, or a gallery of another model or source.
         """
         if folder.exists() and not folder.is_dir():
             raise DataError(f"{folder} is a file, but a gallery is a folder; name another --output.")
@@ -103,7 +103,7 @@ def _others(folder: Path) -> list[str]:
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan of a gallery that is not complete. Raises DataError where there is none."""
+    """The plan of a gallery that is not complete. Raises DataError if there is none."""
     path = folder / PLAN
     if not path.is_file():
         raise DataError(f"{path} does not exist, so there is nothing to join; embed the shares first.")

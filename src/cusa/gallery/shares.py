@@ -36,8 +36,8 @@ def embed_share(
     """Embed a share of a folder, a table or tars into the folder `unfinished`.
 
     `share` is its number, counted from 0, and the number of shares. `device` is `cpu` or `cuda`; None takes a GPU if
-    there is one. What other weights have embedded there is removed. Raises DataError where there is nothing to embed,
-    or where the folder was begun with other items, and ConfigurationError where the model cannot be loaded.
+    there is one. What other weights have embedded there is removed. Raises DataError if there is nothing to embed,
+    or where the folder was begun with other items, and ConfigurationError if the model cannot be loaded.
     """
     unfinished = Path(unfinished).absolute()
     source = open_source(items, output=unfinished)
@@ -62,7 +62,7 @@ def _drop_other_model(unfinished: Path, weights_sha256: str) -> None:
 def finish_gallery(unfinished: str | Path, output: str | Path) -> GalleryMeta:
     """Join the shares in `unfinished` and move the gallery to `output`, in place of what is there.
 
-    Raises DataError where shares are missing, or hold no item that could be read.
+    Raises DataError if shares are missing, or hold no item that could be read.
     """
     unfinished, output = Path(unfinished).absolute(), Path(output).absolute()
     meta = join(unfinished)

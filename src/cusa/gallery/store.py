@@ -209,7 +209,7 @@ class Gallery:
     def picture_bytes(self, row: int) -> bytes:
         """The bytes of the picture file of a row, read from where the picture was when it was embedded.
 
-        Raises IndexError for a row that is none, and DataError where the item has no picture, or the file was removed
+        Raises IndexError for a row that is none, and DataError if the item has no picture, or the file was removed
         or is shorter than it was.
         """
         path, offset, size = self.picture_path(row), self._value("offset", row), self._value("size", row)
@@ -224,7 +224,7 @@ class Gallery:
 
 
 def read_bytes(path: Path, offset: int | None = None, size: int | None = None) -> bytes:
-    """The bytes of a file, or `size` bytes from `offset` on. Raises DataError where they are not there (any more)."""
+    """The bytes of a file, or `size` bytes from `offset` on. Raises DataError if they are not there (any more)."""
     try:
         with path.open("rb") as file:
             if offset is None or size is None:
@@ -283,7 +283,7 @@ def write_gallery(
 
     `embeddings` is float32 or float16 [rows, D], normalised; `items` is a table as `items_table` makes it, one row an
     embedding. `described` are other keys of GalleryMeta: modality, head, source, versions. meta.json is written last.
-    Raises DataError where the rows differ, a column is missing, or an item occurs twice.
+    Raises DataError if the rows differ, a column is missing, or an item occurs twice.
     """
     folder = Path(folder).absolute()
     if lacking := [name for name in FIELDS if name not in items.column_names]:

@@ -39,7 +39,7 @@ def choose(plan: Plan, held: np.ndarray, samples: Sequence[Sample], options: Ind
     """Build and measure kinds of index until the target recall is met at the least cost.
 
     `plan.rows` are all rows; `held` are those of them which serve as queries, so they are added after the measuring.
-    Raises ConfigurationError where no kind fits into the memory.
+    Raises ConfigurationError if no kind fits into the memory.
     """
     if not samples:
         index = trained("flat", plan)

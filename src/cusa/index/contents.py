@@ -26,7 +26,7 @@ LOCK = ".index.lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time change the index of a folder. Raises DataError where another one is at work."""
+    """Let one process at a time change the index of a folder. Raises DataError if another one is at work."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=0):
@@ -69,7 +69,7 @@ class Contents:
 
     @classmethod
     def of_index(cls, folder: Path) -> tuple[Contents, IndexMeta]:
-        """The contents of the index that exists in `folder`. Raises DataError where there is none."""
+        """The contents of the index that exists in `folder`. Raises DataError if there is none."""
         content = read_meta(folder)
         meta = index_of(folder, content)
         return cls.of(folder, (folder / meta.galleries[0].folder).resolve()), meta

@@ -171,7 +171,7 @@ class _Pictures:
         self.thumbnails = Thumbnails(self._open)
 
     def look(self, row: int) -> PICTURE | None:
-        """What the picture of a row is known by; None where there is none, or it cannot be read."""
+        """What the picture of a row is known by; None if there is none, or it cannot be read."""
         try:
             content = self._bytes(row)
             if content is None:

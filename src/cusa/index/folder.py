@@ -48,7 +48,7 @@ class SearchIndex:
 
     @classmethod
     def open(cls, folder: str | Path) -> SearchIndex:
-        """Open the index in `folder`, which `cusa index` wrote. Raises DataError where there is none or it is damaged.
+        """Open the index in `folder`, which `cusa index` wrote. Raises DataError if there is none or it is damaged.
 
         An index that is replaced at this moment is opened in its old or its new version.
         """
@@ -112,7 +112,7 @@ class SearchIndex:
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """The first row that is the same as each row or nearly, int64 [rows]; the row itself where it is the first."""
+        """The first row that is the same as each row or nearly, int64 [rows]; the row itself if it is the first."""
         groups = np.arange(self.rows, dtype=np.int64)
         # Not to_numpy, which imports pandas: that takes half a second.
         rows, first = (np.from_dlpack(self.duplicates[name].combine_chunks()) for name in ("row", "group"))
@@ -120,12 +120,12 @@ class SearchIndex:
         return groups
 
     def picture_bytes(self, row: int) -> bytes:
-        """The bytes of a row's picture file. Raises DataError where the row is no picture, or its file is gone."""
+        """The bytes of a row's picture file. Raises DataError if the row is no picture, or its file is gone."""
         gallery, gallery_row = self._place_of(row)
         return gallery.picture_bytes(gallery_row)
 
     def picture_path(self, row: int) -> Path | None:
-        """The file that holds a row's picture, as a whole or at `offset`; None where the row is no picture."""
+        """The file that holds a row's picture, as a whole or at `offset`; None if the row is no picture."""
         gallery, gallery_row = self._place_of(row)
         return gallery.picture_path(gallery_row)
 
@@ -149,7 +149,7 @@ class SearchIndex:
         """The `top` rows with the highest inner products with each of `vectors`, best first.
 
         `vectors` is float32 [n, D]; of normalised vectors the scores are cosines. `allowed`, bool [rows], leaves out
-        rows. Returns scores float32 [n, top] and rows int64 [n, top], which end in -inf and -1 where fewer rows are
+        rows. Returns scores float32 [n, top] and rows int64 [n, top], which end in -inf and -1 if fewer rows are
         allowed than `top`. Raises DataError for vectors of another dimension or with values that are not finite.
         """
         vectors = self._checked_vectors(vectors)

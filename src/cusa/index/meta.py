@@ -96,7 +96,7 @@ def built_again(folder: Path) -> str:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """The content of a folder's meta.json. Raises DataError where there is none, or it is no mapping."""
+    """The content of a folder's meta.json. Raises DataError if there is none, or it is no mapping."""
     path = folder / META
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist; expected the folder that `cusa embed` or `cusa index` wrote.")
@@ -108,7 +108,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def index_of(folder: Path, content: dict[str, Any]) -> IndexMeta:
-    """The key `index` of what `read_meta` returned. Raises DataError where there is no index yet, or it is damaged."""
+    """The key `index` of what `read_meta` returned. Raises DataError if there is no index yet, or it is damaged."""
     if content.get("index") is None:
         raise DataError(f"{folder} has embeddings but no index yet; run `cusa index {shlex.quote(str(folder))}` first.")
     try:

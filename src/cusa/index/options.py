@@ -20,7 +20,7 @@ class IndexOptions:
 
     `kind` None chooses by measuring. `flat_rows` is the number of rows up to which a query is compared with each of
     them. `memory` is the most bytes that an index may take. `queries` is a folder that `cusa embed` wrote of texts:
-    what users may ask for; None takes captions of the gallery, where there are some. `model` is a folder that answers
+    what users may ask for; None takes captions of the gallery, if there are some. `model` is a folder that answers
     queries, None: that of the gallery. `duplicates` says which rows are marked. `threads` None takes all processors.
     """
 

@@ -31,7 +31,7 @@ def held_out(rows: np.ndarray, seed: int) -> np.ndarray:
 def text_queries(
     items: pa.Table, modality: str, head: str, dimension: int, sha256: str, model: Path, queries: Path | None, seed: int
 ) -> np.ndarray | None:
-    """Embeddings of texts as users may ask for them, float32 [n, D], or None where there are none.
+    """Embeddings of texts as users may ask for them, float32 [n, D], or None if there are none.
 
     They are those of the folder `queries`, else of captions of the gallery's pictures, encoded by `model`. A gallery
     of the head `uni` is not asked by texts, and rows that are texts are texts themselves.

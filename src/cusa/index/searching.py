@@ -24,7 +24,7 @@ def mapping_flag(kind: Kind) -> int:
 
 
 def lacking(queries: int, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """The result where nothing is found: scores -inf, float32 [queries, top], and rows -1, int64 [queries, top]."""
+    """The result if nothing is found: scores -inf, float32 [queries, top], and rows -1, int64 [queries, top]."""
     return np.full((queries, top), -np.inf, dtype=np.float32), np.full((queries, top), -1, dtype=np.int64)
 
 
@@ -71,7 +71,7 @@ def faiss_nearest(
 
     `bits` are the ids that may be found, packed from the lowest bit on; `share` of the rows are among them, and where
     it is small, more lists or candidates are visited. With `settings.rerank`, the scores are exact cosines with
-    `vectors`. Returns float32 [n, top] and int64 [n, top], with -inf and -1 where fewer are found.
+    `vectors`. Returns float32 [n, top] and int64 [n, top], with -inf and -1 if fewer are found.
     """
     parameters, kept = _parameters(index, settings, top, bits, max(share, 1e-3))
     count = top

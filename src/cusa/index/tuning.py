@@ -37,7 +37,7 @@ class Tuner:
         self._reaching: list[Trial] = []
 
     def best(self, target: float) -> Trial | None:
-        """The quickest setting that reaches the target; None where none does."""
+        """The quickest setting that reaches the target; None if none does."""
         if self.kind == "flat":
             self._measure(SearchSettings(), target)
         elif self.kind == "hnsw":

@@ -46,7 +46,7 @@ class RightRanks:
         return (np.bincount(self.queries[self.ranks <= k], minlength=count) > 0).astype(np.float64)
 
     def precision(self, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """R-Precision and average precision at R of each query, float64 [b]; NaN where it has no right answer.
+        """R-Precision and average precision at R of each query, float64 [b]; NaN if it has no right answer.
 
         `relevant` int64 [b] is R, the number of right answers of each query; those that are no candidates are misses.
         """

@@ -48,7 +48,7 @@ class Exported(BaseModel):
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
-        """Read the cusa.json of a folder. Raises DataError where it does not exist or is not valid."""
+        """Read the cusa.json of a folder. Raises DataError if it does not exist or is not valid."""
         path = Path(folder) / EXPORT
         if not path.is_file():
             raise DataError(f"{path} does not exist; it is part of every exported folder; {exported_again(folder)}")

@@ -75,7 +75,7 @@ class RetrievalModel(Protocol):
 
 
 def checked_head(head: str, available: Sequence[HeadName] = HEADS) -> HeadName:
-    """A head by its name. Raises ConfigurationError where there is none, or the model does not hold it."""
+    """A head by its name. Raises ConfigurationError if there is none, or the model does not hold it."""
     if head not in HEADS:
         raise ConfigurationError(f"head is {head!r}; expected 'cross' or 'uni'.")
     if head not in available:
@@ -87,7 +87,7 @@ def checked_head(head: str, available: Sequence[HeadName] = HEADS) -> HeadName:
 
 
 def listed_pictures(items: Picture | Sequence[Picture]) -> list[Picture]:
-    """One picture or several as a list. Raises DataError where it is neither."""
+    """One picture or several as a list. Raises DataError if it is neither."""
     return (
         [items] if isinstance(items, Picture) else _listed(items, f"a picture or a list of pictures, each {A_PICTURE}")
     )
@@ -115,7 +115,7 @@ def cleaned_texts(texts: str | Sequence[str], cleaning: CaptionCleaning) -> list
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The cosine of each row of `first` [n, D] with each row of `second` [m, D], float32 [n, m].
 
-    Raises DataError where they have other shapes.
+    Raises DataError if they have other shapes.
     """
     one, other = np.atleast_2d(first), np.atleast_2d(second)
     if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1]:
@@ -130,7 +130,7 @@ def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def opened(item: Picture, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """A picture as upright 8-bit RGB, of at most `max_pixels` where it comes from a file or bytes.
 
-    Raises DataError where it cannot be read, is larger, or is something else.
+    Raises DataError if it cannot be read, is larger, or is something else.
     """
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim not in (2, 3) or (item.ndim == 3 and item.shape[2] not in (3, 4)):

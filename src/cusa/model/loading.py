@@ -53,7 +53,7 @@ def load(
 
 
 def kind_of(folder: Path) -> Literal["run"] | ExportFormat:
-    """What kind of model a folder holds, by its files. Raises DataError where it holds none."""
+    """What kind of model a folder holds, by its files. Raises DataError if it holds none."""
     if (folder / RUN).is_file():
         return "run"
     if (folder / EXPORT).is_file():

@@ -61,7 +61,7 @@ class Int8Measurement(BaseModel):
 
 
 class Int8(BaseModel):
-    """Which files have 8-bit weights, and what that costs; `measured` None where it could not be measured, and why."""
+    """Which files have 8-bit weights, and what that costs; `measured` None if it could not be measured, and why."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -83,7 +83,7 @@ class OnnxModel:
     """An exported model that onnxruntime runs. It is a RetrievalModel."""
 
     def __init__(self, folder: Path, device: str) -> None:
-        """Open the files of a folder. Raises DataError where one is missing or damaged."""
+        """Open the files of a folder. Raises DataError if one is missing or damaged."""
         self.about, self.folder, self.device = OnnxExported.read(folder), folder.absolute(), device
         self.image, self.text = Session(folder / IMAGE_FILE, device), Session(folder / TEXT_FILE, device)
         self.tokeniser = _read_tokeniser(folder / TOKENISER_FILE)
@@ -113,7 +113,7 @@ class OnnxModel:
     def prepared(self, item: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """A picture as image.onnx reads it, uint8 [3, H, W]. Threads may do this ahead of `encode_prepared`.
 
-        Raises DataError where the picture cannot be read, or has more than `max_pixels` pixels.
+        Raises DataError if the picture cannot be read, or has more than `max_pixels` pixels.
         """
         with opened(item, max_pixels) as picture:
             return self.pixels(picture)

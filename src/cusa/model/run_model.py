@@ -52,7 +52,7 @@ MOST_BATCHES_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class FrozenTowers:
-    """The encoders of a student's frozen towers; None where a tower is trainable, and so is part of the student."""
+    """The encoders of a student's frozen towers; None if a tower is trainable, and so is part of the student."""
 
     image: ImageEncoder | None = None
     text: TextEncoder | None = None
@@ -133,7 +133,7 @@ class Model:
     def prepared(self, item: Picture, max_pixels: int = MAX_PIXELS) -> Tensor:
         """A picture as the student sees it, uint8 [3, H, W]. Threads may do this ahead of `encode_prepared`.
 
-        Raises DataError where the picture cannot be read, or has more than `max_pixels` pixels.
+        Raises DataError if the picture cannot be read, or has more than `max_pixels` pixels.
         """
         with opened(item, max_pixels) as picture:
             return self.pixels(picture)
@@ -141,7 +141,7 @@ class Model:
     def prepared_from_shard(self, encoded: bytes, plain: bool) -> Tensor:
         """A picture that a shard holds, as the student sees it: it has been shrunk and encoded already.
 
-        `plain` is that of the shard's index. Raises DataError where the picture cannot be decoded.
+        `plain` is that of the shard's index. Raises DataError if the picture cannot be decoded.
         """
         return self.transform.pixels(encoded, plain)
 
@@ -237,7 +237,7 @@ def load_run(folder: Path, device: str | torch.device | None = None, precision: 
 def chosen_device(device: str | torch.device | None) -> torch.device:
     """The device that is asked for; for None a GPU, where PyTorch sees one, else the CPU.
 
-    Raises ConfigurationError where a GPU is asked for that does not exist.
+    Raises ConfigurationError if a GPU is asked for that does not exist.
     """
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -110,7 +110,7 @@ def _student(about: SafetensorsExported, configuration: RunConfiguration, folder
 
 
 def _require_same_weights(about: SafetensorsExported, frozen: FrozenTowers, folder: Path) -> None:
-    """Raise ConfigurationError where a frozen model of a package has other weights than the run had."""
+    """Raise ConfigurationError if a frozen model of a package has other weights than the run had."""
     encoders: dict[str, ImageEncoder | TextEncoder | None] = {IMAGE_TOWER: frozen.image, TEXT_TOWER: frozen.text}
     for name, expected in about.named.items():
         encoder = encoders.get(name)

@@ -94,7 +94,7 @@ class SentenceTransformersModel:
         return cosines(first, second)
 
     def _prepared(self, place: int, item: Picture, problems: list[str]) -> Tensor | None:
-        """A picture as the student saw them, uint8 [3, H, W]; a problem is added where it cannot be read."""
+        """A picture as the student saw them, uint8 [3, H, W]; a problem is added if it cannot be read."""
         shards, transform = self.about.shards, self.about.image
         try:
             with opened(item) as picture:

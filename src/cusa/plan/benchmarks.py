@@ -60,7 +60,7 @@ class BenchmarkPlan:
         return json.dumps({**settings.model_dump(mode="json"), "file": files[0]}, sort_keys=True)
 
     def benchmark_files(self, benchmark: str) -> list[str]:
-        """The benchmark's Python file, where it has one."""
+        """The benchmark's Python file, if it has one."""
         return python_files(self.module_of(benchmark))
 
     @cached_property

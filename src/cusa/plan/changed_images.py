@@ -80,7 +80,7 @@ def _by_origin(paths: Sequence[str], made_in: Path | None) -> tuple[list[str], l
 
 
 def _reason_to_convert(reasons: dict[str, list[str]], leaves_out: bool) -> str:
-    """Why the data set is read again; empty where no change can have an effect on its tables."""
+    """Why the data set is read again; empty if no change can have an effect on its tables."""
     if made := reasons["made"]:
         return f"{len(made):,} images that were made from the data set are damaged or gone: {_examples(made)}"
     changed = [*reasons["gone"], *reasons["other"]]

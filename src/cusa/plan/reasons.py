@@ -58,7 +58,7 @@ def _changes(rule: str, before: list[Any], now: Mapping[str, Any]) -> Iterator[s
 
 
 def _read(text: str) -> Any:
-    """The value of a parameter; a section where it is the JSON of one."""
+    """The value of a parameter; a section if it is the JSON of one."""
     value = literal_eval(text)
     if not isinstance(value, str):
         return value

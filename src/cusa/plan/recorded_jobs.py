@@ -54,7 +54,7 @@ class RecordedJobs:
         return repr(param) in (self.recall_params(output) or [])
 
     def section(self, text: str, output: str, of_train: str | None = None, reason: str = "") -> Recorded:
-        """A section of the configuration, as JSON. Where only keys without effect differ, it is recorded as it was.
+        """A section of the configuration, as JSON. If only keys without effect differ, it is recorded as it was.
 
         For `of_train` see `same_result`. A `reason` to run the job again all the same is recorded with the section.
         """

@@ -23,7 +23,7 @@ SECONDS_BETWEEN_LINES = 30.0  # of one job; shorter jobs say nothing
 
 @dataclass(frozen=True)
 class Pace:
-    """How far a job is: `text` for people, and `done` of `total`, which is None where nobody knows it."""
+    """How far a job is: `text` for people, and `done` of `total`, which is None if nobody knows it."""
 
     text: str
     done: float

@@ -17,14 +17,14 @@ SHOWN_MESSAGE = 100  # characters of an error
 
 @dataclass(frozen=True)
 class RunRow:
-    """What is known of a run; None where nothing is.
+    """What is known of a run; None if nothing is.
 
     `state` is one of
         finished       its run.json is there
         stopped early  the same, of a trial of a sweep that was hopeless
         not trained    a baseline or an imported checkpoint
         starting       its process reads the data
-        running        its process trains; on another host, where nobody here can see the process, since `updated`
+        running        its process trains; on another host, if nobody here can see the process, since `updated`
         stopped        by SIGTERM or Ctrl-C; the same command continues it
         killed         its process is gone without a word; the same command continues it
         failed         with the error `message`
@@ -68,7 +68,7 @@ def run_folders(folder: str | Path) -> list[Path]:
 
 
 def overview(folders: Sequence[str | Path]) -> Iterator[RunRow]:
-    """What is known of each run in some folders. Raises DataError where a folder has no runs."""
+    """What is known of each run in some folders. Raises DataError if a folder has no runs."""
     for folder in folders:
         for run in run_folders(folder):
             yield row_of(run)

@@ -85,7 +85,7 @@ def _require_base(student: Student, path: Path) -> None:
 def student_tensors(path: Path, missing: str, damaged: str) -> dict[str, Tensor]:
     """The student's tensors in a safetensors file, by their names in the student.
 
-    Raises DataError where the file does not exist or is damaged; `missing` and `damaged` say what to do then.
+    Raises DataError if the file does not exist or is damaged; `missing` and `damaged` say what to do then.
     """
     try:
         tensors = load_file(path)
@@ -99,7 +99,7 @@ def student_tensors(path: Path, missing: str, damaged: str) -> dict[str, Tensor]
 
 
 def frozen_dimensions_of(weights: dict[str, Tensor]) -> FrozenDimensions:
-    """The lengths of the features that a pair of towers projects; 0 where it has no projection."""
+    """The lengths of the features that a pair of towers projects; 0 if it has no projection."""
     projections = (weights.get(f"backbone.{modality}_projection.weight") for modality in ("image", "text"))
     image, text = (0 if projection is None else projection.shape[1] for projection in projections)
     return FrozenDimensions(image, text)

@@ -44,7 +44,7 @@ def rows_where(items: pa.Table, where: Where) -> np.ndarray:
 
     `where` has, for each column, one value, a list of values of which one must be equal, or a Range of numbers or
     dates. None stands for a missing value. In a column of lists, one element must be equal. Values may be given as
-    text, as a command line or a URL has them; they are read as the column's type says. Raises ConfigurationError where
+    text, as a command line or a URL has them; they are read as the column's type says. Raises ConfigurationError if
     a column does not exist or a value does not fit its type.
     """
     allowed = np.ones(items.num_rows, dtype=bool)
@@ -61,7 +61,7 @@ def rows_where(items: pa.Table, where: Where) -> np.ndarray:
 def parse_where(texts: Iterable[str]) -> dict[str, Any]:
     """Conditions of a command line, `column=value` or `column>=number` (also <=, > and <), as `rows_where` reads them.
 
-    Several values for one column are alternatives; several limits make a range. Raises ConfigurationError where a text
+    Several values for one column are alternatives; several limits make a range. Raises ConfigurationError if a text
     is no condition, or a column has both values and limits.
     """
     where: dict[str, Any] = {}

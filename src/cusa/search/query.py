@@ -20,8 +20,8 @@ class Query:
     """A text, a picture, or both; and texts that the hits should not be about.
 
     `image` is anything that `encode_image` of a model reads. `like` is the row of an item of the index, in place of a
-    picture. Where there are both a text and a picture (or row), the query is the weighted sum of their unit vectors:
-    `weight`, from 0 to 1, is that of the picture. Raises ConfigurationError where these do not make a query.
+    picture. If there are both a text and a picture (or row), the query is the weighted sum of their unit vectors:
+    `weight`, from 0 to 1, is that of the picture. Raises ConfigurationError if these do not make a query.
     """
 
     text: str | None = None
@@ -73,7 +73,7 @@ class Query:
     def vector(self, text: np.ndarray | None, picture: np.ndarray | None, excluded: np.ndarray) -> np.ndarray:
         """The query as one unit vector, float32 [D], from the unit vectors of its parts.
 
-        `text` and `picture` are [D], or None where the query has no such part; `excluded` is [n, D]. From the weighted
+        `text` and `picture` are [D], or None if the query has no such part; `excluded` is [n, D]. From the weighted
         sum, half of the direction of the excluded texts is subtracted. On the emoji of the embedded default this ranks
         as well as subtracting a penalty from the scores of items that resemble the excluded texts, and it needs no
         second search: every kind of index answers it.

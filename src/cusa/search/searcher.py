@@ -31,7 +31,7 @@ class Hit:
 
     `score` is its cosine with the query, from -1 to 1; an index that compresses vectors gives it approximately.
     `path` is the file that holds its picture, absolute: `size` bytes from `offset` on; all of it where these are None.
-    `duplicate_of` is the row of a better hit that is the same picture, or nearly; None where there is none. `columns`
+    `duplicate_of` is the row of a better hit that is the same picture, or nearly; None if there is none. `columns`
     has the values of the columns that came from the user's data.
     """
 
@@ -73,7 +73,7 @@ class Searcher:
         """The searcher of an INDEX folder, which `cusa index` wrote.
 
         `model` is a run folder, an exported folder, or a model that is loaded already; None takes the one that the
-        index names. Its weights must be those that embedded the gallery. Raises DataError where the index is missing or
+        index names. Its weights must be those that embedded the gallery. Raises DataError if the index is missing or
         damaged.
         """
         index = SearchIndex.open(folder)
@@ -98,7 +98,7 @@ class Searcher:
     def model(self) -> RetrievalModel:
         """The model that embeds queries, loaded at the first call.
 
-        Raises ConfigurationError where its weights are not those that embedded the gallery.
+        Raises ConfigurationError if its weights are not those that embedded the gallery.
         """
         with self._lock:
             if self._model is None:
@@ -114,7 +114,7 @@ class Searcher:
             return self._model
 
     def check(self, query: Query) -> None:
-        """Raise ConfigurationError where this index cannot answer a query. No model is loaded."""
+        """Raise ConfigurationError if this index cannot answer a query. No model is loaded."""
         if query.like is not None and not 0 <= query.like < self.index.rows:
             raise ConfigurationError(
                 f"There is no row {query.like}; the index has the rows 0 to {self.index.rows - 1}."
@@ -204,7 +204,7 @@ class Searcher:
         return found
 
     def row_of(self, item: str) -> int:
-        """The row of an item by its name. Raises ConfigurationError where the index has no such item."""
+        """The row of an item by its name. Raises ConfigurationError if the index has no such item."""
         import pyarrow.compute as pc
 
         row = int(pc.index(self.index.items["item"], item).as_py())

@@ -43,7 +43,7 @@ class _Waiting(Generic[Question, Answer]):
 class Batcher(Generic[Question, Answer]):
     """Answers questions of many clients in one thread, up to `batch` of them together.
 
-    `answer` gets the questions of a batch and returns as many answers. Where it raises, the questions are asked again
+    `answer` gets the questions of a batch and returns as many answers. If it raises, the questions are asked again
     one by one, so that a question that cannot be answered fails alone. `observe` is told the size of each batch.
     """
 

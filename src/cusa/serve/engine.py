@@ -45,8 +45,8 @@ class Question:
 class Found:
     """An answer: rows int64 [k], best first, their scores float32 [k], and what the table says of them.
 
-    `total` is how many rows pass the filters. `right` has the rows of the right answers, None where the data do not
-    know them, and `ranks` the rank of each, None where they were not computed. `vector` is that of the query.
+    `total` is how many rows pass the filters. `right` has the rows of the right answers, None if the data do not
+    know them, and `ranks` the rank of each, None if they were not computed. `vector` is that of the query.
     """
 
     engine: Engine
@@ -120,7 +120,7 @@ class Engine:
         return taken
 
     def row_of(self, item: str) -> int | None:
-        """The row of an item; None where the index does not have it."""
+        """The row of an item; None if the index does not have it."""
         row: int = pc.index(self.items["item"], item).as_py()
         return None if row < 0 else row
 
@@ -136,7 +136,7 @@ class Engine:
         return found.ranked() if question.top and self.rows <= RANKED_WITH_RESULTS else found
 
     def _right(self, query: Query) -> np.ndarray | None:
-        """The rows of the right answers to a query; None where the data know none, or it is more than a text."""
+        """The rows of the right answers to a query; None if the data know none, or it is more than a text."""
         if query.text is None or query.image is not None or query.like is not None or query.exclude:
             return None
         rows = self.right_answers.rows(query.text)

@@ -40,7 +40,7 @@ class Pictures:
     def shown(self, engine: Engine, row: int, height: int | None) -> Shown:
         """The picture of a row as its file is, or one of about `height` pixels, made smaller but never larger.
 
-        Files that browsers do not show, such as TIFF, become WebP. Raises DataError where the picture cannot be read.
+        Files that browsers do not show, such as TIFF, become WebP. Raises DataError if the picture cannot be read.
         """
         height = None if height is None else next((each for each in HEIGHTS if each >= height), None)
         key = (engine.fingerprint, row, height)
@@ -104,7 +104,7 @@ def _webp(content: bytes, height: int | None) -> bytes:
 
 
 def _transparent(content: bytes) -> Image.Image | None:
-    """A picture with transparency, as RGBA; None where it has none, or is large or odd."""
+    """A picture with transparency, as RGBA; None if it has none, or is large or odd."""
     try:
         with Image.open(io.BytesIO(content)) as picture:
             small = picture.width * picture.height <= TRANSPARENT_PIXELS

@@ -81,7 +81,7 @@ def results(name: str, found: Found) -> list[dict[str, Any]]:
 
 
 def answers(found: Found) -> list[dict[str, Any]] | None:
-    """The right answers and their ranks, best first; None where they are not known."""
+    """The right answers and their ranks, best first; None if they are not known."""
     if found.right is None or found.ranks is None:
         return None
     names = [item["item"] for item in found.engine.described(found.right)]

@@ -102,7 +102,7 @@ class Answers(Schema):
 
 
 class Health(Schema):
-    """Whether the server can answer. Without the token, where there is one, `indexes` is left out."""
+    """Whether the server can answer. Without the token, if there is one, `indexes` is left out."""
 
     ready: bool
     version: str

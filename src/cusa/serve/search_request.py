@@ -78,7 +78,7 @@ def read_fields(fields: Iterable[tuple[str, str]], limits: Limits) -> SearchRequ
 def fields_of_json(content: Any) -> list[tuple[str, str]]:
     """The fields of a search that is given as JSON: an object, whose `filter` is an object of values or lists of them.
 
-    Raises RequestError, status 422, where it is something else.
+    Raises RequestError, status 422, if it is something else.
     """
     if not isinstance(content, Mapping):
         raise RequestError(422, 'The JSON of a search is an object, for instance {"q": "a red car", "top": 10}.')

@@ -68,7 +68,7 @@ class ServedIndex:
             self.engine.answer([Question(Query(text="a"), 1)])
 
     def engine_of(self, version: str | None) -> Engine | None:
-        """The engine whose fingerprint starts so; None where it is gone. Without `version`, the present one."""
+        """The engine whose fingerprint starts so; None if it is gone. Without `version`, the present one."""
         engines = [self.engine, *(engine for engine, _ in self._replaced.values())]
         return next((engine for engine in engines if engine.fingerprint.startswith(version or "")), None)
 
@@ -107,7 +107,7 @@ class ServedIndex:
         self.problem = sentence
 
     def _open(self) -> Engine:
-        """The index as it is on the disk, with the model that is loaded already where it is the same."""
+        """The index as it is on the disk, with the model that is loaded already if it is the same."""
         searcher = Searcher.open(self.folder, self.model, self.device)
         known: Engine | None = getattr(self, "engine", None)
         same = known is not None and (self.model is not None or searcher.index.model == known.index.model)
@@ -117,7 +117,7 @@ class ServedIndex:
 
 
 def _signature(folder: Path) -> tuple[int, ...] | None:
-    """Numbers that change whenever a file is written anew; None where there is none."""
+    """Numbers that change whenever a file is written anew; None if there is none."""
     try:
         status = (folder / META).stat()
     except OSError:
@@ -130,7 +130,7 @@ def named_folders(arguments: Sequence[str]) -> dict[str, Path]:
 
     A folder that the workflow wrote, {run}/search/{gallery}, is named by its experiment, and others by the last part
     of their path that only they have; where that is not enough, by as many parts as it takes. Raises
-    ConfigurationError where names are equal.
+    ConfigurationError if names are equal.
     """
     given: list[tuple[str | None, Path]] = []
     for argument in arguments:

@@ -36,7 +36,7 @@ def serve(indexes: Sequence[str], settings: Settings, model: Path | None = None,
     """Open the indexes, print the address, and answer until SIGTERM or SIGINT.
 
     `indexes` are folders, or NAME=FOLDER; `model` answers all of them in place of the models that they name. Raises
-    CusaError where an index or its model cannot be opened, or the port is taken.
+    CusaError if an index or its model cannot be opened, or the port is taken.
     """
     folders = named_folders(indexes)
     with listening(settings) as listener:
@@ -68,7 +68,7 @@ def serve(indexes: Sequence[str], settings: Settings, model: Path | None = None,
 
 @contextmanager
 def listening(settings: Settings) -> Generator[socket.socket]:
-    """A socket on the host and port, taken before models are loaded. Raises ConfigurationError where it cannot be."""
+    """A socket on the host and port, taken before models are loaded. Raises ConfigurationError if it cannot be."""
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -29,7 +29,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Body:
-    """The fields of a form or of JSON, and the bytes of its picture, None where there is none."""
+    """The fields of a form or of JSON, and the bytes of its picture, None if there is none."""
 
     fields: list[tuple[str, str]]
     file: bytes | None = None
@@ -46,7 +46,7 @@ class Uploads:
         self._decoders = ThreadPoolExecutor(2, "cusa-decode")
 
     async def read(self, request: Request) -> Body:
-        """The body of a search. Raises RequestError where it is too large, too slow, or no form or JSON."""
+        """The body of a search. Raises RequestError if it is too large, too slow, or no form or JSON."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in (FORM, JSON):
             raise RequestError(415, f"The body of a search is a form ({FORM}) with the picture in `file`, or {JSON}.")
@@ -63,7 +63,7 @@ class Uploads:
             self._reading -= 1
 
     async def field(self, request: Request, name: str) -> str:
-        """The one field of a form, or an empty text. Raises RequestError where it is too slow."""
+        """The one field of a form, or an empty text. Raises RequestError if it is too slow."""
         async with self._in_time():
             form = await request.form(max_files=0, max_fields=1, max_part_size=FIELD_BYTES)
         return str(form.get(name, ""))
@@ -86,7 +86,7 @@ class Uploads:
     async def picture(self, content: bytes) -> AsyncGenerator[Image.Image]:
         """A picture as upright RGB, which is in memory until the block ends.
 
-        Raises RequestError: 415 where the bytes are no picture, 422 where it has too many pixels, which its header
+        Raises RequestError: 415 where the bytes are no picture, 422 if it has too many pixels, which its header
         tells before anything is decoded.
         """
         if self._waiting >= self.limits.uploads:
@@ -126,7 +126,7 @@ class Uploads:
         return RequestError(413, f"The upload has more than {limit} MiB; shrink the picture.", {"Connection": "close"})
 
     async def _counted(self, request: Request, ending: bytes = b"") -> AsyncGenerator[bytes]:
-        """The body, part by part. Raises RequestError where it is too large, or its end lacks `ending`."""
+        """The body, part by part. Raises RequestError if it is too large, or its end lacks `ending`."""
         size, end = 0, b""
         async for chunk in request.stream():
             size += len(chunk)

@@ -39,7 +39,7 @@ class ImageChanges:
 
 
 def describe_files(paths: Sequence[str]) -> pa.Table:
-    """A table of SCHEMA with one row a path; `bytes` and `modified` are null where there is no such file."""
+    """A table of SCHEMA with one row a path; `bytes` and `modified` are null if there is no such file."""
     starts = range(0, len(paths), FILES_AT_A_TIME)
     with ThreadPoolExecutor(QUESTIONS_AT_A_TIME) as pool:
         blocks = pool.map(_described, (paths[start : start + FILES_AT_A_TIME] for start in starts))
@@ -50,7 +50,7 @@ def describe_files(paths: Sequence[str]) -> pa.Table:
 
 
 def _described(paths: Sequence[str]) -> list[tuple[int, int]]:
-    """The size in bytes and the time in nanoseconds of each file, after links; -1 and 0 where there is none."""
+    """The size in bytes and the time in nanoseconds of each file, after links; -1 and 0 if there is none."""
     found = []
     for path in paths:
         try:
@@ -71,8 +71,8 @@ def changed_images(shards: str | Path, made_in: str | Path | None = None) -> Ima
     """Compare the images of a split with what its shards were written from.
 
     Images in the folder `made_in` were made from other files, so that their times say nothing: they are compared by
-    size. None where nothing can be said: no record was taken, or none of the images is on this machine. Raises
-    DataError where the record is damaged.
+    size. None if nothing can be said: no record was taken, or none of the images is on this machine. Raises
+    DataError if the record is damaged.
     """
     path = Path(shards) / IMAGE_FILES
     if not path.is_file():

@@ -18,7 +18,7 @@ from cusa.shards.writing import INDEX_SCHEMA
 def join_shards(parts: Sequence[str | Path], folder: str | Path) -> None:
     """Make the folder of a split of its parts, given in order: what `write_split` makes without parts.
 
-    Tar files are linked, not copied, where the file system can. Raises DataError where a part is damaged, or was
+    Tar files are linked, not copied, where the file system can. Raises DataError if a part is damaged, or was
     written with other settings than the first one.
     """
     written = [read_mapping(Path(part) / STATISTICS, made_again(part)) for part in parts]

@@ -22,13 +22,13 @@ ZEROS = re.compile(rb"\0{32,}")  # longer than any run within the data of a comp
 
 
 def require_intact(folder: str | Path) -> None:
-    """Raise DataError, with shard and key, where a tar file of a split is missing or is not as it was written."""
+    """Raise DataError, with shard and key, if a tar file of a split is missing or is not as it was written."""
     for sentence in damaged_shards(folder):
         raise DataError(sentence)
 
 
 def damaged_shards(folder: str | Path) -> Iterator[str]:
-    """A sentence for each tar file of a split that is missing or damaged. Raises DataError where shards.json is."""
+    """A sentence for each tar file of a split that is missing or damaged. Raises DataError if shards.json is."""
     folder = Path(folder)
     again = made_again(folder)
     for name, written in read_mapping(folder / STATISTICS, again).get("shards", {}).items():

@@ -43,7 +43,7 @@ def adapt(backbone: Backbone, settings: Adaptation) -> Base:
     """Freeze what is not to be trained, add the adapters, and return what stays.
 
     A side that `settings` do not name is trained whole; a weight that both sides use is trained if one of them trains
-    it. Raises ConfigurationError where the settings do not fit the model.
+    it. Raises ConfigurationError if the settings do not fit the model.
     """
     before = {weight: weight.requires_grad for weight in backbone.parameters()}
     named = dict(backbone.named_parameters(remove_duplicate=False))
@@ -82,7 +82,7 @@ def _chosen(side: Side, settings: SideAdaptation) -> set[nn.Parameter]:
 
 
 def _named(side: Side, key: str, patterns: Sequence[str]) -> set[nn.Parameter]:
-    """The weights of a side that patterns name. Raises ConfigurationError where a pattern names none.
+    """The weights of a side that patterns name. Raises ConfigurationError if a pattern names none.
 
     A pattern names a weight or a module by one or more parts of its dotted name; `*` stands for any characters.
     """

@@ -25,7 +25,7 @@ class Backbone(nn.Module):
     """The base of every backbone.
 
     A subclass sets `dimension`, the length of its features, and `image_transform`, which turns image files into pixels.
-    `image_transform` is None where the image tower is frozen, and `tokenises` is False where the text tower is: their
+    `image_transform` is None if the image tower is frozen, and `tokenises` is False if the text tower is: their
     inputs are cached features. Students other than a pair of towers have no frozen tower.
     """
 
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         raise TypeError(f"{type(self).__name__} has to define text_features()")
 
     def tower_features(self, side: Modality, inputs: TextInput) -> Tensor:
-        """What noise and dropout change in training, [B, d]: the features, where nothing projects them afterwards."""
+        """What noise and dropout change in training, [B, d]: the features, if nothing projects them afterwards."""
         if side == "text":
             return self.text_features(inputs)
         assert isinstance(inputs, Tensor)
@@ -72,7 +72,7 @@ class Backbone(nn.Module):
         raise TypeError(f"{type(self).__name__} has to define tokenise()")
 
     def vocabulary(self) -> Vocabulary | None:
-        """How texts are split, for reports; None where the backbone does not say it."""
+        """How texts are split, for reports; None if the backbone does not say it."""
         return None
 
     def parameters_after_towers(self) -> set[nn.Parameter]:
@@ -86,7 +86,7 @@ class Backbone(nn.Module):
 
 @dataclass(frozen=True)
 class FrozenDimensions:
-    """Lengths of the cached features of the frozen towers; 0 where the tower is trainable."""
+    """Lengths of the cached features of the frozen towers; 0 if the tower is trainable."""
 
     image: int = 0
     text: int = 0

@@ -57,7 +57,7 @@ class LinearAttention(nn.Module):
 def with_callable_matrices(module: nn.Module, inputs: tuple[Any, ...]) -> nn.Module | None:
     """A module that computes what `module` computed of `inputs`, by matrices that can have adapters.
 
-    It shares the weights of `module`, and `original_of` gives that back. None where `module` needs no replacement, or
+    It shares the weights of `module`, and `original_of` gives that back. None if `module` needs no replacement, or
     where none is known.
     """
     replacement: nn.Module

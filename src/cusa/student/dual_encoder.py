@@ -57,7 +57,7 @@ class DualEncoder(Backbone):
 
         With `stretch` it has `max_tokens` positions at least, see cusa.student.positions.
 
-        Raises ConfigurationError where it is no dual encoder, or where weights that its features depend on are missing.
+        Raises ConfigurationError if it is no dual encoder, or where weights that its features depend on are missing.
         """
         source = expand_home(PUBLISHED_NAMES.get(name, name))
         model, not_read = load_pretrained(source)
@@ -95,7 +95,7 @@ class DualEncoder(Backbone):
     def tokenise(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids by the model's own tokeniser, truncated; SigLIP's are also padded.
 
-        Raises ConfigurationError where the model does not know an id.
+        Raises ConfigurationError if the model does not know an id.
         """
         tokens = token_ids(self.tokeniser, captions, self.max_tokens)
         require_known(tokens, self.known_ids, self.tokeniser.name_or_path)

@@ -28,7 +28,7 @@ from cusa.teachers.transform import ImageTransform
 class PixelInputs:
     """Images by position, uint8 [B, 3, H, W]: decoded from shards, or mapped into memory if they were decoded before.
 
-    `crops` are the images of the shards by `transform`, `pictures` those in the size that they have there; None where
+    `crops` are the images of the shards by `transform`, `pictures` those in the size that they have there; None if
     they were not stored. What is read is the same, see pixels.py.
     """
 
@@ -48,7 +48,7 @@ class PixelInputs:
     def open(
         cls, backbone: Backbone, student: StudentSettings, folder: DatasetFolder, reader: ShardReader, split: str
     ) -> PixelInputs:
-        """The images of shards, with their stored pixels. Raises DataError where those are damaged."""
+        """The images of shards, with their stored pixels. Raises DataError if those are damaged."""
         transform, own = backbone.image_transform, pixels_folder(student)
         assert transform is not None
         crops = None if own is None else Crops.open(folder.pixels(own, split), reader, transform)
@@ -151,7 +151,7 @@ def open_images(
 def open_texts(
     backbone: Backbone, student: StudentSettings, folder: DatasetFolder, tables: SplitTables
 ) -> TokenInputs | FeatureInputs | None:
-    """A split's captions: tokens, or the cached features of a frozen tower; None where the split has no caption."""
+    """A split's captions: tokens, or the cached features of a frozen tower; None if the split has no caption."""
     if not len(tables.caption_rows):
         return None
     if backbone.tokenises:

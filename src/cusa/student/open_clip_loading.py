@@ -38,7 +38,7 @@ class Source:
     """What open_clip is asked for: a name, a tag or a file of weights, and how pictures are prepared.
 
     The tag is None for folders and for models of the hub, which have their weights and settings beside them; `looks` is
-    None where open_clip knows it.
+    None if open_clip knows it.
     """
 
     name: str

@@ -27,7 +27,7 @@ SAVED_WEIGHTS = "open_clip_model.safetensors"
 class OpenClip(Backbone):
     """A model of open_clip (the extra `open-clip`).
 
-    `model_settings` are open_clip's own settings of the architecture, `model_cfg` in its files; None where they are not
+    `model_settings` are open_clip's own settings of the architecture, `model_cfg` in its files; None if they are not
     known, for models that were not loaded by `load`.
     """
 
@@ -58,7 +58,7 @@ class OpenClip(Backbone):
     def load(cls, settings: StudentSettings, weights: bool = True) -> OpenClip:
         """A model with its weights, which open_clip fetches where its cache lacks them; random ones without them.
 
-        Raises ConfigurationError where open_clip is not installed, where the architecture or the weights are not known,
+        Raises ConfigurationError if open_clip is not installed, where the architecture or the weights are not known,
         and where the weights cannot be read or fetched.
         """
         loaded: Loaded = load_open_clip(settings, weights)
@@ -150,7 +150,7 @@ def backbone(settings: StudentSettings) -> OpenClip:
 def image_transform_of(settings: Mapping[str, Any]) -> ImageTransform:
     """The transform that open_clip's `preprocess_cfg` describes, for pictures that are not augmented.
 
-    Raises ConfigurationError where that is no square, or where pictures are made one by bars around them.
+    Raises ConfigurationError if that is no square, or where pictures are made one by bars around them.
     """
     size, mode = settings["size"], settings.get("resize_mode", "shortest")
     height, width = (size, size) if isinstance(size, int) else tuple(size)

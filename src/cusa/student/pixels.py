@@ -53,7 +53,7 @@ AT_ONCE = 32  # images that a thread decodes before they are written
 
 
 def transform_of_student(student: StudentSettings) -> ImageTransform:
-    """The transform of a student with a trained image tower. Raises ConfigurationError where it cannot be loaded."""
+    """The transform of a student with a trained image tower. Raises ConfigurationError if it cannot be loaded."""
     if student.towers is not None:
         return load_image_encoder(student.towers.image).transform
     transform = load_backbone(student).image_transform
@@ -64,7 +64,7 @@ def transform_of_student(student: StudentSettings) -> ImageTransform:
 def write_crops(shards: str | Path, transform: ImageTransform, folder: str | Path, threads: int = 1) -> None:
     """Decode the images of a split's shards as a student reads them, into `folder`, which appears when it is complete.
 
-    Raises DataError where shards are missing or damaged, and where the disk lacks space.
+    Raises DataError if shards are missing or damaged, and where the disk lacks space.
     """
     reader, side = ShardReader(shards), transform.crop
 
@@ -208,7 +208,7 @@ class WholePictures:
 
     @classmethod
     def open(cls, folder: Path, reader: ShardReader) -> WholePictures | None:
-        """The pictures of these shards; None where there are none. Raises DataError for damaged ones."""
+        """The pictures of these shards; None if there are none. Raises DataError for damaged ones."""
         if not _is_of(folder, reader, None):
             return None
         sizes = np.array(read_array(folder / SIZES, made_again(folder)))

@@ -34,7 +34,7 @@ STUDENTS = Registry(
 def load_backbone(settings: StudentSettings) -> Backbone:
     """The pre-trained backbone of a student that has a `name`, float32, on the CPU.
 
-    Raises ConfigurationError where it cannot be loaded, or cannot read images and captions.
+    Raises ConfigurationError if it cannot be loaded, or cannot read images and captions.
     """
     name = settings.name
     assert name is not None

@@ -68,7 +68,7 @@ class Side:
     def of(cls, backbone: Backbone, name: str) -> Side:
         """The side `image` or `text` of a backbone that has a tower there.
 
-        Raises ConfigurationError where it has no pre-trained weights.
+        Raises ConfigurationError if it has no pre-trained weights.
         """
         features = partial(_image_features if name == "image" else _text_features, backbone)
         pretrained = backbone.pretrained_parameters()
@@ -85,8 +85,8 @@ class Side:
         """The layers (blocks, stages) that the side consists of, in order, with their names in the backbone.
 
         They are the elements of a list of modules of one class; of several such lists that are not within each other,
-        of the one with the most weights. A list of one module counts where there is no longer one. Raises
-        ConfigurationError where there is none.
+        of the one with the most weights. A list of one module counts if there is no longer one. Raises
+        ConfigurationError if there is none.
         """
         of_mine = partial(lists_of_layers, self.backbone, is_layer=self._has_weights)
         lists = [*of_mine()] or [*of_mine(kinds=(nn.ModuleList,), shortest=1)]
@@ -100,7 +100,7 @@ class Side:
     def weights_of_last(self, count: int) -> set[str]:
         """The names of the weights of the last `count` layers, and of what follows them.
 
-        Weights that earlier layers use too are not among them. Raises ConfigurationError where there are fewer layers.
+        Weights that earlier layers use too are not among them. Raises ConfigurationError if there are fewer layers.
         """
         layers = [layer for _, layer in self.layers()]
         if count > len(layers):

@@ -35,7 +35,7 @@ class Student(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleDict()
         self.head_dropout = 0.0
-        # What `adapt` has frozen; None where all weights are trained.
+        # What `adapt` has frozen; None if all weights are trained.
         self.base: Base | None = None
         for family in losses.heads:
             self._add_heads(family)
@@ -103,7 +103,7 @@ class Student(nn.Module):
         return self.training and max(backbone.feature_dropout, backbone.feature_noise, self.head_dropout) > 0
 
     def head(self, features: Tensor, family: HeadName, modality: str) -> Tensor:
-        """Apply a head to the features [B, D]; where there is no such head, return the features."""
+        """Apply a head to the features [B, D]; if there is no such head, return the features."""
         if (name := f"{family}_{modality}") not in self.heads:
             return features
         block = self.heads[name]
@@ -122,7 +122,7 @@ class Student(nn.Module):
 
 
 def trained_parameters(student: Student) -> int | None:
-    """The number of weights of a student that are trained; None where all are."""
+    """The number of weights of a student that are trained; None if all are."""
     if student.base is None:
         return None
     return sum(weight.numel() for weight in student.parameters() if weight.requires_grad)
@@ -133,7 +133,7 @@ def build_student(
 ) -> Student:
     """A student with its pre-trained parts loaded and the rest initialised from torch's random state.
 
-    `frozen` gives the lengths of the features of frozen towers, which are not loaded. Raises ConfigurationError where a
+    `frozen` gives the lengths of the features of frozen towers, which are not loaded. Raises ConfigurationError if a
     part cannot be loaded.
     """
     with torch.inference_mode(False):  # weights that are made in inference mode never get a gradient

@@ -60,7 +60,7 @@ class Tokens:
 def tokeniser_of_student(student: StudentSettings) -> Tokenise:
     """What tokenises for a student with a trained text tower, as its backbone does.
 
-    Raises ConfigurationError where it cannot be loaded.
+    Raises ConfigurationError if it cannot be loaded.
     """
     if student.towers is None:
         return load_backbone(student).tokenise
@@ -71,7 +71,7 @@ def tokeniser_of_student(student: StudentSettings) -> Tokenise:
 def write_tokens(data: DatasetFolder, split: str, tokenise: Tokenise, folder: str | Path) -> None:
     """Tokenise the captions of a split into `folder`, which appears when it is complete.
 
-    The threads are those of the tokeniser's library, see `use_threads`. Raises DataError where the tables are missing.
+    The threads are those of the tokeniser's library, see `use_threads`. Raises DataError if the tables are missing.
     """
     captions = SplitTables.open(data, split, captions=["cleaned"]).captions["cleaned"]
     count, pad_token = len(captions), 0
@@ -106,7 +106,7 @@ def _digest(data: DatasetFolder) -> str:
 
 
 def open_tokens(data: DatasetFolder, name: str, tables: SplitTables, tokenise: Tokenise) -> Tokens | None:
-    """The tokens of a split, mapped into memory; None where there are none for these captions and this tokeniser.
+    """The tokens of a split, mapped into memory; None if there are none for these captions and this tokeniser.
 
     `name` is that of config.student_inputs.tokens_folder, and `tables` has the column `cleaned`. Some captions are
     tokenised again, because what a folder or a name stands for may have changed. Raises DataError for damaged files.

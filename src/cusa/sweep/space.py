@@ -51,7 +51,7 @@ def corners(sweep: Sweep) -> list[dict[str, Any]]:
 def configuration_at(configuration: Configuration, point: Point) -> Configuration:
     """The configuration with the values of a point, and without what no training reads: `sweep` and `report`.
 
-    Raises ConfigurationError where these values are wrong or contradict others.
+    Raises ConfigurationError if these values are wrong or contradict others.
     """
     mapping = json.loads(configuration.model_dump_json(exclude={"sweep", "report"}))
     for key, value in point.items():
@@ -137,7 +137,7 @@ def _set(mapping: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _get(content: Any, keys: list[str]) -> Any:
-    """What is below `keys` in mappings and sections; None where nothing is."""
+    """What is below `keys` in mappings and sections; None if nothing is."""
     for key in keys:
         content = content.get(key) if isinstance(content, dict) else getattr(content, key, None)
     return content

@@ -96,7 +96,7 @@ class TrialFolder:
 
     @property
     def result(self) -> TrialResult | None:
-        """What the trial found, if it has ended. Raises DataError where trial.json is damaged."""
+        """What the trial found, if it has ended. Raises DataError if trial.json is damaged."""
         path = self.folder / TRIAL
         if not path.is_file():
             return None

@@ -129,7 +129,7 @@ class _Trial:
         return nothing.model_copy(update={"state": state, "reason": reason, "epochs": epochs, "seeds": seeds})
 
     def _train_seed(self, position: int, run: RunConfiguration) -> RunRecord:
-        """Train with one seed, unless that was done before. Raises TrainingError where the training diverges."""
+        """Train with one seed, unless that was done before. Raises TrainingError if the training diverges."""
         folder = self.trial.run(run.seed)
         if (before := self.group.broadcast(self._diverged_before() if self.group.is_main else None)) is not None:
             raise TrainingError(before)

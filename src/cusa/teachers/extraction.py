@@ -50,7 +50,7 @@ def part_of(shard_of_row: np.ndarray, part: int, parts: int) -> range:
     """The rows of one of `parts` parts, `part` counted from 0: consecutive, in parts of nearly equal length.
 
     `shard_of_row` [rows] is each row's shard, ascending. Parts end at the ends of shards if there are enough shards.
-    Raises ConfigurationError where there is no such part.
+    Raises ConfigurationError if there is no such part.
     """
     if not 0 <= part < parts:
         raise ConfigurationError(f"part {part} is not one of {parts}, which are counted from 0.")
@@ -76,7 +76,7 @@ def extract_image_features(
 
     With ImageViews as `settings`, those of the views of each image: view v of image i has the row i * views + v.
     `shards` is the split's folder; with `stream` only the index is read from it. `verify` compares its tar files with
-    the sha256 that was written for each. Raises ConfigurationError where the encoder cannot be loaded, and DataError
+    the sha256 that was written for each. Raises ConfigurationError if the encoder cannot be loaded, and DataError
     where shards or disk space are missing.
     """
     if verify and stream is None:
@@ -185,7 +185,7 @@ def encode_images(
     stream: Stream | None = None,
     views: ImageViews | None = None,
 ) -> Iterator[np.ndarray]:
-    """Features of `rows`, all where it is None: float32 [batch, dimension], a batch at a time.
+    """Features of `rows`, all if it is None: float32 [batch, dimension], a batch at a time.
 
     With `views`, the features of changed pictures, those of a picture one after the other. The next batches are decoded
     while the model runs, and a GPU computes the next ones while the features of a batch are copied and written.

@@ -25,10 +25,10 @@ TOLERANCE = 2.0  # mean difference of 255 levels; two ways of rounding differ by
 
 
 def transform_of(name: str, image_size: int | None) -> ImageTransform:
-    """The transform that a model's preprocessor_config.json describes, scaled to `image_size` where that is given.
+    """The transform that a model's preprocessor_config.json describes, scaled to `image_size` if that is given.
 
-    Raises ConfigurationError where the file describes anything else than resizing, a central square, and one scale and
-    shift a colour, or where transformers makes other pixels of a picture. Where only the size cannot be used,
+    Raises ConfigurationError if the file describes anything else than resizing, a central square, and one scale and
+    shift a colour, or where transformers makes other pixels of a picture. If only the size cannot be used,
     `image_size` takes its place: the shorter side is resized to it, and the central square is kept.
     """
     from transformers import AutoImageProcessor
@@ -139,7 +139,7 @@ def _interpolation(name: str, settings: dict[str, Any]) -> Interpolation:
 
 
 def _require_equal(name: str, processor: Any, transform: ImageTransform, shapes: Iterable[tuple[int, int]]) -> None:
-    """Raise ConfigurationError where transformers makes other pixels than `transform` of pictures of these shapes."""
+    """Raise ConfigurationError if transformers makes other pixels than `transform` of pictures of these shapes."""
     # An odd difference of the sides is halved up by torchvision and down by transformers: one pixel of difference.
     odd = (transform.resize - transform.crop) % 2
     allowed = TOLERANCE + odd * 255 / transform.crop

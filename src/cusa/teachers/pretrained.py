@@ -39,7 +39,7 @@ def load_pretrained(source: str) -> tuple[Any, dict[str, str]]:
 
 
 def require_no_quantisation(configuration: Any, source: str) -> None:
-    """Raise ConfigurationError where a model's config.json describes quantised weights."""
+    """Raise ConfigurationError if a model's config.json describes quantised weights."""
     quantisation = getattr(configuration, "quantization_config", None)
     if quantisation is not None:
         method = quantisation.get("quant_method", "unknown") if isinstance(quantisation, dict) else quantisation
@@ -115,10 +115,10 @@ def used_weights(module: nn.Module, names: Iterable[str], outputs: Callable[[], 
 def require_weights(
     source: str, module: nn.Module, not_read: dict[str, str], outputs: Callable[[], Iterable[Tensor]]
 ) -> None:
-    """Raise ConfigurationError, with count and examples, where weights that outputs depend on were not read.
+    """Raise ConfigurationError, with count and examples, if weights that outputs depend on were not read.
 
     They have random values then. Weights that no output depends on, such as those of another task's head, are only
-    logged. Raises DataError where weights are not finite.
+    logged. Raises DataError if weights are not finite.
     """
     require_finite(module.state_dict(), source)
     if not not_read:

@@ -35,7 +35,7 @@ TEXT_ENCODERS = Registry(
 def load_image_encoder(model: ImageModel) -> ImageEncoder:
     """The image encoder of a teacher or a tower, in eval mode, float32, on the CPU, with its identity as its `name`.
 
-    Raises ConfigurationError where it cannot be loaded.
+    Raises ConfigurationError if it cannot be loaded.
     """
     module = IMAGE_ENCODERS.load(TIMM if _is_timm_folder(model.name) else model.name)
     encoder: ImageEncoder = _load(module.image_encoder, model, ImageEncoder)
@@ -45,7 +45,7 @@ def load_image_encoder(model: ImageModel) -> ImageEncoder:
 def load_text_encoder(model: TextModel) -> TextEncoder:
     """The text encoder of a teacher or a tower, in eval mode, float32, on the CPU, with its identity as its `name`.
 
-    Raises ConfigurationError where it cannot be loaded.
+    Raises ConfigurationError if it cannot be loaded.
     """
     encoder: TextEncoder = _load(TEXT_ENCODERS.load(model.name).text_encoder, model, TextEncoder)
     if model.prompt is not None and encoder.prompt is None:

@@ -81,7 +81,7 @@ class SentenceEncoder(TextEncoder):
         shipped: dict[str, str] = {name: text for name, text in self.model.prompts.items() if text}
         if prompt is None:
             return shipped.get(self.model.default_prompt_name or "", "")
-        # sentence-transformers adds the names query and document, which are empty where the model ships no such prompt.
+        # sentence-transformers adds the names query and document, which are empty if the model ships no such prompt.
         if prompt in shipped or (shipped and prompt in self.model.prompts):
             return shipped.get(prompt, "")
         if A_NAME.fullmatch(prompt):
@@ -117,7 +117,7 @@ class SentenceEncoder(TextEncoder):
 
     @property
     def pad_token(self) -> int:
-        """The tokeniser's padding id; where it has none, that of the end of text. The attention mask hides it."""
+        """The tokeniser's padding id; if it has none, that of the end of text. The attention mask hides it."""
         return padding_id(self.model.tokenizer, self.known_ids)
 
     def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
@@ -142,7 +142,7 @@ class SentenceEncoder(TextEncoder):
 def text_encoder(model: TextModel) -> SentenceEncoder:
     """A pre-trained sentence model.
 
-    Raises ConfigurationError where the packaged model has another digest than the hub's.
+    Raises ConfigurationError if the packaged model has another digest than the hub's.
     """
     name = model.name
     if name not in PACKAGED:

@@ -122,7 +122,7 @@ def _meta(folder: Path) -> dict[str, Any]:
 
 
 def is_in_parts(folder: Path) -> bool:
-    """Whether a store lists its parts. False where its meta.json is damaged, which opening it says."""
+    """Whether a store lists its parts. False if its meta.json is damaged, which opening it says."""
     with suppress(DataError):
         return PART_FOLDERS in _meta(folder)
     return False
@@ -178,7 +178,7 @@ def join_features(parts: Sequence[str | Path], folder: str | Path, copy: bool = 
 
 
 def _require_finite(part: np.ndarray, stored: np.ndarray, folder: str | Path, first: int) -> None:
-    """Raise DataError, with rows, where features of a part are not finite; its first row has the number `first`."""
+    """Raise DataError, with rows, if features of a part are not finite; its first row has the number `first`."""
     bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
     if not len(bad):
         return

@@ -33,7 +33,7 @@ class Vocabulary(NamedTuple):
     """How a model splits texts.
 
     `split` gives the token ids of texts, whole, without prompt and special tokens. `unknown` is the id of the token for
-    what the model has no word for, None where it has none. `room` is the number of a caption's own tokens that the
+    what the model has no word for, None if it has none. `room` is the number of a caption's own tokens that the
     model reads.
     """
 
@@ -83,7 +83,7 @@ class TokenUse:
     """What a tokeniser makes of a sample of captions.
 
     `texts`, `cleaned` and `rows` are the numbers of distinct captions, of distinct cleaned captions, and of distinct
-    rows of tokens. `total`, `scripts` and `cut` (captions that are cut off) are empty where the model does not say what
+    rows of tokens. `total`, `scripts` and `cut` (captions that are cut off) are empty if the model does not say what
     its vocabulary is.
     """
 
@@ -112,7 +112,7 @@ class TokenUse:
         return f"{'; '.join(parts)} ({looked_at} captions looked at)"
 
     def by_script(self) -> dict[str, str]:
-        """A line for each of the most frequent scripts, where there are several."""
+        """A line for each of the most frequent scripts, if there are several."""
         most = sorted(self.scripts.items(), key=lambda item: -item[1].captions)[:8]
         unknown = ", {:.1%} unknown tokens" if self.has_unknown else ""
         return {
@@ -149,7 +149,7 @@ class TokenUse:
         return found
 
     def _scripts(self) -> list[tuple[str, Counts]]:
-        """The scripts that are warned about: all where there is one, else those with enough captions."""
+        """The scripts that are warned about: all if there is one, else those with enough captions."""
         enough = FEWEST_CAPTIONS if len(self.scripts) > 1 else 1
         return [(script, counts) for script, counts in sorted(self.scripts.items()) if counts.captions >= enough]
 

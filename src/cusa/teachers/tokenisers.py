@@ -17,7 +17,7 @@ POSITIONS = ("position_embeddings", "position_embedding", "wpe")
 
 
 def load_tokeniser(source: str) -> Any:
-    """The tokeniser of a model's name or folder. Raises ConfigurationError where its files are missing."""
+    """The tokeniser of a model's name or folder. Raises ConfigurationError if its files are missing."""
     from transformers import AutoTokenizer
 
     tokeniser = AutoTokenizer.from_pretrained(source)
@@ -39,7 +39,7 @@ def token_ids(tokeniser: Any, texts: Sequence[str], max_tokens: int) -> list[lis
     """What `tokeniser(texts, truncation=True, max_length=max_tokens)` gives as `input_ids`, in a third of the time.
 
     The library of fast tokenisers has threads. What transformers then makes of its results, in Python, takes longer
-    than the tokenising, and only the ids are needed. Where the two differ for some of the texts, it is left to
+    than the tokenising, and only the ids are needed. If the two differ for some of the texts, it is left to
     transformers: a class of tokenisers may do more than its library.
     """
 
@@ -58,7 +58,7 @@ def token_ids(tokeniser: Any, texts: Sequence[str], max_tokens: int) -> list[lis
 def padding_id(tokeniser: Any, vocabulary: int | None) -> int:
     """The id that captions are padded with: of the padding token, else of the end of text, else 0.
 
-    The model has to know it: it is below `vocabulary`, the number of ids of the model, where that is known.
+    The model has to know it: it is below `vocabulary`, the number of ids of the model, if that is known.
     """
     for token in (tokeniser.pad_token_id, tokeniser.eos_token_id):
         if token is not None and (vocabulary is None or token < vocabulary):
@@ -67,7 +67,7 @@ def padding_id(tokeniser: Any, vocabulary: int | None) -> int:
 
 
 def known_ids(network: nn.Module) -> int | None:
-    """The number of token ids that a text model has vectors for; None where it does not say so."""
+    """The number of token ids that a text model has vectors for; None if it does not say so."""
     configuration: Any = getattr(network, "config", None)
     text = getattr(configuration, "text_config", configuration)
     size = getattr(text, "vocab_size", None)
@@ -75,7 +75,7 @@ def known_ids(network: nn.Module) -> int | None:
 
 
 def positions_of(network: nn.Module) -> int | None:
-    """The number of tokens that a text model has positions for; None where positions are not looked up.
+    """The number of tokens that a text model has positions for; None if positions are not looked up.
 
     RoBERTa and its kin count positions from the one after that of padding.
     """
@@ -91,7 +91,7 @@ def shortest(*limits: float | None, default: int) -> int:
 
 
 def require_known(tokens: Sequence[Sequence[int]], vocabulary: int | None, name: str) -> None:
-    """Raise ConfigurationError where a token id is one that the text model has no vector for."""
+    """Raise ConfigurationError if a token id is one that the text model has no vector for."""
     largest = max((max(row) for row in tokens if row), default=0)
     if vocabulary is not None and largest >= vocabulary:
         raise ConfigurationError(

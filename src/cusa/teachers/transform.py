@@ -99,7 +99,7 @@ class ImageTransform:
         return (self.resize, longer) if width <= height else (longer, self.resize)
 
     def _crop_starts(self, side: int) -> int:
-        """Where the crop starts along a side, as torchvision rounds it; below 0 where black is put around the image."""
+        """Where the crop starts along a side, as torchvision rounds it; below 0 if black is put around the image."""
         return round((side - self.crop) / 2) if side >= self.crop else -((self.crop - side) // 2)
 
     def _resized_and_cropped(self, image: torch.Tensor) -> torch.Tensor:

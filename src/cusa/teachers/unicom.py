@@ -192,7 +192,7 @@ def load(path: str | Path) -> Unicom:
 
 
 def read_sizes(state: Mapping[str, Tensor]) -> Sizes:
-    """The sizes of a network by its state dict. Raises KeyError or ValueError where it is of another network."""
+    """The sizes of a network by its state dict. Raises KeyError or ValueError if it is of another network."""
     blocks = {int(name.split(".")[1]) for name in state if name.startswith("blocks.")}
     _, tokens, dimension = state["pos_embed"].shape
     if dimension % HEAD_DIMENSION or math.isqrt(tokens) ** 2 != tokens:
@@ -213,7 +213,7 @@ def read_sizes(state: Mapping[str, Tensor]) -> Sizes:
 def weights_path(settings: UnicomSettings) -> Path:
     """The path of the weights: the configured one, or that of the released file, which is downloaded once.
 
-    Raises ConfigurationError where the released file cannot be fetched, or has another sha256.
+    Raises ConfigurationError if the released file cannot be fetched, or has another sha256.
     """
     if settings.weights is not None:
         return expanded(settings.weights)

@@ -36,7 +36,7 @@ def weight_file(name: str) -> Path | None:
 def shards(path: Path) -> list[Path]:
     """The files of the weights: those that an index names, in the order of their names, or the one file itself.
 
-    Raises ConfigurationError where the index cannot be read, or names files that do not exist.
+    Raises ConfigurationError if the index cannot be read, or names files that do not exist.
     """
     if not path.name.endswith(INDEX):
         return [path]
@@ -66,7 +66,7 @@ def sha256_of_weights(path: Path) -> str:
 
 
 def require_readable(folder: Path) -> None:
-    """Raise ConfigurationError where weights in a folder are missing, damaged, or quantised.
+    """Raise ConfigurationError if weights in a folder are missing, damaged, or quantised.
 
     Only the headers of safetensors files are read. A folder without any of WEIGHT_FILES is left to who loads it.
     """

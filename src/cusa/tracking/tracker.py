@@ -61,7 +61,7 @@ class Tracker(Protocol):
 
 
 def require_trackers(names: list[str]) -> None:
-    """Raise ConfigurationError where the package of a tracker is not installed, or its Python file cannot be used."""
+    """Raise ConfigurationError if the package of a tracker is not installed, or its Python file cannot be used."""
     for name in names:
         if is_file(name):
             TRACKERS.load(name, TRACKERS_KEY)

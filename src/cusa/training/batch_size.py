@@ -71,7 +71,7 @@ def trial_step(
 
 
 def largest_that_fits(fits: Callable[[int], bool], most: int) -> int | None:
-    """The largest number of pairs up to `most` for which `fits` is true, to an eighth; None where FIRST do not fit.
+    """The largest number of pairs up to `most` for which `fits` is true, to an eighth; None if FIRST do not fit.
 
     It is `most`, or FIRST times a power of two and a whole number of eighths of that.
     """
@@ -96,8 +96,8 @@ def largest_that_fits(fits: Callable[[int], bool], most: int) -> int | None:
 def with_batch_size(configuration: RunConfiguration, files: TrainingFiles, run: Path | None = None) -> RunConfiguration:
     """A configuration whose `train.batch_size` is a number: that of the state in `run`, else the largest that fits.
 
-    Every process of the group calls this, and rank 0 tries. Raises TrainingError where FIRST pairs do not fit, and
-    ConfigurationError where a batch that fits has no place for a group (hard negatives, captions of an image).
+    Every process of the group calls this, and rank 0 tries. Raises TrainingError if FIRST pairs do not fit, and
+    ConfigurationError if a batch that fits has no place for a group (hard negatives, captions of an image).
     """
     if configuration.train.batch_size != "auto":
         return configuration

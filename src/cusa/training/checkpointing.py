@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def checkpoint_towers(student: Student) -> None:
     """Checkpoint each layer of a student's towers, in train mode; call it where the weights are on the CPU.
 
-    Layers are those of `Side.layers`. Raises ConfigurationError where no tower has layers that are trained.
+    Layers are those of `Side.layers`. Raises ConfigurationError if no tower has layers that are trained.
     """
     found: list[nn.Module] = []
     for name in sides_with_a_tower(student.backbone):

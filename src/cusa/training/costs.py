@@ -42,7 +42,7 @@ def speeds(pairs: int, seconds: float, spent: Spent, processes: int, peak: float
     """The columns SPEEDS of some steps with `pairs` pairs of all processes, of which this process spent `spent`.
 
     Images and operations are those of this process, times the number of processes, which do the same. `peak` is the
-    highest number of operations a second of this process's device, `mfu` a share of it; both are None where it is not
+    highest number of operations a second of this process's device, `mfu` a share of it; both are None if it is not
     known. `memory_gib` is the most memory of this process so far, without that of its GPU and of its loader's workers.
     """
     seconds = max(seconds, 1e-9)

@@ -19,7 +19,7 @@ from cusa.training.notes import notes_on_tokens
 class TrainingFiles:
     """The files of a data set that a training reads, as one of its processes opens them.
 
-    All methods raise DataError where files are missing or do not fit each other.
+    All methods raise DataError if files are missing or do not fit each other.
     """
 
     configuration: RunConfiguration

@@ -130,7 +130,7 @@ class Guard:
         return self.loss.temperature_values() | self.loss.bias_values()
 
     def state(self) -> dict[str, Any]:
-        """What a training needs to continue: the scale of the loss; empty where there is none."""
+        """What a training needs to continue: the scale of the loss; empty if there is none."""
         return dict(self.scaler.state_dict())
 
     def load(self, state: dict[str, Any]) -> None:

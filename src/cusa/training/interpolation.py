@@ -41,7 +41,7 @@ def interpolate(
 
     For each alpha of `configuration.interpolate`, the pre-trained weights become (1 - alpha) * before + alpha * after;
     heads and projections, which were random before, stay as trained. The best is the one with the highest r_mean on the
-    split that selected the epoch. Raises DataError where the run trained no pre-trained weight, or has another student.
+    split that selected the epoch. Raises DataError if the run trained no pre-trained weight, or has another student.
     """
     torch.set_num_threads(threads)
     started, source, run = time.monotonic(), Path(source), Path(run)
@@ -96,7 +96,7 @@ def pretrained_tensors(student: Student) -> dict[str, Tensor]:
 
 
 def _before_training(configuration: RunConfiguration, student: Student) -> dict[str, Tensor]:
-    """The same tensors as they are loaded. Raises DataError where they are others."""
+    """The same tensors as they are loaded. Raises DataError if they are others."""
     frozen = frozen_dimensions_of(student.state_dict())
     before = pretrained_tensors(build_student(configuration.student, configuration.losses, frozen))
     after = pretrained_tensors(student)

@@ -55,14 +55,14 @@ def data_digests(configuration: RunConfiguration, folder: DatasetFolder) -> dict
 
 
 def verify_shards(configuration: RunConfiguration, folder: DatasetFolder) -> None:
-    """Raise DataError where shards on this disk that a training reads have other bytes than were written."""
+    """Raise DataError if shards on this disk that a training reads have other bytes than were written."""
     for split in RunInputs.of_training(configuration).shards:
         if split != "train" or configuration.stream is None:
             require_intact(folder.shards(split))
 
 
 def base_digest(student: Student) -> dict[str, str]:
-    """SHA-256 of the weights that `student.adapt` has frozen, by FROZEN_WEIGHTS; nothing where all are trained.
+    """SHA-256 of the weights that `student.adapt` has frozen, by FROZEN_WEIGHTS; nothing if all are trained.
 
     They are in no file of the run, so an interrupted training continues only on the same ones.
     """
@@ -100,7 +100,7 @@ class TrainingData:
             accumulate=settings.accumulate,
             order=open_order(configuration, folder, pairs),
         )
-        # What a batch costs, where that is known; see flops.py.
+        # What a batch costs, if that is known; see flops.py.
         self.flops: BatchFlops | None = None
         self.spent = Spent()
         self.copies = DeviceCopies(group.device)

@@ -159,7 +159,7 @@ def synthetic_dimensions(configuration: RunConfiguration) -> tuple[FrozenDimensi
 
 
 def missing_data(configuration: RunConfiguration, folder: DatasetFolder) -> str | None:
-    """The first file or folder that a training reads and that does not exist yet; None where all exist."""
+    """The first file or folder that a training reads and that does not exist yet; None if all exist."""
     needed = [folder.annotations / IMAGES, *RunInputs.of_training(configuration).paths(folder)]
     return next((str(path) for path in needed if not path.exists()), None)
 

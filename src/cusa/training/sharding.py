@@ -33,7 +33,7 @@ def shard_student(student: Student, settings: Train, group: Group) -> None:
 
     No GPU needs room for the whole student: layer after layer goes to the group's device and is divided there. With
     `train.precision` bf16 the weights of layers are gathered in bf16, also those of normalisations, which autocast
-    would take in fp32; gradients are summed in fp32. Raises ConfigurationError where the student cannot be divided.
+    would take in fp32; gradients are summed in fp32. Raises ConfigurationError if the student cannot be divided.
     """
     if group.world_size == 1:
         raise ConfigurationError(

@@ -64,7 +64,7 @@ class TrainingTask(nn.Module):
         return {name: value for name, value in self.state_dict().items() if name not in frozen}
 
     def load_trained_state(self, state: Mapping[str, Any]) -> None:
-        """Load what `trained_state` gave; the frozen weights stay. Raises RuntimeError where the names differ."""
+        """Load what `trained_state` gave; the frozen weights stay. Raises RuntimeError if the names differ."""
         frozen = self._frozen_names()
         self.load_state_dict({name: value for name, value in self.state_dict().items() if name in frozen} | dict(state))
 

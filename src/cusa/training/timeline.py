@@ -84,7 +84,7 @@ def timed(trainer: Trainer) -> Iterator[Timeline]:
 
     The forward pass of a tower is the time of its call. The backward pass goes the other way: gradients reach the
     losses, the heads, and then one tower after the other, and a hook on each tower's features marks when its turn has
-    come. What follows the last gradient is the gathering of gradients where there are several processes, then the
+    come. What follows the last gradient is the gathering of gradients if there are several processes, then the
     optimiser.
     """
     timeline, task = Timeline(trainer.group.device), trainer.task

@@ -139,7 +139,7 @@ def import_checkpoint(
 
     `student` is the CLIP that was fine-tuned, by its published name, its Hugging Face name or its folder; its tokeniser
     and image transform are used. `run` is {experiment}/seed{n}, and its parent's name is the name of the experiment.
-    `gpus` is what run.json says of train.gpus: above 0, `embed` takes a GPU where it is not told. The workflow tells
+    `gpus` is what run.json says of train.gpus: above 0, `embed` takes a GPU if it is not told. The workflow tells
     it, by train.gpus of the configuration. Raises DataError when the weights do not fit `student`, and when the run
     exists already.
     """

@@ -49,7 +49,7 @@ class PictureFolder:
     def open(self, sources: Sequence[str]) -> Iterator[None]:
         """Make the folder at `place`, which appears when the block ends.
 
-        Raises DataError where `sources` do not fit on its disk.
+        Raises DataError if `sources` do not fit on its disk.
 
         The pictures need about the size of the files that they come from.
         """
@@ -139,5 +139,5 @@ class PackedSource(Source):
             yield from self.splits.unknown()
 
     def file_records(self, path: Path, split: Split | None) -> Iterator[Record | MalformedRow | LeftOut]:
-        """The records of one file, which is of `split`, or of the key `file` where it is None."""
+        """The records of one file, which is of `split`, or of the key `file` if it is None."""
         raise TypeError(f"{type(self).__name__} has to define file_records()")

@@ -107,7 +107,7 @@ def _has_path(kind: Any) -> bool:
 
 
 def _picture(value: Any) -> tuple[bytes | None, str | None]:
-    """The bytes and the path of a picture, each None where it is not there."""
+    """The bytes and the path of a picture, each None if it is not there."""
     if isinstance(value, dict):
         path = value.get("path")
         return value.get("bytes"), path if isinstance(path, str) and path else None

@@ -16,7 +16,7 @@ READ_AHEAD = 1 << 20  # bytes
 
 
 def parquet_schema(path: Path) -> pa.Schema:
-    """The Arrow schema of a Parquet file. Raises DataError where the file is not there or is damaged."""
+    """The Arrow schema of a Parquet file. Raises DataError if the file is not there or is damaged."""
     refuse_stand_in(path)
     with parquet_damage(path):
         return pq.read_schema(path)
@@ -27,8 +27,8 @@ def parquet_rows(
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """The number of each row, from 0, and the row: a dict, or the reason why it is none as a text.
 
-    Only `columns` and `row_groups` are read, all where they are None; the numbers count the rows that are read. Memory
-    holds `batch_rows` rows, however large the file's row groups are. Raises DataError where the file is not there or is
+    Only `columns` and `row_groups` are read, all if they are None; the numbers count the rows that are read. Memory
+    holds `batch_rows` rows, however large the file's row groups are. Raises DataError if the file is not there or is
     damaged.
     """
     number = 0

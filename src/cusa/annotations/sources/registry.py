@@ -11,7 +11,7 @@ from cusa.config.dataset import FORMATS, DatasetSection
 def open_source(dataset: DatasetSection, image_folder: Path) -> Source:
     """The source for a dataset section. A format that makes images writes them into `image_folder`.
 
-    Raises ConfigurationError where the format's module cannot be loaded (see Registry.load).
+    Raises ConfigurationError if the format's module cannot be loaded (see Registry.load).
     """
     source: Source = FORMATS.load(dataset.format, "dataset.format").open_source(dataset, image_folder)
     return source

@@ -1,6 +1,6 @@
 """Formats whose files are lists of rows, of which each says all of its records: many rows are read at once.
 
-A text of many rows is decoded and checked as columns, here or in another process. Where something in it is odd, its
+A text of many rows is decoded and checked as columns, here or in another process. If something in it is odd, its
 rows are read one by one, so that what is told of them does not depend on how they are read.
 """
 
@@ -27,7 +27,7 @@ CHARACTERS = 1 << 22  # of a text that is decoded at once
 
 
 class RowColumns(NamedTuple):
-    """The records of some rows as columns. `image_ids` is None where the file of an image says its id."""
+    """The records of some rows as columns. `image_ids` is None if the file of an image says its id."""
 
     image_ids: Sequence[str] | None
     image_paths: Sequence[str]
@@ -42,7 +42,7 @@ class RowText:
     are_lines: bool
 
     def rows(self) -> list[Any] | None:
-        """The rows; None where the text is not sound."""
+        """The rows; None if the text is not sound."""
         if not self.are_lines:
             return list_members(self.text)
         rows = [decoded_line(line) for line in self.text.split("\n") if line.strip()]
@@ -75,11 +75,11 @@ class RowSource(Source):
         raise TypeError(f"{type(self).__name__} has to define row_files()")
 
     def row_records(self, split: str, path: Path, row: Any) -> Sequence[Record] | str:
-        """The records of a row, or a reason why it is none. An id is empty where the file of an image says it."""
+        """The records of a row, or a reason why it is none. An id is empty if the file of an image says it."""
         raise TypeError(f"{type(self).__name__} has to define row_records()")
 
     def row_columns(self, path: Path, rows: Sequence[Any]) -> RowColumns | None:
-        """The records of rows as columns, whose texts are still to be checked; None where a row is odd."""
+        """The records of rows as columns, whose texts are still to be checked; None if a row is odd."""
         raise TypeError(f"{type(self).__name__} has to define row_columns()")
 
     def records(self) -> Iterator[Record | MalformedRow]:
@@ -120,7 +120,7 @@ class RowSource(Source):
 
 
 def read_text(source: RowSource, cleaning: CaptionCleaning, path: Path, text: RowText) -> SoundRows | None:
-    """The records of a text of rows; None where something in it is odd."""
+    """The records of a text of rows; None if something in it is odd."""
     if (rows := text.rows()) is None or (columns := source.row_columns(path, rows)) is None:
         return None
     records = sound_columns(*columns, cleaning)

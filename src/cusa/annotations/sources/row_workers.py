@@ -107,7 +107,7 @@ def _close(process: subprocess.Popen[bytes]) -> None:
 
 
 def _asked(process: subprocess.Popen[bytes], path: Path, text: RowText) -> SoundRows | None:
-    """What a worker makes of a text. Raises OSError or EOFError where it has ended."""
+    """What a worker makes of a text. Raises OSError or EOFError if it has ended."""
     content = text.text.encode("utf-8", "surrogatepass")
     to_worker, from_worker = _pipe(process.stdin), _pipe(process.stdout)
     name = os.fsencode(path)

@@ -54,13 +54,13 @@ def json_items(path: Path, prefix: str = "", encoding: str | None = None) -> Ite
 
 
 def require_list(stream: JsonStream) -> None:
-    """Raise DataError where a file does not start with a list."""
+    """Raise DataError if a file does not start with a list."""
     if stream.kind != "list":
         raise stream.unexpected("a list")
 
 
 def decoded_line(line: str) -> Any:
-    """The value in a line of a JSONL file; None where it is no JSON, or has a key twice."""
+    """The value in a line of a JSONL file; None if it is no JSON, or has a key twice."""
     try:
         return DECODER.decode(line.strip())
     except (ValueError, RecursionError):
@@ -68,7 +68,7 @@ def decoded_line(line: str) -> Any:
 
 
 def row_of_line(place: str, line: str) -> Any:
-    """The row in a line, or a MalformedRow with its `place` where it is no JSON."""
+    """The row in a line, or a MalformedRow with its `place` if it is no JSON."""
     row = decoded_line(line)
     if row is None and decoded_line(line.strip().removesuffix(",")) is not None:
         return MalformedRow(place, "ends with a comma, which no line of JSON Lines has; remove it")
@@ -130,7 +130,7 @@ def _folder(root: str | None, beside: Path, here: str) -> str:
 
 
 def image_paths(root: str | None, beside: Path, names: Sequence[Any]) -> list[str] | None:
-    """`image_path` of each name; None where one is not a text, or empty."""
+    """`image_path` of each name; None if one is not a text, or empty."""
     if set(map(type, names)) != {str} or "" in names:
         return None
     together = "\0".join(names)
@@ -142,7 +142,7 @@ def image_paths(root: str | None, beside: Path, names: Sequence[Any]) -> list[st
 
 
 def identities(values: Sequence[Any]) -> list[str] | None:
-    """`identity` of each value; None where one cannot be an id."""
+    """`identity` of each value; None if one cannot be an id."""
     types = set(map(type, values))
     if types == {str}:
         return None if "" in values else list(values)
@@ -152,7 +152,7 @@ def identities(values: Sequence[Any]) -> list[str] | None:
 
 
 def values_of(rows: Sequence[Any], *keys: str) -> list[tuple[Any, ...]] | None:
-    """The values under each of at least two keys of the rows; None where a row is no object, or has not all of them."""
+    """The values under each of at least two keys of the rows; None if a row is no object, or has not all of them."""
     if set(map(type, rows)) != {dict}:
         return None
     try:
@@ -176,7 +176,7 @@ def caption_number(value: object) -> int | None:
 
 
 def malformed(row: object, keys: Mapping[Any, tuple[type, ...]]) -> str | None:
-    """The reason why `row` is no object with `keys` of these types; None where it is one.
+    """The reason why `row` is no object with `keys` of these types; None if it is one.
 
     Texts other than captions must not be empty. No text may have what UTF-8 cannot store, and no number may be NaN.
     """
@@ -265,7 +265,7 @@ def _caption(member: object) -> str | None:
 
 
 def unpacked_cell(text: str) -> Any:
-    """What a cell of a table holds: mostly its text, but a list where it is one written as text.
+    """What a cell of a table holds: mostly its text, but a list if it is one written as text.
 
     Lists are read as JSON, Python (tuples too) and NumPy write them. A text that starts like a list of texts with
     brackets, but is none, gives None.

@@ -23,9 +23,9 @@ class SplitsOfRows:
         self.first: dict[str, str] = {}
 
     def of_row(self, file_split: Split | None, drawn_by: str, value: str | float | None, place: str) -> str | None:
-        """The split of a row, or None where it is left out.
+        """The split of a row, or None if it is left out.
 
-        `file_split` is the split of its file, None where that has several; `value` is what the split column says; and
+        `file_split` is the split of its file, None if that has several; `value` is what the split column says; and
         `drawn_by` is what decides a draw: equal texts are drawn for the same split.
         """
         if file_split is None and self.column is not None:

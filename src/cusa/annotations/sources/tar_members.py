@@ -38,7 +38,7 @@ def tar_members(path: Path, endings: tuple[str, ...], contents: bool = True) -> 
     """The files whose names end in one of `endings`, in the order of the tar. Hidden files are left out.
 
     A key is the name without its ending, folders and all, so names may have dots in them. One file is in memory at a
-    time; without `contents` none is read, and every `content` of a sound file is empty. Raises DataError where the tar
+    time; without `contents` none is read, and every `content` of a sound file is empty. Raises DataError if the tar
     is not there, is cut off or is damaged.
     """
     try:

@@ -39,8 +39,8 @@ class Reading:
 def open_source(items: str | None, how: Reading | None = None, output: Path | None = None) -> Source:
     """The source that a user names: a folder, a table, tars, Parquet files, a data set's splits, or texts.
 
-    `output` is the folder that is written to, in which no pictures are looked for. Raises DataError where there is no
-    such file, ConfigurationError where it is not clear what is meant.
+    `output` is the folder that is written to, in which no pictures are looked for. Raises DataError if there is no
+    such file, ConfigurationError if it is not clear what is meant.
     """
     how = how or Reading()
     if how.texts is not None:

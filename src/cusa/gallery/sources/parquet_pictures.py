@@ -35,7 +35,7 @@ class ParquetPictures:
     def __init__(
         self, files: Sequence[Path], image: str | None = None, captions: str | None = None, root: Path | None = None
     ) -> None:
-        """Raises DataError where a file is damaged, ConfigurationError where a column is missing."""
+        """Raises DataError if a file is damaged, ConfigurationError if a column is missing."""
         self.files, self.root = [path.absolute() for path in files], root
         self.odd = OddCaptions()
         self.copied_bytes = sum(path.stat().st_size for path in self.files)
@@ -119,5 +119,5 @@ class ParquetPictures:
 
 
 def picture_columns(path: Path) -> list[str]:
-    """The columns of a Parquet file that hold bytes of pictures. Raises DataError where the file is damaged."""
+    """The columns of a Parquet file that hold bytes of pictures. Raises DataError if the file is damaged."""
     return [field.name for field in parquet_schema(path) if is_picture_type(field.type)]

@@ -16,7 +16,7 @@ Wanted = Callable[[int], bool]
 
 @dataclass(slots=True)
 class Entry:
-    """One item before it is embedded. `problem` says why it cannot be read, where that is known already.
+    """One item before it is embedded. `problem` says why it cannot be read, if that is known already.
 
     The picture is `content`, or the file `path`, or `size` bytes at `offset` of it. `in_shard` says that a shard of
     cusa holds it, shrunk and encoded already, and `plain` is what the shard's index says of it.
@@ -34,7 +34,7 @@ class Entry:
     plain: bool = False
 
     def picture(self) -> Path | bytes:
-        """What is decoded: a path, or bytes. Raises DataError where the bytes are not there."""
+        """What is decoded: a path, or bytes. Raises DataError if the bytes are not there."""
         if self.content is not None:
             return self.content
         path = Path(self.path or "")
@@ -49,7 +49,7 @@ class Source(Protocol):
 
     @property
     def total(self) -> int | None:
-        """The number of entries, where it is known before they have been read."""
+        """The number of entries, if it is known before they have been read."""
         ...
 
     def describe(self) -> dict[str, Any]:

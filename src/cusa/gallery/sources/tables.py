@@ -51,7 +51,7 @@ class TableSource:
     ) -> None:
         """`image` and `captions` name columns, or are their numbers in a table without `heading`; None looks for them.
 
-        Raises ConfigurationError where a column is missing, or none holds pictures.
+        Raises ConfigurationError if a column is missing, or none holds pictures.
         """
         self.path, self.root = path, root
         self.odd = OddCaptions()
@@ -163,7 +163,7 @@ class TableSource:
 
 
 def sampled_rows(path: Path, reading: Reading) -> Sequence[Row]:
-    """The first rows of a table. Raises DataError where there is none."""
+    """The first rows of a table. Raises DataError if there is none."""
     try:
         rows = [row for _, row in islice(table_rows(path, None, reading), SAMPLED) if not isinstance(row, MalformedRow)]
     except DataError as error:
@@ -176,7 +176,7 @@ def sampled_rows(path: Path, reading: Reading) -> Sequence[Row]:
 
 
 def column_named(path: Path, wanted: str, names: list[Column], option: str) -> Column:
-    """A column by its name or number. Raises ConfigurationError where the table has none of that name."""
+    """A column by its name or number. Raises ConfigurationError if the table has none of that name."""
     found = next((name for name in names if str(name) == wanted), None)
     if found is None:
         raise ConfigurationError(

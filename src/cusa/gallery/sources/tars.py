@@ -47,7 +47,7 @@ class TarSource:
     total: int | None = None
 
     def __init__(self, files: Sequence[Path], caption_key: str | None = None) -> None:
-        """Raises DataError where a tar is not there."""
+        """Raises DataError if a tar is not there."""
         for path in files:
             if (found := file_problem(path)) is not None:
                 raise DataError(f"{path}: {found[0]}; correct its name, or the pattern that names it.")
