@@ -17,7 +17,17 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import mounted_tmpfs
 
-from cusa.common.files import expanded, read_array, read_parquet, require_writable, whole_file, whole_folder, write_json
+from cusa.common.files import (
+    array_damage,
+    expanded,
+    parquet_damage,
+    read_array,
+    read_parquet,
+    require_writable,
+    whole_file,
+    whole_folder,
+    write_json,
+)
 from cusa.common.program import run
 from cusa.errors import DataError
 from cusa.teachers.store import write_features
@@ -208,3 +218,23 @@ def test_the_home_of_nobody_stays_a_name(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert expanded("~/a") == tmp_path / "a"
     assert str(expanded("~nobody9/a")) == "~nobody9/a"
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), RuntimeError("could not open")])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(error, tmp_path, monkeypatch):
+    path = tmp_path / "a.npy"
+    path.touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as for another user; tests may run as root
+    says = "a.npy cannot be read .permission denied.; give yourself the right"
+    with pytest.raises(DataError, match=says), array_damage(path, "delete it."):
+        raise error
+    with pytest.raises(DataError, match=says), parquet_damage(path, "delete it."):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_too_many_open_files_are_no_damage_and_damage_stays_damage(tmp_path):
+    path = tmp_path / "a.npy"
+    with pytest.raises(DataError, match=r"cannot be opened .*; raise the limit"), array_damage(path, "delete it."):
+        raise OSError(errno.EMFILE, "Too many open files")
+    with pytest.raises(DataError, match=r"is not a complete npy file .cut.; delete"), array_damage(path, "delete it."):
+        raise ValueError("cut")

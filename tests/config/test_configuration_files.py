@@ -91,6 +91,8 @@ def test_what_has_one_meaning_is_accepted(written, content, expected):
         ("a: 1\n---\nb: 2", "(line 2: but found another document); write one configuration a file"),
         ("a: *b", "(line 1: found undefined alias 'b'); text that begins with *, & or !"),
         ("a: &b [*b]", "line 1: the value with the anchor & has itself in it"),
+        ("a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)),
+         "has more than 1,000,000 values, most of them by aliases (*); write out fewer"),
         ("a: !!python/object/apply:os.system [ls]", "write plain values, without tags"),
         ("a: 1\nb: !!set {x, y}", "line 2: the tag !!set makes no plain value; write values without tags"),
         ("a: {b: [!!binary aGVsbG8=]}", "the tag !!binary makes no plain value"),

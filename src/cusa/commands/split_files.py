@@ -94,7 +94,12 @@ def require_train(path: Path, found: Mapping[Split, object]) -> None:
 
 
 def files_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    """The files with these endings, perhaps followed by .gz, that lie in a folder itself; no hidden ones."""
+    """The files with these endings, perhaps followed by .gz, that lie in a folder itself; no hidden ones.
+
+    A folder that may not be read has none.
+    """
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return []
     found = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
     return [path for path in found if path.name.lower().removesuffix(".gz").endswith(endings) and path.is_file()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 DEVICES = ("/dev", "/proc")  # in which the names of open files and devices are; none can be replaced
 MEMORY = "/dev/shm"  # ordinary files, in memory
+FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+TOO_MANY_OPEN = frozenset({errno.EMFILE, errno.ENFILE})
 # The exceptions that unpickling damaged or untrusted bytes may raise.
 DAMAGED = (
     pickle.UnpicklingError,
@@ -162,6 +165,20 @@ def read_mapping(path: str | Path, advice: str = "make it again.") -> dict[str, 
     return content
 
 
+def refuse_unreadable(path: str | Path, error: Exception) -> None:
+    """Raise DataError where `error` says nothing of what is in a file, because the file could not be opened.
+
+    Such a file is not damaged, and must not be deleted. Libraries of C do not always tell the number of the error.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number in TOO_MANY_OPEN:
+        raise DataError(
+            f"{path} cannot be opened ({os.strerror(number or 0)}); raise the limit, see ulimit -n."
+        ) from None
+    if number in FORBIDDEN or (os.path.exists(path) and not os.access(path, os.R_OK)):  # noqa: PTH110 (never raises)
+        raise DataError(f"{path} cannot be read (permission denied); give yourself the right to read it.") from None
+
+
 @contextmanager
 def parquet_damage(path: str | Path, advice: str | None = None) -> Iterator[None]:
     """Raise DataError, with `advice`, if the block reads a Parquet file that is damaged or is not there."""
@@ -173,6 +190,7 @@ def parquet_damage(path: str | Path, advice: str | None = None) -> Iterator[None
     except FileNotFoundError:
         raise DataError(f"{path} does not exist{end}") from None
     except (pa.ArrowException, OSError) as error:
+        refuse_unreadable(path, error)
         raise DataError(f"{path} is not a complete Parquet file ({reason_of(error)}){end}") from None
 
 
@@ -199,6 +217,7 @@ def array_damage(path: str | Path, advice: str) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; {advice}") from None
     except (*DAMAGED, zipfile.BadZipFile, zlib.error) as error:
+        refuse_unreadable(path, error)
         raise DataError(
             f"{path} is not a complete {Path(path).suffix.removeprefix('.')} file ({reason_of(error)}); {advice}"
         ) from None
@@ -228,6 +247,7 @@ def read_tensors(path: str | Path, device: str = "cpu", mapped: bool = False) ->
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except DAMAGED as error:
+        refuse_unreadable(path, error)
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"{path} is damaged, or holds something else than tensors and plain values, which is never loaded "

@@ -29,7 +29,7 @@ ADVICE = {
     errno.ELOOP: "these links lead in a circle; check them",
     errno.ENOTDIR: "something on the way to it is no folder; check the path",
     errno.EISDIR: "it is a folder, but a file is expected; name a file",
-    errno.EACCES: "permission is denied; give yourself the right to write there or choose another folder",
+    errno.EACCES: "permission is denied; give yourself the right to it (chmod), or choose another place",
 }
 
 

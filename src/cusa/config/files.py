@@ -25,6 +25,7 @@ DOTTED = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)+")  # a key below a section, such a
 IN_QUOTES = "put the value in quotation marks, within those of the shell: 'KEY=\"a #b\"'"
 YAML_TAG = "tag:yaml.org,2002:"
 MADE_BY_TAGS = frozenset({"binary", "omap", "pairs", "set"})  # values that JSON has not, so no key expects them
+MOST_VALUES = 1_000_000  # of a configuration with its aliases written out
 ADVICE = (
     (r"'\\t'|\btab", "indent with blanks, not with tabs"),
     (r"escape character", "a Windows path needs single quotation marks, or none"),
@@ -207,6 +208,10 @@ def _yaml(text: str, name: str, loader_type: type[_FileLoader], keys: tuple[str,
                 raise ConfigurationError(f"{name}: YAML takes # and what follows for a comment; {IN_QUOTES}.")
             if node is None:
                 return None
+            if _values(node, {}) > MOST_VALUES:
+                raise ConfigurationError(
+                    f"{name} has more than {MOST_VALUES:,} values, most of them by aliases (*); write out fewer."
+                )
             if problems := list(dict.fromkeys(_problems(node, keys))):
                 raise ConfigurationError("\n".join(f"{name}, line {problem}" for problem in problems))
             return loader.construct_document(node)
@@ -222,6 +227,17 @@ def _yaml(text: str, name: str, loader_type: type[_FileLoader], keys: tuple[str,
         raise ConfigurationError(f"{name} cannot be read as YAML: {reason_of(error)}.") from None
     except RecursionError:
         raise ConfigurationError(f"{name} cannot be read as YAML: its values are nested too deeply.") from None
+
+
+def _values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """The values of a node with its aliases written out. Each node is counted once; one within itself counts as 0."""
+    if id(node) not in counted:
+        counted[id(node)] = 0
+        members = list(node.value) if isinstance(node, yaml.SequenceNode) else []
+        if isinstance(node, yaml.MappingNode):
+            members = [value for _, value in node.value]
+        counted[id(node)] = 1 + sum(_values(member, counted) for member in members)
+    return counted[id(node)]
 
 
 def _problems(node: yaml.Node, keys: tuple[str, ...], above: frozenset[int] = frozenset()) -> Iterator[str]:

@@ -9,6 +9,7 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from cusa.common.files import refuse_unreadable
 from cusa.common.text import refuse_stand_in
 from cusa.errors import DataError, reason_of
 
@@ -57,6 +58,7 @@ def tar_members(path: Path, endings: tuple[str, ...], contents: bool = True) -> 
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except DAMAGE as error:
+        refuse_unreadable(path, error)
         refuse_stand_in(path)
         reason = reason_of(error).rstrip(":")  # tarfile lists what it has tried in further lines
         raise DataError(f"{path} is no tar, or not a complete one ({reason}); it may have been cut off.") from None
