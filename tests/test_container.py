@@ -142,6 +142,13 @@ def test_the_image_of_the_workflow_has_what_every_environment_has():
     assert {canonicalize_name(pin.split("==")[0]) for pin in pins_of_the_environments()} <= names
 
 
+def test_the_image_of_the_workflow_has_a_name_and_a_home_for_whoever_runs_it():
+    """`docker run --user` takes any id, and Snakemake asks for its name, which the image does not have."""
+    variables = dict(word.split("=", 1) for line in arguments_of("ENV", "Dockerfile.jobs") for word in line.split())
+    assert variables["USER"]
+    assert variables["HOME"] == "/tmp"
+
+
 def pins_of_the_environments() -> set[str]:
     """The lines of pip in the environments of CPU jobs and of jobs on GPUs."""
     found = set()
