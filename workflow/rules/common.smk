@@ -163,7 +163,7 @@ def side_by_side(threads):
 
 
 def threads_of_split(wildcards):
-    """Most of the features are those of the train split; the other jobs are short."""
+    """Most of the time goes to the images of the train split; other jobs of extraction are short."""
     return 8 if wildcards.split == "train" else side_by_side(8)
 
 

@@ -149,7 +149,7 @@ rule extract_text_features:
     priority: PRIORITY["features"]
     conda:
         TORCH_ENVIRONMENT
-    threads: threads_of_split
+    threads: side_by_side(8)
     resources:
         script=checking_data("extract_text_features.py"),
         mem_mb=4000,
