@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from cusa import __version__
+from cusa.commands.command_parser import CommandParser
 from cusa.commands.configurations import add_config, add_schema
 from cusa.commands.embedding import add_embed
 from cusa.commands.indexing import add_index
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         prog="cusa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     whole.add_argument("--version", action="version", version=f"cusa {__version__}", help="print the version")
-    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
 
     command = commands.add_parser("init", help="look at your data and write a configuration for them")
     command.add_argument("data", type=Path, help="a table, JSON, Parquet files or tars, or a folder with one of these")
