@@ -195,13 +195,13 @@ def _write_new(path: Path, text: str) -> None:
 
 
 def _datasets(arguments: argparse.Namespace) -> None:
-    from cusa.commands.benchmark_data import look
+    from cusa.commands.benchmark_data import benchmark_data_findings
     from cusa.config.benchmarks import Benchmarks
 
     benchmarks = validate(
         Benchmarks, expand_variables(read_files(arguments.files)).get("benchmarks") or {}, at="benchmarks"
     )
-    for finding in look(benchmarks):
+    for finding in benchmark_data_findings(benchmarks):
         sys.stdout.writelines(f"{line}\n" for line in finding.lines())
 
 

@@ -76,10 +76,10 @@ def _embeddings(
     if data not in TEXT_TABLES:
         inputs = open_split(student.backbone, configuration.student, folder, data)
         if inputs.texts is not None:
-            _tell_other_cleaning(run, configuration.captions, folder)
+            _warn_if_cleaned_otherwise(run, configuration.captions, folder)
         return encoder.encode(inputs)
     if data != "sentence_pairs":  # which are used as they are
-        _tell_other_cleaning(run, configuration.captions, folder)
+        _warn_if_cleaned_otherwise(run, configuration.captions, folder)
     distinct = distinct_texts(folder, data)
     if not distinct:
         raise DataError(f"{folder.annotations / TEXT_TABLES[data]} has no texts, so there is nothing to embed.")
@@ -88,7 +88,7 @@ def _embeddings(
     )
 
 
-def _tell_other_cleaning(run: str | Path, trained: CaptionCleaning, folder: DatasetFolder) -> None:
+def _warn_if_cleaned_otherwise(run: str | Path, trained: CaptionCleaning, folder: DatasetFolder) -> None:
     """Log a warning where a run learned captions that were cleaned otherwise than those of the data."""
     if (found := cleaning_of(folder.annotations)) != trained:
         log.warning("%s learned from captions with %s; those in %s have %s.", run, trained, folder.annotations, found)

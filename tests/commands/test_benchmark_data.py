@@ -6,7 +6,7 @@ import archives
 import yaml
 
 from cusa import cli
-from cusa.commands.benchmark_data import look
+from cusa.commands.benchmark_data import benchmark_data_findings
 from cusa.config.benchmarks import Benchmarks
 from cusa.config.section import validate
 
@@ -17,7 +17,7 @@ def test_everything_known_is_listed_and_counted(tmp_path):
         "image_retrieval": {"cub": str(archives.cub(tmp_path)), "sop": str(tmp_path / "no")},
         "sts": {"senteval": str(archives.senteval(tmp_path)), "sentence_pairs": {"mine": str(tmp_path / "mine.tsv")}},
     }
-    findings = look(validate(Benchmarks, named))
+    findings = benchmark_data_findings(validate(Benchmarks, named))
     found = {finding.subject.partition("(benchmarks.")[2].rstrip(")"): finding for finding in findings}
     cub = found["image_retrieval.cub"]
     assert cub.text == "4 images, 2 classes; expected 5,924 images, 100 classes"

@@ -111,16 +111,16 @@ def test_every_running_job_has_a_bar_until_it_ends(tmp_path):
     bars = Bars(shown)
     jobs.start(5, Job("cusa/seed23", None, tmp_path, started=time.time() - 9))
     jobs.start(6, Job("convert/convert", None, None))
-    jobs.look(bars)
+    jobs.show_all(bars)
     assert shown.tasks == []
     LiveRun(**LIVE).write(tmp_path)
-    jobs.look(bars)
+    jobs.show_all(bars)
     (task,) = shown.tasks
     assert task.description == "[dim]cusa/seed23:[/] epoch 4/30"
     assert (task.completed, task.total) == (34, 300)
     jobs.end(5)
     jobs.end(5)
-    jobs.look(bars)
+    jobs.show_all(bars)
     assert shown.tasks == []
 
 

@@ -79,9 +79,9 @@ def test_examples_are_queries_that_only_one_answers_with_its_right_answer_first(
         own = {texts[place] for place in np.flatnonzero(tables.image_of_caption == _image_of(example, texts, tables))}
         assert example.text in own
         other = "odd" if example.answered_by == "even" else "even"
-        assert example.found[example.answered_by][0].text in own
-        assert example.found[other][0].text not in own
-        assert all(item.thumbnail.startswith("data:image/webp") for item in example.found[other])
+        assert example.retrieved[example.answered_by][0].text in own
+        assert example.retrieved[other][0].text not in own
+        assert all(item.thumbnail.startswith("data:image/webp") for item in example.retrieved[other])
 
 
 def _image_of(example, texts, tables) -> int:

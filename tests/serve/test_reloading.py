@@ -25,7 +25,7 @@ def index(shapes_index, tmp_path) -> Path:
 
 def look(client) -> None:
     """What the server does every second."""
-    asyncio.run(client.indexes[0].look())
+    asyncio.run(client.indexes[0].reload_if_changed())
 
 
 def embed_again(out: Path, rows: int) -> None:

@@ -1,7 +1,7 @@
 """Changed captions for training: parts or words of a caption are left out or reordered at random.
 
 Leaving out words at random and swapping them are two of the four operations of EDA (Wei and Zou, 2019, arXiv
-1901.11196). Parts between commas are what lists of keywords consist of: any order and any choice of them is a caption.
+1901.11196). A list of keywords has its parts between commas: any choice of them, in any order, is a caption too.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ BETWEEN_PARTS = re.compile(r"\s*(?:[;\uff0c\uff1b\u3001\u060c]|,(?!(?<=\d,)\d))+
 
 
 def parts_of(caption: str, cleaning: CaptionCleaning) -> list[str]:
-    """The parts of a caption of which something is left when they are cleaned."""
+    """The parts of a caption that are not empty after the clean-up."""
     return [part for part in BETWEEN_PARTS.split(caption) if part and clean_caption(part, cleaning)]
 
 
 def caption_variant(
     caption: str, cleaned: str, cleaning: CaptionCleaning, settings: CaptionAugmentation, seed: int
 ) -> str:
-    """A changed caption, cleaned; a function of its arguments. `cleaned` is the caption as the tables have it.
+    """A changed caption, cleaned. `cleaned` is the caption as the tables have it. Equal arguments give equal results.
 
     It has at least one of the caption's words. If nothing is left out or moved, it is `cleaned`.
     """
-    # Only random() is used: of all methods, Python promises the same numbers for a seed in every version of it alone.
+    # Only random() is used: Python promises for no other method that a seed gives the same numbers in every version.
     generator = random.Random(seed)
     parts = parts_of(caption, cleaning)
     if len(parts) > 1:
@@ -61,7 +61,7 @@ def caption_variants(
 
 
 def _kept(parts: list[str], share: float, generator: random.Random) -> list[str]:
-    """The parts that are not left out; where all would be, one of them."""
+    """The parts that are not left out; one of them if all would be left out."""
     if share == 0 or len(parts) < 2:
         return parts
     draws = [generator.random() for _ in parts]

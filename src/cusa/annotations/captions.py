@@ -12,7 +12,7 @@ from cusa.config.captions import PUBLISHED, CaptionCleaning
 
 _PUNCTUATION = ",.'!?\"()*#:;~-/"
 _TO_SPACE = re.compile(f"[{re.escape(_PUNCTUATION)}]")
-_LETTER_OR_NUMBER = re.compile(r"[^\W_]")  # much faster to find than a category
+_LETTER_OR_NUMBER = re.compile(r"[^\W_]")  # a search for these characters is much faster than one for a category
 SAMPLED_CAPTIONS = 5000  # that reports look at
 _OF_WORDS = "LMNS"  # Unicode's letters, marks, numbers and symbols, emoji among them
 

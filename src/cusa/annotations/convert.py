@@ -84,7 +84,7 @@ def convert(
         _write_images(images, folder / IMAGES)
         _write_captions(images, folder, cleaning)
         _write_benchmark_data(source, dataset, images, folder, cleaning)
-    for _, sentence in problems.told():
+    for _, sentence in problems.note_sentences():
         log.info("%s", sentence)
     left_out = {kind: count for kind, count in problems.notes.items() if kind == "left_out_of_train"}
     found = {"skipped": problems.counts | left_out, "examples": problems.examples}

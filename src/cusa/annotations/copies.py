@@ -1,7 +1,7 @@
 """Copies of pictures: the same file, equal bytes, and the same picture stored once more in another size or quality.
 
 A picture is known again by a perceptual hash: the signs of its lowest frequencies, which another quality or size hardly
-changes. Pictures whose hashes are close are compared by their colours before anything is said of them.
+changes. Pictures whose hashes are close are then compared by their colours.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TAIL = 1 << 14  # bytes
 
 
 def close_hashes(queries: np.ndarray, others: np.ndarray, same: np.ndarray | None = None) -> Iterator[tuple[int, int]]:
-    """The pairs (query, other) whose hashes differ in at most MAX_BITS bits; of each query the nearest COMPARED.
+    """The pairs (query, other) whose hashes differ in at most MAX_BITS bits: at most COMPARED, the nearest, a query.
 
     Both are uint64 and must not have the 0 of flat pictures. `same` has the position in `others` of each query that is
     one of them, and -1 else; a query is not compared with itself.
@@ -49,7 +49,7 @@ def close_hashes(queries: np.ndarray, others: np.ndarray, same: np.ndarray | Non
 
 
 class ImageFiles:
-    """What tells the files of images apart. Arrays have one element an image; `inode` is -1 for a file not looked at.
+    """The properties that identify image files. Arrays have one element an image; `inode` is -1 for an unread file.
 
     `hashes` are perceptual hashes (uint64), 0 if there is none.
     """
@@ -60,8 +60,8 @@ class ImageFiles:
         self.size = np.zeros(count, dtype=np.int64)
         self.hashes = np.zeros(count, dtype=np.uint64)
 
-    def look(self, image: int, path: str, perceptual_hash: int = 0) -> None:
-        """Take down a file; one that cannot be looked at stays unknown."""
+    def add(self, image: int, path: str, perceptual_hash: int = 0) -> None:
+        """Record the properties of a file. A file that cannot be read stays unknown."""
         try:
             status = os.stat(path)  # noqa: PTH116 (as fast as possible: all images are looked at)
         except (OSError, ValueError):
@@ -73,7 +73,7 @@ class ImageFiles:
         self.hashes[image] = perceptual_hash
 
     def same_files(self, images: np.ndarray) -> list[np.ndarray]:
-        """The groups of images that are one file: by `..`, symbolic links or hard links."""
+        """The groups of images whose paths (with `..`, symbolic links or hard links) lead to one file."""
         known = images[self.inode[images] >= 0]
         return groups_of_equal(known, self.device[known], self.inode[known])
 
@@ -85,7 +85,7 @@ class ImageFiles:
 
 
 class Thumbnails:
-    """Compares pictures by small thumbnails of them, which are made when they are needed."""
+    """Compares pictures by small thumbnails, which are made when they are needed."""
 
     def __init__(self, open_picture: Callable[[int], Image.Image]) -> None:
         self._open = open_picture
@@ -99,7 +99,7 @@ class Thumbnails:
         )
 
     def are_copies(self, first: int, second: int) -> bool:
-        """Whether two pictures are the same one but for their size and quality."""
+        """Whether two pictures differ in nothing but size and quality."""
         (one, aspect), (other, other_aspect) = self.of(first), self.of(second)
         difference = np.abs(one - other)
         error = float(np.sqrt(np.mean(difference**2)))
@@ -126,7 +126,7 @@ def near_copies(
     thumbnails = Thumbnails(open_picture)
     for query, other in close_hashes(hashes[queries], hashes[known], place[queries]):
         pair = int(known[other]), int(queries[query])
-        # Two images of val and test find each other twice.
+        # An image of val and one of test give the same pair twice.
         twice = splits[pair[0]] != train and pair[0] > pair[1]
         if splits[pair[0]] != splits[pair[1]] and not twice and thumbnails.are_copies(*pair):
             yield pair

@@ -1,4 +1,4 @@
-"""Delimited text as people have it: CSV, TSV and their kin, with the separator and the quoting found in the file."""
+"""Delimited text (CSV, TSV and similar files), whose separator and quoting are detected."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _EXCEL_SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Dialect:
-    """How cells are written. `quotes`: true as RFC 4180 says, false takes a quotation mark as text, null looks.
+    """How cells are written. `quotes`: true follows RFC 4180, false takes quotation marks as text, null detects it.
 
-    `blanks` says that a blank follows each separator. Blanks around a separator are then no part of the cells.
+    `blanks` is true if a blank follows each separator. Blanks around a separator are then no part of the cells.
     """
 
     separator: str
@@ -43,7 +43,7 @@ class Row:
 
 
 class _Lines:
-    """The lines of a file. Those of the last row can be given back, to be read again as rows of their own."""
+    """The lines of a file. The lines of the last row can be given back, and are then read again as separate rows."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines, self.waiting = iter(lines), deque[str]()
@@ -65,11 +65,11 @@ class _Lines:
 
 
 def rows_of_lines(lines: Iterable[str], dialect: Dialect) -> Iterator[Row]:
-    """Every row that is not blank. Each line belongs to one row, so that no quotation mark swallows others.
+    """Every row that is not blank. Each line belongs to exactly one row, so no open quotation mark takes in other rows.
 
-    A quoted cell may have line ends in it, as RFC 4180 says. But where the lines within it look like rows, or its
-    quotation mark is closed nowhere, the mark was meant as text. In a TSV it is read as text; elsewhere the row is
-    one that cannot be read, and the next line is the next row.
+    A quoted cell may contain line ends (RFC 4180). But if its lines look like rows, or its quotation mark is never
+    closed, the mark was meant as text. In a TSV, the mark is then read as text. In other files, the row is reported as
+    unreadable, and the next line is the next row.
     """
     source, separator = _Lines(lines), dialect.separator
     quoting: Literal[0, 3] = csv.QUOTE_NONE if dialect.quotes is False else csv.QUOTE_MINIMAL
@@ -124,8 +124,8 @@ def _reason(error: str, taken: Sequence[str]) -> str:
 def _look_like_rows(lines: Sequence[str], separator: str, width: int) -> bool:
     """Whether lines of one row look like rows of their own.
 
-    Each row names an image in the same place, so one such line is enough. Where names have no endings, all lines have
-    to have as many cells as the heading.
+    Each row names an image in the same place, so one such line is enough. If the names have no endings, all lines must
+    have as many cells as the heading.
     """
     first, *others = (line.rstrip("\r\n").split(separator) for line in lines)
     place = next((number for number, cell in enumerate(first) if _names_image(cell)), None)
@@ -139,7 +139,7 @@ def _names_image(cell: str) -> bool:
 
 
 def delimited_rows(path: Path, dialect: Dialect, encoding: str | None = None) -> Iterator[Row]:
-    """The rows of a file, the heading among them. A first line `sep=;`, which Excel writes, is none of them.
+    """The rows of a file, the heading included. A first line `sep=;`, which Excel writes, is skipped.
 
     Raises DataError if the file is no text.
     """
@@ -162,8 +162,8 @@ def sniffed(
 ) -> Dialect:
     """The dialect of a file, from its first lines.
 
-    The separator is the one that the ending stands for where its heading then has all `names`; else one with which
-    the heading has them; else the one that gives most rows as many cells as the first row.
+    The separator is the usual one of the file's ending, if the heading then has all `names`; else one with which the
+    heading has them; else the one with which most rows have as many cells as the first row.
     """
     with open_text(path, encoding) as file:
         start = file.read(SNIFFED)
@@ -187,9 +187,9 @@ def _first(lines: Sequence[str], separator: str) -> list[str]:
 
 
 def _fit(lines: Sequence[str], separator: str, quotes: bool | None) -> float:
-    """How well a separator fits, 0 if the first row then has one cell. `max` takes the first of the best.
+    """How well a separator fits; 0 if the first row has only one cell. Of equal values, `max` takes the first.
 
-    It is the share of rows that have as many cells as the first, and the share of rows with a name of an image in one.
+    Returns the share of rows that have as many cells as the first row, and the share of rows with an image's name.
     """
     rows = [row.cells for row in islice(rows_of_lines(lines, Dialect(separator, quotes)), SNIFFED_ROWS)]
     if not rows or len(rows[0]) < 2:

@@ -126,7 +126,7 @@ class DistinctImages:
             checks = [check_image(path, dataset.check_images, dataset.max_pixels) for path in paths]
             for image, path, check in zip(images.tolist(), paths, checks, strict=True):
                 if check.problem is None:
-                    self.files.look(image, path, check.perceptual_hash)
+                    self.files.add(image, path, check.perceptual_hash)
             return checks
 
         def checked() -> Iterator[tuple[int, str, str, ImageCheck]]:
@@ -167,13 +167,13 @@ class DistinctImages:
                 problems.add("empty_split", split)
 
     def _check_copies(self, dataset: DatasetSection, problems: Problems) -> None:
-        """One picture is in one split: the same file, equal bytes, and copies in another size or quality.
+        """No picture may be in two splits: as one file, as equal bytes, or as a copy in another size or quality.
 
         The images of train that `dataset.leave_out_of_train` names are marked as not usable.
         """
         for block, table in self.blocks(np.flatnonzero(self.files.inode < 0), ["image_path"]):
             for image, path in zip(block.tolist(), table["image_path"].to_pylist(), strict=True):
-                self.files.look(image, path)
+                self.files.add(image, path)
         images = np.flatnonzero(self.usable & (self.split < len(SPLITS)))
         leave_out = dataset.leave_out_of_train
         original = np.arange(len(self.first))
@@ -208,7 +208,7 @@ class DistinctImages:
                 problems.note("left_out_of_train", self._both(image, other))
                 self.usable[image] = False
             group = group[~train]
-        # One of the rarer split stands for the group, so that what is counted is what would be left out.
+        # The image of the rarer split represents the group, so the count is the number that would be left out.
         first = int(group[np.argmax(self.split[group])])
         yield from ((image, first) for image in group[self.split[group] != self.split[first]].tolist())
 
@@ -222,7 +222,7 @@ class DistinctImages:
         return self._text(int(self.first[image]), "image_path")
 
     def _both(self, one: int, other: int) -> str:
-        """Two images as an example: their paths, once where they are equal, their ids and splits."""
+        """Two images as an example: their paths (one if they are equal), ids and splits."""
         table = self.records.take(self.first[[one, other]], ["image_path", "image_id"])
         (path, second), (key, other_key) = (table[name].to_pylist() for name in ("image_path", "image_id"))
         names = [self.records.split_names[code] for code in self.split[[one, other]]]
@@ -232,7 +232,7 @@ class DistinctImages:
     @cached_property
     def ordered(self) -> np.ndarray:
         """The images that are used, by split: the rows of images.parquet."""
-        # An image whose captions were all skipped as empty can be neither trained on nor searched for.
+        # An image whose captions are all empty can be neither trained on nor searched for.
         used = np.flatnonzero(self.usable & ((self.captions > 0) | (self.split >= len(SPLITS))))
         return used[np.argsort(self.split[used], kind="stable")]
 

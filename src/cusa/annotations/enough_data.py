@@ -1,4 +1,4 @@
-"""Whether a data set has what trainings and benchmarks need of it: told before shards and features are made."""
+"""Checks that a data set is large enough for its trainings and benchmarks, before shards and features are made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cusa.errors import DataError
 
 
 class TrainingNeeds(Section):
-    """What trainings with one recipe need of the data.
+    """The amount of data that trainings with one recipe need.
 
     `experiments` are their names. `readers` is the number of processes that read the shards of a stream, 0 without one.
     """
@@ -30,7 +30,7 @@ class TrainingNeeds(Section):
     group: int = added_key(1, "Pairs of a group of neighbours, which are of different images (train.hard_negatives).")
 
     def shortfalls(self, images: Mapping[str, int], captions: Mapping[str, int]) -> Iterator[str]:
-        """A sentence about each thing that there is too little of; `images` and `captions` are counts by split."""
+        """A sentence about each shortage; `images` and `captions` are counts by split."""
         pairs, others = captions.get("train", 0), self.processes * self.accumulate
         if pairs < (step := self.batch_size * others):
             fitting = pairs // others
@@ -67,7 +67,7 @@ class TrainingNeeds(Section):
 
 
 def needs_of(configuration: Configuration) -> list[TrainingNeeds]:
-    """What the trainings of a configuration need, once for all experiments that need the same."""
+    """The needs of a configuration's trainings; experiments with equal needs share one entry."""
     found: dict[str, TrainingNeeds] = {}
     for name in configuration.active_experiments:
         recipe = configuration.recipe(name)
@@ -86,25 +86,25 @@ def needs_of(configuration: Configuration) -> list[TrainingNeeds]:
 
 
 class DataNeeds(Section):
-    """What all trainings of a configuration need of the data, and how many folds the test images are divided into."""
+    """The needs of all trainings of a configuration, and the number of folds that the test images are divided into."""
 
     trainings: list[TrainingNeeds]
     folds: int | None
 
     @property
     def splits(self) -> set[str]:
-        """The splits that anything is needed of."""
+        """The splits that are needed."""
         trained = {"train", *(each.selection_split for each in self.trainings)} if self.trainings else set()
         return trained | ({"test"} if self.folds is not None else set())
 
     def shortfalls(self, images: Mapping[str, int], captions: Mapping[str, int]) -> Iterator[str]:
-        """A sentence about each thing that the data cannot give; `images` and `captions` are counts by split."""
+        """A sentence about each need that the data do not meet; `images` and `captions` are counts by split."""
         for each in self.trainings:
             yield from each.shortfalls(images, captions)
         yield from self.unequal_folds(images.get("test", 0))
 
     def unequal_folds(self, images: int) -> Iterator[str]:
-        """A sentence if so many test images cannot be divided into equal folds."""
+        """A sentence if this number of test images cannot be divided into equal folds."""
         if self.folds is None or (images and images % self.folds == 0):
             return
         possible = [str(folds) for folds in range(2, images // 2 + 1) if images % folds == 0]
@@ -118,7 +118,7 @@ class DataNeeds(Section):
 
 
 def data_needs(configuration: Configuration) -> DataNeeds:
-    """What a configuration needs of the data."""
+    """The amount of data that a configuration needs."""
     itr = configuration.benchmarks.itr
     return DataNeeds(trainings=needs_of(configuration), folds=None if itr is None else itr.folds)
 
@@ -130,7 +130,7 @@ def needs_json(configuration: Configuration) -> str:
 
 
 def require_enough(needs: str | None, folder: str | Path) -> None:
-    """Raise DataError with one line for each thing that the tables in `folder` have too little of.
+    """Raise DataError, with one line for each shortage, if the tables in `folder` are too small.
 
     `needs` is the text of `needs_json`; nothing is checked if it is empty or None.
     """
@@ -149,7 +149,7 @@ def require_enough(needs: str | None, folder: str | Path) -> None:
 def unexpected_counts(dataset: DatasetSection, folder: str | Path) -> bool:
     """Whether the tables in `folder` have other numbers of images than `dataset.expected_images`.
 
-    False if there are no tables, or none that can be read: then they are made again in any case.
+    False if the tables do not exist or cannot be read: they are then made again in any case.
     """
     expected = getattr(dataset, "expected_images", None)
     if not expected:

@@ -1,4 +1,4 @@
-"""Judgements of one's own: which test images are right answers to a caption, and which are not."""
+"""The user's own judgements: which test images are right answers to a caption, and which are not."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class _Images:
         for row, path in enumerate(paths):
             name = PurePath(path).name
             self.by_name[name] = None if name in self.by_name else row
-        # Split by split the rows rise, so that the labelled images of a benchmark, which come last, do not hide others.
+        # Rows are in the order of the splits. The labelled images of a benchmark come last, so they do not hide others.
         self.by_id: dict[str, int] = {key: row for keys in (paths, ids) for row, key in reversed(list(enumerate(keys)))}
 
     def row_of(self, key: str, place: str) -> int:

@@ -1,4 +1,4 @@
-"""Images with a class, for image retrieval: five known archives as they unpack, and data of the user's."""
+"""Images with a class, for image retrieval: five known archives as they are unpacked, and the user's own data."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ ARCHIVES: Mapping[str, Archive] = {
 }
 
 
-# Beside names that begin with a dot or @, as Synology's @eaDir does.
+# In addition to names that begin with a dot or with @, such as Synology's @eaDir.
 HIDDEN = ("__macosx", "__pycache__", "thumbs.db", "desktop.ini", "lost+found", "$recycle.bin")
 FIRST_TEST_CLASS = {"cub": 101, "cars": 99}
 
@@ -109,7 +109,7 @@ def labelled_images(name: str, path: str | Path) -> list[LabelledImage]:
 
 
 def _refuse_repeated(place: Path, images: Sequence[LabelledImage]) -> None:
-    """Raise DataError if a file is there twice, also by a link: each search for it would find itself."""
+    """Raise DataError if a file occurs twice, also through a link: a search for it would return itself."""
     first: dict[tuple[int, int], Path] = {}
     repeated = []
     for image in images:
@@ -180,7 +180,7 @@ def _inaturalist(folder: Path) -> Iterator[LabelledImage]:
 
 
 def _own_folder(place: Path) -> Iterator[LabelledImage]:
-    """The images of a folder a class. What is none of them is counted in the log."""
+    """The images of folders named by class. Other files are counted in the log."""
     ignored: dict[str, list[Path]] = {}
     for folder in sorted(place.iterdir()):
         if is_hidden(folder.name):

@@ -26,7 +26,7 @@ WHAT_TO_DO = {
     "empty_split": "splits without a usable image and caption: every one of train, val and test needs some; a "
     "table can draw one from train (dataset.held_out, for instance {val: 0.1})",
 }
-WORTH_TELLING = {
+NOTES = {
     "several_pictures": "image files have several pictures (animations, pages): the first one is read",
     "two_captions": "captions have the id of another caption in their split, so that a benchmark with ground truth by "
     "caption ids cannot tell them apart",
@@ -48,7 +48,7 @@ WORTH_TELLING = {
 class Problems:
     """Everything wrong with a data set: counts and the first few examples of each kind.
 
-    `notes` are the same for what is not wrong, but worth telling: the kinds in WORTH_TELLING.
+    `notes` are counts of observations that are no errors, by the kinds of NOTES.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Problems:
             shown.append(printable(example))
 
     def note(self, kind: str, example: str) -> None:
-        """Count what is worth telling, of a kind in WORTH_TELLING."""
+        """Count one observation of a kind in NOTES."""
         self.notes[kind] = self.notes.get(kind, 0) + 1
         shown = self.note_examples.setdefault(kind, [])
         if len(shown) < EXAMPLES:
@@ -80,10 +80,10 @@ class Problems:
                 counts[kind] = counts.get(kind, 0) + count
                 examples[kind] = (examples.get(kind, []) + more_examples[kind])[:EXAMPLES]
 
-    def told(self) -> Iterator[tuple[str, str]]:
-        """The kinds of notes, each with a sentence that has its count and examples."""
+    def note_sentences(self) -> Iterator[tuple[str, str]]:
+        """Each kind of note with its sentence: the count and examples."""
         for kind, count in self.notes.items():
-            yield kind, f"{count:,} {WORTH_TELLING[kind]}. For instance: {'; '.join(self.note_examples[kind])}"
+            yield kind, f"{count:,} {NOTES[kind]}. For instance: {'; '.join(self.note_examples[kind])}"
 
     def add_all(self, kind: str, rows: np.ndarray, describe: Callable[[int], str]) -> None:
         """Count a problem for each of `rows`; only those that are shown as examples are described."""

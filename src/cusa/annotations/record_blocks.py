@@ -1,7 +1,7 @@
 """Blocks of records as columns: their captions cleaned, their texts checked.
 
 A block with a problem is rare, so blocks are checked column by column, which is several times as fast as record by
-record. Only a block in which something is wrong is gone through record by record, so that all of it is told in order.
+record. Only a block with a problem is read again record by record, so that its problems are reported in order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SPOOLED = pa.schema(
     ]
 )
 BLOCK_ROWS = 65_536
-# What programs write into a table if there is no value, such as pandas and R. It may also be a caption.
+# Programs such as pandas and R write these texts for a missing value. They may also be captions.
 NO_VALUE = frozenset({"nan", "none", "null", "n/a", "na", "nil", "<na>"})
 
 
@@ -40,7 +40,7 @@ NO_VALUE = frozenset({"nan", "none", "null", "n/a", "na", "nil", "<na>"})
 class RecordBlock:
     """Some records: `batch` has the columns SPOOLED, `splits` the name of each record's split.
 
-    `has_languages` says whether one of them has a language; where the record has no caption, no column shows it.
+    `has_languages` is true if one of them has a language, also if the record has no caption.
     """
 
     batch: pa.RecordBatch
@@ -51,10 +51,10 @@ class RecordBlock:
 def record_block(
     found: Sequence[Record | MalformedRow | LeftOut], problems: Problems, cleaning: CaptionCleaning
 ) -> RecordBlock:
-    """The records among what a source yielded, with cleaned captions.
+    """The records that a source yielded, with cleaned captions.
 
-    Rows that are no records, and texts that no table can store, are counted as problems and left out. A caption that is
-    empty after the clean-up is a problem too, and only its image is kept.
+    Malformed rows, and texts that no table can store, are counted as problems and left out. A caption that is empty
+    after the clean-up is also a problem; its image is kept.
     """
     return _sound_block(found, problems, cleaning) or _block_by_records(found, problems, cleaning)
 
@@ -77,7 +77,7 @@ def sound_columns(
 def _sound_block(
     found: Sequence[Record | MalformedRow | LeftOut], problems: Problems, cleaning: CaptionCleaning
 ) -> RecordBlock | None:
-    """The block if nothing is wrong with it, and every record has a caption; else None."""
+    """The block if it has no problem and every record has a caption; else None."""
     if set(map(type, found)) != {Record}:
         return None
     columns: tuple[Sequence[Any], ...] = tuple(zip(*found, strict=True))
@@ -133,7 +133,7 @@ def _note_no_value(image_id: str, caption: str, problems: Problems) -> None:
 def _block_by_records(
     found: Sequence[Record | MalformedRow | LeftOut], problems: Problems, cleaning: CaptionCleaning
 ) -> RecordBlock:
-    """The block, with what is wrong with it told in its order."""
+    """The block, with its problems counted in their order."""
     rows: list[tuple[Any, ...]] = []
     has_languages = False
     for record in found:
@@ -161,7 +161,7 @@ def _block_by_records(
 
 
 def _unstorable(record: Record) -> str | None:
-    """What in a record no table can store, as a sentence; formats of other packages may not look for it."""
+    """A sentence about a text that no table can store; formats of other packages may not check for it."""
     for key, value in zip(record._fields, record, strict=True):
         if isinstance(value, str) and (what := unstorable(value)):
             return f"{record.image_id!r} has {what} in its {key}"

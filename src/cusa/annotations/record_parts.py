@@ -1,4 +1,4 @@
-"""Parts of a data set's files that several jobs read, each into a folder of its own, and all of them as one."""
+"""Parts of a data set: several jobs each read some of its files into a folder, and one job joins the folders."""
 
 from __future__ import annotations
 

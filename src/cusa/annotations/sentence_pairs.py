@@ -1,4 +1,4 @@
-"""Sentence pairs with gold scores: SentEval's folders (Conneau and Kiela, LREC 2018), and TSV files of the user's."""
+"""Sentence pairs with gold scores: SentEval's folders (Conneau and Kiela, LREC 2018), and the user's TSV files."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def own_pairs(path: str | Path, name: str) -> list[ScoredPair]:
     pairs = []
     wanted = ("first", "second", "score")
     dialect = sniffed(path, wanted, quotes=False)
-    # The marks of a TSV are text, as always; cells of a CSV may need them.
+    # Quotation marks are text in a TSV, as in all TSV files here; cells of a CSV may need them.
     rows = delimited_rows(path, dialect if dialect.separator == "\t" else replace(dialect, quotes=None))
     names = [cell.strip() for cell in next((row.cells for row in rows), [])]
     if missing := [column for column in wanted if column not in names]:

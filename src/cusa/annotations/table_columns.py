@@ -1,4 +1,4 @@
-"""Which column of a table holds what, found by the values of some hundred rows, and why."""
+"""Detects the columns of a table (images, captions, splits) by the values of some hundred rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOME = 0.5
 
 @dataclass
 class FoundColumns:
-    """The columns of a table, the folder of its images, and what is to be said about them."""
+    """The columns of a table, the folder of its images, and the reasons and warnings that users see."""
 
     image: Column
     captions: list[Column]
@@ -74,12 +74,12 @@ def find_columns(
 
 
 def _unstorable(values: Iterable[Any]) -> str | None:
-    """What the first text that no caption can be has in it, such as a NUL character; None if there is none."""
+    """The reason why one of the texts cannot be a caption, such as a NUL character; None if all can."""
     return next((what for value in values if isinstance(value, str) and (what := unstorable(value))), None)
 
 
 def find_split(rows: Sequence[Mapping[Any, Any]]) -> tuple[Column | None, str]:
-    """The column whose values name splits, and why it is that one."""
+    """The column whose values name splits, and the reason for this choice."""
     found = FoundColumns("", [])
     names = dict.fromkeys(name for row in rows for name in row)
     texts = {name: [text for row in rows for text in _texts(row.get(name))] for name in names}
@@ -88,7 +88,7 @@ def find_split(rows: Sequence[Mapping[Any, Any]]) -> tuple[Column | None, str]:
 
 
 def split_warnings(names: Mapping[str, int]) -> list[str]:
-    """What is to be said of the names in a split column, with their rows: those of no split, and splits without one."""
+    """Warnings about names that mean no split, and about splits without rows; `names` has the rows of each name."""
     warnings = []
     if nothing := names.get("", 0):
         advice = "add one, or leave them out with dataset.skip: [malformed_row]"

@@ -1,4 +1,4 @@
-"""The rows of a table file: delimited text, JSON or Parquet, told apart by what is in the file."""
+"""The rows of a table file: delimited text, JSON or Parquet, distinguished by the file's content."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Reading:
 
 
 def table_kind(path: Path, encoding: str | None = None) -> str:
-    """What a table file is: `parquet`, `json` (a list, JSON Lines or an object) or `delimited`."""
+    """The kind of a table file: `parquet`, `json` (a list, JSON Lines or an object) or `delimited`."""
     with open_bytes(path) as file:
         if file.read(4) == b"PAR1":
             return "parquet"
@@ -50,7 +50,7 @@ def table_kind(path: Path, encoding: str | None = None) -> str:
 def table_rows(
     path: Path, columns: Columns | None = None, reading: Reading | None = None
 ) -> Iterator[tuple[str, dict[Column, Any] | MalformedRow]]:
-    """The place of every row, and the row by its columns, or why it is none.
+    """The place of every row, and the row by its columns, or a MalformedRow with the reason.
 
     Only `columns` are read, all if they are None: by the names of the heading, or by their numbers where there is
     none. Raises DataError if a column is missing or the file is damaged.

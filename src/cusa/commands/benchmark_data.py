@@ -34,13 +34,13 @@ class _Collection:
     layout: str = ""
     known: str | None = None
 
-    def look(self) -> Finding:
+    def finding(self) -> Finding:
         """Count the collection. The finding is not sound if it does not exist or its size is not the known one."""
-        sound, text = self._look()
+        sound, text = self._counted()
         details = {"from": self.source, "layout": self.layout} | ({} if self.place is None else {"place": self.place})
         return Finding(f"{self.title} ({self.key})", text, sound, details)
 
-    def _look(self) -> tuple[bool | None, str]:
+    def _counted(self) -> tuple[bool | None, str]:
         if self.place is None:
             return None, f"not named in the configuration; expected {self.known}"
         count = _count_pairs if self.key.startswith("benchmarks.sts") else _count_images
@@ -55,9 +55,9 @@ class _Collection:
         return False, f"{counted}; expected {self.known}"
 
 
-def look(benchmarks: Benchmarks) -> Iterator[Finding]:
+def benchmark_data_findings(benchmarks: Benchmarks) -> Iterator[Finding]:
     """Findings about all known collections of the benchmarks, and about the user's own that the configuration names."""
-    return (collection.look() for collection in _collections(benchmarks))
+    return (collection.finding() for collection in _collections(benchmarks))
 
 
 def pairs_of(places: Mapping[str, str]) -> Iterator[Finding]:

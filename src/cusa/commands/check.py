@@ -130,7 +130,7 @@ def _data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
         examples = "; ".join(problems.examples[kind])
         advice = "skipped, as dataset.skip says" if skipped else f"{WHAT_TO_DO[kind]}{option}"
         yield Finding(kind.replace("_", " "), f"{count:,} {advice}. For instance: {examples}", skipped)
-    for kind, sentence in problems.told():
+    for kind, sentence in problems.note_sentences():
         yield Finding(kind.replace("_", " "), sentence)
 
 

@@ -42,7 +42,7 @@ class SideAdaptation(Section):
     )
 
     @model_validator(mode="after")
-    def _says_something(self) -> SideAdaptation:
+    def _check_not_empty(self) -> SideAdaptation:
         if self.lora is None and self.last_layers is None and not self.names and not self.frozen:
             raise ValueError(
                 "it says nothing; give lora, last_layers, names or frozen, or leave the side out to train it whole"
@@ -62,7 +62,7 @@ class Adaptation(Section):
     text: SideAdaptation | None = None
 
     @model_validator(mode="after")
-    def _of_a_side(self) -> Adaptation:
+    def _check_not_empty(self) -> Adaptation:
         if self.image is None and self.text is None:
             raise ValueError("it names neither image nor text; give one of them, or leave `adapt` out")
         return self

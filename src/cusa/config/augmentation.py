@@ -73,7 +73,7 @@ class Augmentation(Section):
     )
 
     @model_validator(mode="after")
-    def _something(self) -> Augmentation:
+    def _check_not_empty(self) -> Augmentation:
         if self.image is None and self.caption is None:
             raise ValueError("neither `image` nor `caption` is given, so nothing is changed; give one ({} is enough)")
         if self.caption is not None and not self.caption.changes_something:

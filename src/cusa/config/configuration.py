@@ -54,7 +54,7 @@ class Configuration(Section):
     sweep: Sweep | None = added_key(None, "A search over settings of one experiment; null makes none.")
 
     @model_validator(mode="after")
-    def _possible(self) -> Configuration:
+    def _check_combination(self) -> Configuration:
         if not (self.active_experiments or self.baselines or self.active_checkpoints):
             raise ValueError("experiments: all are null and there is no checkpoint; give at least one of either")
         require_local(self.shards, self.stream)

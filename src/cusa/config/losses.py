@@ -153,7 +153,7 @@ class Contrastive(Section):
     )
 
     @model_validator(mode="after")
-    def _possible(self) -> Contrastive:
+    def _check_combination(self) -> Contrastive:
         if self.bias is not None and self.kind != "sigmoid":
             raise ValueError(f"bias is set, but kind is `{self.kind}`, which has none; set kind: sigmoid")
         if self.label_smoothing and self.kind == "sigmoid":
@@ -209,7 +209,7 @@ class LossConfiguration(Section):
     uni_softlabel: UniSoftLabel | None = None
 
     @model_validator(mode="after")
-    def _possible(self) -> LossConfiguration:
+    def _check_combination(self) -> LossConfiguration:
         cross = self.cross_softlabel
         if cross is not None and cross.other_teacher and cross.mode != "each":
             raise ValueError(

@@ -26,7 +26,7 @@ class Range(Section):
     step: int | Number | None = Field(default=None, description="Distance between the numbers; null takes any.")
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check_combination(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"low is {self.low} and high is {self.high}; low has to be less than high")
         if self.log and self.low <= 0:
@@ -108,7 +108,7 @@ class Sweep(Section):
     )
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check_combination(self) -> Self:
         if self.method == "grid":
             if self.trials is not None:
                 raise ValueError("trials is for random and tpe, and a grid has all combinations; leave it out")

@@ -150,7 +150,7 @@ class Train(Section):
     )
 
     @model_validator(mode="after")
-    def _possible(self) -> Train:
+    def _check_combination(self) -> Train:
         if self.warmup_steps and self.schedule == "epoch":
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps} but schedule is `epoch`, where the rate changes only between "

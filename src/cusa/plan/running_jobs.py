@@ -158,10 +158,10 @@ class RunningJobs:
 
     def _run(self, view: Lines | Bars) -> None:
         while not self._ended.wait(SECONDS_BETWEEN_LOOKS):
-            self.look(view)
+            self.show_all(view)
         view.keep([])
 
-    def look(self, view: Lines | Bars) -> None:
+    def show_all(self, view: Lines | Bars) -> None:
         """Show how far each running job is."""
         jobs = dict(self._jobs)
         view.keep(jobs)

@@ -20,7 +20,7 @@ from cusa.runs.record import RunFolder
 from cusa.shards.reading import INDEX
 
 EXAMPLES = 4  # of the queries that only one of two models answers
-FOUND = 3  # items that are shown for a query and a model
+RETRIEVED = 3  # items that are shown for a query and a model
 NEAR = 0.1  # a pair's rank by the model is this share of all pairs, or less, from its rank by the gold scores
 FOLD = "fold "
 FIRST = ("r1", "acc1")  # ends of the names of metrics that count first answers
@@ -28,7 +28,7 @@ WAYS = {"i2t_": "images search texts", "t2i_": "texts search images"}
 
 
 @dataclass(frozen=True)
-class Found:
+class RetrievedItem:
     """A picture, as a data URL with its title, or a text, that a model retrieved."""
 
     text: str
@@ -42,7 +42,7 @@ class Example:
     text: str
     thumbnail: str | None
     answered_by: str
-    found: dict[str, list[Found]]
+    retrieved: dict[str, list[RetrievedItem]]
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,13 @@ class Pair:
         chosen = [np.sort(generator.permutation(np.flatnonzero(mask))[:wanted]) for mask in alone]
         asked = np.concatenate(chosen)
         shown = _Shown(queries.items)
-        found = {
-            name: _found(run, queries, asked) for name, run in zip(self.names, self.runs, strict=True) if len(asked)
+        retrieved = {
+            name: _retrieved(run, queries, asked) for name, run in zip(self.names, self.runs, strict=True) if len(asked)
         }
         for place, query in enumerate(asked.tolist()):
             text, thumbnail = shown.of(query)
             answered_by = self.names[0] if place < len(chosen[0]) else self.names[1]
-            yield Example(text, thumbnail, answered_by, {name: each[place] for name, each in found.items() if each})
+            yield Example(text, thumbnail, answered_by, {name: each[place] for name, each in retrieved.items() if each})
 
 
 def compared_metrics(statistics: Statistics) -> list[str]:
@@ -168,7 +168,7 @@ def criterion_of(statistic: Statistic, metric: str) -> str:
     return f"its first answer is right ({name})" if name.endswith(FIRST) else f"its outcome in {name} is 1"
 
 
-def _found(run: RunFolder, queries: Queries, asked: np.ndarray) -> list[list[Found]]:
+def _retrieved(run: RunFolder, queries: Queries, asked: np.ndarray) -> list[list[RetrievedItem]]:
     """What a model retrieves for each of the queries `asked`; empty if there is no gallery or no embedding of it."""
     gallery = queries.gallery
     if gallery is None or not all(_path(run, items).is_file() for items in (queries.items, gallery)):
@@ -177,10 +177,12 @@ def _found(run: RunFolder, queries: Queries, asked: np.ndarray) -> list[list[Fou
     embeddings = run.embeddings(gallery.data, gallery.array, gallery.count)
     if len(gallery.rows) < gallery.count:
         embeddings = embeddings[gallery.rows]
-    rankings = nearest_positions(questions, embeddings, FOUND + queries.with_itself)
+    rankings = nearest_positions(questions, embeddings, RETRIEVED + queries.with_itself)
     shown = _Shown(gallery)
     return [
-        [Found(*shown.of(place)) for place in ranking.tolist() if not (queries.with_itself and place == own)][:FOUND]
+        [RetrievedItem(*shown.of(place)) for place in ranking.tolist() if not (queries.with_itself and place == own)][
+            :RETRIEVED
+        ]
         for own, ranking in zip(asked.tolist(), rankings, strict=True)
     ]
 

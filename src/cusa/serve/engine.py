@@ -42,11 +42,11 @@ class Question:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """An answer: rows int64 [k], best first, their scores float32 [k], and what the table says of them.
+class SearchResult:
+    """The rows that a search returns, int64 [k], best first, their scores, float32 [k], and their table columns.
 
-    `total` is how many rows pass the filters. `right` has the rows of the right answers, None if the data do not
-    know them, and `ranks` the rank of each, None if they were not computed. `vector` is that of the query.
+    `total` is the number of rows that pass the filters. `right` has the rows of the right answers, None if the data do
+    not know them, and `ranks` the rank of each, None if they were not computed. `vector` is that of the query.
     """
 
     engine: Engine
@@ -58,7 +58,7 @@ class Found:
     ranks: np.ndarray | None = None
     items: list[dict[str, Any]] = field(default_factory=list)
 
-    def ranked(self) -> Found:
+    def ranked(self) -> SearchResult:
         """The same with the ranks of the right answers, which takes a pass over all vectors."""
         if self.right is None or self.vector is None or self.ranks is not None:
             return self
@@ -79,11 +79,12 @@ class Engine:
         self.right_answers = RightAnswers(self.items["captions"])
         self.choices = _choices(self.items)
         self.examples = _examples(self.items["captions"])
-        self.sizes = np.zeros((self.rows, 2), np.int32)  # width and height of the pictures that were looked at
+        # Width and height of the pictures that were measured; 0 for the others.
+        self.sizes = np.zeros((self.rows, 2), np.int32)
         self._shown = [name for name in self.items.column_names if name not in ON_THE_DISK]
         self.allowed = lru_cache(KEPT_FILTERS)(self._allowed)
 
-    def answer(self, questions: Sequence[Question]) -> list[Found]:
+    def answer(self, questions: Sequence[Question]) -> list[SearchResult]:
         """The answers to questions of many clients. Texts and pictures of all of them are encoded together."""
         vectors = self.searcher.query_vectors([question.query for question in questions])
         groups: dict[Where, list[int]] = {}
@@ -99,23 +100,23 @@ class Engine:
                 best[place] = _wanted(questions[place], rows[n], scores[n])
         items = iter(self.described(np.concatenate([rows for rows, _ in best])))
         return [
-            self._found(question, vector, rows, scores, [next(items) for _ in rows])
+            self._result(question, vector, rows, scores, [next(items) for _ in rows])
             for question, vector, (rows, scores) in zip(questions, vectors, best, strict=True)
         ]
 
-    def first(self, top: int, where: Where) -> Found:
+    def first(self, top: int, where: Where) -> SearchResult:
         """The first rows that pass the filters, without a query."""
         mask, total = self.allowed(where)
         rows = np.arange(min(top, self.rows)) if mask is None else np.flatnonzero(mask)[:top]
-        return Found(self, rows, None, total, items=self.described(rows))
+        return SearchResult(self, rows, None, total, items=self.described(rows))
 
-    def one(self, row: int) -> Found:
+    def one(self, row: int) -> SearchResult:
         """One row."""
         rows = np.array([row])
-        return Found(self, rows, None, self.rows, items=self.described(rows))
+        return SearchResult(self, rows, None, self.rows, items=self.described(rows))
 
     def described(self, rows: np.ndarray) -> list[dict[str, Any]]:
-        """What the table says of rows, but where their pictures are on the disk."""
+        """The columns of some rows, without the paths of their pictures on the disk."""
         taken: list[dict[str, Any]] = self.items.select(self._shown).take(pa.array(rows, pa.int64())).to_pylist()
         return taken
 
@@ -125,15 +126,15 @@ class Engine:
         return None if row < 0 else row
 
     def kind(self, row: int, other: int) -> str:
-        """Whether two rows of one group are the `same` picture or `near` each other."""
+        """`same` if two rows of one group are the same picture, `near` if they are near-duplicates."""
         return "near" if row in self._near or other in self._near else "same"
 
-    def _found(
+    def _result(
         self, question: Question, vector: np.ndarray, rows: np.ndarray, scores: np.ndarray, items: list[dict[str, Any]]
-    ) -> Found:
+    ) -> SearchResult:
         total = self.allowed(question.where)[1]
-        found = Found(self, rows, scores, total, vector, self._right(question.query), None, items)
-        return found.ranked() if question.top and self.rows <= RANKED_WITH_RESULTS else found
+        result = SearchResult(self, rows, scores, total, vector, self._right(question.query), None, items)
+        return result.ranked() if question.top and self.rows <= RANKED_WITH_RESULTS else result
 
     def _right(self, query: Query) -> np.ndarray | None:
         """The rows of the right answers to a query; None if the data know none, or it is more than a text."""
@@ -163,7 +164,7 @@ def _wanted(question: Question, rows: np.ndarray, scores: np.ndarray) -> tuple[n
 
 def _choices(items: pa.Table) -> dict[str, list[dict[str, Any]]]:
     """The values of each column with few different ones, most frequent first, and how often they occur."""
-    found = {}
+    choices = {}
     for name in items.column_names:
         column = items[name]
         if name in OWN_COLUMNS or pa.types.is_nested(column.type):
@@ -173,8 +174,8 @@ def _choices(items: pa.Table) -> dict[str, list[dict[str, Any]]]:
         counts = [pair for pair in pc.value_counts(column).to_pylist() if pair["values"] is not None]
         if 1 < len(counts) <= min(MOST_CHOICES, items.num_rows - 1):
             counts.sort(key=lambda pair: (-pair["counts"], str(pair["values"])))
-            found[name] = [{"value": _as_text(pair["values"]), "count": pair["counts"]} for pair in counts]
-    return found
+            choices[name] = [{"value": _as_text(pair["values"]), "count": pair["counts"]} for pair in counts]
+    return choices
 
 
 def _as_text(value: Any) -> str:

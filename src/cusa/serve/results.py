@@ -1,4 +1,4 @@
-"""What was found, as JSON."""
+"""Search results as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 from starlette.responses import Response
 
-from cusa.serve.engine import Engine, Found
+from cusa.serve.engine import Engine, SearchResult
 from cusa.serve.served_index import ServedIndex
 
 VERSION_DIGITS = 12
@@ -44,24 +44,24 @@ def described_index(index: ServedIndex) -> dict[str, Any]:
     }
 
 
-def unmeasured(found: Found) -> list[int]:
+def unmeasured(result: SearchResult) -> list[int]:
     """Rows whose pictures nobody has measured yet."""
-    if found.engine.index.modality != "image":
+    if result.engine.index.modality != "image":
         return []
-    unknown: list[int] = found.rows[found.engine.sizes[found.rows, 0] == 0].tolist()
+    unknown: list[int] = result.rows[result.engine.sizes[result.rows, 0] == 0].tolist()
     return unknown
 
 
-def results(name: str, found: Found) -> list[dict[str, Any]]:
+def results(name: str, result: SearchResult) -> list[dict[str, Any]]:
     """The items that were found in the index `name`, best first."""
-    engine, rows = found.engine, found.rows.tolist()
-    scores = [None] * len(rows) if found.scores is None else found.scores.tolist()
-    right = None if found.right is None else set(found.right.tolist())
-    sizes = engine.sizes[found.rows].tolist()
+    engine, rows = result.engine, result.rows.tolist()
+    scores = [None] * len(rows) if result.scores is None else result.scores.tolist()
+    right = None if result.right is None else set(result.right.tolist())
+    sizes = engine.sizes[result.rows].tolist()
     first: dict[int, tuple[int, str]] = {}
-    groups = engine.groups[found.rows].tolist()
+    groups = engine.groups[result.rows].tolist()
     shown = []
-    for row, score, item, (width, height), group in zip(rows, scores, found.items, sizes, groups, strict=True):
+    for row, score, item, (width, height), group in zip(rows, scores, result.items, sizes, groups, strict=True):
         earlier = first.setdefault(group, (row, item["item"]))
         shown.append(
             {
@@ -80,12 +80,12 @@ def results(name: str, found: Found) -> list[dict[str, Any]]:
     return shown
 
 
-def answers(found: Found) -> list[dict[str, Any]] | None:
+def answers(result: SearchResult) -> list[dict[str, Any]] | None:
     """The right answers and their ranks, best first; None if they are not known."""
-    if found.right is None or found.ranks is None:
+    if result.right is None or result.ranks is None:
         return None
-    names = [item["item"] for item in found.engine.described(found.right)]
-    rows, ranks = found.right.tolist(), found.ranks.tolist()
+    names = [item["item"] for item in result.engine.described(result.right)]
+    rows, ranks = result.right.tolist(), result.ranks.tolist()
     return [{"row": row, "item": item, "rank": rank} for row, item, rank in zip(rows, names, ranks, strict=True)]
 
 

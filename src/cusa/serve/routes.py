@@ -19,7 +19,7 @@ from cusa.errors import DataError
 from cusa.search.query import Query
 from cusa.serve import schemas
 from cusa.serve.access import Token
-from cusa.serve.engine import Engine, Found, Question
+from cusa.serve.engine import Engine, Question, SearchResult
 from cusa.serve.monitoring import Monitoring
 from cusa.serve.pictures import Pictures, measure
 from cusa.serve.problems import HungUpError, RequestError
@@ -113,17 +113,17 @@ class Routes:
         if wanted.text is None and file is None and like is None:
             if wanted.exclude:
                 raise RequestError(422, "`not` alone is no query; give `q`, a picture or `like` with it.")
-            found = engine.first(wanted.top, wanted.where)
+            result = engine.first(wanted.top, wanted.where)
         elif file is None:
             query = Query(wanted.text, None, wanted.weight, wanted.exclude, like)
-            found = await self._ask(request, index, Question(query, wanted.top, wanted.where))
+            result = await self._ask(request, index, Question(query, wanted.top, wanted.where))
         elif like is not None:
             raise RequestError(422, "`file` and `like` are both pictures to search with; give one of them.")
         else:
             async with self.uploads.picture(file) as picture:
                 query = Query(wanted.text, picture, wanted.weight, wanted.exclude)
-                found = await self._ask(request, index, Question(query, wanted.top, wanted.where))
-        await self._measure(found)
+                result = await self._ask(request, index, Question(query, wanted.top, wanted.where))
+        await self._measure(result)
         return json_response(
             {
                 "query": {
@@ -136,10 +136,10 @@ class Routes:
                     "top": wanted.top,
                     "filters": {name: list(values) for name, values in wanted.where},
                 },
-                "results": results(index.name, found),
-                "answers": answers(found),
-                "total": found.total,
-                "fingerprint": found.engine.fingerprint,
+                "results": results(index.name, result),
+                "answers": answers(result),
+                "total": result.total,
+                "fingerprint": result.engine.fingerprint,
                 "milliseconds": round((time.perf_counter() - started) * 1000, 2),
             },
             {"Cache-Control": "no-store"},
@@ -179,9 +179,9 @@ class Routes:
         index = self._index(name)
         if wanted.text is None:
             raise RequestError(422, "`q` is empty; expected a text.")
-        found = await self._ask(request, index, Question(Query(wanted.text), 0))
-        ranked = await asyncio.get_running_loop().run_in_executor(self._rankings, found.ranked)
-        return json_response({"q": wanted.text, "answers": answers(ranked), "rows": found.engine.rows})
+        result = await self._ask(request, index, Question(Query(wanted.text), 0))
+        ranked = await asyncio.get_running_loop().run_in_executor(self._rankings, result.ranked)
+        return json_response({"q": wanted.text, "answers": answers(ranked), "rows": result.engine.rows})
 
     async def give_token(self, request: Request) -> Response:
         """The token in the field `token` of a form becomes a cookie."""
@@ -232,7 +232,7 @@ class Routes:
             raise RequestError(404, f"The index has no item {wanted.like_item!r:.80}.")
         return row
 
-    async def _ask(self, request: Request, index: ServedIndex, question: Question) -> Found:
+    async def _ask(self, request: Request, index: ServedIndex, question: Question) -> SearchResult:
         waiting = index.batcher.put(question)
         gone = asyncio.ensure_future(_gone(request))
         try:
@@ -245,13 +245,13 @@ class Routes:
             gone.cancel()
 
     async def _one(self, name: str, engine: Engine, row: int) -> dict[str, Any]:
-        found = engine.one(row)
-        await self._measure(found)
-        return results(name, found)[0]
+        result = engine.one(row)
+        await self._measure(result)
+        return results(name, result)[0]
 
-    async def _measure(self, found: Found) -> None:
-        if rows := unmeasured(found):
-            await asyncio.get_running_loop().run_in_executor(self._files, measure, found.engine, rows)
+    async def _measure(self, result: SearchResult) -> None:
+        if rows := unmeasured(result):
+            await asyncio.get_running_loop().run_in_executor(self._files, measure, result.engine, rows)
 
 
 class _CountedRoute(Route):

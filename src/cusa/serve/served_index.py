@@ -13,7 +13,7 @@ from cusa.errors import ConfigurationError, CusaError
 from cusa.search.query import Query
 from cusa.search.searcher import Searcher
 from cusa.serve.batching import Batcher
-from cusa.serve.engine import Engine, Found, Question
+from cusa.serve.engine import Engine, Question, SearchResult
 from cusa.serve.monitoring import Monitoring
 from cusa.serve.settings import Limits
 
@@ -45,7 +45,7 @@ class ServedIndex:
         self._seen = _signature(folder)
         self.engine = self._open()
         self._replaced: dict[str, tuple[Engine, float]] = {}
-        self.batcher: Batcher[Question, Found] = Batcher(
+        self.batcher: Batcher[Question, SearchResult] = Batcher(
             lambda questions: self.engine.answer(questions),
             limits.batch,
             limits.queue,
@@ -76,9 +76,9 @@ class ServedIndex:
         """Open the index again whenever its meta.json changes, until this is cancelled."""
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-            await self.look()
+            await self.reload_if_changed()
 
-    async def look(self) -> None:
+    async def reload_if_changed(self) -> None:
         """Open the index again if its meta.json has changed; a new one that cannot be opened changes nothing."""
         now = time.monotonic()
         self._replaced = {key: kept for key, kept in self._replaced.items() if now - kept[1] < SECONDS_KEPT}

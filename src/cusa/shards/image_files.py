@@ -1,6 +1,6 @@
 """The image files that shards were written from: their sizes and times, so that a changed one is noticed.
 
-No image is read for this: image_files.parquet, beside the tar files, has what the file system says of each image.
+No image is read for this: image_files.parquet, beside the tar files, has the size and time of each image file.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _described(paths: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def write_image_files(table: pa.Table, folder: str | Path) -> None:
-    """Write what `describe_files` found into the folder of the shards."""
+    """Write the table of `describe_files` into the folder of the shards."""
     with whole_file(Path(folder) / IMAGE_FILES) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
@@ -70,9 +70,9 @@ def write_image_files(table: pa.Table, folder: str | Path) -> None:
 def changed_images(shards: str | Path, made_in: str | Path | None = None) -> ImageChanges | None:
     """Compare the images of a split with what its shards were written from.
 
-    Images in the folder `made_in` were made from other files, so that their times say nothing: they are compared by
-    size. None if nothing can be said: no record was taken, or none of the images is on this machine. Raises
-    DataError if the record is damaged.
+    Images in the folder `made_in` were made from other files, so only their sizes are compared, not their times. None
+    if nothing can be compared: there is no record, or none of the images is on this machine. Raises DataError if the
+    record is damaged.
     """
     path = Path(shards) / IMAGE_FILES
     if not path.is_file():
@@ -100,10 +100,10 @@ def _differ(before: pa.ChunkedArray, now: pa.ChunkedArray) -> np.ndarray:
 
 
 def record_image_files(shards: str | Path) -> bool:
-    """Take down what the images of results/{dataset}/shards/{split} are now, where an earlier release did not.
+    """Record the present images of results/{dataset}/shards/{split}, if an earlier release wrote no record.
 
-    Nothing is taken down where there is a record, or no folder, where none of the images is on this machine, or where
-    the folder cannot be written. Returns whether it was. The time of the folder stays what it is.
+    Nothing is recorded if there is a record or no folder, if none of the images is on this machine, or if the folder
+    cannot be written. Returns whether a record was written. The time of the folder is not changed.
     """
     folder = Path(shards)
     annotations, split = folder.parents[1] / "annotations", folder.name

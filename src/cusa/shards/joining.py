@@ -16,7 +16,7 @@ from cusa.shards.writing import INDEX_SCHEMA
 
 
 def join_shards(parts: Sequence[str | Path], folder: str | Path) -> None:
-    """Make the folder of a split of its parts, given in order: what `write_split` makes without parts.
+    """Make the folder of a split from its parts, given in order; the result equals that of `write_split` without parts.
 
     Tar files are linked, not copied, where the file system can. Raises DataError if a part is damaged, or was
     written with other settings than the first one.

@@ -28,7 +28,7 @@ INDEX = "index.parquet"
 STATISTICS = "shards.json"
 OPEN_SHARDS = 256
 READ_BYTES = 1 << 20
-SIGNALLED = 128  # a shell adds this to the number of the signal that ended a command
+SIGNALLED = 128  # a shell's exit status is this plus the number of the signal that ended the command
 MEANING = {126: " (a file that cannot be run)", 127: " (no such command)"}
 
 
@@ -98,8 +98,8 @@ class StreamedImage:
 def read_shards(stream: Stream, reader: ShardReader, shards: Sequence[int]) -> Iterator[StreamedImage]:
     """Read the images of some shards in order, from the URL of `stream`. `reader` has the index of all shards.
 
-    Raises DataError when a shard cannot be read, when the command that writes it fails, also after its last image, or
-    when it does not hold the images that the index lists for it.
+    Raises DataError when a shard cannot be read, when the command that writes it fails (also after its last image), or
+    when it does not contain the images that the index lists for it.
     """
     for shard in shards:
         url, count, expected = stream.of_shard(shard), 0, int((reader.shard == shard).sum())
@@ -134,8 +134,8 @@ def _unreadable(url: str, shard: int, reader: ShardReader, reason: str) -> DataE
 def _samples(url: str) -> Iterator[dict[str, Any]]:
     """The samples of the tar at a URL, in its order.
 
-    For `pipe:` and most schemes a command writes the tar. Raises ChildProcessError when it fails, which says its exit
-    status; the command has then ended, and its messages are on standard error.
+    For `pipe:` and most schemes, a command writes the tar. If the command fails, raises ChildProcessError with its exit
+    status; the messages of the command are on standard error.
     """
     from webdataset.gopen import Pipe, gopen
     from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -143,7 +143,7 @@ def _samples(url: str) -> Iterator[dict[str, Any]]:
     stream = gopen(url)
     process = stream.proc if isinstance(stream, Pipe) else None
     if process is not None:
-        stream.ignore_errors = True  # it reports an exit status at some times only, and takes some failures for success
+        stream.ignore_errors = True  # webdataset checks the exit status only sometimes, and accepts some failures
     try:
         try:
             yield from group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))

@@ -1,6 +1,6 @@
 """Whether shards still have the bytes that were written: the sha256 of each tar file in shards.json.
 
-A few bytes that a disk has lost in a picture are no error of a decoder, which shows another picture.
+If a disk loses a few bytes of a picture, decoding raises no error, but gives another picture.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cusa.common.images import open_rgb
 from cusa.errors import DataError
 from cusa.shards.reading import INDEX, STATISTICS
 
-ZEROS = re.compile(rb"\0{32,}")  # longer than any run within the data of a compressed picture
+ZEROS = re.compile(rb"\0{32,}")  # a compressed picture has no such long run of zeros
 
 
 def require_intact(folder: str | Path) -> None:
@@ -44,7 +44,7 @@ def damaged_shards(folder: str | Path) -> Iterator[str]:
 
 
 def _damaged_key(tar: Path) -> str | None:
-    """The key of the first sample that cannot be read, or else has bytes that look lost; None if there is none."""
+    """The key of the first sample that cannot be read, or else that seems to have lost bytes; None if there is none."""
     doubtful: str | None = None
     number = int(tar.stem.removeprefix("shard-"))
     index = read_parquet(tar.parent / INDEX, made_again(tar.parent))

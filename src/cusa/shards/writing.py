@@ -49,7 +49,7 @@ INDEX_SCHEMA = pa.schema(
 )
 PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 IMAGES_AHEAD = 64
-# Pixels that the encoders of JPEG and WebP can store, and that libpng decodes if one does not tell it otherwise.
+# Longest sides in pixels that JPEG and WebP can store, and that libpng decodes by default.
 LONGEST_SIDE = {"jpg": 65_500, "webp": 16_383, "png": 1_000_000}
 
 
@@ -90,7 +90,7 @@ def write_split(
     index: list[dict[str, Any]] = []
     statistics: dict[str, dict[str, Any]] = {}
     with whole_folder(folder) as temporary:
-        # Before they are read: what changes meanwhile is then noticed.
+        # Before the images are read, so that a change while they are read is noticed.
         write_image_files(describe_files(paths), temporary)
         encoded = _encode_all(paths, settings, threads, max_pixels)
         samples = progress(zip(rows, paths, image_ids, encoded, strict=True), len(rows), "images", f"{split} shards")
@@ -164,7 +164,7 @@ def _encode_all(paths: list[str], settings: Shards, threads: int, max_pixels: in
 class _Encoded:
     """An image as it is stored: its bytes, file extension, width and height in pixels.
 
-    `written` says that it is upright 8-bit RGB which torchvision decodes, as images are that are written here.
+    `written` is true for upright 8-bit RGB that torchvision decodes, as this module writes images.
     """
 
     def __init__(self, path: str, settings: Shards, max_pixels: int) -> None:

@@ -120,7 +120,7 @@ def extract_text_features(
     distinct, positions = np.unique(np.array(cleaned, dtype=object), return_inverse=True)
     features = encode_texts(encoder, distinct.tolist(), settings.batch_size, device, precision=settings.precision)
     meta = _meta_of_texts(encoder) | {"transform": str(cleaning_of(annotations)), "distinct_captions": len(distinct)}
-    if warnings := tell_token_use(encoder, captions, rows):
+    if warnings := log_token_use(encoder, captions, rows):
         meta["warnings"] = warnings
     # Rows are gathered in blocks, so that a million captions need no second array.
     blocks = (features[positions[start : start + 8192]] for start in range(0, len(positions), 8192))
@@ -160,7 +160,7 @@ def _variants(texts: list[str], cleaned: list[str], cleaning: CaptionCleaning, s
     return variants
 
 
-def tell_token_use(encoder: TextEncoder, captions: pa.Table, rows: np.ndarray) -> list[str]:
+def log_token_use(encoder: TextEncoder, captions: pa.Table, rows: np.ndarray) -> list[str]:
     """Log what an encoder's tokeniser makes of some rows of captions.parquet, and return the warnings."""
     if not len(rows):
         return []

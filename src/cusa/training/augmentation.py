@@ -1,4 +1,4 @@
-"""Pictures and captions that are changed at random for training: a function of (seed, epoch, pair), of nothing else.
+"""Pictures and captions that are changed at random for training, as a function of (seed, epoch, pair) alone.
 
 A trained tower reads pictures and captions that are changed when a batch is made. A frozen tower's changed pictures
 and captions were made by the extraction of its features; here one of them, or the original, is drawn for each pair.
@@ -28,7 +28,7 @@ from cusa.teachers.augmentation import DRAWS, AugmentedTransform
 from cusa.teachers.encoders import pad_tokens
 from cusa.teachers.store import FeatureStore
 
-# What random numbers are for: the first of the keys that they are a function of. Extraction has 1 and 2.
+# The purpose of random numbers: the first key of the function that draws them. Extraction uses 1 and 2.
 IMAGE, CAPTION = 3, 4
 
 
@@ -74,7 +74,7 @@ class CaptionVariants:
 
 @dataclass
 class PairAugmentation:
-    """What is changed of the training pairs, for the epoch that is loaded; by default nothing is."""
+    """The random changes of the training pairs, for the epoch that is loaded; by default there are none."""
 
     seed: int = 0
     pixels: AugmentedTransform | None = None
@@ -119,28 +119,28 @@ class PairAugmentation:
 def open_augmentation(
     backbone: Backbone, configuration: RunConfiguration, folder: DatasetFolder, inputs: SplitInputs
 ) -> PairAugmentation:
-    """What `train.augmentation` asks for, for the train split. Raises DataError if features of views do not fit."""
+    """The changes of `train.augmentation` for the train split. Raises DataError if features of views do not fit."""
     settings, views = configuration.train.augmentation, views_of_training(configuration)
-    found = PairAugmentation(seed=configuration.seed)
+    augmentation = PairAugmentation(seed=configuration.seed)
     if settings is None:
-        return found
+        return augmentation
     if views.image is not None:
         store = folder.features("image", views.image.folder, "train")
         rows = len(inputs.images) * views.image.views
-        found.image_views = CachedViews(open_features(store, rows, views.image), views.image.views)
+        augmentation.image_views = CachedViews(open_features(store, rows, views.image), views.image.views)
     elif settings.image is not None and backbone.image_transform is not None:
-        found.pixels = AugmentedTransform(backbone.image_transform, settings.image)
+        augmentation.pixels = AugmentedTransform(backbone.image_transform, settings.image)
     if views.text is not None:
         store = folder.features("text", views.text.folder, "train")
         rows = len(inputs.image_of_caption) * views.text.views
-        found.text_views = CachedViews(open_features(store, rows, views.text), views.text.views)
+        augmentation.text_views = CachedViews(open_features(store, rows, views.text), views.text.views)
     elif settings.caption is not None and backbone.tokenises:
         tables = SplitTables.open(folder, "train", captions=["caption", "cleaned"])
-        found.captions = CaptionVariants(
+        augmentation.captions = CaptionVariants(
             captions=tables.captions["caption"],
             cleaned=tables.captions["cleaned"],
             cleaning=cleaning_of(folder.annotations),
             settings=settings.caption,
             tokenise=backbone.tokenise,
         )
-    return found
+    return augmentation

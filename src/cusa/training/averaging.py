@@ -14,7 +14,7 @@ from cusa.training.sharding import divided_like, is_sharded, own_share
 
 
 class WeightAverage:
-    """The average of what a module learns: its parameters with gradients, and its buffers of floating-point numbers.
+    """The average of a module's learned state: its parameters with gradients, and its floating-point buffers.
 
     After the step n, counted from 1, average = d * average + (1 - d) * weights, where d is the smaller of `decay` and
     (1 + n) / (10 + n): the weights of the first steps, which are far from what is learned later, are soon forgotten.
@@ -24,7 +24,7 @@ class WeightAverage:
     def __init__(self, module: nn.Module, decay: float) -> None:
         """The average starts as the weights of `module`, on the same device; `decay` is from 0 to below 1."""
         self.decay = decay
-        saved = module.state_dict().keys()  # some buffers are none of the weights
+        saved = module.state_dict().keys()  # some buffers are not in the state dict
         every: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
         learned = {name: tensor for name, tensor in every.items() if tensor.requires_grad}
         learned |= {name: tensor for name, tensor in module.named_buffers() if tensor.is_floating_point()}
@@ -36,7 +36,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after an optimiser step, which counts from 1 over all epochs. No device is waited for."""
+        """Update the average after an optimiser step, counted from 1 over all epochs. Does not wait for the device."""
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))  # type: ignore[no-untyped-call]
         shares = [[own_share(tensor).detach() for tensor in each.values()] for each in (self.average, self.weights)]
         average(*shares, step)

@@ -1,6 +1,6 @@
 """Training steps on made-up data, to find out whether a batch fits the memory of a GPU, and which is the largest.
 
-`train.batch_size: auto` is replaced by that number when a training starts. The number is kept in
+`train.batch_size: auto` is replaced by that number when a training starts. The number is saved in
 {run}/state/batch_size.json, so that a training that continues has the same batches, and in run.json.
 """
 
@@ -33,9 +33,9 @@ from cusa.training.synthetic import synthetic_pairs
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = "batch_size.json"
-STEPS = 2  # the second one has the optimiser's state beside the activations
+STEPS = 2  # in the second step, the optimiser's state is in memory together with the activations
 FIRST = 8  # pairs of the smallest batch that is tried
-USED = 0.9  # of the GPU's memory: the rest is for what other processes and other shapes of batches take
+USED = 0.9  # share of the GPU's memory; the rest is for other processes and other shapes of batches
 ADVICE = "Take a smaller student or a GPU with more memory, set train.chunk_size, or train.precision: bf16."
 
 
@@ -103,11 +103,11 @@ def with_batch_size(configuration: RunConfiguration, files: TrainingFiles, run: 
         return configuration
     group, size = files.group, None
     if group.is_main:
-        size = _kept(configuration, run)
+        size = _saved_size(configuration, run)
         if size is None:
             most = files.pairs() // (group.world_size * configuration.train.accumulate)
-            size = _found(configuration, *files.dimensions(), most, group)
-            _keep(configuration, size, run)
+            size = _largest_size(configuration, *files.dimensions(), most, group)
+            _save_size(configuration, size, run)
     chosen = _with_size(configuration, group.broadcast(size))
     return validate(RunConfiguration, chosen.model_dump(mode="json"))
 
@@ -117,30 +117,32 @@ def _with_size(configuration: RunConfiguration, size: int) -> RunConfiguration:
     return configuration.model_copy(update={"train": train})
 
 
-def _asked(configuration: RunConfiguration) -> str:
-    """What the number depends on; keys that do not change a result may change while a training is interrupted."""
+def _settings_of_size(configuration: RunConfiguration) -> str:
+    """The settings that the number depends on. Operational keys may change while a training is interrupted."""
     return configuration.as_json(without={"train": set(OPERATIONAL)})
 
 
-def _kept(configuration: RunConfiguration, run: Path | None) -> int | None:
+def _saved_size(configuration: RunConfiguration, run: Path | None) -> int | None:
     path = None if run is None else run / STATE_FOLDER / BATCH_SIZE
     if path is None or not path.is_file():
         return None
-    kept = read_json(path)
-    if not isinstance(kept, dict) or kept.get("configuration") != _asked(configuration):
+    saved = read_json(path)
+    if not isinstance(saved, dict) or saved.get("configuration") != _settings_of_size(configuration):
         return None
-    size = int(kept["batch_size"])
+    size = int(saved["batch_size"])
     log.info("train.batch_size: auto is %d, as when this training started", size)
     return size
 
 
-def _keep(configuration: RunConfiguration, size: int, run: Path | None) -> None:
+def _save_size(configuration: RunConfiguration, size: int, run: Path | None) -> None:
     if run is not None:
         (run / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
-        write_json(run / STATE_FOLDER / BATCH_SIZE, {"batch_size": size, "configuration": _asked(configuration)})
+        write_json(
+            run / STATE_FOLDER / BATCH_SIZE, {"batch_size": size, "configuration": _settings_of_size(configuration)}
+        )
 
 
-def _found(
+def _largest_size(
     configuration: RunConfiguration,
     frozen: FrozenDimensions,
     teachers: Mapping[Modality, int],

@@ -21,7 +21,7 @@ from cusa.training.augmentation import PairAugmentation
 
 @dataclass
 class TrainingBatch:
-    """B training pairs. Images and texts that pairs share are there once; `*_rows` say where those of each pair are.
+    """B training pairs. Images and texts that pairs share are stored once; `*_rows` are the rows of each pair.
 
     `images`: uint8 [n, 3, H, W], or float32 [n, d] if the student's image tower is frozen.
     `texts`: token ids and attention mask, int64 [m, T] each, or float32 [m, d] if the text tower is frozen.
@@ -84,7 +84,7 @@ class TrainingBatch:
 class TrainingPairs(Dataset[TrainingBatch]):
     """The training pairs of a split. A pair's number is the position of its caption, which determines the image.
 
-    What is changed at random for training depends on `augmentation.epoch`, which is set before an epoch is loaded.
+    The random changes depend on `augmentation.epoch`, which is set before an epoch is loaded.
     """
 
     def __init__(
@@ -147,8 +147,8 @@ class TrainingPairs(Dataset[TrainingBatch]):
 def distinct_texts(texts: TextInput) -> tuple[TextInput, Tensor | None]:
     """Each distinct caption of a batch once, and the row of each pair in them, int64 [B]; None if all differ.
 
-    Captions with the same tokens are the same text. A frozen tower's features are left as they are: each caption has a
-    row of its own, and nothing but their projection is left to compute.
+    Captions with the same tokens are the same text. For a frozen tower's features the result is None: only their
+    projection remains to compute.
     """
     if isinstance(texts, Tensor):
         return texts, None

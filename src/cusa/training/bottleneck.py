@@ -1,4 +1,4 @@
-"""What a training spends most of its time on, and what to change about it."""
+"""Finds the part of a training that takes most of the time, and gives advice about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cusa.config.experiments import RunConfiguration
 from cusa.training.profiling import StepProfile
 from cusa.training.timeline import Part
 
-# Shares of a step from which a part other than the towers is the bottleneck: the towers are what is to be paid for.
+# Shares of a step above which a part other than the towers is the bottleneck. The towers' time is always needed.
 LIMITS: dict[Part, float] = {
     "data": 0.1,
     "gather": 0.15,
@@ -30,7 +30,7 @@ NAMES: dict[Part, str] = {
 
 
 def bottleneck(profile: StepProfile) -> Part:
-    """The part to look at first: the largest of those that take more than their share in LIMITS, else a tower.
+    """The part to improve first: the largest of those that take more than their share in LIMITS, else a tower.
 
     On a GPU, the time in which nothing is computed counts as `host`, without that of waiting for data.
     """

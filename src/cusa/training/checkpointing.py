@@ -28,18 +28,18 @@ def checkpoint_towers(student: Student) -> None:
 
     Layers are those of `Side.layers`. Raises ConfigurationError if no tower has layers that are trained.
     """
-    found: list[nn.Module] = []
+    layers: list[nn.Module] = []
     for name in sides_with_a_tower(student.backbone):
         try:
-            found += [layer for _, layer in Side.of(student.backbone, name).layers()]
+            layers += [layer for _, layer in Side.of(student.backbone, name).layers()]
         except ConfigurationError:
             log.warning("train.checkpoint_towers: no layers of the %s tower are trained; nothing is saved there", name)
-    if not found:
+    if not layers:
         raise ConfigurationError(
             "Configuration key `train.checkpoint_towers` is true, but the student has no tower with layers that are "
             "trained, so it would save no memory; leave it out."
         )
-    for layer in dict.fromkeys(found):
+    for layer in dict.fromkeys(layers):
         layer.forward = _checkpointed(layer)
 
 

@@ -66,7 +66,7 @@ def compile_towers(task: TrainingTask, frozen: FrozenDimensions) -> list[Modalit
 
 
 def _stopped(error: BaseException | None) -> StoppedError | None:
-    """The signal that an error stands for: the compiler wraps what is raised while it works."""
+    """The StoppedError that caused an error: the compiler wraps errors that are raised while it works."""
     while error is not None and not isinstance(error, StoppedError):
         error = error.__cause__ or error.__context__
     return error

@@ -1,4 +1,4 @@
-"""What steps cost: pairs and images a second, waiting, operations a second, and memory, for the rows of the history."""
+"""The costs of steps for the rows of the history: pairs, images and operations a second, waiting, and memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPEEDS = (
 
 @dataclass(frozen=True)
 class Spent:
-    """What one process has spent on batches: seconds of waiting for them, images that it encodes, and operations.
+    """The costs of batches in one process: seconds of waiting for them, images that it encodes, and operations.
 
     `flops` are floating-point operations as flops.py counts them; 0 in processes that do not count.
     """
@@ -39,7 +39,7 @@ class Spent:
 
 
 def speeds(pairs: int, seconds: float, spent: Spent, processes: int, peak: float | None) -> dict[str, float | None]:
-    """The columns SPEEDS of some steps with `pairs` pairs of all processes, of which this process spent `spent`.
+    """The columns SPEEDS of some steps. `pairs` counts those of all processes; `spent` are this process's costs.
 
     Images and operations are those of this process, times the number of processes, which do the same. `peak` is the
     highest number of operations a second of this process's device, `mfu` a share of it; both are None if it is not

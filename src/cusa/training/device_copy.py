@@ -10,9 +10,9 @@ from cusa.training.batches import TrainingBatch
 class DeviceCopies:
     """Copies batches to a device.
 
-    The host runs ahead of a GPU, so it asks for the copy of a batch while the GPU still computes. In the order of that
-    work the copy would come last; in a stream of its own it does not wait. What the GPU computes afterwards waits for
-    the copy, not for the host.
+    The host runs ahead of a GPU, so it starts the copy of a batch while the GPU still computes. In the same stream, the
+    copy would wait for that work; in a separate stream it does not. Later work of the GPU waits for the copy; the host
+    does not wait.
     """
 
     def __init__(self, device: torch.device) -> None:

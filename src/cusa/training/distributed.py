@@ -26,7 +26,7 @@ class Group:
     world_size: int = 1
     rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    # gloo, for what the processes tell each other beside the work of their devices; None with one process
+    # gloo, for messages between the hosts while the devices compute; None with one process
     hosts: Any = None
 
     @property
@@ -45,9 +45,10 @@ class Group:
         return gathered
 
     def any(self, *flags: bool) -> Callable[[], list[bool]]:
-        """Start to find out, for each flag, whether any process has set it: clocks and signals differ between them.
+        """Start to find out, for each flag, whether any process has set it: clocks and signals differ between
+        processes.
 
-        The hosts tell each other beside what their devices do; the function that is returned waits for the answer.
+        The hosts communicate while their devices compute. The returned function waits for the answer.
         """
         if self.world_size == 1:
             return lambda: list(flags)
@@ -86,10 +87,10 @@ class Group:
 
 
 class SharedFlags:
-    """Flags that any process may set, and that all of them read at the same step: those of the step before.
+    """Flags that any process may set. All processes read them at the same step, one step later.
 
-    The answer is under way while the devices take a step, so no device waits for it. With one process there is nothing
-    to wait for, and the flags are read at once.
+    The answer is communicated while the devices take a step, so no device waits for it. With one process, the flags are
+    read at once.
     """
 
     def __init__(self, group: Group, count: int) -> None:
@@ -100,7 +101,7 @@ class SharedFlags:
     def read(self, *flags: bool, now: bool) -> list[bool]:
         """For each flag, whether any process has set it; every process calls this after every step.
 
-        `now` waits for the flags of this step too; so does a flag that was set, so that nothing is left under way when
+        `now` also waits for the flags of this step. A set flag does so too, so that no communication is pending when
         the processes act on it.
         """
         started = self._group.any(*flags)

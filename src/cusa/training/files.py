@@ -1,4 +1,4 @@
-"""What a training reads: how it is opened, and which it was."""
+"""The files that a training reads: their sizes, their opening and their digests."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class TrainingFiles:
         return TrainingData(student, self.configuration, self.folder, self.group)
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of what is read, by name; see `data_digests`."""
+        """SHA-256 of the files that are read, by name; see `data_digests`."""
         return data_digests(self.configuration, self.folder)
 
     def notes(self, student: Student) -> list[str]:
-        """What of the data may make the results worse than need be, a sentence each."""
+        """A sentence for each property of the data that may make the results worse than necessary."""
         return notes_on_tokens(student, self.configuration, self.folder)

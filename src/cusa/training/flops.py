@@ -32,7 +32,7 @@ WORDS = (4, 8, 16)  # of the captions that are counted
 
 @dataclass(frozen=True)
 class BatchFlops:
-    """What the parts of a batch cost, forward and backward, in floating-point operations of one process.
+    """The cost of a batch's parts, forward and backward, in floating-point operations of one process.
 
     `image` is the cost of one image with its heads. A caption of T tokens costs `caption` + `token` * T +
     `token_squared` * T^2. Every two pairs of the batch that are compared cost `comparison`.
@@ -66,7 +66,7 @@ def shape_of_texts(texts: TextInput) -> tuple[int, int]:
 def count_flops(
     student: Student, losses: LossConfiguration, frozen: FrozenDimensions, teachers: Mapping[Modality, int]
 ) -> BatchFlops:
-    """Count what a batch costs, on the device of the weights; `frozen` and `teachers` as in `synthetic_pairs`.
+    """Count the cost of a batch, on the device of the weights; `frozen` and `teachers` as in `synthetic_pairs`.
 
     Changes no weight, no gradient, no running statistic and no random state. Takes about as long as a step with four
     pairs. Call it before the student is divided among processes.

@@ -67,10 +67,10 @@ class CachedGradients:
         """The gradients of `total` with respect to `towers`, which are leaves, and to the parameters after them."""
         learned = {name: value for name, value in task.named_parameters() if value.requires_grad}
         leaves = [*towers.values(), *learned.values()]
-        found = list(torch.autograd.grad(total, leaves, allow_unused=True))
+        gradients = list(torch.autograd.grad(total, leaves, allow_unused=True))
         # A side that no loss reads has no gradient.
-        of_towers = {side: part for side, part in zip(towers, found, strict=False) if part is not None}
-        later = zip(learned, found[len(towers) :], strict=True)
+        of_towers = {side: part for side, part in zip(towers, gradients, strict=False) if part is not None}
+        later = zip(learned, gradients[len(towers) :], strict=True)
         return cls(of_towers, {name: part for name, part in later if part is not None})
 
     def share(self, chunk: Mapping[Modality, slice], last: bool) -> CachedGradients:

@@ -2,11 +2,11 @@
 
 Whether they are finite is a number on the device, and the fused AdamW reads it there (`found_inf`, as GradScaler
 gives it). The host reads it a step later, when the device has the next step to do, and raises an error then. Until it
-does, no further step is taken, so the weights stay those of the last good step.
+reads it, no further step is taken, so the weights stay those of the last good step.
 
 With `train.precision: fp16`, the loss is multiplied by a scale, so that small gradients are no zeros in float16
-(Micikevicius et al., ICLR 2018, arXiv 1710.03740). Gradients that overflow are no error then: the step is left out and
-the scale is halved. A scale that has become too small is one.
+(Micikevicius et al., ICLR 2018, arXiv 1710.03740). Gradients that overflow are then no error: the step is skipped and
+the scale is halved. A scale that has become too small is an error.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from cusa.training.sharding import multiply, total_norm
 
 SHOWN_IMAGES = 5
 FIRST_SCALE = 2.0**16
-SMALLEST_SCALE = 2.0**-10  # gradients that overflow with it are those of a model that has diverged
+SMALLEST_SCALE = 2.0**-10  # if gradients overflow even with this scale, the model has diverged
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the host reads of a step when the next one is under way.
+    """The values of a step that the host reads while the next step is computed.
 
     `values` are, of each of its batches, the total, contrastive, cross and uni loss; then the norm of the gradients,
     and the scale of the loss. `images` are the first images of each batch, int64 [n].
@@ -73,7 +73,7 @@ class Guard:
         self._report = report
 
     def guarded(self, losses: Sequence[Losses]) -> Tensor:
-        """Take the step on the device; its values, see Report, float32 [n]. Nothing of the device is read."""
+        """Take the step on the device. Returns its values (see Report), float32 [n], without waiting for them."""
         terms = torch.stack([term for each in losses for term in each.terms()]).float()
         scale = self._scale()
         self.scaler.unscale_(self.optimiser)
@@ -130,7 +130,7 @@ class Guard:
         return self.loss.temperature_values() | self.loss.bias_values()
 
     def state(self) -> dict[str, Any]:
-        """What a training needs to continue: the scale of the loss; empty if there is none."""
+        """The state that a training needs to continue: the scale of the loss; empty without one."""
         return dict(self.scaler.state_dict())
 
     def load(self, state: dict[str, Any]) -> None:

@@ -93,7 +93,7 @@ class NeighbourOrder:
         """The places of some pairs by number, int64 [n], in an order where neighbours meet."""
         dealt = deal(self.image_of_caption[pairs], generator)
         rounds = [self._grouped(pairs, members, generator) for members in dealt]
-        # What fills no group comes last, so that batches of whole groups cut none.
+        # The pairs that fill no group come last, so that batches of complete groups cut no group.
         whole = [len(members) // self.group * self.group for members in rounds]
         groups = [members[:end] for members, end in zip(rounds, whole, strict=True)]
         rests = [members[end:] for members, end in zip(rounds, whole, strict=True)]

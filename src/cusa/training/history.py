@@ -1,4 +1,4 @@
-"""What a training reports: the rows of history.parquet, and its lines in the log."""
+"""The report of a training: the rows of history.parquet, and its lines in the log."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class History:
             self._unread.append((HostCopy(result.losses[-1].total.reshape(1)), line))
 
     def settle(self) -> None:
-        """Read what the last step has left on the device, and add its row; waits for that step."""
+        """Read the last step's losses from the device, and add its row; waits for that step."""
         unread, self._unread = self._unread, []
         for copy, take in unread:
             take(copy.read())
@@ -130,7 +130,7 @@ class History:
         return torch.cat([self.group.mean(terms.mean(dim=0)), *scalars])
 
     def _add_step(self, row: dict[str, Any], measured: dict[str, Any], numbers: list[float]) -> None:
-        """Add the row of a step: where it was, the numbers that `_values` had, and what was measured."""
+        """Add the row of a step: its epoch and step, the numbers of `_values`, and the measurements."""
         losses, scalars = numbers[: len(LOSSES)], numbers[len(LOSSES) :]
         self._add(row | dict(zip(LOSSES, losses, strict=True)) | self.loss.named_values(scalars) | measured)
 

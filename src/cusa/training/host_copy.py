@@ -1,4 +1,4 @@
-"""Copies of small tensors for the host, which reads them when the device has come that far: no device waits."""
+"""Copies of small tensors for the host, which reads them later, so that neither host nor device waits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 class HostCopy:
     """A copy of some numbers on a device, which starts at once and is read later.
 
-    On a GPU it is made in the order of the device's work, into page-locked memory. `read` waits until it is there,
-    which costs nothing while the device has the work of another step to do.
+    On a GPU the copy is queued after the device's earlier work, into page-locked memory. `read` waits for the copy;
+    this costs no time if the device has another step to compute.
     """
 
     def __init__(self, values: Tensor) -> None:

@@ -1,7 +1,7 @@
 """Interpolation between the weights before and after a training (WiSE-FT, Wortsman et al., CVPR 2022).
 
-What the model knew before the training is partly in its weights still; a model between the two often keeps more of it,
-and loses little of what was learned. The run folder that this writes is scored like any other.
+A model between the two often keeps more of the knowledge from before the training, and loses little of what was
+learned. Benchmarks score the new run folder like any other.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def interpolate(
     """
     torch.set_num_threads(threads)
     started, source, run = time.monotonic(), Path(source), Path(run)
-    # Adapters are merged: after is a whole model, as before is, and so is what is written.
+    # Adapters are merged: `after` is a complete model, as `before` is, and so are the weights that are written.
     configuration = configuration.model_copy(update={"student": configuration.student.whole})
     settings = configuration.interpolate
     assert settings is not None

@@ -1,4 +1,4 @@
-"""The start of the several processes of a training: torchrun, which leaves the last word to the sentence of a process.
+"""Starts the processes of a training by torchrun, and ends with the error sentence of a process that failed.
 
     python -m cusa.training.launch --standalone --nproc-per-node 2 workflow/scripts/train.py ...
 
@@ -19,25 +19,27 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run torchrun. If a process fails, end with its status, and with the sentence that it told as the last line."""
+    """Run torchrun. If a process fails, end with its status, and print its error sentence as the last line."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    logging.disable(logging.ERROR)  # what torchrun says of signals and of failed processes is said in a sentence below
+    logging.disable(
+        logging.ERROR
+    )  # torchrun's own report of signals and failed processes; the sentence below replaces it
     try:
         torchrun()
     except SignalException as stopped:
         sys.exit(SIGNALLED + stopped.sigval)
     except ChildFailedError as failed:
         _, first = failed.get_first_failure()
-        if message := _why(first):
+        if message := _failure_sentence(first):
             sys.stderr.write(f"{message}\n")
         sys.exit(first.exitcode if first.exitcode > 0 else SIGNALLED - first.exitcode)
 
 
-def _why(failure: ProcessFailure) -> str:
-    """The sentence that a failed process told, or what ended it; empty if it has ended after a signal by itself."""
+def _failure_sentence(failure: ProcessFailure) -> str:
+    """The error sentence of a failed process, or the signal that killed it; empty if the process ended itself."""
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         memory = ", as the system does when memory runs out" if name == "SIGKILL" else ""
@@ -47,8 +49,8 @@ def _why(failure: ProcessFailure) -> str:
         )
     if failure.exitcode > SIGNALLED:
         return ""
-    told = failure.error_file_data if isinstance(failure.error_file_data, dict) else {}
-    message = told.get("message")
+    report = failure.error_file_data if isinstance(failure.error_file_data, dict) else {}
+    message = report.get("message")
     return str(message["message"]) if isinstance(message, dict) else ""
 
 

@@ -62,10 +62,10 @@ class Timeline:
         marks = [*self.marks, (self._now(), self.part)]
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        found: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
+        seconds: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
         for (start, part), (end, _) in pairwise(marks):
-            found[part] += self._between(start, end)
-        return found
+            seconds[part] += self._between(start, end)
+        return seconds
 
     def _now(self) -> Any:
         if self.device.type != "cuda":

@@ -391,7 +391,7 @@ def test_samples_that_img2dataset_marks_as_failed_are_counted(rows, tmp_path):
     dataset = load_dataset({"name": "d", **content})
     inspection = inspect(dataset, tmp_path)
     assert inspection.problems.notes == {"left_out": 5}
-    assert "key 1 has the status `failed_to_resize`" in next(inspection.problems.told())[1]
+    assert "key 1 has the status `failed_to_resize`" in next(inspection.problems.note_sentences())[1]
     assert sum(inspection.images.values()) == 43
     convert(dataset, tmp_path / "out", tmp_path / "images")
     failed = [row for row in open_source(dataset, tmp_path / "x").records() if isinstance(row, LeftOut)]

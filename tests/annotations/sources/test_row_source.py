@@ -218,16 +218,16 @@ def test_processes_give_what_row_by_row_gives(tmp_path):
 def test_what_a_killed_process_had_is_read_here(tmp_path, monkeypatch):
     dataset = section(tmp_path, "albef", listed([albef(number) for number in range(600)]).encode())
     expected = row_by_row(dataset, tmp_path)
-    asked, processes = row_workers._asked, []
+    read_by_worker, processes = row_workers._read_by_worker, []
 
     def killed(process, path, text):
         if process not in processes:
             processes.append(process)
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-        return asked(process, path, text)
+        return read_by_worker(process, path, text)
 
-    monkeypatch.setattr(row_workers, "_asked", killed)
+    monkeypatch.setattr(row_workers, "_read_by_worker", killed)
     assert in_blocks(dataset, tmp_path, threads=2) == expected
     assert len(processes) == 2
 

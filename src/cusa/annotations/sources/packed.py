@@ -1,4 +1,4 @@
-"""What the formats share whose files hold the pictures: the folder that the pictures are written to, and splits."""
+"""Base for formats whose files contain the pictures: the folder that pictures are written to, and their splits."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ OTHER_ENDING = ".img"
 class PictureFolder:
     """Writes pictures as {first two digits}/{other digits of their SHA-256}{ending}, for instance 3f/9a0c....jpg.
 
-    Equal pictures are one file, so a picture that is in two splits is found by its path, and the same data always give
-    the same paths. Memory does not grow with the pictures. `place` is where they are written; where that is not
-    `folder`, which the paths name, they are part of its pictures.
+    Equal pictures are one file, so a picture in two splits has the same path in both. The same data always give the
+    same paths. Memory does not grow with the pictures. `place` is where they are written; where that is not `folder`,
+    which the paths name, they are part of its pictures.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -96,7 +96,7 @@ class PictureFolder:
         return True
 
     def has(self, path: str) -> bool:
-        """Whether a picture was written, or is not of this folder."""
+        """Whether a picture was written; true for pictures outside this folder."""
         prefix = f"{self.folder.as_posix()}/"
         return self.most is None or not path.startswith(prefix) or path.removeprefix(prefix) in self.names
 

@@ -76,7 +76,7 @@ class ParquetSource(PackedSource):
 
     @cached_property
     def paths_are_ids(self) -> bool:
-        """Whether no two rows of all files have the same path in their struct. Only the paths are read for this."""
+        """Whether the paths in the structs of all rows of all files are distinct. Only the paths are read for this."""
         column = f"{self.dataset.columns.image}.path"
         blocks = [np.empty(0, dtype=np.int64)]
         for file in self.dataset.files.values():

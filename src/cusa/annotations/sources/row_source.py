@@ -1,7 +1,7 @@
-"""Formats whose files are lists of rows, of which each says all of its records: many rows are read at once.
+"""Formats whose files are lists of independent rows: many rows are read at once.
 
-A text of many rows is decoded and checked as columns, here or in another process. If something in it is odd, its
-rows are read one by one, so that what is told of them does not depend on how they are read.
+A text of many rows is decoded and checked as columns, in this process or in another. If a row in it is odd, all its
+rows are read one by one, so that problems are reported in the same way.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RowColumns(NamedTuple):
 
 @dataclass(frozen=True)
 class RowText:
-    """The text of whole rows: members of a list with a comma after each, or lines, of which the last may be open."""
+    """The text of complete rows: members of a list, each followed by a comma, or lines; the last may lack its end."""
 
     text: str
     are_lines: bool
@@ -62,7 +62,7 @@ class RowReader(Protocol):
     ahead: int
 
     def read(self, path: Path, text: RowText) -> Callable[[], SoundRows | None]:
-        """Start to read a text of a file. What is returned waits for the rows; None stands for odd ones."""
+        """Start to read a text of a file. The returned function waits for the rows; it returns None if a row is odd."""
 
 
 class RowSource(Source):
@@ -160,7 +160,7 @@ def _members(path: Path, encoding: str | None, reader: RowReader) -> Iterator[tu
                         yield f"{path}, row {number}", row
                         number += 1
                 else:
-                    # The seam misleads, or there is an error: reading on member by member says which.
+                    # The text was cut in the wrong place, or has an error: reading member by member shows which.
                     stream.put_back([text.text, *(later.text for later, _ in started)])
                     started.clear()
                     seam = None

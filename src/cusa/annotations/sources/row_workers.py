@@ -1,8 +1,8 @@
 """Processes that read texts of rows.
 
-They are started as programs of their own, not by multiprocessing, which would run the program that calls convert once
-more in each. A worker ends when its input does, so also when this process is killed. What a worker cannot read, for
-instance because it was killed, is read here.
+They are started as separate programs. multiprocessing would run the program that calls `convert` again in each worker.
+A worker ends when its input ends, so also when this process is killed. If a worker cannot read a text, for instance
+because it was killed, this process reads it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ ODD = -1
 HEADER = struct.Struct("<qq")
 
 
-class _Here:
-    """Reads a text when it is asked for it."""
+class _InProcessReader:
+    """Reads texts in this process."""
 
     ahead = 1
 
@@ -46,11 +46,13 @@ class _Here:
         return lambda: read_text(self.source, self.cleaning, path, text)
 
 
-class _Workers:
-    """Reads texts by processes. Each thread of `pool` hands one text to a process that is free, and waits for it."""
+class _WorkerReader:
+    """Reads texts in worker processes. Each thread of `pool` gives one text to a free process, and waits for it."""
 
-    def __init__(self, here: _Here, processes: list[subprocess.Popen[bytes]], pool: ThreadPoolExecutor) -> None:
-        self.here, self.pool, self.ahead = here, pool, len(processes) + 2
+    def __init__(
+        self, in_process: _InProcessReader, processes: list[subprocess.Popen[bytes]], pool: ThreadPoolExecutor
+    ) -> None:
+        self.in_process, self.pool, self.ahead = in_process, pool, len(processes) + 2
         self.free: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         for process in processes:
             self.free.put(process)
@@ -61,9 +63,9 @@ class _Workers:
     def _read(self, path: Path, text: RowText) -> SoundRows | None:
         process = self.free.get()
         try:
-            return _asked(process, path, text)
+            return _read_by_worker(process, path, text)
         except (OSError, EOFError, pa.ArrowInvalid):  # it is gone
-            return self.here.read(path, text)()
+            return self.in_process.read(path, text)()
         finally:
             self.free.put(process)
 
@@ -72,12 +74,12 @@ class _Workers:
 def row_reader(
     source: RowSource, dataset: DatasetSection, cleaning: CaptionCleaning, threads: int
 ) -> Iterator[RowReader]:
-    """What reads the rows of a source: this process, or as many processes as pay, at most `threads`."""
-    here = _Here(source, cleaning)
+    """A reader for the rows of a source: this process, or at most `threads` processes if the files are large."""
+    in_process = _InProcessReader(source, cleaning)
     size = sum(path.stat().st_size for _, path in source.row_files() if path.is_file())
     count = min(threads, MOST, size // BYTES_FOR_EACH)
     if count < 2:
-        yield here
+        yield in_process
         return
     conversion = {"dataset": json.loads(dataset.as_json()), "cleaning": json.loads(cleaning.as_json())}
     command = [sys.executable, "-P", "-m", "cusa.annotations.sources.row_workers", json.dumps(conversion)]
@@ -91,7 +93,7 @@ def row_reader(
         ]
         pool = stack.enter_context(ThreadPoolExecutor(count))
         try:
-            yield _Workers(here, processes, pool)
+            yield _WorkerReader(in_process, processes, pool)
         finally:
             pool.shutdown(cancel_futures=True)
             for process in processes:
@@ -106,8 +108,8 @@ def _close(process: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _asked(process: subprocess.Popen[bytes], path: Path, text: RowText) -> SoundRows | None:
-    """What a worker makes of a text. Raises OSError or EOFError if it has ended."""
+def _read_by_worker(process: subprocess.Popen[bytes], path: Path, text: RowText) -> SoundRows | None:
+    """The rows of a text, read by a worker. Raises OSError or EOFError if the worker has ended."""
     content = text.text.encode("utf-8", "surrogatepass")
     to_worker, from_worker = _pipe(process.stdin), _pipe(process.stdout)
     name = os.fsencode(path)

@@ -1,4 +1,4 @@
-"""Code that the formats share: rows of JSON files, image paths, ids, and checks of rows."""
+"""Helpers of all formats: rows of JSON files, image paths, ids, and checks of rows."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class MalformedRow:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row that the data themselves leave out, for instance as failed. It is counted, and is no problem."""
+    """A row that the data mark as failed or unused. It is counted, but is no problem."""
 
     place: str
     reason: str
@@ -69,7 +69,7 @@ class Source:
         """
 
     def has_image(self, path: str) -> bool:
-        """Whether the image at `path` can be looked at: false for one that `sample_images` left out."""
+        """Whether the image at `path` exists: false if `sample_images` left it out."""
         return True
 
     def records(self) -> Iterator[Record | MalformedRow | LeftOut]:

@@ -14,7 +14,7 @@ from cusa.config.dataset_tables import OneWayToSplit
 
 
 class SplitsOfRows:
-    """The splits of the rows of a data set, and the names in its split column that mean none for sure."""
+    """Assigns rows to splits, and collects the names in the split column whose meaning is unclear."""
 
     def __init__(self, dataset: OneWayToSplit) -> None:
         self.dataset, self.column = dataset, dataset.split_column
@@ -25,8 +25,8 @@ class SplitsOfRows:
     def of_row(self, file_split: Split | None, drawn_by: str, value: str | float | None, place: str) -> str | None:
         """The split of a row, or None if it is left out.
 
-        `file_split` is the split of its file, None if that has several; `value` is what the split column says; and
-        `drawn_by` is what decides a draw: equal texts are drawn for the same split.
+        `file_split` is the split of its file, None if the file has several; `value` is the cell of the split column;
+        and `drawn_by` decides a random draw: rows with equal texts get the same split.
         """
         if file_split is None and self.column is not None:
             split = self._named(identity("" if value is None else value).strip(), place)
@@ -44,13 +44,13 @@ class SplitsOfRows:
         return self.of_name[name]
 
     def add_all(self, other: SplitsOfRows) -> None:
-        """Add the names that stand in later rows."""
+        """Add the names of later rows."""
         self.seen.update(other.seen)
         self.of_name = other.of_name | self.of_name
         self.first = other.first | self.first
 
     def unknown(self) -> Iterator[MalformedRow]:
-        """A finding for each name in the column that nobody has explained, when all rows have been read."""
+        """A MalformedRow for each name that the configuration does not explain. Call this after all rows were read."""
         place, explained = f"{self.dataset.file} has", self.dataset.split_names
         vals = [name for name in self.seen if self.of_name[name] == "val" and name not in explained]
         for name, count in self.seen.items():

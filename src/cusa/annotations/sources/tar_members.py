@@ -23,7 +23,7 @@ DAMAGE = (tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, ValueError
 class Member(NamedTuple):
     """A file in a tar: its sample's key, its ending in lower case, its name, and its bytes.
 
-    `content` is a text where the file cannot be read: the reason. The bytes are `size` bytes at `offset` of the tar,
+    `content` is a text, the reason, if the file cannot be read. The bytes are `size` bytes at `offset` of the tar,
     unless it is compressed.
     """
 
@@ -38,7 +38,7 @@ class Member(NamedTuple):
 def tar_members(path: Path, endings: tuple[str, ...], contents: bool = True) -> Iterator[Member]:
     """The files whose names end in one of `endings`, in the order of the tar. Hidden files are left out.
 
-    A key is the name without its ending, folders and all, so names may have dots in them. One file is in memory at a
+    A key is the name without its ending, folders included, so names may contain dots. One file is in memory at a
     time; without `contents` none is read, and every `content` of a sound file is empty. Raises DataError if the tar
     is not there, is cut off or is damaged.
     """
@@ -69,7 +69,7 @@ def _is_hidden(name: PurePosixPath) -> bool:
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether the files in a tar have no place of their own, because the tar is compressed. It has to exist."""
+    """Whether a tar is compressed, so that its files have no offsets. The tar must exist."""
     with path.open("rb") as file:
         return file.read(6).startswith(COMPRESSED)
 
@@ -85,14 +85,14 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, read: bool) -> bytes
         return b""
     file = tar.extractfile(member)
     assert file is not None
-    # In chunks, so that a size that is wrong does not reserve memory.
+    # In chunks, so that a wrong size does not reserve memory.
     return b"".join(iter(lambda: file.read(CHUNK), b""))
 
 
 def _require_end(tar: tarfile.TarFile, path: Path) -> None:
     """Raise DataError unless the tar ends where its last file ends.
 
-    tarfile takes a damaged header, and a tar that was cut off between two files, for the end.
+    tarfile treats a damaged header, and a tar that was cut off between two files, as the end.
     """
     file: IO[bytes] = tar.fileobj  # type: ignore[assignment]
     file.seek(tar.offset)

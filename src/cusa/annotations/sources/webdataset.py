@@ -1,7 +1,7 @@
 """WebDataset tars as img2dataset writes them: KEY.jpg with its caption in KEY.txt or KEY.json.
 
-Tars are read from the first to the last byte, compressed ones too. Nothing is unpacked but pictures and texts, and no
-name in a tar becomes a path.
+Tars, also compressed ones, are read from the first to the last byte. Only pictures and texts are unpacked, and no name
+in a tar becomes a path.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class WebDatasetSource(PackedSource):
     def _samples(self, path: Path) -> Iterator[Sample]:
         """The samples of a tar.
 
-        The files of a key should stand one after another; then memory holds one sample. Those that stand apart, as
-        when all pictures come first, are put together at the end: memory then holds their texts, not their pictures.
+        The files of a key should follow each other; then memory holds one sample. Other samples, for instance if all
+        pictures come first, are completed at the end: memory then holds their texts, not their pictures.
         """
         current: Sample | None = None
         waiting: dict[str, Sample] = {}
@@ -144,7 +144,7 @@ def open_source(dataset: WebDatasetDataset, image_folder: Path) -> WebDatasetSou
 
 
 def _add(sample: Sample, member: Member, encoding: str) -> None:
-    """Add a file to its sample; what is wrong with it is the sample's problem."""
+    """Add a file to its sample; a problem of the file becomes the sample's problem."""
     if isinstance(member.content, str):
         sample.problem = sample.problem or f"has {member.name}, which {member.content}"
     elif member.ending in PICTURE_ENDINGS:

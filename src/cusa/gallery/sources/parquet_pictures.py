@@ -91,7 +91,7 @@ class ParquetPictures:
                     for number, row in enumerate(self._rows(path, None, [group]), start=first):
                         yield self._entry(path, f"{name}/{number - start}", row) if wanted(number) else None
                 first += count
-        self.odd.tell(self.files[0])
+        self.odd.log_count(self.files[0])
 
     def _row_groups(self, path: Path) -> list[int]:
         with parquet_damage(path):

@@ -110,7 +110,7 @@ class TableSource:
             else:
                 yield None
             number += 1
-        self.odd.tell(self.path)
+        self.odd.log_count(self.path)
 
     def _entry(self, place: str, row: Row | MalformedRow, further: list[str]) -> Entry:
         if isinstance(row, MalformedRow):
@@ -228,7 +228,7 @@ class OddCaptions:
             return []
         return [caption for caption in captions if caption.strip()]
 
-    def tell(self, path: Path) -> None:
+    def log_count(self, path: Path) -> None:
         """Log how many rows have captions that are no texts, with one of them."""
         if self._count:
             log.warning(
