@@ -1,4 +1,4 @@
-"""Negatives that are no negatives: pairs that a teacher calls nearer than the positive are left out of the loss.
+"""False negatives: pairs that a teacher considers more similar than the positive are left out of the loss.
 
 The idea is that of GISTEmbed (Solatorio, 2024, arXiv 2402.16829), where one guide model compares both sides of a pair.
 The teachers here compare within one modality, so the positive of pair i is what the teacher can compare i with:
@@ -9,7 +9,7 @@ The teachers here compare within one modality, so the positive of pair i is what
 
     left out: T[i, j] > p[i] - margin  (absolute)  or  T[i, j] > p[i] * (1 - margin)  (relative), of another image
 
-The same pairs are left out of image-to-text and text-to-image: what counts is whether pair j shows what pair i shows.
+The same pairs are left out of image-to-text and text-to-image, because the question is whether pairs i and j match.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def false_negatives(
     positive_text: Tensor | None,
     same_image: Tensor,
 ) -> Tensor:
-    """Which entries of a batch's similarities are left out: bool [b, B].
+    """The entries of a batch's similarities that are left out: bool [b, B].
 
-    `similarities` are the teachers', float [b, B], by `image` and `text`. `positive_text` is p_t, float [b]; None
-    takes 1 for all. `same_image` says which entries are positives, bool [b, B]: these stay.
+    `similarities` are the teachers', float [b, B], by `image` and `text`. `positive_text` is p_t, float [b]; None means
+    1 for all. `same_image`, bool [b, B], marks the positives, which are never left out.
     """
     judged = [
         similarities[teacher] > _threshold(settings, positive_text if teacher == "text" else None)

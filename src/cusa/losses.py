@@ -107,8 +107,8 @@ class CUSALoss(nn.Module):
     def clamp_temperatures(self) -> None:
         """Clamp every temperature to its bounds; each forward pass begins with this, as in the published code.
 
-        The graph of an earlier forward pass, whose backward pass is still to come, keeps its values: they are within
-        the bounds, so clamping them again changes nothing. `data` keeps autograd from taking that for a change.
+        An earlier forward pass may still need its backward pass. Its values are within the bounds, so clamping them
+        again changes nothing. `data` hides the clamping from autograd, which would report a change.
         """
         for name, (low, high) in self.bounds.items():
             self.temperatures[name].data.clamp_(low, high)
@@ -220,7 +220,7 @@ class CUSALoss(nn.Module):
         left_out: Tensor | None,
     ) -> Tensor:
         temperature = self.temperature("contrastive")
-        if self.bias is not None:  # the rows of the images have every pair, so those of the texts add nothing
+        if self.bias is not None:  # the rows of the images contain every pair, so those of the texts add nothing
             logits = leave_out(image_to_text / temperature + self.bias, left_out)
             return settings.rate * sigmoid_loss(logits, same_image, settings.reduction)
         positives = same_image.to(image_to_text.dtype)
@@ -266,8 +266,8 @@ class CUSALoss(nn.Module):
         logits = logits / self.temperature(name, modality)
         if settings.loss == "kl":
             if soft_labels.requires_grad:
-                # A low teacher temperature makes some labels 0. Their terms p log p are 0, and so are their gradients,
-                # which autograd takes for 0 times infinity. This changes no other value or gradient.
+                # A low teacher temperature makes some labels 0. Their terms p log p and their gradients are 0, but
+                # autograd computes 0 times infinity. This changes no other value or gradient.
                 soft_labels = torch.where(soft_labels > 0, soft_labels, 0.0)
             return F.kl_div(F.log_softmax(logits, dim=1), soft_labels, reduction="batchmean")
         return cross_entropy(logits, soft_labels, settings.reduction)
@@ -283,7 +283,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
 
 
 def evenly(positives: Tensor, left_out: Tensor | None) -> Tensor | float:
-    """The label that is the same for all entries of a row, float [b, B] or one for all; 0 if they are left out."""
+    """The uniform label, equal for all entries of a row: float [b, B] or one number; 0 for entries left out."""
     if left_out is None:
         return 1 / positives.shape[1]
     stays = (~left_out).to(positives.dtype)
@@ -293,7 +293,7 @@ def evenly(positives: Tensor, left_out: Tensor | None) -> Tensor | float:
 def sigmoid_loss(logits: Tensor, positives: Tensor, reduction: str) -> Tensor:
     """Binary cross-entropy of logits, float [b, B], and of the pairs that belong together, bool [b, B]: a scalar.
 
-    `reduction` is that of `cross_entropy`.
+    `reduction` is as in `cross_entropy`.
     """
     entries = -F.logsigmoid(torch.where(positives, logits, -logits))
     return entries.mean() if reduction == "mean" else entries.sum(dim=1).mean()

@@ -1,4 +1,4 @@
-"""How similar the frozen teachers call the pairs of a batch: cosine similarities, which need no gradients.
+"""The frozen teachers' cosine similarities of the pairs of a batch. They need no gradients.
 
 Unicom's features have up to 37,632 numbers, so on a GPU their products cost time, and memory where they are gathered.
 `half` multiplies unit vectors of float16 and sums in float32. Rounding a vector of length 1 to float16 moves its

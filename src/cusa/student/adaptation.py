@@ -1,7 +1,7 @@
-"""Parameter-efficient training: which weights of a student are trained where `student.adapt` does not train them all.
+"""Parameter-efficient training: selects the weights of a student that `student.adapt` trains.
 
-The others are the base: they are as they were loaded, and neither the state of a training nor best.safetensors holds
-them. A digest of their values says whether a base is the one that was trained on.
+The other weights are the base. They stay as they were loaded, and neither the state of a training nor best.safetensors
+contains them. A digest of their values shows whether a loaded base is the one of the training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NORMALISATION = nn.modules.batchnorm._BatchNorm
 
 
 class Base:
-    """The weights of a backbone that stay as they were loaded, by the names that they had before adapters came."""
+    """The weights of a backbone that stay as they were loaded, by their names before adapters were added."""
 
     def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
         self.weights = dict(weights)
@@ -40,10 +40,10 @@ class Base:
 
 
 def adapt(backbone: Backbone, settings: Adaptation) -> Base:
-    """Freeze what is not to be trained, add the adapters, and return what stays.
+    """Freeze the weights that are not trained, add the adapters, and return the frozen weights.
 
-    A side that `settings` do not name is trained whole; a weight that both sides use is trained if one of them trains
-    it. Raises ConfigurationError if the settings do not fit the model.
+    All weights of a side that `settings` do not name are trained. A weight that both sides use is trained if one of
+    them trains it. Raises ConfigurationError if the settings do not fit the model.
     """
     before = {weight: weight.requires_grad for weight in backbone.parameters()}
     named = dict(backbone.named_parameters(remove_duplicate=False))

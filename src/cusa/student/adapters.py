@@ -57,14 +57,14 @@ def add_adapters(side: Side, lora: Lora, left_out: set[nn.Parameter]) -> None:
         # The other side may have adapters already; these are other modules.
         warnings.filterwarnings("ignore", message=".*second time.*")
         inject_adapter_in_model(settings, side.backbone, adapter_name=ADAPTER)
-    del side.backbone.peft_config  # or peft takes the other side's adapters for more adapters of this model
+    del side.backbone.peft_config  # otherwise peft treats the other side's adapters as adapters of this model
     _restore_originals(side.backbone, unless_adapted=True)
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Add each adapter's product to its matrix, and remove the adapters: the model is what it was, with other weights.
+    """Add each adapter's product to its matrix, and remove the adapters. The model has its original modules again.
 
-    The embeddings stay as they are but for the last bits.
+    The embeddings change by rounding only.
     """
     if not any(map(is_adapter, _names(model))):
         return

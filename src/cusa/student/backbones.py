@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         raise TypeError(f"{type(self).__name__} has to define text_features()")
 
     def tower_features(self, side: Modality, inputs: TextInput) -> Tensor:
-        """What noise and dropout change in training, [B, d]: the features, if nothing projects them afterwards."""
+        """The features that noise and dropout change in training, [B, d]: those before the projection, if any."""
         if side == "text":
             return self.text_features(inputs)
         assert isinstance(inputs, Tensor)
@@ -61,7 +61,7 @@ class Backbone(nn.Module):
         return features
 
     def regularised(self, features: Tensor) -> Tensor:
-        """Features [B, d] with the noise and the dropout that training asks for; outside of training, as they are."""
+        """Features [B, d] with the noise and the dropout of training; outside of training, unchanged."""
         if self.training and self.feature_noise:
             deviation = features.detach().std(dim=0, correction=0)
             features = features + self.feature_noise * deviation * torch.randn_like(features)
@@ -72,11 +72,11 @@ class Backbone(nn.Module):
         raise TypeError(f"{type(self).__name__} has to define tokenise()")
 
     def vocabulary(self) -> Vocabulary | None:
-        """How texts are split, for reports; None if the backbone does not say it."""
+        """The tokeniser's vocabulary, for reports; None if the backbone does not give it."""
         return None
 
     def parameters_after_towers(self) -> set[nn.Parameter]:
-        """The parameters of `projected`, which are few; the others are those of `tower_features`."""
+        """The parameters of `projected`, which are few. All others belong to `tower_features`."""
         return set()
 
     def pretrained_parameters(self) -> set[Tensor]:

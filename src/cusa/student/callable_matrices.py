@@ -1,4 +1,4 @@
-"""Modules in another form, with the same weights, so that adapters can be put beside their matrices."""
+"""Modules in an equivalent form with the same weights, so that adapters can be added to their matrices."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ def with_callable_matrices(module: nn.Module, inputs: tuple[Any, ...]) -> nn.Mod
         assert isinstance(module, nn.MultiheadAttention)
         replacement = LinearAttention(module)
     elif isinstance(module, nn.Conv2d) and type(module) is not nn.Conv2d and module.kernel_size == (1, 1):
-        # peft builds an adapter as it builds a module of this class, whose arguments it does not know.
+        # peft builds an adapter by calling the class of the module, but does not know the arguments of this subclass.
         replacement = _plain_convolution(module)
         if not torch.equal(replacement(*inputs), module(*inputs)):
             return None
     else:
         return None
-    object.__setattr__(replacement, ORIGINAL, module)  # not as a part: its weights would have two names
+    object.__setattr__(replacement, ORIGINAL, module)  # not as a submodule: its weights would have two names
     return replacement.train(module.training)
 
 
 def original_of(module: nn.Module) -> nn.Module | None:
-    """What `with_callable_matrices` has replaced by `module`; None for any other module."""
+    """The module that `with_callable_matrices` replaced by `module`; None for any other module."""
     original: nn.Module | None = module.__dict__.get(ORIGINAL)
     return None if original is None else original.train(module.training)
 

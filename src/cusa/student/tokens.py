@@ -58,7 +58,7 @@ class Tokens:
 
 
 def tokeniser_of_student(student: StudentSettings) -> Tokenise:
-    """What tokenises for a student with a trained text tower, as its backbone does.
+    """The function that tokenises for a student with a trained text tower, as its backbone does.
 
     Raises ConfigurationError if it cannot be loaded.
     """
@@ -96,7 +96,7 @@ def write_tokens(data: DatasetFolder, split: str, tokenise: Tokenise, folder: st
 
 
 def use_threads(threads: int) -> None:
-    """Let tokenisers that are loaded from now on use so many threads."""
+    """Set the number of threads of tokenisers that are loaded after this call."""
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
 
@@ -109,7 +109,8 @@ def open_tokens(data: DatasetFolder, name: str, tables: SplitTables, tokenise: T
     """The tokens of a split, mapped into memory; None if there are none for these captions and this tokeniser.
 
     `name` is that of config.student_inputs.tokens_folder, and `tables` has the column `cleaned`. Some captions are
-    tokenised again, because what a folder or a name stands for may have changed. Raises DataError for damaged files.
+    tokenised again as a check, because the model behind a folder or a name may have changed. Raises DataError for
+    damaged files.
     """
     folder = data.tokens(name, tables.split)
     if not (folder / META).is_file():

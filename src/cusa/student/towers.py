@@ -17,8 +17,8 @@ from cusa.teachers.token_use import Vocabulary
 class TowerPair(Backbone):
     """An image and a text encoder, each projected to one space.
 
-    A frozen encoder is not loaded: its input is its cached features, whose length `frozen` gives. Dropout is that of
-    the encoders' features: their dimensions are many, and the projection learns the training pairs by heart.
+    A frozen encoder is not loaded: its input is its cached features, whose length `frozen` gives. Dropout acts on the
+    encoders' features: they have many dimensions, so the projection would overfit the training pairs.
     """
 
     def __init__(self, towers: Towers, max_tokens: int, frozen: FrozenDimensions) -> None:

@@ -1,4 +1,4 @@
-"""Changed pictures: a random part of a picture, mirrored, in other colours, as a model's input."""
+"""Random changes of pictures as a model's input: a random part of the picture, mirroring, other colours."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AugmentedTransform:
         return self.views((self.transform.decoded(*image) for image in images), image_of_view, draws)
 
     def views(self, images: Iterable[Tensor], image_of_view: np.ndarray, draws: np.ndarray) -> Tensor:
-        """What `batch` makes of images that are decoded, uint8 [3, H, W] each; one at a time is asked for."""
+        """The same of decoded images, uint8 [3, H, W] each, which are read one at a time."""
         side = self.transform.crop
         batch = torch.empty((len(draws), 3, side, side), dtype=torch.uint8, memory_format=torch.channels_last)
         for place, image in enumerate(images):

@@ -21,7 +21,7 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TRAINED_AT = 224
-# Images that a CPU encodes at a time: what a layer writes is then still in the cache when the next layer reads it.
+# Images that a CPU encodes at a time: the output of a layer is then still in the cache when the next layer reads it.
 IN_CACHE = 4
 
 
@@ -43,7 +43,7 @@ class EfficientNetLite0(ImageEncoder):
         self.is_fused = False
 
     def fuse(self) -> None:
-        """Put each normalisation into the convolution before it, and padding if it is the same on all sides.
+        """Fold each normalisation into the convolution before it, and padding too if it is the same on all sides.
 
         ReLU6 then writes over its input. On a CPU, features take a third of the time; they differ by rounding.
         """

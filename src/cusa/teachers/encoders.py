@@ -67,7 +67,7 @@ class TextEncoder(nn.Module):
         """Token ids of each caption, special tokens included, truncated to `max_tokens` or the model's limit."""
 
     def vocabulary(self, max_tokens: int | None = None) -> Vocabulary | None:
-        """How texts are split, for reports, with the limits of `tokenise`; None if the encoder does not say it."""
+        """The tokeniser's vocabulary, for reports, with the limits of `tokenise`; None if it is not known."""
         return None
 
     @property

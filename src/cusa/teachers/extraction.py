@@ -43,7 +43,7 @@ from cusa.teachers.transform import ImageTransform
 
 log = logging.getLogger(__name__)
 StoredImage = tuple[int, bytes, bool]  # position in the split, bytes of the file, and whether it is plain
-IMAGE_VIEWS, CAPTION_VIEWS = 1, 2  # what random numbers are for: the first of the keys that they are a function of
+IMAGE_VIEWS, CAPTION_VIEWS = 1, 2  # the purpose of random numbers: the first key of the function that draws them
 
 
 def part_of(shard_of_row: np.ndarray, part: int, parts: int) -> range:
@@ -161,7 +161,7 @@ def _variants(texts: list[str], cleaned: list[str], cleaning: CaptionCleaning, s
 
 
 def log_token_use(encoder: TextEncoder, captions: pa.Table, rows: np.ndarray) -> list[str]:
-    """Log what an encoder's tokeniser makes of some rows of captions.parquet, and return the warnings."""
+    """Log the token use of an encoder on some rows of captions.parquet, and return the warnings."""
     if not len(rows):
         return []
     sample = captions.take(pa.array(rows[sampled_positions(len(rows))]))
@@ -261,7 +261,7 @@ def _pixel_batches(
     rows: range,
     stream: Stream | None,
 ) -> Iterator[torch.Tensor]:
-    """What `read` makes of `batch_size` images at a time."""
+    """The pixels that `read` gives for `batch_size` images at a time."""
     images: Iterator[StoredImage]
     if stream is None:
         images = ((row, reader.encoded(row), reader.plain(row)) for row in rows)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class HuggingFaceVision(ImageEncoder):
-    """The model's pooled output; without one, or where its file has no weights for it, the mean of its last state.
+    """The model's pooled output. If it has none, or its file has no weights for it, the mean of its last hidden state.
 
     A vision transformer that was saved with a classifier, for instance, has no pooler in its file.
     """

@@ -28,7 +28,7 @@ def transform_of(name: str, image_size: int | None) -> ImageTransform:
     """The transform that a model's preprocessor_config.json describes, scaled to `image_size` if that is given.
 
     Raises ConfigurationError if the file describes anything else than resizing, a central square, and one scale and
-    shift a colour, or where transformers makes other pixels of a picture. If only the size cannot be used,
+    shift a colour, or if transformers makes other pixels of a picture. If only the size cannot be used,
     `image_size` takes its place: the shorter side is resized to it, and the central square is kept.
     """
     from transformers import AutoImageProcessor
@@ -60,7 +60,7 @@ def transform_of(name: str, image_size: int | None) -> ImageTransform:
             name,
             resize,
         )
-    # What is not cropped has the same pixels in both cases if it is a square.
+    # A square picture that is not cropped has the same pixels in both cases.
     _require_equal(name, processor, transform, shapes=((3, 2), (2, 3)) if crops else ((2, 2),))
     if image_size is None:
         return transform
@@ -68,7 +68,7 @@ def transform_of(name: str, image_size: int | None) -> ImageTransform:
 
 
 def _sizes(settings: dict[str, Any]) -> tuple[int, int, bool] | str:
-    """`resize`, `crop` and `square` of ImageTransform; where they cannot express the settings, what those say."""
+    """`resize`, `crop` and `square` of ImageTransform, or the settings as text if it cannot express them."""
     size = _sides(settings.get("size"))
     if not settings.get("do_resize", True):
         return "does not resize (`do_resize: false`), but a batch needs pictures of one size"

@@ -1,8 +1,8 @@
 """Several teachers of one modality as one: the mean of their similarities, weighted by their shares.
 
 The cosine similarity of [sqrt(s_1) u_1, sqrt(s_2) u_2, ...], where u_i are the unit features of teacher i and the
-shares s_i add up to 1, is s_1 <u_1, u_1'> + s_2 <u_2, u_2'> + ... So whatever reads the features of one teacher reads
-those of a mixture, and teachers may have any number of dimensions.
+shares s_i add up to 1, is s_1 <u_1, u_1'> + s_2 <u_2, u_2'> + ... So code that reads the features of one teacher also
+reads those of a mixture, and teachers may have any number of dimensions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Loads models of transformers and of libraries that use them: float32, and complete where features depend on it."""
+"""Loads models of transformers and of libraries that use it: in float32, with all weights that features need."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 def load_pretrained(source: str) -> tuple[Any, dict[str, str]]:
     """A model of transformers, by name or folder, in eval mode, float32 whatever the type of its file, on the CPU.
 
-    Also returns what is wrong with each weight that was not read, by its name in the model: it is missing, or its shape
-    is another. `require_weights` says whether that matters. Raises ConfigurationError for quantised weights.
+    Also returns the problem of each weight that was not read, by its name in the model: it is missing, or has another
+    shape. `require_weights` decides whether that matters. Raises ConfigurationError for quantised weights.
     """
     from transformers import AutoConfig, AutoModel
     from transformers.utils.logging import disable_progress_bar
@@ -34,7 +34,7 @@ def load_pretrained(source: str) -> tuple[Any, dict[str, str]]:
     model, information = AutoModel.from_pretrained(
         source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    # Parts that say their own type, for instance a vision side, are converted here.
+    # Parts with a type of their own, for instance a vision side, are converted here.
     return model.float(), _not_read(source, information)
 
 
@@ -61,9 +61,10 @@ def _not_read(source: str, information: dict[str, Any]) -> dict[str, str]:
 
 @contextmanager
 def recorded_loading() -> Iterator[dict[str, str]]:
-    """What `load_pretrained` says of weights that were not read, for models that another library loads in the block.
+    """The weights that were not read, as `load_pretrained` gives them, of models that another library loads in the
+    block.
 
-    Such a library does not pass on what transformers says, so transformers is asked here, each time it loads a model.
+    Such a library does not pass on this information, so it is recorded here each time transformers loads a model.
     """
     from transformers import PreTrainedModel
 

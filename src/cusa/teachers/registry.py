@@ -66,7 +66,7 @@ def _load(build: Any, model: ImageModel | TextModel, kind: Any) -> Any:
         encoder = call_part(build, model)
     except CusaError:
         raise
-    except Exception as error:  # libraries raise anything at files that are not as they expect
+    except Exception as error:  # libraries raise errors of any type for unexpected files
         raise ConfigurationError(
             f"the model {model.name} could not be loaded ({cause_of(error)}). Give the path of a folder that holds "
             "it, or make sure that the package or the hub it comes from can be reached."
@@ -77,7 +77,7 @@ def _load(build: Any, model: ImageModel | TextModel, kind: Any) -> Any:
             f"{kind.__module__}.{kind.__name__}."
         )
     encoder.name = model.identity
-    # A step of the optimiser is lost in 8 bits of mantissa, so weights are float32 whatever the type of their file.
+    # 8 bits of mantissa are too few for an optimiser step, so weights are float32, whatever the type of their file.
     return encoder.float().eval()
 
 

@@ -38,8 +38,8 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 class SentenceEncoder(TextEncoder):
     """Applies the model's own pooling and normalisation modules, as `SentenceTransformer.encode` does.
 
-    Of a model that was trained for it, the embeddings can be cut to their first numbers (Kusupati et al., Matryoshka
-    Representation Learning, NeurIPS 2022). They are normalised again where those of the model are.
+    The embeddings of a Matryoshka model can be cut to their first dimensions (Kusupati et al., Matryoshka
+    Representation Learning, NeurIPS 2022). They are normalised again if the model normalises its embeddings.
     """
 
     prompt: str
@@ -71,13 +71,13 @@ class SentenceEncoder(TextEncoder):
 
     @property
     def _transformer(self) -> nn.Module:
-        """The model of transformers, whose names of weights `recorded_loading` gives."""
+        """The model of transformers; `recorded_loading` uses its names of weights."""
         from transformers import PreTrainedModel
 
         return next((module for module in self.model.modules() if isinstance(module, PreTrainedModel)), self.model)
 
     def _prompt_meant_by(self, prompt: str | None) -> str:
-        """The text of a prompt that is given as a text, by its name, or as None for the model's default."""
+        """The text of a prompt. `prompt` is a text, a prompt's name, or None for the model's default."""
         shipped: dict[str, str] = {name: text for name, text in self.model.prompts.items() if text}
         if prompt is None:
             return shipped.get(self.model.default_prompt_name or "", "")
@@ -108,7 +108,7 @@ class SentenceEncoder(TextEncoder):
         return ids
 
     def token_limit(self, max_tokens: int | None = None) -> int:
-        """The number of tokens that are read of a text, special tokens and prompt included, at most `max_tokens`."""
+        """The largest number of tokens of a text, special tokens and prompt included, at most `max_tokens`."""
         return shortest(max_tokens, self.model.max_seq_length, self.positions, default=512)
 
     def vocabulary(self, max_tokens: int | None = None) -> Vocabulary:

@@ -1,4 +1,4 @@
-"""State dicts of PyTorch as people store them: wrapped, with prefixes of wrappers, in any floating-point type."""
+"""Reads state dicts of PyTorch: wrapped in a dict or not, with prefixes of wrapper modules, of any float type."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cusa.errors import DataError
 
 # The keys under which training programs save a model, beside its epoch and its optimiser.
 WRAPPED_UNDER = ("model", "state_dict")
-# What DataParallel, DistributedDataParallel and torch.compile put before each name.
+# The prefixes that DataParallel, DistributedDataParallel and torch.compile put before each name.
 PREFIXES = ("module.", "_orig_mod.")
 EXAMPLES = 5
 
 
 def state_dict_of(content: Any) -> dict[str, Tensor] | None:
-    """The state dict in what a file holds: under one of WRAPPED_UNDER, or the content itself; None if there is none.
+    """The state dict in a file's content: under one of WRAPPED_UNDER, or the content itself; None if there is none.
 
     The prefixes of wrapping modules are removed from the names.
     """

@@ -21,7 +21,7 @@ from cusa.layout import META
 
 FEATURES = "features.npy"
 
-# What meta.json says of `weights_sha256`: the digest of the model's file or of its tensors, or that it is not known.
+# The value of `weights_sha256` in meta.json: the digest of the model's file or tensors, or that it is not known.
 SHA256_OF, FILE, TENSORS = "weights_sha256_of", "file", "tensors"
 UNKNOWN = "unknown"
 PART_FOLDERS = "part_folders"
@@ -60,7 +60,7 @@ class FeatureStore:
         folders = [self.folder / part for part in self.meta.get(PART_FOLDERS, ["."])]
         self.arrays = [_array(part / FEATURES, rows) for part in folders]
         self.starts = np.cumsum([0, *(len(array) for array in self.arrays)])
-        if "features_sha256" not in self.meta:  # cusa did not write it, so nobody has looked at its values
+        if "features_sha256" not in self.meta:  # cusa did not write it, so its values were never checked
             self._require_finite()
         if len(self) != rows:
             raise DataError(
@@ -122,7 +122,7 @@ def _meta(folder: Path) -> dict[str, Any]:
 
 
 def is_in_parts(folder: Path) -> bool:
-    """Whether a store lists its parts. False if its meta.json is damaged, which opening it says."""
+    """Whether a store lists its parts. False if its meta.json is damaged; opening the store reports that."""
     with suppress(DataError):
         return PART_FOLDERS in _meta(folder)
     return False
@@ -205,8 +205,8 @@ def write_features(
 ) -> None:
     """Write features, [n, dimension] a part, in row order; one part is in memory at a time.
 
-    `meta` is completed by rows, d, dtype and the SHA-256 of the array's bytes. Raises DataError when the disk lacks
-    space, before anything is computed, when `parts` do not have `rows` rows together, and when a value is not finite in
+    Rows, d, dtype and the SHA-256 of the array's bytes are added to `meta`. Raises DataError when the disk lacks space
+    (before anything is computed), when `parts` do not have `rows` rows together, and when a value is not finite in
     `dtype`.
     """
     require_space(folder, rows * dimension * np.dtype(dtype).itemsize, f"{folder}/{FEATURES}")
@@ -215,13 +215,13 @@ def write_features(
         "fortran_order": False,
         "shape": (rows, dimension),
     }
-    # The file is not memory-mapped: on a full disk, a write raises an error, and memory-mapping kills the process.
+    # The file is not memory-mapped: on a full disk, a write raises an error, but memory-mapping kills the process.
     with whole_folder(folder) as temporary:
         done, digest = 0, hashlib.sha256()
         with (temporary / FEATURES).open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for part in parts:
-                with np.errstate(over="ignore"):  # _require_finite says it in a sentence
+                with np.errstate(over="ignore"):  # _require_finite reports it
                     stored = np.ascontiguousarray(part, dtype=dtype)
                 _require_finite(part, stored, folder, done)
                 file.write(stored.data)

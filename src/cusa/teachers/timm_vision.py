@@ -40,7 +40,7 @@ class TimmVision(ImageEncoder):
             std=tuple(settings["std"]),
             interpolation=settings["interpolation"],
         )
-        # Without its classifier timm reads a state dict that lacks weights too.
+        # Without a classifier, timm also accepts a state dict that lacks weights.
         not_read = {weight: weight for module, missing in read if module is self.network for weight in missing}
         blank = torch.zeros(1, 3, crop, crop, dtype=torch.uint8)
         require_weights(name, self.network, not_read, lambda: [self(blank)])

@@ -1,7 +1,8 @@
-"""What a tokeniser makes of captions: unknown tokens, captions that become equal, and captions that are cut off.
+"""Measures how well a tokeniser fits captions: unknown tokens, captions that become equal, and captions that are cut
+off.
 
 A model has no words for a script that it was not trained on. Its tokeniser then gives unknown tokens, or spells every
-letter, and the model sees the same, or next to nothing, in captions that say different things. Nothing fails.
+letter, and different captions look alike to the model, or have almost no content. No error is raised.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
-# Above these shares a warning says what to do.
+# Above these shares, a warning gives advice.
 UNKNOWN_TOKENS = 0.05
 EQUAL_TEXTS = 0.05
 CUT_CAPTIONS = 0.05
@@ -32,9 +33,8 @@ MULTILINGUAL_STUDENT = "google/siglip2-base-patch16-224, or `towers` with a text
 class Vocabulary(NamedTuple):
     """How a model splits texts.
 
-    `split` gives the token ids of texts, whole, without prompt and special tokens. `unknown` is the id of the token for
-    what the model has no word for, None if it has none. `room` is the number of a caption's own tokens that the
-    model reads.
+    `split` gives all token ids of texts, without prompt and special tokens. `unknown` is the id of the token for
+    unknown words, None if there is none. `room` is the number of a caption's own tokens that the model reads.
     """
 
     split: Callable[[list[str]], Sequence[Sequence[int]]]
@@ -45,7 +45,7 @@ class Vocabulary(NamedTuple):
 def vocabulary_of(tokeniser: Any, limit: int, prompt: str = "") -> Vocabulary:
     """The vocabulary of a tokeniser of transformers, for a model that reads `limit` tokens.
 
-    Of these, a caption has what special tokens and the prompt leave.
+    A caption may use those that special tokens and the prompt leave.
     """
 
     def split(texts: list[str]) -> Sequence[Sequence[int]]:
@@ -80,11 +80,10 @@ class Counts:
 
 @dataclass
 class TokenUse:
-    """What a tokeniser makes of a sample of captions.
+    """The use of tokens in a sample of captions.
 
     `texts`, `cleaned` and `rows` are the numbers of distinct captions, of distinct cleaned captions, and of distinct
-    rows of tokens. `total`, `scripts` and `cut` (captions that are cut off) are empty if the model does not say what
-    its vocabulary is.
+    rows of tokens. `total`, `scripts` and `cut` (captions that are cut off) are empty if the vocabulary is not known.
     """
 
     captions: int
@@ -160,9 +159,9 @@ def token_use(
     read: Callable[[list[str]], Sequence[Sequence[int]]],
     vocabulary: Vocabulary | None,
 ) -> TokenUse:
-    """What a tokeniser makes of `captions`, a sample of `of_captions`: each as it was written, and as cleaned.
+    """The token use of `captions`, a sample of `of_captions` captions: each as it was written, and as cleaned.
 
-    `read` gives the rows of token ids that the model reads of cleaned captions.
+    `read` gives the token ids that the model reads of cleaned captions.
     """
     texts, cleaned = {text for text, _ in captions}, [clean for _, clean in captions]
     rows = {tuple(row) for row in read(cleaned)} if cleaned else set()
@@ -183,7 +182,7 @@ def token_use(
 
 
 def script_of(text: str) -> str:
-    """The script of most of a text's first letters, by Unicode's names: Latin, Ethiopic, Cjk, ...; NO_LETTERS without.
+    """The script of most of a text's first letters, by Unicode's names: Latin, Ethiopic, Cjk, ...; else NO_LETTERS.
 
     Fullwidth and mathematical letters count as scripts of their own.
     """

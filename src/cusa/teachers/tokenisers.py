@@ -1,4 +1,4 @@
-"""Tokenisers of transformers as people store them: without a padding token, without a length, without their files."""
+"""Loads tokenisers of transformers that may lack a padding token, a length or files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import nn
 
 from cusa.errors import ConfigurationError
 
-# Tokenisers without a limit say 1e30, which is no length that their own code can take.
+# Tokenisers without a limit give 1e30, which their own code does not accept as a length.
 NO_LENGTH = 1_000_000
-MANY = 256  # texts from which on the library is called directly
-COMPARED = 16  # of these, how many transformers tokenises too
+MANY = 256  # number of texts from which the library is called directly
+COMPARED = 16  # number of these that transformers tokenises too, for comparison
 POSITIONS = ("position_embeddings", "position_embedding", "wpe")
 
 
@@ -36,11 +36,11 @@ def require_words(tokeniser: Any, source: str) -> None:
 
 
 def token_ids(tokeniser: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """What `tokeniser(texts, truncation=True, max_length=max_tokens)` gives as `input_ids`, in a third of the time.
+    """The `input_ids` of `tokeniser(texts, truncation=True, max_length=max_tokens)`, in a third of the time.
 
-    The library of fast tokenisers has threads. What transformers then makes of its results, in Python, takes longer
-    than the tokenising, and only the ids are needed. If the two differ for some of the texts, it is left to
-    transformers: a class of tokenisers may do more than its library.
+    The library of fast tokenisers uses threads. transformers then converts the results in Python, which takes longer
+    than the tokenising, but only the ids are needed. If the two differ for some of the texts, transformers tokenises: a
+    class of tokenisers may do more than its library.
     """
 
     def slowly(some: Sequence[str]) -> list[list[int]]:
@@ -77,7 +77,7 @@ def known_ids(network: nn.Module) -> int | None:
 def positions_of(network: nn.Module) -> int | None:
     """The number of tokens that a text model has positions for; None if positions are not looked up.
 
-    RoBERTa and its kin count positions from the one after that of padding.
+    RoBERTa and similar models count positions from the one after that of padding.
     """
     for name, module in network.named_modules():
         if name.rpartition(".")[2] in POSITIONS and isinstance(module, nn.Embedding):

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-# Longer side through shorter side. Of a longer strip, only the middle is resized: the rest is cropped away anyway, and
-# a strip of 6000 x 2 pixels would be 672,000 pixels long at a shorter side of 224.
+# Longer side divided by shorter side. Of a longer strip, only the middle is resized: the rest is cropped away anyway,
+# and a strip of 6000 x 2 pixels would be 672,000 pixels long at a shorter side of 224.
 LONGEST_ASPECT = 16
-FILTER_SUPPORT = 3  # source pixels on either side that Lanczos, the widest filter, looks at; more where it shrinks
+FILTER_SUPPORT = 3  # source pixels on either side that Lanczos, the widest filter, reads; more if the image shrinks
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest", "nearest-exact"]
 
 

@@ -1,4 +1,4 @@
-"""The files of a model's weights: which there are, whether they can be read as they are, and their digest."""
+"""The files of a model's weights: their paths, their digest, and whether they can be read."""
 
 from __future__ import annotations
 

@@ -45,12 +45,12 @@ class Stop:
             signal.signal(number, handler)
 
     def defer(self) -> None:
-        """From now on a signal only sets `requested`, because there is something to save before the end."""
+        """After this call, a signal only sets `requested`, because the state must be saved before the end."""
         self._immediate = False
 
     @contextmanager
     def immediately(self, saved: str = "") -> Iterator[None]:
-        """Within this block, which has nothing to save, a signal raises StoppedError at once; for `saved` see `error`.
+        """Within this block, which has nothing to save, a signal raises StoppedError at once. For `saved` see `error`.
 
         Raises it before the block if a signal arrived earlier.
         """
@@ -77,7 +77,7 @@ class Stop:
 
 
 def ignore_stopping(worker: int) -> None:
-    """Let a process that loads data ignore the signals that stop a training, which ends its workers itself.
+    """Make a loader process ignore the signals that stop a training. The training ends its workers itself.
 
     A terminal sends Ctrl-C to all processes of the command, and Slurm sends SIGTERM to all of the job. A worker that
     ended then would be missing in the step that the training still finishes.

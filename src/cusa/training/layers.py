@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# How transformers, timm, open_clip and torchvision call their lists of blocks: encoder.layers.3, blocks.3, layer1.0.
+# Names of block lists in transformers, timm, open_clip and torchvision: encoder.layers.3, blocks.3, layer1.0.
 BLOCK = re.compile(r"(?:^|\.)(?:\w*layers?\d*|\w*blocks?|stages?|h)\.\d+(?=\.)")
 IMAGE = re.compile(r"(?:^|\.)(?:visual|vision|image)[^.]*")
 # Projections that a module defines before its blocks but applies after them, and embeddings that it defines after them.

@@ -1,4 +1,4 @@
-"""What a training reads: the batches of an epoch, and the inputs of validation."""
+"""Opens the data of a training: the batches of an epoch, and the inputs of validation."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def verify_shards(configuration: RunConfiguration, folder: DatasetFolder) -> Non
 
 
 def base_digest(student: Student) -> dict[str, str]:
-    """SHA-256 of the weights that `student.adapt` has frozen, by FROZEN_WEIGHTS; nothing if all are trained.
+    """SHA-256 of the weights that `student.adapt` has frozen, by FROZEN_WEIGHTS; empty if all are trained.
 
-    They are in no file of the run, so an interrupted training continues only on the same ones.
+    No file of the run contains them, so an interrupted training continues only if they are the same.
     """
     return {} if student.base is None else {FROZEN_WEIGHTS: student.base.sha256}
 
@@ -100,7 +100,7 @@ class TrainingData:
             accumulate=settings.accumulate,
             order=open_order(configuration, folder, pairs),
         )
-        # What a batch costs, if that is known; see flops.py.
+        # The operations of a batch, if they were counted; see flops.py.
         self.flops: BatchFlops | None = None
         self.spent = Spent()
         self.copies = DeviceCopies(group.device)
@@ -113,8 +113,8 @@ class TrainingData:
     def steps(self, progress: Progress) -> Iterator[tuple[int, Iterator[TrainingBatch]]]:
         """The steps of an epoch from `progress` on: each step's number, and its `train.accumulate` batches.
 
-        The batches are on the group's device. Each is loaded when it is asked for, and must be taken before the next
-        step. `spent` grows by the time that this took, and by what is in the batches.
+        The batches are on the group's device. Each is loaded when it is requested, and must be used before the next
+        step. `spent` grows by the loading time and by the costs of the batches.
         """
         self.pairs.augmentation.epoch = progress.epoch
         if self.stream is not None:
@@ -131,7 +131,7 @@ class TrainingData:
             yield batch
 
     def _costs(self, batch: TrainingBatch, seconds: float) -> Spent:
-        """What a batch costs that was waited for so long."""
+        """The costs of a batch, with the seconds of waiting for it."""
         others = self.group.world_size if self.settings.gather == "global" else 1
         flops = 0.0 if self.flops is None else self.flops.of(batch, others * len(batch.image_ids))
         return Spent(seconds, len(batch.images), flops)

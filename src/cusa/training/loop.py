@@ -65,10 +65,10 @@ def train(
 ) -> None:
     """Train a run to its end, from its saved state if there is one, and write the files of the run folder.
 
-    `threads` are the CPU threads of all processes on this machine together. `verify` compares the shards with the
-    sha256 that was written for each. On SIGTERM and Ctrl-C the step is finished, the state is saved, and StoppedError
-    is raised. Raises ResumeError if the state is of another
-    configuration or in use, TrainingError if a loss is not finite, DataError if shards or features do not fit.
+    `threads` are the CPU threads of all processes on this machine together. `verify` compares each shard with its
+    recorded sha256. On SIGTERM and Ctrl-C the step is finished, the state is saved, and StoppedError is raised. Raises
+    ResumeError if the state is in use or has another configuration, TrainingError if a loss is not finite, DataError if
+    shards or features do not fit.
     """
     require_trackers(configuration.train.trackers)
     with joined(configuration.train.gpus > 0, threads) as (group, stop):
@@ -79,7 +79,7 @@ def train(
 
 @contextmanager
 def joined(gpu: bool, threads: int) -> Iterator[tuple[Group, Stop]]:
-    """The group that this process trains in, and what stops it; `threads` as in `train`. At the end it is left."""
+    """Join the group of processes, handle stop signals, and leave the group at the end. For `threads` see `train`."""
     die_with_launcher()
     choose_device(gpu)
     with Stop() as stop:
@@ -99,12 +99,12 @@ def train_in(
     run: str | Path,
     why_hopeless: Callable[[list[float]], str | None] | None = None,
 ) -> None:
-    """Train a run as `train` does, in a group that was joined.
+    """Train a run as `train` does, in a group that this process has joined.
 
-    `why_hopeless` is asked by rank 0 before each epoch, with the r_mean after each epoch so far. Training ends with the
-    best epoch so far if it gives a reason, which run.json records.
+    Rank 0 calls `why_hopeless` before each epoch with the r_mean of each finished epoch. If it returns a reason,
+    training ends with the best epoch so far, and run.json records the reason.
     """
-    # run.json says how the captions were cleaned that the run has learned: the tables know.
+    # run.json records how the captions of the training were cleaned, which the tables define.
     configuration = configuration.model_copy(update={"captions": cleaning_of(folder.annotations)})
     lock = None
     try:
@@ -120,7 +120,7 @@ def train_in(
 
 
 class Trainer:
-    """One process's part in the training of a run. `files` opens what it reads."""
+    """One process's part in the training of a run. `files` is the class that opens its data."""
 
     files = TrainingFiles
 
@@ -141,7 +141,7 @@ class Trainer:
         base, flops = base_digest(student), None
         if not settings.shard_student:
             self.task.to(group.device)
-        if group.is_main:  # before the student is divided: the others take no part in this
+        if group.is_main:  # before the student is divided, because the other processes do not count
             flops = count_flops(student, configuration.losses, self.frozen, teachers)
         if settings.shard_student:
             shard_student(student, settings, group)
@@ -168,7 +168,7 @@ class Trainer:
             steps_per_epoch=self.data.steps_per_epoch,
         )
         self.seconds_counted_until = self.last_saved = time.monotonic()
-        self.saved = ""  # which step this process has saved, and where, for the sentence of a stop
+        self.saved = ""  # the last step that this process has saved, and where, for the message of a stop
         self.stop_and_due = SharedFlags(group, count=2)
         self.why_hopeless: Callable[[list[float]], str | None] | None = None
         self.stopped_because: str | None = None
@@ -262,7 +262,7 @@ class Trainer:
         self.seconds_counted_until = now
         self.state.save(self.task, self.optimiser, self.progress, self.history.rows, best)
         self.last_saved = time.monotonic()
-        # The state at the start of an epoch is that after the last step of the one before.
+        # The state at the start of an epoch is reported as that after the last step of the epoch before.
         steps, step = self.data.steps_per_epoch, self.progress.step
         epoch, step = (self.progress.epoch + 1, step) if step else (self.progress.epoch, steps)
         self.saved = f" after epoch {epoch}, step {step} of {steps}; the state is in {self.state.folder}"

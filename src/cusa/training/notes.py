@@ -1,4 +1,4 @@
-"""What a run notes about its captions: that its models hardly know their words."""
+"""Notes of a run about its captions, for instance that its models hardly know their words."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 
 def notes_on_tokens(student: Student, configuration: RunConfiguration, folder: DatasetFolder) -> list[str]:
-    """A sentence for each thing that the tokens of the train captions make doubtful, also logged as a warning.
+    """A sentence for each problem that the tokens of the train captions show; each is also logged as a warning.
 
-    Of the text teacher and a frozen text tower it is what their extraction has found; a student that tokenises is
-    looked at here, with a sample of the captions.
+    For the text teacher and a frozen text tower, the notes come from their extraction. A student that tokenises is
+    examined here, with a sample of the captions.
     """
     notes = [
         f"{model.identity}: {warning}"
@@ -42,7 +42,7 @@ def notes_on_tokens(student: Student, configuration: RunConfiguration, folder: D
 
 
 def _frozen_text_models(configuration: RunConfiguration) -> list[TextModel]:
-    """The text teachers and a frozen text tower, once where they share their features."""
+    """The text teachers and a frozen text tower; a model occurs once if they share its features."""
     towers = configuration.student.towers
     models = [model for model, _ in configuration.teachers_of("text") if isinstance(model, TextModel)]
     if towers is not None and not towers.text.trainable:

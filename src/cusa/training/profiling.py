@@ -1,7 +1,7 @@
-"""Some steps of a training, taken to see what they cost and where their time goes; nothing of them is kept.
+"""Runs some steps of a training to measure their costs and the parts of their time; nothing is saved.
 
-They are steps of the real trainer. Where its data do not exist yet, they are taken on synthetic pairs of the same
-shapes, and the time for data is not known.
+They are steps of the real trainer. If its data do not exist yet, the steps use synthetic pairs of the same shapes, and
+the time for data is not known.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CAPTIONS_PER_IMAGE, WORDS, STEPS_PER_EPOCH = 5, 16, 8  # of synthetic pairs, as 
 
 @dataclass(frozen=True)
 class StepProfile:
-    """What some training steps cost.
+    """The costs of some training steps.
 
     `seconds` is the median time of a step, `parts` how much of it is in each of PARTS, and `speeds` has the columns
     SPEEDS of the history. On a GPU, `device_busy` is the share of the time in which the GPU computes; None on the CPU.
@@ -122,7 +122,7 @@ class SyntheticFiles(TrainingFiles):
         return {}
 
     def notes(self, student: Student) -> list[str]:
-        """Nothing is to be said of synthetic captions."""
+        """No notes: the captions are synthetic."""
         return []
 
 

@@ -2,7 +2,7 @@
 
 This is PyTorch's fully sharded data parallelism (FSDP2; Zhao et al., PyTorch FSDP, VLDB 2023). A layer's weights are
 gathered when the layer computes, and freed again. Projections, heads and the loss are small, and scalars cannot be
-divided: every process has these whole, and their gradients are averaged after the backward pass.
+divided: every process has complete copies of these, and their gradients are averaged after the backward pass.
 
 A divided tensor is a DTensor of the shape of the whole tensor, cut along the first dimension. Functions here take any
 tensor, and give those that are not divided back as they are.
@@ -53,8 +53,8 @@ def shard_student(student: Student, settings: Train, group: Group) -> None:
     for layers in lists_of_layers(backbone):
         for _, layer in layers:
             fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True, ignored_params=whole)
-    # What is in no layer is gathered once for the images and once for the texts. It is freed after both, so that no
-    # gathered copy of it is older than the weights: they change between forward passes, also to their average and back.
+    # Weights outside of layers are gathered once for the images and once for the texts. They are freed after both,
+    # because the weights change between forward passes (also to their average and back), and no old copy may remain.
     fully_shard(backbone, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
     register_fsdp_forward_method(backbone, "tower_features")
     if student.base is not None:
@@ -77,7 +77,7 @@ def _held_names(student: Student) -> dict[str, str]:
     """For each frozen weight the name that it has in the backbone, by the name that it had before adapters came."""
     if student.base is None:
         return {}
-    assert student.base.sha256  # is known from now on: later no process has the weights whole
+    assert student.base.sha256  # computed now, because later no process has all weights
     held = {weight: name for name, weight in student.backbone.named_parameters()}
     return {name: held[weight] for name, weight in student.base.weights.items()}
 
@@ -113,7 +113,7 @@ def divided_like(whole: Tensor, own: Tensor) -> Tensor:
     mesh = own.device_mesh
     shares = whole.chunk(mesh.size())
     mine = shares[mesh.get_local_rank()] if mesh.get_local_rank() < len(shares) else whole[:0]
-    mine = mine.to(own.device, copy=True)  # the whole tensor may be a file that is mapped
+    mine = mine.to(own.device, copy=True)  # the whole tensor may be a mapped file
     shape, stride = own.shape, own.stride()
     return DTensor.from_local(mine, mesh, own.placements, run_check=False, shape=shape, stride=stride)
 

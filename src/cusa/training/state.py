@@ -1,4 +1,4 @@
-"""What survives an interruption: the state of a training on disk, saved in a background thread.
+"""The state of a training on disk, from which it continues after an interruption; a background thread saves it.
 
     {run}/state/last.pt                         where to continue; replaced by renaming
     {run}/state/best-epoch{n}.safetensors       the weights of the epoch that last.pt names as the best
@@ -87,7 +87,7 @@ class State:
         average: WeightAverage | None = None,
         guard: Guard | None = None,
     ) -> None:
-        """`data` are the SHA-256 of what is read, by name, see `data_digests`.
+        """`data` are the SHA-256 of the files that are read, by name, see `data_digests`.
 
         `average` is that of the task's weights, if there is one; it is saved as the weights of the best epoch. `guard`
         has the scale of the loss, if there is one.
@@ -269,19 +269,19 @@ class State:
             )
 
     def changed_since_previous(self) -> list[str]:
-        """`key was ..., is ...` for what differs from the run that was finished before; empty if none is kept whole."""
+        """`key was ..., is ...` for each difference from the run that was finished before; empty if none is kept."""
         if not all((self.previous / name).is_file() for name in OUTPUTS):
             return []
         try:
             before = RunRecord.read(self.previous)
-        except DataError:  # which `restore_finished` has said
+        except DataError:  # `restore_finished` has reported it
             return []
         changed = differences(before.configuration.model_dump(mode="json"), self.configuration)
         data = before.data or {}
         return changed + [f"{name} changed" for name in self.data if self.data[name] != data.get(name)]
 
     def keep_finished(self) -> None:
-        """Keep the outputs of a finished training in `finished`, and remove what only resuming needs."""
+        """Keep the outputs of a finished training in `finished`, and remove the files that only resuming needs."""
         kept = self.folder / FINISHED
         shutil.rmtree(kept, ignore_errors=True)
         kept.mkdir()
@@ -308,7 +308,7 @@ class State:
             return False
         try:
             record = RunRecord.read(kept)
-        except DataError as error:  # it is trained instead
+        except DataError as error:  # the run is trained instead
             log.warning("%s", error)
             return False
         same = (

@@ -59,7 +59,7 @@ class TrainingTask(nn.Module):
         self.compiled: dict[Modality, Callable[[Modality, TextInput], Tensor]] = {}
 
     def trained_state(self) -> dict[str, Any]:
-        """The state dict without the weights that `student.adapt` has frozen: what training changes."""
+        """The state dict of the weights that training changes, without those that `student.adapt` has frozen."""
         frozen = self._frozen_names()
         return {name: value for name, value in self.state_dict().items() if name not in frozen}
 
@@ -84,11 +84,11 @@ class TrainingTask(nn.Module):
         return cached.product(self.towers(batch), dict(self.named_parameters()) if cached.parameters else {})
 
     def prepared(self, batch: TrainingBatch) -> TrainingBatch:
-        """The batch as the towers take it: BatchNorm would have other statistics of distinct images than of pairs."""
+        """The batch as the towers take it. With BatchNorm, it has a row for each pair, so statistics are over pairs."""
         return batch.by_pair() if self.normalises_over_batch else batch
 
     def inputs(self, batch: TrainingBatch) -> TowerInputs:
-        """What the towers take of a batch."""
+        """The inputs of the towers."""
         return {"image": batch.images, "text": batch.texts}
 
     def towers(self, inputs: TowerInputs) -> dict[Modality, Tensor]:
@@ -103,7 +103,7 @@ class TrainingTask(nn.Module):
     def heads(self, batch: TrainingBatch, towers: Mapping[Modality, Tensor]) -> Heads:
         """The outputs of the heads by name, [B, D] each, not normalised; None if no loss needs a head.
 
-        The dtype is that of `train.precision`. What is drawn at random after the towers is drawn for each pair.
+        The dtype is that of `train.precision`. Noise and dropout after the towers are drawn for each pair.
         """
         student, families = self.student, self.loss.configuration.heads
         heads: Heads = dict.fromkeys(("cross_image", "cross_text", "uni_image", "uni_text"))
@@ -172,7 +172,7 @@ def _add_in_chunks(model: nn.Module, task: TrainingTask, batch: TrainingBatch, l
     """The same in chunks, in the three passes of gradient_cache.py."""
     assert task.settings.chunk_size is not None
     size, count = task.settings.chunk_size, None
-    if task.settings.shard_student:  # each chunk gathers weights: as many in every process, with images and texts
+    if task.settings.shard_student:  # each chunk gathers weights, so all processes need equally many
         count = -(-len(batch.image_ids) // size)
         batch = batch if fewest_rows(task.inputs(batch)) >= count else batch.by_pair()
     inputs = task.inputs(batch)

@@ -1,7 +1,7 @@
 """Synthetic training pairs of the right shapes: what a student reads, without files.
 
-They count operations and find the batch that fits, and a training is measured on them where its data do not exist yet.
-The values are random and mean nothing.
+They serve to count operations, to find the largest batch that fits, and to measure a training whose data do not exist
+yet. The values are random and mean nothing.
 """
 
 from __future__ import annotations

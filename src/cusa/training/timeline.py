@@ -1,7 +1,7 @@
-"""Where the time of training steps goes: the parts of a step one after the other, on the device's own clock.
+"""Measures the time of each part of a training step, on the device's own clock.
 
-A GPU works behind the program that starts its work, so a clock of the program would measure the wrong thing. Events are
-put into the GPU's queue instead, which note when the GPU reaches them. Nothing waits for the GPU until `seconds`.
+A GPU works later than the program that queues its work, so the program's clock would measure the wrong time. Instead,
+events in the GPU's queue record when the GPU reaches them. Nothing waits for the GPU until `seconds`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cusa.layout import Modality
 from cusa.training.loop import Trainer
 
 Part = Literal["data", "image tower", "text tower", "heads and loss", "gather", "optimiser", "host"]
-# `host` is what is in no other part: the program itself, and on a GPU the time in which nothing is to be done.
+# `host` is the time in no other part: that of the program itself, and on a GPU its idle time.
 PARTS: tuple[Part, ...] = ("data", "image tower", "text tower", "heads and loss", "gather", "optimiser", "host")
 
 
@@ -33,7 +33,7 @@ class Timeline:
         self._last_touch: Any = None
 
     def mark(self, part: Part) -> Part:
-        """From now on time belongs to `part`. Returns the part before."""
+        """Count the time from now on for `part`. Returns the part before."""
         before, self.part = self.part, part
         self.marks.append((self._now(), part))
         return before

@@ -1,4 +1,4 @@
-"""What others see of a training while it runs: event files, live files in state/, and trackers by name.
+"""Publishes a training while it runs: event files, live files in state/, and trackers by name.
 
 Rank 0 gives each row of the history to threads, which write and send it; see cusa.tracking.
 """
@@ -27,7 +27,7 @@ from cusa.training.costs import SPEEDS
 from cusa.training.history import History
 from cusa.training.state import Progress
 
-IDENTITY = "tracked.json"  # in state/: what trackers know this training by, so that they continue one run
+IDENTITY = "tracked.json"  # in state/: the identities of this training in trackers, so that they continue one run
 NO_CURVES = ("kind", "epoch", "step", "seconds")
 
 
@@ -79,7 +79,7 @@ class Watch:
             tracker.finish(status, summary)
 
     def _tracked_run(self) -> TrackedRun:
-        """What trackers are told. A training that is continued has the identity of its first start."""
+        """The description of the run for trackers. A continued training has the identity of its first start."""
         configuration, path = self.configuration, self.run / STATE_FOLDER / IDENTITY
         identity: str | None = None
         if self._first:
