@@ -104,3 +104,14 @@ def test_the_separator_is_found(tmp_path, text, name, separator, first):
     dialect = sniffed(tmp_path / name)
     assert dialect.separator == separator
     assert next(delimited_rows(tmp_path / name, dialect)).cells == first
+
+
+def test_blanks_after_the_separators_of_all_rows_but_the_heading_are_no_part_of_the_cells(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('image,caption\n 0.jpg , a dog \n 1.jpg , "a cat, a hat"\n')
+    assert [row.cells for row in delimited_rows(path, sniffed(path))][1:] == [
+        ["0.jpg", "a dog"],
+        ["1.jpg", "a cat, a hat"],
+    ]
+    path.write_text("image,caption\n0.jpg, a dog\n 1.jpg,a cat\n")
+    assert [row.cells for row in delimited_rows(path, sniffed(path))][1:] == [["0.jpg", " a dog"], [" 1.jpg", "a cat"]]

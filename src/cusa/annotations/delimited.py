@@ -17,6 +17,7 @@ from cusa.common.text import open_text
 SEPARATORS = (",", ";", "\t", "|")
 SNIFFED = 1 << 16  # characters
 SNIFFED_ROWS = 100
+BLANKS_LOOKED_FOR = 10  # rows
 IMAGE_NAME = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])$", re.IGNORECASE)
 _EXCEL_SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 
@@ -177,9 +178,15 @@ def sniffed(
         order = (usual, *(other for other in SEPARATORS if other != usual))
         found = (each for each in order if names and set(names) <= {cell.strip() for cell in _first(lines, each)})
         separator = next(found, None) or max(order, key=lambda each: _fit(lines, each, quotes))
-    after = _first(lines, separator)[1:]
-    blanks = bool(after) and separator != "\t" and all(cell.startswith(" ") for cell in after)
+    rows = [row.cells for row in islice(rows_of_lines(lines, Dialect(separator, quotes)), BLANKS_LOOKED_FOR)]
+    blanks = bool(rows) and separator != "\t" and (_has_blanks(rows[:1]) or _has_blanks(rows[1:]))
     return Dialect(separator, quotes, blanks)
+
+
+def _has_blanks(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a blank follows every separator: of the heading, or of each of the first rows after it."""
+    after = [cell for cells in rows for cell in cells[1:]]
+    return bool(after) and all(cell.startswith(" ") for cell in after)
 
 
 def _first(lines: Sequence[str], separator: str) -> list[str]:
