@@ -48,9 +48,9 @@ def embed_all(
     `outputs` has the folder that each of the data is written to: {image,text}_{cross,uni}.npy, float32 [rows, D], in
     row order, not normalised. Data are a split, whose images and captions (if it has any) are embedded, or one of
     TEXT_TABLES, whose distinct texts are embedded in the order of `distinct_texts`. Frozen towers use their cached
-    features, which the texts of a table need not have. `gpu` says whether a GPU embeds; None takes the device that the
-    run was configured for. Raises DataError when the run, the data or the features are missing or do not fit, and where
-    embeddings are not finite.
+    features; the texts of a table are encoded if they have none. `gpu` says whether a GPU embeds; None takes the device
+    of the run's configuration. Raises DataError when the run, the data or the features are missing or do not fit, and
+    where embeddings are not finite.
     """
     done = stopwatch(log)
     torch.set_num_threads(threads)
@@ -78,7 +78,7 @@ def _embeddings(
         if inputs.texts is not None:
             _warn_if_cleaned_otherwise(run, configuration.captions, folder)
         return encoder.encode(inputs)
-    if data != "sentence_pairs":  # which are used as they are
+    if data != "sentence_pairs":  # which are not cleaned
         _warn_if_cleaned_otherwise(run, configuration.captions, folder)
     distinct = distinct_texts(folder, data)
     if not distinct:
@@ -89,7 +89,7 @@ def _embeddings(
 
 
 def _warn_if_cleaned_otherwise(run: str | Path, trained: CaptionCleaning, folder: DatasetFolder) -> None:
-    """Log a warning where a run learned captions that were cleaned otherwise than those of the data."""
+    """Log a warning if the captions of a run's training were cleaned in another way than those of the data."""
     if (found := cleaning_of(folder.annotations)) != trained:
         log.warning("%s learned from captions with %s; those in %s have %s.", run, trained, folder.annotations, found)
 
@@ -115,7 +115,7 @@ def _open_distinct_texts(
     texts: list[str],
     device: torch.device,
 ) -> TokenInputs | FeatureInputs:
-    """Token ids for a trainable text tower; for a frozen one its cached features, or else what it gives here."""
+    """Token ids for a trainable text tower. For a frozen one, its cached features, or else features computed here."""
     if student.backbone.tokenises:
         return TokenInputs(Tokens.of(*student.backbone.tokenise(texts)))
     assert settings.towers is not None

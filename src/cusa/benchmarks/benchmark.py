@@ -11,7 +11,7 @@ from cusa.benchmarks.outcomes import Statistics, undefined_reason
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The metrics of one run on one benchmark, and what is needed to compare them with another run's.
+    """The metrics of one run on one benchmark, and the statistics for comparing them with another run's.
 
     `metrics` are in percent, except ranks, whose names end in `_rank`. If a benchmark scores several data sets, a
     metric is called `{data}/{metric}`. `protocol` is a sentence for readers. `n_queries` and `n_gallery` are the

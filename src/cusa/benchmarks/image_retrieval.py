@@ -1,4 +1,4 @@
-"""Image-to-image retrieval of the same label: the data set's labelled images, and every data set that is named."""
+"""Image-to-image retrieval of the same label, on the data set's labelled images and on the configured data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retrieval scored on judgements of one's own, as ECCV Caption scores it."""
+"""Retrieval scored on the user's own judgements, as ECCV Caption scores it."""
 
 from __future__ import annotations
 

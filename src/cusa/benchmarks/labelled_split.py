@@ -65,7 +65,7 @@ def test_data(folder: DatasetFolder, settings: Classification) -> Iterator[tuple
 
 
 def classified_images(folder: DatasetFolder, metric: str, array: Literal["image_cross", "image_uni"]) -> Queries:
-    """The images whose classes a metric counts, of the test split or of named data; what they search is no array."""
+    """The images whose classes a metric counts, of the test split or of named data. Their gallery is not an array."""
     name = metric.rpartition("/")[0]
     place, embedded = (folder.benchmark_data(name), name) if name else (folder, "test")
     split = LabelledSplit.open(place, "test", embedded)
@@ -73,5 +73,5 @@ def classified_images(folder: DatasetFolder, metric: str, array: Literal["image_
 
 
 def prefix_of(name: str) -> str:
-    """What the names of the metrics of data begin with; nothing for the data set's own images."""
+    """The prefix of the metrics' names for some data; empty for the data set's own images."""
     return "" if name == DATASET else f"{name}/"

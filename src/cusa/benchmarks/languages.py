@@ -20,7 +20,7 @@ Sizes = dict[str, tuple[int, int]]
 def languages_of(folder: DatasetFolder, split: str) -> np.ndarray | None:
     """The language of each caption of a split, [captions], None for those without one.
 
-    None if the data set says no languages, or all captions of the split have the same.
+    None if the data set has no languages, or all captions of the split have the same one.
     """
     if "language" not in read_schema(folder.annotations, CAPTIONS).names:
         return None

@@ -1,6 +1,6 @@
 """Linear probe: the accuracy of a logistic regression on frozen embeddings of images (Radford et al., 2021, A.3).
 
-Before and after a training, it shows what the embeddings still tell about classes that the training knew nothing of.
+Before and after a training, it shows how well the embeddings separate classes that the training did not use.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def check(folder: DatasetFolder, settings: LinearProbe) -> str | None:
 
 
 def queries(folder: DatasetFolder, metric: str) -> Queries | None:
-    """The labelled images; where a share of them is for learning, there are fewer outcomes than images."""
+    """The labelled images. If a share of them is for learning, there are fewer outcomes than images."""
     return classified_images(folder, metric, "image_uni")
 
 

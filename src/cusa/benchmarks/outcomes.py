@@ -1,4 +1,4 @@
-"""The outcomes of a benchmark's queries, and how its metrics follow from them.
+"""The outcomes of a benchmark's queries, and the metrics as functions of them.
 
 A confidence interval needs each metric on many resamples of the test data, so a benchmark describes a metric as a
 statistic: a function of how often each unit was drawn. A unit is drawn or left out as a whole, because its queries are
@@ -207,7 +207,7 @@ class Spearman(Correlation):
     """Spearman's correlation x 100; equal scores share the mean of their ranks, which each resample has anew."""
 
     def sums(self) -> np.ndarray:
-        """None: ranks are no sums."""
+        """Empty: ranks cannot be summed."""
         return np.empty((self.units.count, 0))
 
     def resampled(self, totals: np.ndarray, draws: Draws) -> np.ndarray:
@@ -240,7 +240,7 @@ class Spearman(Correlation):
 
 
 class _WeightedRanks:
-    """Ranks of fixed scores [n] where each score is repeated as often as its weight says."""
+    """Ranks of fixed scores [n], where each score is repeated by its integer weight."""
 
     def __init__(self, scores: np.ndarray) -> None:
         self.order = np.argsort(scores, kind="stable")

@@ -1,8 +1,8 @@
-"""What the queries of a benchmark are, so that a reader sees which of them a model answers.
+"""The queries of a benchmark, so that readers see which of them a model answers.
 
 A benchmark's module may have `queries(folder, metric)`. It returns Queries for a metric of its statistics, in the order
-of the outcomes, or None if it cannot tell. It reads only the annotations, so scores that exist already need not be
-computed again.
+of the outcomes, or None if it cannot list them. It reads only the annotations, so existing scores need not be computed
+again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cusa.layout import DatasetFolder
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """Pictures or texts of which one array of embeddings has a row each.
+    """Pictures or texts; one array of embeddings has a row for each.
 
     `array` is the file embeddings/{data}/{array}.npy of a run, with `count` rows; `rows`, int64 [n], are those of the
     items. Pictures are those at the positions `rows` of the split `split` of `folder`; `texts` are the texts of these
@@ -46,7 +46,7 @@ class Items:
 class Queries:
     """Queries and the gallery that they search; None for a gallery if each query is a pair that is only compared.
 
-    `with_itself` says that the gallery contains the queries, so that each leaves itself out.
+    `with_itself` says that the gallery contains the queries, so a query's own row is left out of its results.
     """
 
     items: Items

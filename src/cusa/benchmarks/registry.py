@@ -1,4 +1,4 @@
-"""Which benchmarks there are, and what each says about itself.
+"""The registered benchmarks, and the properties that each module declares.
 
 `module` is the name of a benchmark of cusa, the name that an installed package registers, or the path of a Python file.
 Every function raises ConfigurationError if there is no such benchmark, or its module cannot be loaded (see
@@ -60,7 +60,7 @@ def data_of(module: str, provides: frozenset[str], settings: BenchmarkSection) -
 
 
 def queries_of(module: str, folder: DatasetFolder, metric: str) -> Queries | None:
-    """What the queries of a metric are, in the order of its outcomes; None if the benchmark does not say."""
+    """The queries of a metric, in the order of its outcomes; None if the benchmark does not list them."""
     loaded = benchmark_module(module)
     if not hasattr(loaded, "queries"):
         return None

@@ -1,1 +1,1 @@
-"""The commands `cusa check`, `cusa init` and `cusa datasets`."""
+"""The commands of `cusa`, a module each, and their findings."""

@@ -1,4 +1,4 @@
-"""What `cusa verify` finds: each artefact of a results folder, compared with what its producer recorded."""
+"""The findings of `cusa verify`: each artefact of a results folder, compared with the digests that its job recorded."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _run(run: Path) -> str:
 
 
 def _inputs(run: Path, folder: DatasetFolder) -> Iterator[Finding]:
-    """What the run was trained on, if that is not what is there now."""
+    """A finding for each input of the training that has changed since."""
     try:
         data = RunRecord.read(run).data or {}
     except DataError:

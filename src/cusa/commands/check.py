@@ -49,7 +49,7 @@ GIGABYTE = 1e9
 
 
 def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Finding]:
-    """Check everything that a configuration names, and yield a finding about each thing as soon as it is known.
+    """Check everything that a configuration names, and yield each finding as soon as it is known.
 
     With `every_image` all images are decoded, else 500 of them. Raises ConfigurationError when the configuration is
     wrong, or names files that do not exist.
@@ -141,7 +141,7 @@ def _counted(noun: str, count: int) -> str:
 class _Sizes:
     """The sizes of shards, features and run folders, in bytes; tables, logs and texts without images are small.
 
-    The sizes in bytes of what a plan stores. Each model is loaded once, which also shows that it can be loaded."""
+    Each model is loaded once to get its size, which also shows that it can be loaded."""
 
     def __init__(self, plan: Plan, inspection: Inspection, image_bytes: float, labelled: dict[str, int]) -> None:
         self.plan, self.inspection = plan, inspection
@@ -178,7 +178,7 @@ class _Sizes:
         ]
         for kind, model in models:
             if isinstance(model, ImageViews | TextViews):
-                if (dimension := self.dimensions.get(model.original.folder)) is not None:  # else it is told above
+                if (dimension := self.dimensions.get(model.original.folder)) is not None:  # else `models` reports it
                     yield Finding(f"{kind} {model.identity}", self._stored(model, dimension, model.views))
                 continue
             try:
@@ -277,7 +277,7 @@ class _Sizes:
         self.needed += sum(added)
 
     def disk(self) -> Finding:
-        """Whether all of it together fits on the disk of results/."""
+        """Whether all files together fit on the disk of results/."""
         results = Path.cwd() / RESULTS
         free = shutil.disk_usage(results if results.exists() else Path.cwd()).free
         text = f"{self.needed / GIGABYTE:.2f} GB needed, {free / GIGABYTE:.2f} GB free in {results}"
@@ -318,7 +318,7 @@ def _batch_memory(experiment: str, configuration: RunConfiguration) -> Finding:
     subject = f"memory of a batch, {experiment}"
     total = torch.cuda.get_device_properties(0).total_memory / 2**30
     try:
-        # Teachers' features take little beside the rest; how long they are is not known before they are made.
+        # Teachers' features take little memory, and their length is not known before they are made.
         features: dict[Modality, int] = dict.fromkeys(configuration.losses.teachers, 8)
         trial_step(configuration, FrozenDimensions(), features, torch.device("cuda", 0))
     except torch.cuda.OutOfMemoryError:

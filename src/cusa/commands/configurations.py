@@ -1,4 +1,4 @@
-"""`cusa config` and `cusa schema`: the whole configuration that files stand for, and the schema for editors."""
+"""`cusa config` and `cusa schema`: the complete configuration of given files, and the schema for editors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `cusa embed`: its arguments, and what it says."""
+"""The command `cusa embed`: its arguments and its output."""
 
 from __future__ import annotations
 

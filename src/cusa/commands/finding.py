@@ -13,7 +13,7 @@ class Finding:
     """One thing that was checked, and a sentence about it.
 
     `sound` is true if a run can use it, false if the user has to fix it, and None if there was nothing to check.
-    `doubtful` says of a sound thing that the user should look at it, because results may be worse than need be.
+    `doubtful` marks a sound thing that the user should check, because results may be worse than necessary.
     `details` are printed below the sentence, a line each.
     """
 

@@ -1,4 +1,4 @@
-"""What `cusa init` makes of files that hold the pictures: Parquet files with bytes, and WebDataset tars."""
+"""`cusa init` for files that contain the pictures: Parquet files with bytes, and WebDataset tars."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ VALUES_AT_ONCE = 65_536
 
 @dataclass
 class PackedStart:
-    """The keys of `dataset`, why they are so, and what is unsure."""
+    """The keys of `dataset`, the reasons for them, and warnings."""
 
     section: dict[str, Any] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
@@ -129,7 +129,7 @@ def _tars(path: Path, files: Sequence[Path]) -> PackedStart:
 
 
 def _require_samples(path: Path, has_captions: bool) -> None:
-    """Raise ConfigurationError for a tar in which there is nothing to learn from."""
+    """Raise ConfigurationError for a tar without samples for training."""
     has_pictures = any(tar_members(path, PICTURE_ENDINGS, contents=False))
     if not (has_pictures and has_captions):
         found = "captions, but no pictures" if has_captions else "pictures, but no captions"

@@ -1,6 +1,6 @@
-"""What `cusa verify` finds in galleries, indexes, exports, and stored pixels and tokens.
+"""The findings of `cusa verify` about galleries, indexes, exports, and stored pixels and tokens.
 
-Each has a file that says what it holds, with the SHA-256 of the other files, which earlier releases did not write.
+Each has a description file with the SHA-256 of its other files; earlier releases did not write these digests.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def _diff(arguments: argparse.Namespace) -> None:
 def settings_of_both(first: RunRecord, second: RunRecord, equal_too: bool) -> dict[str, tuple[Any, Any]]:
     """The values of two configurations by key, those that differ or all; None if a run does not have the key.
 
-    The versions of packages and the SHA-256 of the data that differ are there too, as `versions...` and `data...`.
+    Differing versions of packages and SHA-256 of the data are included, as `versions...` and `data...`.
     """
     from cusa.tracking.tracker import flattened
 

@@ -1,4 +1,4 @@
-"""`cusa runs`: which runs there are, and how far they are."""
+"""`cusa runs`: the list of runs and their progress."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ HELP = (
 PRINT_COMMAND = "--print-command"
 # Options that say how much runs at once, with their short forms.
 HOW_MUCH = {"--cores": "c", "--jobs": "j", "--executor": "e"}
-# What says how much is told, with the short forms.
+# Options for the amount of output, with their short forms.
 SCREEN = {"--quiet": "q", "--printshellcmds": "p", "--verbose": "-", "--logger": "-", "--dry-run": "n", "--dryrun": "n"}
-# Without a profile: failed jobs show their logs, what a kill left half-made is made again, and other jobs go on.
+# Without a profile: failed jobs show their logs, incomplete files are made again, and other jobs go on.
 WITHOUT_PROFILE = ("--show-failed-logs", "--rerun-incomplete", "--keep-going")
 WITHOUT_VALUE = "nfFkpq"  # short options of Snakemake that can stand before another one, as in -nc4
 PROFILES = ("--profile", "--workflow-profile")
@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> None:
         directory = Path(next(reversed(_values(given, "--directory", "d")), ""))
         require_known_targets(given, directory)
         if os.path.lexists(directory / DEFAULT):
-            read_file(directory / DEFAULT)  # Snakemake reads it too, but says less of what is wrong
+            read_file(directory / DEFAULT)  # Snakemake reads it too, but its error messages say less
     program = _program()
     if PRINT_COMMAND in arguments:
         name = ["snakemake"] if shutil.which("snakemake") == program[0] else program
@@ -99,7 +99,7 @@ def snakemake_arguments(arguments: Sequence[str]) -> list[str]:
 def _screen(arguments: Sequence[str]) -> list[str]:
     """A live view in a terminal and short lines elsewhere, where the arguments say nothing about it.
 
-    Plans and printed shell commands are for reading, so they are whole.
+    Plans and printed shell commands are shown completely, because users read them.
     """
     if any(_values(arguments, option, short) for option, short in SCREEN.items()):
         return []
@@ -117,7 +117,7 @@ def says_how_much(arguments: Sequence[str]) -> bool:
 
 
 def profiles_of(arguments: Sequence[str]) -> list[str]:
-    """The profiles that Snakemake will read, as they are found."""
+    """The profiles that Snakemake will read, as paths or names."""
     named = [value for option in PROFILES for value in _values(arguments, option)]
     if not _values(arguments, "--profile") and (variable := os.environ.get("SNAKEMAKE_PROFILE")):
         named.append(variable)
@@ -127,7 +127,7 @@ def profiles_of(arguments: Sequence[str]) -> list[str]:
 
 
 def _keys_of_profile(profile: str) -> Iterator[str]:
-    """The keys of a profile. What cannot be read here has none; Snakemake reads it too, and says what is wrong."""
+    """The keys of a profile; none if it cannot be read, because Snakemake then reports the error."""
     path = Path(profile)
     files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
     for file in files:

@@ -1,4 +1,4 @@
-"""What `cusa search` prints: hits as a table or as JSON. Queries are counted from 0."""
+"""Prints the hits of `cusa search` as a table or as JSON. Queries are counted from 0."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AT_ONCE = 64  # queries from a file that the model encodes together
 
 @dataclass(frozen=True)
 class Output:
-    """How hits are shown: as JSON or as a table, with pictures or without, and where."""
+    """How and where hits are shown: as JSON or as a table, with or without pictures."""
 
     stream: TextIO
     as_json: bool = False
@@ -72,7 +72,7 @@ def search_many(searcher: Searcher, queries: Sequence[Query], output: Output, **
 def _answers(
     searcher: Searcher, queries: Sequence[Query], options: dict[str, Any]
 ) -> Iterator[tuple[Query, list[Hit] | str]]:
-    """Each query with its hits, or with what is wrong with it."""
+    """Each query with its hits, or with its error."""
     for start in range(0, len(queries), AT_ONCE):
         batch = queries[start : start + AT_ONCE]
         try:
@@ -134,11 +134,11 @@ def _reason(searcher: Searcher, where: Any) -> str:
 
 @contextmanager
 def _reader_may_leave(stream: TextIO) -> Iterator[None]:
-    """End quietly where the reader of a pipe, such as `head`, has read enough."""
+    """End quietly if the reader of a pipe, such as `head`, has read enough."""
     try:
         yield
         stream.flush()
     except BrokenPipeError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())  # what Python still flushes at its end goes there
+        os.dup2(nowhere, stream.fileno())  # receives the output that Python flushes at its end
         os.close(nowhere)

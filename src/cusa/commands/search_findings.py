@@ -1,4 +1,4 @@
-"""What `cusa check` says of the sections `search` and `exports`."""
+"""The findings of `cusa check` about the sections `search` and `exports`."""
 
 from __future__ import annotations
 

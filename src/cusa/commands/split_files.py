@@ -22,8 +22,8 @@ SHORTEST_WORD = 3  # letters; `tr` and `te` in the name of a file are languages
 LISTED_FILES = 8
 SHARES = (0.1, 0.2, 0.3)  # of few images, drawn for val and for test; the first one that gives each split enough
 SEEDS = 10
-FIRST_DRAW = (SHARES[0], 0)  # that of a configuration which says no other
-FEWEST = 2  # images of a split: a search among fewer finds nothing out
+FIRST_DRAW = (SHARES[0], 0)  # the default of the configuration
+FEWEST = 2  # images of a split: a search among fewer measures nothing
 
 FilesOfSplits = dict[Split, list[Path]]
 
@@ -181,7 +181,7 @@ def _drawn(how: str, seed: int, count: int) -> str:
 
 
 def place_of(files: Sequence[Path], endings: tuple[str, ...]) -> str:
-    """What names exactly these files in a configuration: the file, their folder, or a pattern such as train-*.parquet.
+    """The shortest value that names exactly these files: the file, their folder, or a pattern such as train-*.parquet.
 
     Raises ConfigurationError if nothing short does.
     """

@@ -55,7 +55,7 @@ CAPTIONS = """
 
 @dataclass
 class Start:
-    """The section `dataset` of a starting configuration, why it is so, and what is unsure."""
+    """The section `dataset` of a starting configuration, the reasons for it, and warnings."""
 
     section: dict[str, Any]
     reasons: list[str] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Given:
-    """What the user says of the data: the folder that image paths start from, and the encoding of text files."""
+    """The user's options about the data: the folder that image paths start from, and the encoding of text files."""
 
     images: str | Path | None = None
     encoding: str | None = None
@@ -104,7 +104,7 @@ def look_at(
     """
     path = expanded(path)
     if str(path).startswith("~"):
-        path = path.absolute()  # a file of such a name; in a configuration it would be somebody's home folder
+        path = path.absolute()  # a file with such a name; in a configuration, `~name` means a home folder
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist; name a table, a JSON file or a folder of JSON files.")
     if encoding is not None and not is_text_encoding(encoding):
@@ -152,7 +152,7 @@ def _smaller_batch(dataset: DatasetSection, reasons: list[str]) -> int | None:
 
 
 def _one_file(path: Path, given: Given) -> Start:
-    """One function a kind of file."""
+    """The starting configuration of one file, by its kind."""
     if re.search(r"\.token(\.txt)?$", path.name, re.IGNORECASE):
         return _token(path)
     if table_kind(path, given.encoding) == "json" and (start := _json_object(path, given.encoding)) is not None:

@@ -1,6 +1,6 @@
-"""The targets of the workflow by the names that users type, and what a mistyped one was meant to be.
+"""The workflow's targets by name, and suggestions for mistyped ones.
 
-Snakemake itself says that it has no rule to produce such a word, as a file.
+Snakemake's own message about a mistyped target is that no rule produces such a file.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class RuleOfFile:
 
 @cache
 def targets() -> tuple[str, ...]:
-    """What users ask for: the rules of the Snakefile itself, in their order."""
+    """The targets for users: the rules of the Snakefile itself, in their order."""
     return tuple(name for name, _ in RULE.findall((workflow_folder() / "Snakefile").read_text(encoding="utf-8")))
 
 
@@ -90,7 +90,7 @@ def rules_with_targets() -> dict[str, RuleOfFile]:
 
 
 def _targets(arguments: Sequence[str]) -> Iterator[str]:
-    """The words that are targets for certain: behind other options they may be one more value."""
+    """The words that are certainly targets. A word after another option may be one more value of that option."""
     is_value = may_be_value = False
     for number, argument in enumerate(arguments):
         if argument == "--":

@@ -1,4 +1,4 @@
-"""What `cusa check` says of captions: their clean-up, their parts, and the tokens that models make of them."""
+"""The findings of `cusa check` about captions: their clean-up, their parts and their tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cusa.teachers.encoders import TextEncoder
     from cusa.teachers.token_use import TokenUse
 
-FEW_PARTS = 0.05  # share of captions that have several parts, below which it is told that parts are few
+FEW_PARTS = 0.05  # a smaller share of captions with several parts gives a warning
 
 
 def clean_up(plan: Plan) -> Finding:

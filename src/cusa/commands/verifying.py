@@ -1,4 +1,4 @@
-"""`cusa verify`: whether what is in results folders is what the jobs wrote there."""
+"""`cusa verify`: checks that the files in results folders are those that the jobs wrote."""
 
 from __future__ import annotations
 

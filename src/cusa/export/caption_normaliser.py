@@ -1,4 +1,4 @@
-"""The clean-up of captions as the normaliser of a tokeniser, which cleans what it reads itself."""
+"""The clean-up of captions as the normaliser of a tokeniser, so that the exported tokeniser cleans its input."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from cusa.config.captions import CaptionCleaning
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# What str.split() takes for white space; \s of a regular expression leaves out the four separators of ASCII.
+# The characters that str.split() treats as white space; \s in a regular expression lacks the four ASCII separators.
 _BLANKS = "\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-# What Unicode's rule of the final sigma looks for, and what it looks past.
+# The characters that Unicode's rule of the final sigma looks for, and those that it skips.
 _CASED = r"[\p{Lu}\p{Ll}\p{Lt}]"
 _MARKS = r"'.:\u00b7\u0387\u05f4\u2018\u2019\u2024\u2027\ufe13\ufe52\ufe55\uff07\uff0e\uff1a"
 _PAST = rf"[\p{{Mn}}\p{{Me}}\p{{Cf}}\p{{Lm}}\p{{Sk}}{_MARKS}]*"
 
 
 def caption_normaliser(cleaning: CaptionCleaning, prompt: str = "") -> Any:
-    """A normaliser of tokenizers that makes of a caption what `clean_caption` does, and puts `prompt` before it.
+    """A normaliser of tokenizers that cleans a caption as `clean_caption` does, and puts `prompt` before it.
 
     A caption without a word, which `clean_caption` turns into "", stays as it is under `clean: none`.
     """

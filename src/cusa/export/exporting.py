@@ -19,7 +19,7 @@ from cusa.runs.record import RUN, RunRecord
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a user may choose of an export.
+    """The options of an export.
 
     `head` None exports what the format can hold: `cross` for sentence-transformers, else every head. `int8` quantises
     the weights of onnx; `data` is the data set's folder to measure its loss on, None that of the run. `push_to_hub` is

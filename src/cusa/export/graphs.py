@@ -18,7 +18,7 @@ from cusa.errors import ConfigurationError, cause_of
 from cusa.model.run_model import Model
 
 OPSET = 18
-LARGEST_FILE = 2**31 - 2**24  # bytes; protobuf ends at 2 GiB, so larger weights are put into a file beside the graph
+LARGEST_FILE = 2**31 - 2**24  # bytes; protobuf allows 2 GiB, so larger weights are in a second file
 
 
 class ImageGraph(nn.Module):
@@ -92,7 +92,7 @@ def _write(
                 external_data=size > LARGEST_FILE,
                 verbose=False,
             )
-    except Exception as error:  # the exporter raises anything at models that it cannot express
+    except Exception as error:  # the exporter raises errors of any type for models that it cannot express
         raise ConfigurationError(
             f"{path.name}: this model cannot be expressed in ONNX ({cause_of(error)}). Export it with --to safetensors "
             "or sentence-transformers, or report the model to PyTorch."
@@ -101,7 +101,7 @@ def _write(
 
 @contextmanager
 def _quiet() -> Iterator[Any]:
-    """Keep what the exporter tells its developers off the terminal."""
+    """Hide the exporter's messages for its developers."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), redirect_stdout(StringIO()):

@@ -115,7 +115,7 @@ def _architecture(encoder: TimmVision) -> str:
 
 
 def _model_arguments(encoder: TimmVision) -> dict[str, Any]:
-    """What the folder of a timm network says beside its architecture."""
+    """The model arguments of a timm network's folder, besides its architecture."""
     configuration = expanded(encoder.name) / "config.json"
     if not configuration.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Weights of 8 bits for the files of an onnx folder, and what they cost in R@1 on a val split.
+"""Weights of 8 bits for the files of an onnx folder, and their loss of R@1 on a val split.
 
 Matrices have one scale for each 32 weights of a column, and embeddings of tokens one scale a row. onnxruntime quantises
 the other factor of a product in blocks of the same length while it runs, so nothing has to be calibrated, and an
@@ -39,13 +39,13 @@ LEVELS = 127  # of a sign and seven bits
 
 
 def require_measurable(dataset: DatasetFolder) -> None:
-    """Raise DataError if a data set's tables or shards, which the cost is to be measured on, are missing."""
+    """Raise DataError if the data set's tables or shards are missing, on which the loss is measured."""
     SplitTables.open(dataset, MEASURED_SPLIT)
     ShardReader(dataset.shards(MEASURED_SPLIT))
 
 
 def quantised(folder: Path, dataset: DatasetFolder) -> Int8:
-    """Quantise the files of an onnx folder in their places, and say which, and what it costs.
+    """Quantise the files of an onnx folder in place. Returns which were quantised, and the loss of R@1.
 
     The text tower is always quantised, the image tower if it is mostly matrices and costs no more than IMAGE_MAY_COST.
     The cost is measured on the val split of `dataset`. Where that is missing, the image tower stays as it is.

@@ -97,7 +97,7 @@ def embed_gallery(
 def _alone(output: Path, how: Embedding) -> Iterator[None]:
     """Let one process at a time embed a share into a folder. Raises DataError if another one is at work."""
     if output.is_file():
-        yield  # what comes next says that it is one
+        yield  # the next check reports that it is a file
         return
     output.mkdir(parents=True, exist_ok=True)
     path = output / f".embed-{how.part}-of-{how.of}.lock"
@@ -288,7 +288,7 @@ class _Encoder:
         with suppress(DataError):
             embeddings = self._encode(batch.prepared, head=self.how.head)
             return _Embedded(batch.part, batch.entries, embeddings, batch.unreadable)
-        # The model names one item or a few; each is tried alone, to know all of them.
+        # The model names one bad item or a few. Each item is tried alone, so that all bad ones are known.
         entries, unreadable, rows = [], list(batch.unreadable), []
         for entry, prepared in zip(batch.entries, batch.prepared, strict=True):
             try:

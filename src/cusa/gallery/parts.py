@@ -1,4 +1,4 @@
-"""The parts of a gallery that is being made, each written whole, and how they become one gallery."""
+"""Writes the parts of a gallery, and joins them into one gallery."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class PartWriter:
             entry.path, entry.offset = f"{PICTURES}/{part_name(self.number)}.bin", self.offset
             entry.size = len(entry.content)
             self.offset += len(entry.content)
-        entry.content = None  # its memory is free before the part is complete
+        entry.content = None  # frees the memory before the part is complete
 
     def _pictures_file(self) -> Any:
         path = self.folder / PICTURES / f".{part_name(self.number)}.bin.partial"
@@ -176,7 +176,7 @@ def join(folder: Path, keep_parts: bool = False) -> GalleryMeta:
 
 
 def _clean(folder: Path, meta: GalleryMeta | None) -> None:
-    """Remove what a complete gallery, or one of nothing, does not need any more."""
+    """Remove the files that a complete gallery, or an empty one, does not need."""
     if meta is None or not any(part.embeddings.startswith(f"{PARTS}/") for part in meta.parts):
         shutil.rmtree(folder / PARTS, ignore_errors=True)
     for name in (PLAN, END):
@@ -236,7 +236,7 @@ def _join_embeddings(folder: Path, parts: list[Part], rows: int, dimension: int,
 
 
 def _refuse_nothing(folder: Path, unreadable: int) -> None:
-    _clean(folder, None)  # so that the corrected command can begin anew
+    _clean(folder, None)  # so that the corrected command can start again
     if not unreadable:
         raise DataError(f"{folder}: the source has no item, so there is nothing to embed.")
     table = pq.read_table(folder / UNREADABLE).slice(0, EXAMPLES).to_pylist()

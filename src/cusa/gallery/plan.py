@@ -1,4 +1,4 @@
-"""What a gallery is being made of: plan.json in its folder, which a run that continues has to agree with."""
+"""The plan of an unfinished gallery: plan.json in its folder. A run that continues must have the same plan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARES = "shares"
 OURS = {META, PLAN, END, PARTS, SHARES, UNREADABLE, "pictures"}
 PACKAGES = ("numpy", "pillow", "torch", "transformers", "onnxruntime")
 MODULES = {"pillow": "PIL"}
-# What has to be the same in a run that continues, and how an error calls it.
+# The keys that must be the same in a run that continues, and their names in errors.
 COMPARED = {
     "model_sha256": "the model's sha256",
     "modality": "the modality",
@@ -30,13 +30,11 @@ COMPARED = {
     "part_rows": "the rows of a part",
     "source": "the source",
 }
-CHANGED_FILES = frozenset(
-    {"items", "files", "digest", "digests", "sha256"}
-)  # of a source: its files are other ones than before
+CHANGED_FILES = frozenset({"items", "files", "digest", "digests", "sha256"})  # keys of a source
 
 
 class Plan(BaseModel):
-    """What a gallery is made of, and how."""
+    """The source, the model and the settings of a gallery."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
     model: str

@@ -1,7 +1,7 @@
-"""A gallery of one's own in the workflow: shares of it are embedded by several jobs, and one job joins them.
+"""A gallery of the user's own images in the workflow: several jobs embed shares of it, and one job joins them.
 
-The jobs write into a folder beside the gallery, which is no output of theirs: what an interrupted job has finished
-stays there, and the job continues it. The gallery appears when it is whole.
+The jobs write into a folder beside the gallery, which is not one of their outputs. So the finished parts of an
+interrupted job stay there, and the job continues. The gallery appears when it is complete.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def embed_share(
 
 
 def _drop_other_model(unfinished: Path, weights_sha256: str) -> None:
-    """Remove what was embedded before the model was trained again; nobody can use it."""
+    """Remove embeddings of an earlier training of the model, which cannot be used any more."""
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     lock = unfinished.with_name(f".{unfinished.name}.lock")
-    with FileLock(lock):  # shares begin at the same time, and none may remove what another has begun
+    with FileLock(lock):  # shares start at the same time, and none may remove the parts of another
         if (unfinished / PLAN).is_file() and (found := read_plan(unfinished).model_sha256) != weights_sha256:
             log.info("%s was begun with the weights %s, which have changed; beginning again", unfinished, found[:12])
             shutil.rmtree(unfinished)

@@ -36,7 +36,7 @@ GalleryModality = Literal["image", "text"]
 
 
 def made_again(path: Path) -> str:
-    """What to do about a damaged file of a gallery."""
+    """The advice for a damaged file of a gallery."""
     return made_of_run_again(path, f"delete {path.parent}, and run the same `cusa embed` command again.")
 
 

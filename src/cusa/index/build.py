@@ -39,7 +39,7 @@ def build_index(
 ) -> IndexMeta:
     """Build the index of the gallery in `out`, in the folder `output` (None: in `out` itself), and return its meta.
 
-    An index that is there serves until the new one is whole. What was added to it and removed from it stays so, unless
+    An existing index answers until the new one is complete. Its added and removed items stay added and removed, unless
     `from_scratch`. Raises DataError for a gallery that is damaged, empty, or has rows that are not finite.
     """
     options = options or IndexOptions()
@@ -90,7 +90,7 @@ def publish_chosen(
     built_rows: int,
     duplicates: pa.Table,
 ) -> IndexMeta:
-    """Make a chosen index, with the table of its duplicates, the one of its folder."""
+    """Publish a chosen index, with the table of its duplicates, as the index of its folder."""
     faiss = import_faiss()
     gallery = contents.galleries[0]
     meta = IndexMeta(
@@ -143,7 +143,7 @@ def answering_model(contents: Contents, model: Path | None) -> Path:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let faiss use so many threads."""
+    """Set the number of faiss's threads within the block."""
     faiss: Any = import_faiss()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(count)

@@ -1,4 +1,4 @@
-"""Adding items to an index and removing some, without embedding or building anything again where that can be avoided.
+"""Adds items to an index and removes items, without embedding or building again if that can be avoided.
 
 Added embeddings become part of the index: their files are linked into its folder `added`, or copied where the file
 system has no hard links, so the folder that they come from may be deleted. Removed rows stay in the files, but are
@@ -153,7 +153,7 @@ def _keep_items(source: Path, name: str, temporary: Path, kept: Path) -> None:
 
 
 def _grown(before: Contents, after: Contents, meta: IndexMeta, options: IndexOptions) -> IndexMeta:
-    """The index with the rows that `after` has more; built again if it was made for far fewer, or serves them badly."""
+    """The index with the added rows of `after`; built again if it has far more rows now, or a low recall on them."""
     new = np.arange(len(before.vectors), len(after.vectors))
     again = (
         len(after.live) > MOST_GROWTH * meta.built_rows

@@ -1,4 +1,4 @@
-"""Which kind of index a gallery gets: the quickest that reaches the target recall, of those that are worth building."""
+"""Chooses the kind of index of a gallery: the quickest that reaches the target recall."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from cusa.index.tuning import Tuner
 
 log = logging.getLogger(__name__)
 GRAPH_ROWS = 200_000  # a graph of more rows takes very long to make
-# Up to so many rows all kinds are made, and the quickest is taken. Of more rows each kind takes minutes to hours, so
-# the first that reaches the target is taken, from the smallest on.
+# Up to this number of rows, all kinds are built, and the quickest is taken. With more rows, each kind takes minutes to
+# hours, so the first that reaches the target is taken, the smallest first.
 COMPARED_ROWS = 200_000
 
 

@@ -1,4 +1,4 @@
-"""What an index is about: its galleries, and which of their rows are removed."""
+"""The contents of an index: its galleries, and the rows of them that are removed."""
 
 from __future__ import annotations
 

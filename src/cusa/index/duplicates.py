@@ -1,9 +1,10 @@
 """Rows that are the same as another row, or nearly: copies that a result list should not show twice.
 
-Same are rows with equal embeddings, and pictures whose files have equal bytes. Near are pictures that show the same in
-another size or quality. A high cosine alone does not say so: a contrastive model also puts different pictures of the
-same content close together. So the nearest neighbours that the index finds are only candidates. Their pictures are
-compared as those of a data set are (cusa.annotations.copies): by perceptual hashes, then by the colours of thumbnails.
+Rows are the same if their embeddings are equal, or if the files of their pictures have equal bytes. Rows are near if
+their pictures differ only in size or quality. A high cosine is not enough: a contrastive model also places different
+pictures of the same content close together. So the nearest neighbours that the index finds are only candidates. Their
+pictures are compared as those of a data set are (cusa.annotations.copies): by perceptual hashes, then by the colours of
+thumbnails.
 """
 
 from __future__ import annotations
@@ -143,9 +144,9 @@ def _compared(contents: Contents, candidates: Pairs, options: IndexOptions) -> t
             step=PAIRS_AT_ONCE,
         ):
             rows = np.unique(pairs)
-            looks = dict(zip(rows.tolist(), pool.map(pictures.look, rows.tolist()), strict=True))
+            identities = dict(zip(rows.tolist(), pool.map(pictures.identify, rows.tolist()), strict=True))
             for first, second in pairs.tolist():
-                one, other = looks[first], looks[second]
+                one, other = identities[first], identities[second]
                 if one is None or other is None:
                     continue
                 if one[0] == other[0]:
@@ -170,8 +171,8 @@ class _Pictures:
         self.unreadable: dict[int, str] = {}
         self.thumbnails = Thumbnails(self._open)
 
-    def look(self, row: int) -> PICTURE | None:
-        """What the picture of a row is known by; None if there is none, or it cannot be read."""
+    def identify(self, row: int) -> PICTURE | None:
+        """The digest and hash of a row's picture; None if there is none, or it cannot be read."""
         try:
             content = self._bytes(row)
             if content is None:

@@ -21,7 +21,7 @@ from cusa.metrics.neighbours import import_faiss
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ATTEMPTS = 5  # to open an index that is replaced meanwhile
+ATTEMPTS = 5  # attempts to open an index that is replaced at the same moment
 
 
 class SearchIndex:
@@ -256,7 +256,7 @@ class SearchIndex:
                 f"{self.dimension}; {built_again(self.folder)}"
             )
         if self.meta.search.nprobe is not None:
-            # Threads that read lists ahead cost more than they save: they are started anew for each query.
+            # Threads that prefetch lists cost more time than they save, because they are started for each query.
             faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0
             for array in self._vectors.arrays:
                 _read_at_random(array)
@@ -264,7 +264,7 @@ class SearchIndex:
 
 
 def _read_at_random(array: np.ndarray) -> None:
-    """Tell the system that rows are read one by one: it then reads no pages beside them from disk."""
+    """Tell the system that rows are read one by one, so that it does not read neighbouring pages from disk."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_RANDOM"):
         mapped.madvise(mmap.MADV_RANDOM)

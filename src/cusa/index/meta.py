@@ -1,4 +1,4 @@
-"""The key `index` of a meta.json: what an index is, how it was chosen, and which files belong to it."""
+"""The key `index` of a meta.json: the index, how it was chosen, and its files."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class IndexMeta(_Part):
 
 
 def built_again(folder: Path) -> str:
-    """What to do about an index whose files are damaged."""
+    """The advice for an index whose files are damaged."""
     return made_of_run_again(folder, f"run `cusa index {shlex.quote(str(folder))}` again.")
 
 

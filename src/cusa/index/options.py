@@ -1,4 +1,4 @@
-"""What can be chosen when an index is built."""
+"""The options of building an index."""
 
 from __future__ import annotations
 

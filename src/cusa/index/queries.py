@@ -1,4 +1,4 @@
-"""Where the queries come from that an index is measured with: held-out rows, and texts."""
+"""The queries that an index is measured with: held-out rows, and texts."""
 
 from __future__ import annotations
 

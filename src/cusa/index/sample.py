@@ -1,8 +1,8 @@
 """Queries that an index is measured with, and their exact nearest rows.
 
-Rows that serve as queries are not in the index while it is measured, so they say how a new picture finds its
-neighbours. In a model that was trained contrastively, texts lie in another region than pictures, farther from all of
-them, and an index can serve one well and the other badly; so queries by text are a sample of their own.
+Rows that serve as queries are not in the index while it is measured, so they show how well a new picture finds its
+neighbours. In a contrastive model, texts lie in another region than pictures, farther from all of them. An index can
+have a high recall for one and a low one for the other, so text queries are a separate sample.
 """
 
 from __future__ import annotations

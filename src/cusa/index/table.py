@@ -1,4 +1,4 @@
-"""What was measured while an index was chosen, as lines of text."""
+"""The measurements of choosing an index, as lines of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of a configuration: what the rules of the workflow and `cusa check` have to make and to look at."""
+"""The plan of a configuration: the runs, files and checks that the workflow's rules and `cusa check` need."""
 
 from cusa.plan.changed_images import ChangedImages, find_changed_images
 from cusa.plan.lost_files import lost_features, lost_gallery_files

@@ -1,4 +1,4 @@
-"""The part of a plan that is about benchmarks: their settings, their modules, and the data that they score."""
+"""The benchmarks of a plan: their settings, their modules, and the data that they score."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cusa.config.section import validate
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """What follows from the section `benchmarks`, and from which of its data exist."""
+    """The plan of the section `benchmarks`, depending on which of its data exist."""
 
     configuration: Configuration
 
@@ -98,7 +98,7 @@ class BenchmarkPlan:
 
     @cached_property
     def written_texts(self) -> dict[str, str]:
-        """The tables of texts that a benchmark writes for itself, and the benchmark of each."""
+        """The tables of texts that benchmarks write, each with its benchmark."""
         owners = {"class_prompts": "zero_shot_classification", "judged_pairs": "eccv_caption"}
         return {table: owner for table, owner in owners.items() if table in self.data_of.get(owner, ())}
 
@@ -108,7 +108,7 @@ class BenchmarkPlan:
         return list(section.available()) if isinstance(section, ImageRetrieval | Classification) else []
 
     def text_sources(self, benchmark: str) -> list[str]:
-        """The files of one's own that the texts of a benchmark come from."""
+        """The user's files that the texts of a benchmark come from."""
         section, files = self.settings.get(benchmark), list[str]()
         if isinstance(section, ExtendedPositives) and section.positives is not None:
             files = [section.positives]

@@ -1,4 +1,4 @@
-"""The images of a data set that changed since they were read: what is made again because of them, and what to say.
+"""The images of a data set that changed since they were read: the results to make again, and the messages.
 
 The shards of each split have a record of the image files that they were written from; see cusa.shards.image_files.
 """
@@ -18,13 +18,13 @@ from cusa.shards.image_files import ImageChanges, changed_images
 
 @dataclass
 class ChangedImages:
-    """Why shards are written again, by their folder, and why the data set is converted again. Sentences, or nothing."""
+    """Reasons, as sentences, to write shards again (by folder) and to convert the data set again; empty without one."""
 
     shards: dict[str, str] = field(default_factory=dict)
     conversion: str = ""
 
     def sentences(self) -> list[str]:
-        """What to tell before anything runs."""
+        """The messages before anything runs."""
         conversion = [f"{self.conversion}; the data set is read again."] if self.conversion else []
         return conversion + [f"{reason}; they are stored again." for reason in self.shards.values()]
 
@@ -32,9 +32,9 @@ class ChangedImages:
 def find_changed_images(plan: Plan, is_converted_anyway: bool = False) -> ChangedImages:
     """Compare all images that shards were written from with the record of them.
 
-    An image that is gone, though the data set names it, raises DataError, unless `dataset.skip` has missing_image.
-    `is_converted_anyway` says that the data set is to be read again, so that it may name other images; the benchmarks'
-    own data are not.
+    Raises DataError for an image that the data set names but is gone, unless `dataset.skip` has missing_image.
+    `is_converted_anyway` says that the data set will be read again, so it may name other images. The benchmarks' own
+    data are not read again.
     """
     found = ChangedImages()
     if not plan.configuration.shards.watch_images:
@@ -80,7 +80,7 @@ def _by_origin(paths: Sequence[str], made_in: Path | None) -> tuple[list[str], l
 
 
 def _reason_to_convert(reasons: dict[str, list[str]], leaves_out: bool) -> str:
-    """Why the data set is read again; empty if no change can have an effect on its tables."""
+    """Why the data set is read again; empty if no change can affect its tables."""
     if made := reasons["made"]:
         return f"{len(made):,} images that were made from the data set are damaged or gone: {_examples(made)}"
     changed = [*reasons["gone"], *reasons["other"]]

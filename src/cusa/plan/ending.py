@@ -1,4 +1,4 @@
-"""What is said when the workflow ends: what was made and what comes next, or what failed and how to continue."""
+"""The messages at the end of the workflow: the results and the next command, or the failures and how to continue."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from cusa.plan.plan import Plan
 from cusa.plan.search import SearchPlan
 
-# Options that make again what is done, and whether names follow them.
+# Options that force finished jobs to run again, and whether names follow them.
 FORCING = {"--forcerun": True, "-R": True, "--forceall": False, "-F": False, "--force": False, "-f": False}
-SENTENCE = "Error: "  # with which programs of this project begin what the user can correct
-OF_THE_LOG = re.compile(r"\[|\d\d:\d\d:\d\d ")  # with which lines begin that are of no message
+SENTENCE = "Error: "  # the start of the programs' messages about problems that users can correct
+OF_THE_LOG = re.compile(r"\[|\d\d:\d\d:\d\d ")  # the start of log lines that are no message
 STOPPED = re.compile(r"(?:\d\d:\d\d:\d\d )?(stopped by .+)")  # the last line of a job that Ctrl-C or SIGTERM has ended
 MOST_LINES = 20  # of a message, after its first one
 BUG = "Traceback (most recent call last):"
 
 
 def lines_of_success(plan: Plan, search: SearchPlan) -> Iterator[str]:
-    """The best experiment, the address of the report and the next command, as far as they are there."""
+    """The best experiment, the address of the report and the next command, if they exist."""
     yield from _best(plan.folder.root / "summary.parquet")
     page = plan.folder.root / "report/index.html"
     if page.is_file():
@@ -31,7 +31,7 @@ def lines_of_success(plan: Plan, search: SearchPlan) -> Iterator[str]:
 
 
 def lines_of_failure(logs: Iterable[Path], since: float, command: str) -> Iterator[str]:
-    """What each program that was stopped has saved, the sentence of each that failed, its log, and how to continue.
+    """The saved state of each stopped program, the message and log of each failed one, and how to continue.
 
     `logs` are folders of logs, `since` is the time when the workflow started, in seconds since 1970.
     """
@@ -54,7 +54,7 @@ def lines_of_failure(logs: Iterable[Path], since: float, command: str) -> Iterat
 
 
 def _without_forcing(command: str) -> str:
-    """A command line without the options that make again what is done: what they asked for is under way."""
+    """A command line without the options that force jobs: the forced jobs have already started."""
     kept, is_named = [], False
     for word in shlex.split(command):
         option = word.partition("=")[0]
@@ -70,7 +70,7 @@ def _lines_of(log: Path) -> list[str]:
 
 
 def _what_failed(lines: list[str]) -> str:
-    """The last message of a program's log that says what failed; the last line of a traceback; or nothing."""
+    """The last error message of a program's log, or the last line of a traceback, or an empty text."""
     if starts := [number for number, line in enumerate(lines) if line.startswith(SENTENCE)]:
         first, *more = lines[starts[-1] :]
         more = list(takewhile(lambda line: not OF_THE_LOG.match(line), more))

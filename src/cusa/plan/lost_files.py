@@ -1,7 +1,7 @@
-"""Files that were made and are gone, though the file beside them that later stages name as their input is still there.
+"""Lost files: they were made and are gone, but the file beside them that later stages name as input still exists.
 
-A workflow asks for meta.json of features and galleries, which stands for the arrays beside it, so it does not notice
-that an array is gone unless it asks for it too.
+The inputs of jobs name the meta.json of features and galleries, which represents the arrays beside it. So the workflow
+notices a lost array only if it asks for the array too.
 """
 
 from __future__ import annotations

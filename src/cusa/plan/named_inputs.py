@@ -1,4 +1,4 @@
-"""The files of the user's own that jobs name as their inputs, and the names that a workflow cannot take."""
+"""The user's files that are inputs of jobs, and names that a workflow cannot use."""
 
 from __future__ import annotations
 

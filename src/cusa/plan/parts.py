@@ -1,4 +1,4 @@
-"""The number of parts in which several jobs make a folder: what is on disk or was recorded, by the names of the parts.
+"""The number of parts in which several jobs make a folder, from the names of parts on disk or in Snakemake's records.
 
 Parts of a folder are `{folder}.parts/{part}-of-{parts}`; those of a gallery are `{folder}.shares/{part}-of-{parts}`.
 """
@@ -32,7 +32,7 @@ def parts_there(folder: str) -> int:
 
 
 def remove_other_parts(folder: str, number: int) -> None:
-    """Remove parts of a folder that an interrupted run has left, where the folder is now made in `number` parts."""
+    """Remove parts of a folder that an interrupted run with another number of parts than `number` has left."""
     for path in Path(f"{folder}{ENDINGS[0]}").glob("*-of-*"):
         if parts_in([str(path)], folder) != number or number == 1:
             shutil.rmtree(path)
@@ -42,16 +42,16 @@ class PlannedParts:
     """The number of parts in which each folder is made."""
 
     def __init__(self, jobs: RecordedJobs, submitted: bool, forced: Callable[[], bool]) -> None:
-        """`submitted`: this is a job on a cluster, not what planned it. `forced`: jobs run though nothing changed."""
+        """`submitted`: this process is a job on a cluster. `forced` tells whether jobs run though nothing changed."""
         self._jobs, self._submitted, self._forced = jobs, submitted, forced
         self._numbers: dict[str, int] = {}
 
     def number(self, folder: str, output: str, asked: int, is_same: bool) -> int:
         """The number of parts of a folder; `output` is the folder, or the file in it that Snakemake knows.
 
-        `asked` is the number in the configuration. Where `output` is there and what it is made of is the same, it is
-        the number of before: another one is no reason to make it again. A job on a cluster takes the number from the
-        parts that are there, because the Snakemake that has submitted it has planned it.
+        `asked` is the number in the configuration. If `output` exists and its sources are the same, the number of
+        before is kept: another number is no reason to make the folder again. A job on a cluster takes the number from
+        the parts on disk, because the Snakemake that submitted it has planned them.
         """
         if self._submitted:
             return parts_there(folder)

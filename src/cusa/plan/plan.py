@@ -29,7 +29,7 @@ TEACHERS_SHARE_NO_SPACE = "The two teachers share no space, so no text finds an 
 
 @dataclass(frozen=True)
 class Plan(BenchmarkPlan):
-    """Everything that follows from a configuration, and from which of its benchmarks' data exist.
+    """The plan of a configuration, depending on which of its benchmarks' data exist.
 
     Most properties raise ConfigurationError when a benchmark in `benchmarks.more` is unknown or has wrong settings;
     `check` raises it at once.
@@ -71,7 +71,7 @@ class Plan(BenchmarkPlan):
         return list(self.configuration.interpolations)
 
     def seeds_of(self, run: str) -> list[int]:
-        """The seeds of a run: all seeds for what was trained, only the first for a checkpoint or a baseline."""
+        """The seeds of a run: all seeds of a trained run, only the first for a checkpoint or a baseline."""
         seeds = self.configuration.seeds
         return seeds if run in (*self.experiments, *self.interpolations) else seeds[:1]
 

@@ -1,4 +1,4 @@
-"""Why a job runs again, in words: the keys of the configuration that differ from those its outputs were made with.
+"""Why a job runs again, in words: the configuration keys whose values differ from those of its existing outputs.
 
 Snakemake would show the parameters of the job, before and now, which are whole sections of the configuration as JSON.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from cusa.config.operational import differences
 
 MOST_CHANGES = 8
-REASON = "\n"  # between a parameter, which is one line, and why its job runs again though the parameter is the same
+REASON = "\n"  # separates a parameter, which is one line, from the reason to run its job again
 SHOWN = 80  # characters of a parameter that is no section
 # The sections that parameters of rules hold; a parameter of another rule is shown by its own name.
 SECTIONS = {

@@ -1,7 +1,7 @@
-"""How each file was made, as Snakemake has recorded it, and parameters that are recorded as they were.
+"""How each file was made, from Snakemake's records, and parameters that keep their recorded text.
 
-Snakemake makes a file again where the parameters or inputs of its job differ from the record. How a result is computed
-is no reason for that: such a parameter gets today's text in the command, and keeps the text of before in the record.
+Snakemake makes a file again if the parameters or inputs of its job differ from the record. A parameter that does not
+change the result is no reason for that: it has its new text in the command, but keeps its old text in the record.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from cusa.config.operational import same_result
 from cusa.plan.reasons import with_reason, without_reason
 
 Value = TypeVar("Value")
-Recall = Callable[[str], Iterable[str] | None]  # what is recorded of the file at a path; None if there is no record
+Recall = Callable[[str], Iterable[str] | None]  # returns the record of the file at a path; None if there is no record
 
 
 class Recorded(str):
-    """A part of a command that Snakemake records as another text, `recorded`: it records the `repr` of parameters."""
+    """A part of a command whose `repr`, which Snakemake records, is another text: `recorded`."""
 
     recorded: str
 
@@ -54,7 +54,7 @@ class RecordedJobs:
         return repr(param) in (self.recall_params(output) or [])
 
     def section(self, text: str, output: str, of_train: str | None = None, reason: str = "") -> Recorded:
-        """A section of the configuration, as JSON. If only keys without effect differ, it is recorded as it was.
+        """A section of the configuration, as JSON. If only keys without effect differ, the record keeps its old text.
 
         For `of_train` see `same_result`. A `reason` to run the job again all the same is recorded with the section.
         """
@@ -63,7 +63,7 @@ class RecordedJobs:
         return Recorded(text, recorded=with_reason(next(before, text), reason))
 
     def option(self, text: str, output: str, beginning: str) -> Recorded:
-        """How an output is made: what begins with `beginning` is recorded as it was, or as empty if it was left out."""
+        """An option without effect on the result: the record keeps the old one that starts with `beginning`, if any."""
         recorded = self.params(output, str)
         before = (each for each in recorded if each.startswith(beginning))
         return Recorded(text, recorded=next(before, "") if recorded else text)

@@ -1,4 +1,4 @@
-"""How far the jobs that run now are: the epoch and validation score of a training, the pace of other long jobs.
+"""The progress of running jobs: the epoch and validation score of a training, the pace of other long jobs.
 
 Trainings write state/live.json every few seconds, and other long jobs a line of their log; see common/progress.py.
 """
@@ -16,14 +16,14 @@ from typing import Any
 from cusa.common.progress import PACE, duration
 from cusa.runs.live import LiveRun, live_path
 
-LAST_BYTES = 2000  # of a log, in which its last lines are
+LAST_BYTES = 2000  # bytes at the end of a log that are read
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_LINES = 30.0  # of one job; shorter jobs say nothing
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How far a job is: `text` for people, and `done` of `total`, which is None if nobody knows it."""
+    """How far a job is: `text` for people, and `done` of `total`, which is None if it is not known."""
 
     text: str
     done: float
@@ -40,7 +40,7 @@ class Job:
     started: float = field(default_factory=time.time)
 
     def pace(self) -> Pace | None:
-        """How far the job is; None if it has not said it yet, or if its files cannot be read at this moment."""
+        """How far the job is; None if it has not reported it yet, or if its files cannot be read at this moment."""
         try:
             return self._pace()
         except OSError:  # a log that is removed while it is read, or a file that a network file system has lost
@@ -76,7 +76,7 @@ def of_training(live: LiveRun) -> Pace:
 
 
 def of_log(log: Path) -> Pace | None:
-    """How far a job says in its log that it is; None if its last line is about something else."""
+    """The progress in the last line of a job's log; None if that line is about something else."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LAST_BYTES))
         lines = file.read().decode("utf-8", errors="replace").splitlines()
@@ -97,14 +97,14 @@ class Lines:
         self._said: dict[int, tuple[float, str]] = {}
 
     def show(self, number: int, job: Job, pace: Pace) -> None:
-        """Write a line if the last one is some time ago, and said something else."""
+        """Write a line if the last one was different and some time ago."""
         when, text = self._said.get(number, (job.started, ""))
         if self._clock() - when >= SECONDS_BETWEEN_LINES and pace.text != text:
             self._said[number] = (self._clock(), pace.text)
             self._write(f"{job.name}: {pace.text}\n")
 
     def keep(self, numbers: Iterable[int]) -> None:
-        """The jobs that still run; of the others nothing is remembered."""
+        """Forget all jobs but these, which still run."""
         self._said = {number: self._said[number] for number in numbers if number in self._said}
 
 
@@ -124,7 +124,7 @@ class Bars:
         self._progress.update(self._bars[number], description=text, completed=pace.done, total=pace.total)
 
     def keep(self, numbers: Iterable[int]) -> None:
-        """The jobs that still run; the bars of the others are removed."""
+        """Remove the bars of all jobs but these, which still run."""
         for number in set(self._bars) - set(numbers):
             self._progress.remove_task(self._bars.pop(number))
 

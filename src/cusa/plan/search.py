@@ -20,7 +20,7 @@ MODEL_GROUPS = ("cusa.students", "cusa.teachers")
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """Everything that follows from the sections `search` and `exports` of a plan's configuration.
+    """The plan of the sections `search` and `exports` of a configuration.
 
     Paths are relative to the working directory, as in Plan. Of each experiment the run with the first seed is used.
     """
@@ -77,17 +77,17 @@ class SearchPlan:
 
     @property
     def own_gallery(self) -> str | None:
-        """The folder, table or tars that are made searchable; None if it is splits of the data set."""
+        """The user's folder, table or tars that are made searchable; None if the gallery is splits of the data set."""
         return self.search.gallery if self.search is not None and self.search.is_own_gallery else None
 
     @property
     def own_galleries(self) -> list[str]:
-        """The name of the gallery if it is no splits of the data set."""
+        """The name of the gallery, if it is not splits of the data set."""
         return [self.gallery] if self.own_gallery else []
 
     @property
     def own_gallery_files(self) -> list[str]:
-        """The table that is made searchable, if it is one; the time of a folder says nothing about what is in it."""
+        """The table that is made searchable, if it is one; the time of a folder shows no change of its files."""
         path = expanded(self.own_gallery or "")
         return [str(path)] if self.own_gallery and path.is_file() else []
 
@@ -131,7 +131,7 @@ class SearchPlan:
         return [*head, *(["--int8"] if exports.int8 and export_format == "onnx" else [])]
 
     def export_inputs(self, run: str, export_format: str) -> list[str]:
-        """What an export reads besides the run: Python files, and the images that the loss of int8 is measured on."""
+        """The files that an export reads besides the run: Python files, and the images that int8 is measured on."""
         files = self.plan.student_files(run)
         if "--int8" in self.export_options(export_format):
             files += [*self.plan.tables(), str(self.plan.folder.shards(MEASURED))]

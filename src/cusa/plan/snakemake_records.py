@@ -1,7 +1,7 @@
-"""What Snakemake recorded of each output, for what has to be known before it opens its records itself.
+"""Reads Snakemake's record of each output before Snakemake opens its records itself, which is after it read the rules.
 
-It does so after the rules are read. A record is a JSON file whose name is the path of the output in base64; of a long
-name all parts but the last are folders, which begin with @.
+A record is a JSON file whose name is the path of the output in base64. A long name is split: all parts but the last are
+folders, which begin with @.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pixels and tokens that trainings find ready: decoded and tokenised once for all runs with the same student."""
+"""The stored pixels and tokens of trainings: decoded and tokenised once for all runs with the same student."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRAIN = "train"
 
 @dataclass(frozen=True)
 class StudentInputsPlan:
-    """Which pixels and tokens are stored, by the folders of config.student_inputs."""
+    """The stored pixels and tokens, by the folders of config.student_inputs."""
 
     plan: Plan
 

@@ -26,7 +26,7 @@ from cusa.sweep.summary import SUMMARY, TABLE
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """Everything that follows from the section `sweep` of a plan's configuration; without one, nothing is made."""
+    """The plan of the section `sweep` of a configuration; without this section, nothing is made."""
 
     plan: Plan
 
@@ -120,7 +120,7 @@ class SweepPlan:
                 )
 
     def sentence(self) -> str:
-        """How many trials there are, and what is searched for."""
+        """A sentence with the number of trials and the keys that are searched."""
         assert self.sweep is not None
         seeds, keys = len(seeds_of(self.configuration)), len(self.sweep.space)
         return (
@@ -147,7 +147,7 @@ class SweepPlan:
         return "" if self.study is None else f" --sweep {quoted_path(str(self.study.folder / TABLE))}"
 
     def earlier(self, trial: str) -> list[str]:
-        """The result that a trial of `tpe` waits for, so that it learns from it: that of `parallel` trials before."""
+        """The result that a trial of `tpe` waits for and learns from: that of the trial `parallel` places before."""
         if self.study is None or self.sweep is None or self.sweep.method != "tpe":
             return []
         names = list(self.points)
@@ -155,7 +155,7 @@ class SweepPlan:
         return [str(self.study.trial(names[before]).folder / TRIAL)] if before >= 0 else []
 
     def waited_for(self, trial: str, jobs: RecordedJobs) -> list[str]:
-        """The results that a trial waits for: of one that is there, those that it has waited for."""
+        """The results that a trial waits for. A finished trial keeps those that it waited for."""
         assert self.study is not None
         output = self.study.trial(trial).folder / TRIAL
         if output.is_file() and (recorded := jobs.inputs(str(output))) is not None:
@@ -167,7 +167,7 @@ class SweepPlan:
         return [] if self.sweep is None else self.plan.training_inputs(self.sweep.experiment)
 
     def configuration_json(self) -> str:
-        """What a trial needs of the configuration, as one line for its job."""
+        """The part of the configuration that a trial needs, as one line for its job."""
         if self.sweep is None:
             return "{}"
         needed = {"dataset", "captions", "teachers", "stream", "student", "train", "seeds", "sweep"}

@@ -1,4 +1,4 @@
-"""The curves of the training for the page's script: those of all runs, with few enough points for one page."""
+"""The training curves of all runs for the page's script, thinned to a number of points that one page can hold."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from cusa.report.figures import COLOURS, History, steps_per_epoch, when
 
-# Points that all runs have together in one chart; a run has at least FEWEST and at most MOST.
+# The number of points of all runs in one chart; a run has at least FEWEST and at most MOST.
 POINTS, FEWEST, MOST = 8000, 60, 500
 SIGNIFICANT_DIGITS = 5
 NO_CURVES = frozenset({"kind", "epoch", "step"})
-# What is shown first, and the words for names that do not say it themselves.
+# The quantities that are shown first, and labels for names that do not explain themselves.
 FIRST = {"epoch": "r_mean", "step": "loss"}
 LABELS = {
     "r_mean": "mean recall, %",
@@ -35,7 +35,7 @@ LABELS = {
 
 
 def curves(histories: Mapping[str, Mapping[str, History]]) -> list[dict[str, Any]]:
-    """One chart of what is measured after each epoch, and one of what is measured while training.
+    """One chart of the values after each epoch, and one of the values at training steps.
 
     `histories` gives the rows of each run by experiment and then by seed. A chart has `title`, the names and labels of
     its `quantities`, and `runs`: `label`, `colour`, the times `x` in epochs, and `y` by quantity, in which null
@@ -68,7 +68,7 @@ def _chart(histories: Mapping[str, Mapping[str, History]], kind: str, title: str
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
-    """The numbers of rows by name. What is 0 everywhere, as a loss that is switched off, is left out."""
+    """The numbers of rows by name. Columns that are 0 everywhere, such as a loss that is switched off, are left out."""
     names = [name for name in rows[0] if name not in NO_CURVES]
     columns = {name: [_rounded(row.get(name)) for row in rows] for name in names}
     return {name: values for name, values in columns.items() if any(values)}

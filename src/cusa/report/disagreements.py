@@ -47,7 +47,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How many queries of a benchmark two models answer, each alone, both, and neither; and some that one answers."""
+    """Counts of the queries that two models answer (each alone, both, neither), with examples that only one answers."""
 
     title: str
     criterion: str
@@ -59,7 +59,7 @@ class Disagreement:
 
 
 def disagreements(folder: DatasetFolder, models: Mapping[str, RunFolder], gallery: Gallery) -> list[Disagreement]:
-    """Each benchmark that scored the first model and another, and each way of asking.
+    """The disagreements of the first model with each other one, for each benchmark and way of asking.
 
     A query is answered if its outcome is 1, in the first metric of which all outcomes are 0 or 1: R@1. Examples are
     drawn with a fixed seed; there are none if the gallery has no queries at all. Raises DataError if the outcomes or
@@ -108,8 +108,8 @@ class Pair:
     def _examples(
         self, benchmark: str, metric: str, alone: tuple[np.ndarray, np.ndarray], wanted: int
     ) -> Iterator[Example]:
-        """Some queries of each model that the other does not answer, where the benchmark says what they are."""
-        known = benchmark in BENCHMARKS.names()  # those of Python files are not: the report does not know the file
+        """Some queries of each model that the other does not answer, if the benchmark lists its queries."""
+        known = benchmark in BENCHMARKS.names()  # without those of Python files
         queries = queries_of(benchmark, self.folder, metric) if known else None
         if queries is None or len(queries.items.rows) != len(alone[0]) or not _can_be_shown(queries):
             return
@@ -169,7 +169,7 @@ def criterion_of(statistic: Statistic, metric: str) -> str:
 
 
 def _retrieved(run: RunFolder, queries: Queries, asked: np.ndarray) -> list[list[RetrievedItem]]:
-    """What a model retrieves for each of the queries `asked`; empty if there is no gallery or no embedding of it."""
+    """The items that a model retrieves for each of the queries `asked`; empty without a gallery or its embeddings."""
     gallery = queries.gallery
     if gallery is None or not all(_path(run, items).is_file() for items in (queries.items, gallery)):
         return []
@@ -188,7 +188,7 @@ def _retrieved(run: RunFolder, queries: Queries, asked: np.ndarray) -> list[list
 
 
 def _can_be_shown(queries: Queries) -> bool:
-    """Whether the pictures of queries and gallery are there: features that exist need no shards, which may be gone."""
+    """Whether the pictures of queries and gallery exist: scoring needs only features, so the shards may be gone."""
     pictures = [each for each in (queries.items, queries.gallery) if each is not None and each.texts is None]
     return all((each.folder.shards(each.split) / INDEX).is_file() for each in pictures)
 

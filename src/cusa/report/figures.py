@@ -127,7 +127,7 @@ def _cycle() -> list[str]:
 def svg_of(figure: Any, alternative: str | None = None) -> str:
     """The figure as SVG, with text as text and the same bytes for the same figure.
 
-    `alternative` is what a screen reader says in place of the figure; None says the values at both ends of its lines.
+    `alternative` is the text for screen readers; None gives the values at both ends of the figure's lines.
     """
     import matplotlib as mpl
 

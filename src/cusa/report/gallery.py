@@ -121,7 +121,7 @@ class Pictures:
     @classmethod
     @lru_cache(maxsize=16)
     def of(cls, folder: DatasetFolder, split: str) -> Pictures:
-        """Those of a split, which several parts of the page show; each is read once."""
+        """The pictures of a split. Several parts of the page show them; each is read once."""
         return cls(folder, split)
 
     def __init__(self, folder: DatasetFolder, split: str) -> None:

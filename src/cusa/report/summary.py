@@ -123,7 +123,7 @@ def _undefined(members: Sequence[Mapping[str, Any]], metric: str) -> str | None:
 
 
 def notes_of_runs(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """What runs note about their captions: each sentence once, and the names of the experiments that note it."""
+    """The notes of runs about their captions: each sentence once, with the names of its experiments."""
     experiments: dict[str, list[str]] = {}
     for result in results:
         for note in result.get("notes", []):

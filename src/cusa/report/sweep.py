@@ -27,7 +27,7 @@ def read_trials(path: str | Path) -> list[dict[str, Any]]:
 
 
 def sweep_section(path: str | Path) -> dict[str, Any]:
-    """What the page shows of a sweep: its `keys`, `rows` of texts, the counts of `states`, and `best`, its overlay."""
+    """A sweep for the page: its `keys`, `rows` of texts, the counts of `states`, and the overlay `best`."""
     rows = read_trials(path)
     keys = keys_of(rows)
     states = [row["state"] for row in rows]

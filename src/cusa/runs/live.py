@@ -1,4 +1,4 @@
-"""What an unfinished training says about itself in its state/ folder, and what can be told of it from outside.
+"""The progress of an unfinished training: the live files in its state/ folder, and whether its process is alive.
 
     {run}/state/live.json          how far the training is, how fast, and how it ended if it ended; see LiveRun
     {run}/state/history.parquet    the rows of history.parquet so far
@@ -82,7 +82,7 @@ def holder_of(run: str | Path) -> dict[str, Any] | None:
 
 
 def is_alive(holder: dict[str, Any]) -> bool | None:
-    """Whether the process of holder.json still runs; None if it is on another host, so that nobody here can tell.
+    """Whether the process of holder.json still runs; None if it is on another host, where this cannot be checked.
 
     The lock itself is not tried: a training that starts at that moment would find it taken.
     """

@@ -17,7 +17,7 @@ SHOWN_MESSAGE = 100  # characters of an error
 
 @dataclass(frozen=True)
 class RunRow:
-    """What is known of a run; None if nothing is.
+    """The state of a run. Values that are not known are None.
 
     `state` is one of
         finished       its run.json is there
@@ -26,7 +26,7 @@ class RunRow:
         starting       its process reads the data
         running        its process trains; on another host, if nobody here can see the process, since `updated`
         stopped        by SIGTERM or Ctrl-C; the same command continues it
-        killed         its process is gone without a word; the same command continues it
+        killed         its process ended without writing its end; the same command continues it
         failed         with the error `message`
     `epoch` is the number of epochs that are finished. `pairs_per_second` of a finished run counts all its time.
     `seconds` is the time a finished run took, `seconds_left` the time until an unfinished one has taken its last epoch.

@@ -1,7 +1,7 @@
 """The finished training of a run, kept while it is trained again: {run}/previous/.
 
-A workflow deletes the files of a run before it trains the run again. If that training fails, or is given up, the run
-that was finished is still here, and the training restores it when it is the one that is wanted.
+A workflow deletes the files of a run before it trains the run again. If that training fails or is stopped, the finished
+run is still in this folder. A training restores it if it has the same configuration and data.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from cusa.runs.record import HISTORY, RUN, WEIGHTS
 
 OUTPUTS = (WEIGHTS, HISTORY, RUN)
 PREVIOUS = "previous"
-AGAIN = "train-again"  # a file in the folder, where the same training was asked for once more
+AGAIN = "train-again"  # a file in the folder if the user asked to repeat the same training
 
 
 def keep_previous(run: str | Path, again: bool = False) -> None:
     """Keep the files of a finished run as hard links, if they are there, in place of those that were kept before.
 
-    Where some are missing, those that are there are kept only if none was kept before.
+    If some files are missing, the others are kept only if nothing was kept before.
 
-    `again` says that the run is to be trained anew even if nothing has changed, so that what is kept is not restored.
+    `again` says that the run must be trained again even if nothing has changed, so the kept files are not restored.
     """
     run = Path(run)
     kept = run / PREVIOUS
@@ -37,12 +37,12 @@ def keep_previous(run: str | Path, again: bool = False) -> None:
 
 
 def is_wanted_again(run: str | Path) -> bool:
-    """Whether the run is to be trained anew, whatever is kept of it."""
+    """Whether the run must be trained again, even if a matching run is kept."""
     return (Path(run) / PREVIOUS / AGAIN).is_file()
 
 
 def drop_previous(run: str | Path) -> None:
-    """Remove what was kept: a new training is whole, or the run is kept in another place."""
+    """Remove the kept files: a new training is complete, or the run is kept in another place."""
     shutil.rmtree(Path(run) / PREVIOUS, ignore_errors=True)
 
 

@@ -31,21 +31,21 @@ STATE_FOLDER = "state"
 PARTS_OF_RUN = ("gallery", "search", "exports")
 STATE_FILE = "last.pt"
 FINISHED = "finished"
-# What the data of a run calls the weights that `student.adapt` has frozen, and what the metadata of its weights do.
+# Names of the weights that `student.adapt` has frozen: in a run's data, and in the metadata of its weights.
 FROZEN_WEIGHTS = "frozen weights of the student"
 BASE_SHA256 = "base_sha256"
 
 
 def trained_again(path: str | Path) -> str:
-    """What to do about a damaged file of a run that was trained."""
+    """The advice for a damaged file of a run that was trained."""
     return f"delete {path}, and the same command trains the run again."
 
 
 def made_of_run_again(path: str | Path, otherwise: str) -> str:
-    """What to do about a damaged folder of a run, or a file in one: a gallery, an index or an export.
+    """The advice for a damaged folder of a run, or a file in one: a gallery, an index or an export.
 
-    Where the workflow has made it, as runs/{experiment}/seed{n}/{kind}/{name}, it makes it again; `otherwise` is what
-    to do where a command has made it.
+    If the workflow has made it, as runs/{experiment}/seed{n}/{kind}/{name}, the workflow makes it again. `otherwise` is
+    the advice if a command has made it.
     """
     path = Path(path).absolute()
     by_workflow = any(

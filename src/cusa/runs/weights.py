@@ -43,9 +43,9 @@ def _sort_metadata(path: Path) -> None:
 def load_student(folder: str | Path) -> tuple[Student, RunConfiguration]:
     """The student of a run folder, in eval mode on the CPU, and the configuration of the run.
 
-    Where the run has trained only a part of the student, the rest is loaded from where the student comes from, and
-    adapters are merged; the configuration has no `student.adapt` then. Raises DataError when the weights are missing,
-    damaged, or do not fit the student in run.json, and when the rest is not what the run was trained on.
+    If the run has trained only a part of the student, the rest is loaded from the student's pre-trained weights, and
+    adapters are merged; the configuration then has no `student.adapt`. Raises DataError when the weights are missing,
+    damaged, or do not fit the student in run.json, and when the rest differs from that of the training.
     """
     configuration = RunRecord.read(folder).configuration
     path = Path(folder) / WEIGHTS

@@ -1,4 +1,4 @@
-"""A query: what is looked for."""
+"""A query of a search: texts, pictures and rows of the index, combined into one vector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from cusa.errors import ConfigurationError
 from cusa.metrics.scores import unit_float32
 
-EXCLUDED = 0.5  # how much of the excluded texts' direction is taken from a query; docs/search.md says why
+EXCLUDED = 0.5  # share of the excluded texts' direction that is subtracted; see docs/search.md
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cusa.search.filters import Where
 
 TOP = 10
-GROWTH = 4  # how many times more neighbours are asked for, where too many were left out
+GROWTH = 4  # factor by which more neighbours are requested if too many were left out
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Hit:
 class Searcher:
     """Answers queries from one index. Safe to use from several threads.
 
-    The model is loaded when the first query needs it: one that only names rows of the index does not.
+    The model is loaded for the first query that needs it; a query that only names rows of the index does not.
     """
 
     def __init__(self, index: SearchIndex, load_model: Callable[[], RetrievalModel]) -> None:

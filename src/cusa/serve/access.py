@@ -1,4 +1,4 @@
-"""Who may ask, and what every answer has: the token, the Host header, limits on requests, headers, logs, counters."""
+"""Access control and common parts of all answers: the token, the Host header, limits, headers, logs and counters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cusa.serve.settings import Settings, is_loopback
 
 LOG = logging.getLogger(__name__)
 COOKIE_SECONDS = 30 * 24 * 3600
-# What a page may load: nothing that is not of this server, and no script or style that stands in its text.
+# The sources that a page may load: only those of this server, and no inline script or style.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -37,15 +37,15 @@ SHOWN_TARGET = 300  # characters of a URL in the log
 
 
 class Token:
-    """The token of a server. A browser that has given it keeps a cookie, which is made of it and is not it."""
+    """The token of a server. A browser that has given it keeps a cookie that is derived from it."""
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
         self._pass = hmac.new(self._token, b"cookie of cusa serve", hashlib.sha256).hexdigest()
-        self.cookie = f"cusa_{self._pass[:8]}"  # another server on another port of the host has another token
+        self.cookie = f"cusa_{self._pass[:8]}"  # servers on other ports of the host have other tokens
 
     def is_right(self, given: str) -> bool:
-        """Whether a client gave this token. The time that this takes does not tell how much of it is right."""
+        """Whether a client gave this token. The time of the comparison reveals nothing about the token."""
         return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self._token)
 
     def lets_in(self, headers: Headers) -> bool:
@@ -89,7 +89,7 @@ class Access:
             await answer.refuse(error, receive)
         except HungUpError:
             answer.hung_up = True
-        # A bug: the client gets a sentence, the log the traceback, and other requests nothing of it.
+        # A bug: the client gets a sentence, the log gets the traceback, and other requests are not affected.
         except Exception as error:
             LOG.exception("%s %s: %s", scope["method"], _target(scope), type(error).__name__)
             await answer.refuse(RequestError(500, "The server made a mistake; its log says which."), receive)
@@ -125,7 +125,7 @@ class Access:
         await self.app(scope, receive, answer)
 
     def _check_host(self, headers: Headers) -> None:
-        """A page of another site that gave its own name the address of this machine (DNS rebinding) is told off."""
+        """Refuse pages of other sites whose name points to this machine (DNS rebinding)."""
         if not self.settings.is_local or self.token is not None:
             return
         try:
@@ -151,7 +151,7 @@ class Access:
             )
 
     def _redirect(self, scope: Scope) -> Response:
-        """To the same page without the token, which thus stays in no history."""
+        """Redirect to the same page without the token, so that no browser history contains it."""
         assert self.token is not None
         rest = [(name, value) for name, value in parse_qsl(scope["query_string"].decode("latin-1")) if name != "token"]
         path = f"{scope.get('root_path', '')}{scope['path']}"
@@ -174,7 +174,7 @@ class Access:
 
 
 class _Answer:
-    """Sends an answer with the headers of all answers, and remembers what was sent."""
+    """Sends an answer with the common headers, and records its status."""
 
     def __init__(self, scope: Scope, send: Send, origins: tuple[str, ...]) -> None:
         self.scope, self._send, self.origins = scope, send, origins

@@ -86,7 +86,7 @@ class _Refusal(Response):
 
 class _Nothing(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send nothing: nobody is there."""
+        """Send nothing, because the client is gone."""
 
 
 def _told(request: Request, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -97,7 +97,7 @@ def _told(request: Request, status: int, sentence: str, headers: Mapping[str, st
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     response = _told(request, error.status, error.sentence, error.headers)
-    if error.__cause__ is not None:  # which the log may tell, and the client need not know
+    if error.__cause__ is not None:  # for the log only; the client need not know it
         request.scope["state"]["sentence"] += f" ({error.__cause__})"
     if error.status == 413 and "expect" not in request.headers:
         return _Refusal(response.body, response.status_code, dict(response.headers))

@@ -31,7 +31,7 @@ class _Waiting(Generic[Question, Answer]):
     loop: asyncio.AbstractEventLoop
 
     def settle(self, result: Answer | Exception) -> None:
-        """Called in the thread of the event loop; who has hung up by now wants no answer."""
+        """Called in the thread of the event loop. A client that has hung up gets no answer."""
         if self.answer.done():
             return
         if isinstance(result, Exception):
@@ -44,7 +44,7 @@ class Batcher(Generic[Question, Answer]):
     """Answers questions of many clients in one thread, up to `batch` of them together.
 
     `answer` gets the questions of a batch and returns as many answers. If it raises, the questions are asked again
-    one by one, so that a question that cannot be answered fails alone. `observe` is told the size of each batch.
+    one by one, so that a question that cannot be answered fails alone. `observe` is called with the size of each batch.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Batcher(Generic[Question, Answer]):
         self._waiting: deque[_Waiting[Question, Answer]] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._wanted = 1  # the thread sleeps until so many questions wait
-        self._seconds_each = 0.01  # a question lately took so long
+        self._wanted = 1  # the thread sleeps until this number of questions waits
+        self._seconds_each = 0.01  # seconds that a question took recently
         self._thread = threading.Thread(target=self._work, name="cusa-model", daemon=True)
         self._thread.start()
 

@@ -1,7 +1,7 @@
-"""One state of one index, with the model that answers its queries: what a server asks of them, many queries at once.
+"""One version of an index, with the model that answers its queries; many queries are answered together.
 
-An engine never changes. When its index was rebuilt, another engine takes its place, and requests that have begun finish
-on the one that they began with.
+An engine never changes. When its index is rebuilt, another engine takes its place. Requests that have begun finish on
+the old one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from cusa.serve.right_answers import RightAnswers
 KEPT_FILTERS = 64
 MOST_CHOICES = 200  # values of a column that a reader can choose from
 EXAMPLES = 12
-ON_THE_DISK = ("path", "offset", "size")  # columns that say where a picture is, which is nobody's business
-# Of so many rows, the ranks of right answers come with the results; of more, they are computed when they are asked for.
+ON_THE_DISK = ("path", "offset", "size")  # columns with the path of a picture on the disk, which clients must not see
+# Up to this number of rows, results include the ranks of right answers; for more rows, a client asks for the ranks.
 RANKED_WITH_RESULTS = 5_000
 
 Where = tuple[tuple[str, tuple[str, ...]], ...]
@@ -93,7 +93,7 @@ class Engine:
                 groups.setdefault(question.where, []).append(place)
         best = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(questions)
         for where, places in groups.items():
-            # One more than wanted, where a query names a row, which is left out.
+            # One more if a query names a row, because that row is left out.
             top = max(questions[place].top + (questions[place].query.like is not None) for place in places)
             scores, rows = self.index.nearest(vectors[places], min(top, self.rows), self.allowed(where)[0])
             for n, place in enumerate(places):

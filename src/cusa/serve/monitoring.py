@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics."""
+"""The counters that Prometheus reads at /metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Watched(Protocol):
-    """What is reported of an index."""
+    """The figures that are reported of an index."""
 
     name: str
 

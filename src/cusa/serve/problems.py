@@ -1,4 +1,4 @@
-"""What is said to a client whose request cannot be answered: a status, and one sentence as JSON."""
+"""Errors for a client whose request cannot be answered: a status, and one sentence as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HungUpError(Exception):
 
 
 def busy(sentence: str, seconds: float) -> RequestError:
-    """The answer 503 of a server that has enough to do; the client may come again after so many seconds."""
+    """The answer 503 of an overloaded server; the client may try again after this number of seconds."""
     return RequestError(503, sentence, {RETRY_AFTER: str(max(1, round(seconds)))})
 
 

@@ -19,7 +19,7 @@ OWN = ("item", "captions")
 
 
 def json_response(content: Any, headers: Mapping[str, str] | None = None) -> Response:
-    """A response of JSON; dates and other values of tables are text, and what is no number is null."""
+    """A response of JSON. Dates and other values of tables become text; NaN and infinity become null."""
     try:
         text = json.dumps(content, ensure_ascii=False, allow_nan=False, default=_plain)
     except ValueError:  # NaN or infinity in a column
@@ -45,7 +45,7 @@ def described_index(index: ServedIndex) -> dict[str, Any]:
 
 
 def unmeasured(result: SearchResult) -> list[int]:
-    """Rows whose pictures nobody has measured yet."""
+    """The rows whose pictures were not measured yet."""
     if result.engine.index.modality != "image":
         return []
     unknown: list[int] = result.rows[result.engine.sizes[result.rows, 0] == 0].tolist()

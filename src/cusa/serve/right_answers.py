@@ -1,4 +1,4 @@
-"""Which rows are the right answers to a text: those of which the data have it as a caption."""
+"""The right answers to a text: the rows that have it as a caption."""
 
 from __future__ import annotations
 

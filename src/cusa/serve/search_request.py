@@ -1,4 +1,4 @@
-"""What a client asks for, checked: the same fields in a URL, in a form and in JSON."""
+"""The fields of a search request, checked: they are the same in a URL, in a form and in JSON."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ class ServedIndex:
     ) -> None:
         self.name, self.folder, self.model, self.device = name, folder, model, device
         self.monitoring = monitoring
-        self.problem: str | None = None  # why the index on the disk is not the one that is served
-        self._again = 0.0  # when an index that could not be opened is tried again
+        self.problem: str | None = None  # the reason why the index on the disk is not the one that is served
+        self._again = 0.0  # the time at which an index that could not be opened is tried again
         self._seen = _signature(folder)
         self.engine = self._open()
         self._replaced: dict[str, tuple[Engine, float]] = {}
@@ -101,13 +101,13 @@ class ServedIndex:
 
     def _report(self, error: Exception) -> None:
         sentence = str(error) if isinstance(error, CusaError) else f"{type(error).__name__}: {error}"
-        if sentence != self.problem:  # it is tried again and again, and told once
+        if sentence != self.problem:  # opening is tried repeatedly, but logged once
             self.monitoring.reloads.labels(self.name, "failed").inc()
             LOG.error("%s: the index on the disk cannot be opened, the earlier one stays: %s", self.name, sentence)
         self.problem = sentence
 
     def _open(self) -> Engine:
-        """The index as it is on the disk, with the model that is loaded already if it is the same."""
+        """The index as it is on the disk. The loaded model is used again if its weights are the same."""
         searcher = Searcher.open(self.folder, self.model, self.device)
         known: Engine | None = getattr(self, "engine", None)
         same = known is not None and (self.model is not None or searcher.index.model == known.index.model)

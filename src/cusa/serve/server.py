@@ -1,4 +1,4 @@
-"""`cusa serve`: the process. It listens, answers, and stops when it is told to."""
+"""The process of `cusa serve`: it listens, answers, and stops after SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(HTTPProtocol):
-    """uvicorn's HTTP, which alone would wait for ever for the rest of a request's head."""
+    """uvicorn's HTTP protocol with a time limit for a request's head; uvicorn alone would wait for ever."""
 
     head_seconds = 10.0
     _impatience: asyncio.TimerHandle | None = None

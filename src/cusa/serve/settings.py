@@ -1,4 +1,4 @@
-"""What a server is told when it is started: where it listens, whom it answers, the most that a request may cost."""
+"""The settings of a server: its address, its clients, and the limits of requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells what kind of source a user names, and opens it."""
+"""Detects the kind of source that a user names, and opens it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _texts(items: str | None, texts: str, how: Reading) -> Source:
         place = expanded(items)
         if place.is_dir() and is_dataset_folder(place) and texts in CAPTIONS:
             splits = how.splits or ["all"]
-            SplitSource(DatasetFolder(place), splits)  # which refuses a split that is none
+            SplitSource(DatasetFolder(place), splits)  # SplitSource refuses unknown splits
             captions = captions_of_splits(DatasetFolder(place), splits)
             return texts_of_list(f"{place.absolute()}, captions of {', '.join(splits)}", captions)
         if not place.is_file():

@@ -1,4 +1,4 @@
-"""What every source of a gallery offers: its entries in a fixed order, and what tells that it has not changed."""
+"""The base of all sources of a gallery: entries in a fixed order, and a description that shows changes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Entry:
     plain: bool = False
 
     def picture(self) -> Path | bytes:
-        """What is decoded: a path, or bytes. Raises DataError if the bytes are not there."""
+        """The picture to decode: a path, or bytes. Raises DataError if the bytes are not there."""
         if self.content is not None:
             return self.content
         path = Path(self.path or "")
@@ -53,7 +53,7 @@ class Source(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What was embedded, for meta.json, with a digest or sizes and times: two runs are compared by it."""
+        """The source for meta.json, with a digest or sizes and times, by which two runs are compared."""
         ...
 
     def entries(self, wanted: Wanted) -> Iterator[Entry | None]:

@@ -212,7 +212,7 @@ def _kept(value: Any) -> Any:
 
 
 class OddCaptions:
-    """Reads the captions of rows, and counts the rows whose captions are no texts, so that they are told."""
+    """Reads the captions of rows, and counts the rows whose captions are not texts, for the log."""
 
     def __init__(self) -> None:
         self._count, self._example = 0, ""
