@@ -298,7 +298,7 @@ def test_a_disk_that_is_too_small(tiny_configuration, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     text, sound = found(tiny_configuration)["disk"]
     assert not sound
-    assert "0.00 GB free in" in text
+    assert "0.00 MB free in" in text
 
 
 def test_too_little_data_is_a_finding(tiny_configuration, tmp_path):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +22,11 @@ from conftest import mounted_tmpfs
 from cusa.common.files import (
     array_damage,
     expanded,
+    gigabytes,
     parquet_damage,
     read_array,
     read_parquet,
+    require_space,
     require_writable,
     whole_file,
     whole_folder,
@@ -133,7 +137,7 @@ def test_features_that_will_not_fit_are_refused_before_they_are_computed(tmp_pat
 
     with (
         mounted_tmpfs(tmp_path / "small", "size=1m") as small,
-        pytest.raises(DataError, match=r"features.npy needs 0.03 GB, but \S+/small has 0.00 GB free; free some space"),
+        pytest.raises(DataError, match=r"features.npy needs 0.03 GB, but \S+/small has 1.05 MB free; free some space"),
     ):
         write_features(small / "f", 100_000, 64, "float32", parts(), {})
 
@@ -238,3 +242,14 @@ def test_too_many_open_files_are_no_damage_and_damage_stays_damage(tmp_path):
         raise OSError(errno.EMFILE, "Too many open files")
     with pytest.raises(DataError, match=r"is not a complete npy file .cut.; delete"), array_damage(path, "delete it."):
         raise ValueError("cut")
+
+
+@pytest.mark.parametrize(("count", "shown"), [(245_760, "0.25 MB"), (9_999_999, "10.00 MB"), (10_000_000, "0.01 GB")])
+def test_what_a_small_disk_has_is_told_in_megabytes(count, shown):
+    assert gigabytes(count) == shown
+
+
+def test_a_small_disk_that_is_too_small_says_by_how_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
+    with pytest.raises(DataError, match=r"the state needs 0.30 MB, but .* has 0.10 MB free; free some space"):
+        require_space(tmp_path / "state", 300_000, "the state")

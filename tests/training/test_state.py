@@ -84,7 +84,7 @@ def test_a_failed_write_is_reported_once(parts, tmp_path):
         lock_run(folder).release()
         state = State(folder, run, {}, Group())
         state.save(task, optimiser, Progress(), [])
-        with pytest.raises(DataError, match=r"the state in .* needs 0.00 GB, but .* free; free some space"):
+        with pytest.raises(DataError, match=r"the state in .* needs 0.34 MB, but .* free; free some space"):
             state.wait()
         state.wait()  # reported once
         state.close()
@@ -161,7 +161,7 @@ def test_a_full_disk_is_reported_and_the_state_before_stays(
 
     monkeypatch.setattr(State, "_write", filling)
     with mounted_tmpfs(folder, "size=3m"):
-        with pytest.raises(DataError, match=r"the state in .* needs .* GB free; free some space"):
+        with pytest.raises(DataError, match=r"the state in .* needs .* MB free; free some space"):
             train(run, data, folder / "run")
         (folder / "filler").unlink()
         assert saved(folder / "run")["epoch"] == 2

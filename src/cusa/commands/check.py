@@ -25,6 +25,7 @@ from cusa.commands.training_findings import (
     require_trainable,
     shared_images,
 )
+from cusa.common.files import gigabytes
 from cusa.config import check_files, load
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, ImageTower, TextModel, TextTower
@@ -280,7 +281,7 @@ class _Sizes:
         """Whether all files together fit on the disk of results/."""
         results = Path.cwd() / RESULTS
         free = shutil.disk_usage(results if results.exists() else Path.cwd()).free
-        text = f"{self.needed / GIGABYTE:.2f} GB needed, {free / GIGABYTE:.2f} GB free in {results}"
+        text = f"{gigabytes(self.needed)} needed, {gigabytes(free)} free in {results}"
         return Finding("disk", text, sound=self.needed < free)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DEVICES = ("/dev", "/proc")  # in which the names of open files and devices are; none can be replaced
 MEMORY = "/dev/shm"  # ordinary files, in memory
+SMALL = 10_000_000  # bytes
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 TOO_MANY_OPEN = frozenset({errno.EMFILE, errno.ENFILE})
 # The exceptions that unpickling damaged or untrusted bytes may raise.
@@ -283,9 +284,14 @@ def require_space(folder: str | Path, needed: int, what: str) -> None:
     existing = _nearest_existing(Path(folder).absolute())
     if (free := shutil.disk_usage(existing).free) < needed:
         raise DataError(
-            f"{what} needs {needed / 1e9:.2f} GB, but {existing} has {free / 1e9:.2f} GB free; free some space, or "
-            "run in a directory on another disk (--directory)."
+            f"{what} needs {gigabytes(needed)}, but {existing} has {gigabytes(free)} free; free some space, or run in "
+            "a directory on another disk (--directory)."
         )
+
+
+def gigabytes(count: float) -> str:
+    """A number of bytes in GB, or in MB where that would be next to nothing, as on a small disk."""
+    return f"{count / 1e9:,.2f} GB" if count >= SMALL else f"{count / 1e6:.2f} MB"
 
 
 def _nearest_existing(folder: Path) -> Path:
