@@ -1,21 +1,21 @@
-"""Values that several pairs share: kept once, with the number of the row that each pair has."""
+"""Stores values that several pairs share once, with each pair's row number."""
 
 from __future__ import annotations
 
 import numpy as np
 from torch import Tensor
 
-# What `distinct_rows` gives.
+# The result of `distinct_rows`.
 DistinctRows = tuple[np.ndarray, np.ndarray | None]
 
 
 def distinct_rows(keys: np.ndarray) -> DistinctRows:
-    """The places of the first of each distinct key, int64 [n], and for each key its number among them, int64 [B].
+    """The positions of each distinct key's first occurrence, int64 [n], and each key's number among them, int64 [B].
 
     `keys` is [B], or [B, k] with keys of k numbers. Distinct keys stay in the order of their first occurrence. If all
     keys differ, the numbers are None.
     """
-    axis = 0 if keys.ndim > 1 else None  # numpy takes rows for records, which costs time
+    axis = 0 if keys.ndim > 1 else None  # numpy converts rows to records, which takes time
     _, first, inverse = np.unique(keys, axis=axis, return_index=True, return_inverse=True)
     if len(first) == len(keys):
         return np.arange(len(keys)), None

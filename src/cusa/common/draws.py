@@ -1,4 +1,4 @@
-"""Random numbers that are a function of whole numbers, such as (seed, epoch, pair), and of nothing else.
+"""Random numbers that are a function of whole numbers, such as (seed, epoch, pair), alone.
 
 Any of them can be computed alone, in any process and in any order, without a generator that has a state. The numbers
 are hashed by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014, https://doi.org/10.1145/2660193.2660195).

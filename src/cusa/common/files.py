@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-DEVICES = ("/dev", "/proc")  # in which the names of open files and devices are; none can be replaced
+DEVICES = ("/dev", "/proc")  # folders with the names of open files and devices, which cannot be replaced
 MEMORY = "/dev/shm"  # ordinary files, in memory
 SMALL = 10_000_000  # bytes
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
@@ -55,8 +55,8 @@ DAMAGED = (
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
-    The bytes are flushed to disk before the rename, so a power cut leaves either the old file or the new one. What is
-    no file, such as /dev/null, /dev/fd/1 or a pipe, stays, and the bytes are written to it, after what it has already.
+    The bytes are flushed to disk before the rename, so a power cut leaves either the old file or the new one. A path
+    that is not an ordinary file, such as /dev/null, /dev/fd/1 or a pipe, is not replaced: the bytes are appended to it.
     """
     path = Path(path)
     if path.is_dir():
@@ -78,9 +78,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def is_ordinary_file(path: Path) -> bool:
-    """Whether a path is a file that can be replaced: no device, no pipe, and no name of an open file, as /dev/fd/1.
+    """Whether a path is a file that can be replaced: not a device, a pipe, or the name of an open file such as
+    /dev/fd/1.
 
-    What is open may be an ordinary file too, as with `> x`; its name under /dev or /proc leads to it.
+    The open file itself may be an ordinary file, as with `> x`, but its name under /dev or /proc is not.
     """
     if not path.is_file():
         return False
@@ -93,13 +94,13 @@ def is_ordinary_file(path: Path) -> bool:
 
 
 def _is_below(path: Path, folders: Iterable[str]) -> bool:
-    """Whether a path lies in one of the folders, as it is written or where the links to its folder lead."""
+    """Whether a path lies in one of the folders, as it is written or after the links of its folder are resolved."""
     places = (path, path.parent.resolve() / path.name)
     return any(place.is_relative_to(folder) for place in places for folder in folders)
 
 
 def _beside(path: Path) -> Path:
-    """A name for a temporary file or folder beside a path, whose folder is made if need be."""
+    """A name for a temporary file or folder beside a path. Makes the path's folder if necessary."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -141,7 +142,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def made_again(path: str | Path) -> str:
-    """What to do about a damaged file that the workflow has made: without it, the workflow makes it again."""
+    """The advice for a damaged file of the workflow: delete it, and the workflow makes it again."""
     return f"delete {path}, and the same command makes it again."
 
 
@@ -211,7 +212,7 @@ def read_parquet(path: str | Path, advice: str | None = None) -> pa.Table:
 def array_damage(path: str | Path, advice: str) -> Iterator[None]:
     """Raise DataError, with what to do about it, if the block reads a file of arrays that is damaged or not there.
 
-    numpy and zipfile raise nearly anything at such files. Let the block do nothing else than read.
+    numpy and zipfile raise errors of many types for such files, so the block must only read.
     """
     try:
         yield

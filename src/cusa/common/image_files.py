@@ -1,7 +1,7 @@
-"""What an image file is: its kind by its first bytes, and the same file without the parts that hold no pixels.
+"""Detects the kind of an image file by its first bytes, and removes the parts of a file that hold no pixels.
 
-Metadata never cost the picture. If a decoder fails, it tries again on the file without texts, colour profiles and
-EXIF, which `without_metadata` builds for the formats whose metadata can make Pillow fail.
+Broken metadata must not make a picture unreadable. If decoding fails, it is tried again on the file without texts,
+colour profiles and EXIF. `without_metadata` builds this file for the formats whose metadata can make Pillow fail.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".pbm"),
 )
-HEAD = 1024  # bytes that tell what a file is
+HEAD = 1024  # bytes from which the kind of a file is detected
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
 HTML_PAGE = "it is an HTML page, perhaps of a download that failed"
@@ -50,7 +50,7 @@ _WHERE_ELSE = {
 def file_problem(path: str | Path) -> tuple[str, bool] | None:
     """Why a path is no readable file, and whether that is because there is no such file. None if it is one.
 
-    Whatever the file system says of a name, also of one that it cannot store, is an answer.
+    Any error of the file system counts as an answer, also for a name that it cannot store.
     """
     try:
         status = os.stat(path)  # noqa: PTH116 (a path that cannot be encoded fails here, and nowhere before)
@@ -95,7 +95,7 @@ def why_missing(path: str | Path) -> str:
 
 
 def kind_of(head: bytes) -> str | None:
-    """What a file that no decoder knows is, by its first bytes, and what to do; None if they do not tell."""
+    """The kind of a file that no decoder knows, by its first bytes, and advice; None if the kind is not known."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for start, kind in NOT_AN_IMAGE:
         if text.startswith(start):
@@ -112,7 +112,7 @@ def kind_of(head: bytes) -> str | None:
         return "it is a video"
     if b"\0" not in head:
         try:
-            codecs.getincrementaldecoder("utf-8")().decode(head)  # the end may cut a character in two
+            codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be incomplete
         except UnicodeDecodeError:
             return None
         return "it is text"
@@ -158,7 +158,7 @@ def without_metadata(content: bytes) -> Iterator[bytes]:
             try:
                 stripped = strip(content, keep_exif)
             except (struct.error, IndexError, ValueError):
-                return  # not even the outline of the file can be read
+                return  # the structure of the file cannot be read
             if stripped not in yielded:
                 yielded.add(stripped)
                 yield stripped

@@ -1,6 +1,6 @@
 """Reading images of any file format and mode as upright RGB, checking image files, and shrinking images.
 
-The check decodes with the same code as every later stage, so what it passes, every later stage reads.
+The check decodes with the same code as every later stage, so every later stage can read the checked images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cusa.common.image_files import HEAD, file_problem, is_heif, kind_of, regist
 from cusa.common.perceptual_hash import SIDE, perceptual_hash
 from cusa.errors import DataError, reason_of
 
-Image.MAX_IMAGE_PIXELS = None  # dataset.max_pixels is the limit, which the header of a file is compared with
+Image.MAX_IMAGE_PIXELS = None  # dataset.max_pixels is the limit instead; it is compared with the header of a file
 
 # Pillow stores large images in blocks. The C library gives blocks of more than 32 MiB back when they are freed. Smaller
 # ones it keeps for the thread that freed them, which doubled the memory of eight threads.
@@ -49,10 +49,10 @@ Note = Literal["several_pictures", "grey_range"]
 
 @dataclass(frozen=True)
 class ImageCheck:
-    """What a check found: the problem of an image file, None if there is none, and what else is worth telling.
+    """The result of a check: the problem of an image file, None if there is none, and notes.
 
-    `missing` says that the problem is that there is no such file. `perceptual_hash` is 0 for an image that was not
-    decoded, or is nearly flat.
+    `missing` is true if the file does not exist. `perceptual_hash` is 0 for an image that was not decoded, or is nearly
+    flat.
     """
 
     problem: str | None = None
@@ -75,7 +75,7 @@ def check_image(path: str | Path, how: Literal["decode", "header"], max_pixels: 
         with ExitStack() as held:
             picture = _retrying(path, lambda source: _decode(source, max_pixels, held, at_an_eighth=True))
             check = ImageCheck(notes=picture.notes, perceptual_hash=perceptual_hash(picture.image))
-            del picture  # its memory is free before its share of the budget is
+            del picture  # frees its memory before its share of the budget
         return check
     except DataError as error:
         return ImageCheck(str(error))
@@ -131,16 +131,16 @@ def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
 
 
 class _PixelBudget:
-    """How many pixels may be decoded at the same time, by all threads together."""
+    """Limits the number of pixels that all threads together decode at the same time."""
 
     def __init__(self, pixels: int) -> None:
         self.pixels = self.free = pixels
-        self._turn = Lock()  # who waits for many pixels is not overtaken by those who want few
+        self._turn = Lock()  # a thread that waits for many pixels is not overtaken by threads that need few
         self._changed = Condition()
 
     @contextmanager
     def take(self, pixels: int) -> Iterator[None]:
-        """Wait until so many pixels are free. More than there are at all are taken as all."""
+        """Wait until this number of pixels is free; a number above the budget takes the whole budget."""
         wanted = min(pixels, self.pixels)
         with self._turn, self._changed:
             self._changed.wait_for(lambda: self.free >= wanted)
@@ -158,19 +158,19 @@ _BUDGET = _PixelBudget(PIXELS_AT_ONCE)
 
 @dataclass(frozen=True)
 class _Picture:
-    """A decoded image, and what is worth telling of its file."""
+    """A decoded image, and notes about its file."""
 
     image: Image.Image
     notes: tuple[Note, ...]
 
 
 class _OversizedError(DataError):
-    """An image has more pixels than the limit; other attempts to read it would find the same."""
+    """An image has more pixels than the limit. Other attempts to read it would fail in the same way."""
 
 
 @contextmanager
 def _decoders_errors() -> Iterator[None]:
-    """Turn whatever a decoder raises into a DataError that continues a sentence about the file."""
+    """Turn any error of a decoder into a DataError whose message continues a sentence about the file."""
     try:
         yield
     except _OversizedError:
@@ -178,7 +178,7 @@ def _decoders_errors() -> Iterator[None]:
     except MemoryError:
         raise DataError("cannot be read as an image (it needs more memory than there is)") from None
     # On broken files Pillow's decoders raise errors of many types: struct.error, ZeroDivisionError, OverflowError,
-    # KeyError, IndexError, TypeError, zlib.error, ... No list of them is complete, and each says the same.
+    # KeyError, IndexError, TypeError, zlib.error, ... No list of them is complete, and all have the same meaning.
     except Exception as error:  # noqa: BLE001
         known = isinstance(error, (DataError, OSError, SyntaxError, ValueError, EOFError))
         reason = reason_of(error) if known else f"{type(error).__name__}: {reason_of(error)}"
@@ -186,7 +186,7 @@ def _decoders_errors() -> Iterator[None]:
 
 
 def _retrying(source: Source, read: Callable[[Source], Found]) -> Found:
-    """What `read` makes of an image file; where that fails, what it makes of the file without its metadata."""
+    """The result of `read` on an image file; if that fails, its result on the file without metadata."""
     try:
         with _decoders_errors():
             return read(source)
@@ -208,7 +208,7 @@ def _retrying(source: Source, read: Callable[[Source], Found]) -> Found:
 
 
 def _open(source: Source) -> Image.Image:
-    """Open an image file without decoding it. Raises DataError that says what the file is, if it is no image."""
+    """Open an image file without decoding it. Raises DataError, which names the file's kind, if it is not an image."""
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except UnidentifiedImageError:
@@ -271,7 +271,7 @@ def _decode(source: Source, max_pixels: int | None, held: ExitStack, at_an_eight
         pixels = image.width * image.height
         if at_an_eighth:
             image.draft("RGB", (max(SIDE, image.width // 8), max(SIDE, image.height // 8)))
-            if not image.info.get("progressive"):  # the decoder keeps all of a progressive JPEG
+            if not image.info.get("progressive"):  # the decoder holds a whole progressive JPEG in memory
                 pixels = image.width * image.height
         budget.enter_context(_BUDGET.take(pixels))
         deep = colours.has_deep_colours(image)
@@ -303,7 +303,7 @@ def _upright(image: Image.Image, of: Image.Image) -> Image.Image:
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:
-    """What makes an image upright, as its EXIF data say. EXIF data that cannot be read say nothing."""
+    """The transposition that makes an image upright, by its EXIF data; None if these cannot be read."""
     try:
         # Orientation is a number, or whatever a broken file has there; what cannot be a key raises TypeError.
         return TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))

@@ -1,7 +1,7 @@
 """JSON that is larger than memory: the members of a list, or the entries of an object, one at a time.
 
-It is Python's own decoder on a window of the text. So NaN and Infinity are floats, integers are exact, and half of a
-surrogate pair stays what it is: callers decide about such values, member by member.
+It applies Python's own decoder to a window of the text. So NaN and Infinity are floats, integers are exact, and half of
+a surrogate pair is kept. Callers decide about such values, member by member.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cusa.errors import DataError
 
 WINDOW = 1 << 18  # characters
 LARGEST_MEMBER = 1 << 28  # characters
-# A decoder that meets the end of the text complains within this many characters of it, but for unterminated strings.
+# At the end of the text, the decoder's error lies within this number of characters of it, except for open strings.
 NEAR_THE_END = 16
 BLANK = re.compile(r"[ \t\r\n]*")
 NUMBER = re.compile(r"[-+0-9.eE]*")
@@ -53,7 +53,7 @@ class JsonStream:
 
     @property
     def kind(self) -> str:
-        """What comes next: `list`, `object`, `text`, `number`, `true`, `false`, `null`, `nothing`, or `no JSON`."""
+        """The next value: `list`, `object`, `text`, `number`, `true`, `false`, `null`, `nothing`, or `no JSON`."""
         return KINDS.get(self._next(), "no JSON")
 
     def unexpected(self, expected: str) -> DataError:
@@ -83,7 +83,7 @@ class JsonStream:
                 return
 
     def ends_list(self) -> bool:
-        """Read what comes after a member of a list. True if it is the end of the list, and not a comma."""
+        """Read the mark after a member of a list. True for the end of the list, False for a comma."""
         if self._take(",]") == "]":
             return True
         if self._next() == "]":
@@ -139,7 +139,7 @@ class JsonStream:
                 return
 
     def value(self) -> Any:
-        """The value that comes next, whole."""
+        """The complete next value."""
         start = self._next()
         while True:
             try:
@@ -172,7 +172,7 @@ class JsonStream:
             self.value()
 
     def end(self) -> None:
-        """Require that nothing follows."""
+        """Raise an error if anything follows."""
         if self._next():
             raise self._wrong("something follows after the end of the list or object")
 

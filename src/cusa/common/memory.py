@@ -12,7 +12,7 @@ STATUS = Path("/proc/self/status")
 def peak_memory_gib() -> float:
     """The most memory that this process has held so far, in GiB.
 
-    Linux says it as VmHWM. `ru_maxrss`, which is read elsewhere, starts at the memory of the parent process; it is in
+    On Linux this is VmHWM. Other systems use `ru_maxrss`, which starts at the memory of the parent process; it is in
     kibibytes, on macOS in bytes.
     """
     if STATUS.is_file():

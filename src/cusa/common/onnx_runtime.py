@@ -1,4 +1,4 @@
-"""Importing onnxruntime: without its reports to its makers, which it sends by default from version 1.32 on."""
+"""Imports onnxruntime with its telemetry switched off; from version 1.32 on, it is on by default."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def import_onnxruntime() -> ModuleType:
 
     Whoever wants its telemetry sets the environment variable ORT_DISABLE_TELEMETRY to 0.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it looks once, when it is imported
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads the variable once, when it is imported
     import onnxruntime
 
     if os.environ["ORT_DISABLE_TELEMETRY"] != "0":
-        onnxruntime.disable_telemetry_events()  # where something else has imported it before
+        onnxruntime.disable_telemetry_events()  # if other code has imported it before
     module: ModuleType = onnxruntime
     return module

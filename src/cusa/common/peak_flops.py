@@ -1,7 +1,7 @@
-"""The highest speed of known GPUs, from their makers' data sheets: what a training's own speed is a share of (MFU).
+"""The peak speed of known GPUs, from their makers' data sheets; the MFU is a training's share of it.
 
 The figures are dense (without 2:4 sparsity), with sums in fp32, in 10^12 floating-point operations a second. A GPU that
-is not listed, and a part of one (MIG), has no figure, so that no share is made up.
+is not listed, or a part of one (MIG), has no figure, so its MFU is not known.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PEAKS: dict[str, Peak] = {
     "T4": Peak(65.0, None, 8.1),
     "MI325X": Peak(1307.4, 653.7, 163.4),
     "MI300X": Peak(1307.4, 653.7, 163.4),
-    "MI250X": Peak(191.5, None, 47.9),  # of one of its two dies, which PyTorch sees as two devices
+    "MI250X": Peak(191.5, None, 47.9),  # for one of its two dies, which are two devices in PyTorch
 }
 TERA = 1e12
 

@@ -1,4 +1,4 @@
-"""A hash of what a picture shows, by which copies in another size or quality are found."""
+"""A perceptual hash of a picture, for finding copies in another size or quality."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from PIL import Image
 
 SIDE = 32  # pixels of the thumbnails that are hashed
 FREQUENCIES = 8
-FLAT = 4.0  # standard deviation, of 255: pictures with less have nothing to be known by
+FLAT = 4.0  # standard deviation, of 255; pictures with less have no features to compare
 
 
 def perceptual_hash(image: Image.Image) -> int:
     """64 bits that stay nearly the same when a picture is stored in another size or quality.
 
-    0 for a picture that is nearly flat, and for no other one.
+    0 for a picture that is nearly flat; other pictures never have the hash 0.
     """
     grey = np.asarray(thumbnail(image.convert("L"), SIDE), dtype=np.float32)
     if grey.std() < FLAT:
@@ -23,7 +23,7 @@ def perceptual_hash(image: Image.Image) -> int:
     basis = _cosines()
     low = (basis @ grey @ basis.T).ravel()
     bits = low > np.median(low[1:])
-    bits[0] = True  # the mean brightness says nothing; so no hash is 0
+    bits[0] = True  # the bit of the mean brightness has no information; it is always 1, so no hash is 0
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 

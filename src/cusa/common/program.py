@@ -19,7 +19,7 @@ from cusa.errors import CusaError, StoppedError
 
 SIGNALLED = 128  # plus the number of a signal: the exit status that a shell reports for a process that it ended
 STOPPED, INTERRUPTED, NOBODY_READS = (SIGNALLED + name for name in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE))
-# The file in which one of several processes tells torchrun why it failed. It comes with the rank in the environment.
+# The environment variable with the file in which a process of torchrun reports its error.
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or move the results folder, then run the same command again",
@@ -36,7 +36,7 @@ ADVICE = {
 def run(main: Callable[[], None]) -> None:
     """Run `main`. A problem that the user can fix ends the process with status 1 and a message on standard error.
 
-    These are CusaError and the OSErrors of a full, read-only or protected disk, and of paths that cannot be. SIGTERM
+    These are CusaError and the OSErrors of a full, read-only or protected disk, and of impossible paths. SIGTERM
     ends the process with status 143, Ctrl-C with 130, and a pipe that is closed, as that of `| head` is, with 141. Any
     other exception is a bug of this project and keeps its traceback. Of several processes that are stopped, the first
     says so.
@@ -53,7 +53,7 @@ def run(main: Callable[[], None]) -> None:
             logging.getLogger(__name__).info("%s", stopped)
         _end(SIGNALLED + stopped.number)
     except BrokenPipeError:
-        # What is left in the buffer of standard output would be an error again when the process ends.
+        # The rest of standard output's buffer would raise the error again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(NOBODY_READS)
     except (Exception, KeyboardInterrupt) as error:
@@ -85,7 +85,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is what an error comes from: libraries turn one within their imports into errors of their own."""
+    """Whether Ctrl-C caused an error: libraries turn a Ctrl-C during their import into their own errors."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True

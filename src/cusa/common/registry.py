@@ -1,4 +1,4 @@
-"""Parts that can be exchanged: those of cusa, those of installed packages, and Python files.
+"""The registry of exchangeable parts: those of cusa, of installed packages, and of Python files.
 
 A part is a Python module with agreed attributes: an input format, an encoder, a student or a benchmark. The
 configuration refers to it by a name of ours, by the name that an installed package registers as an entry point, or by
@@ -103,7 +103,7 @@ class Registry:
             self._find(name, f"Configuration key `{key}`: " if key else "")
 
     def _find(self, name: str, problem: str) -> str | EntryPoint:
-        """The module's name if it is ours, else the entry point that a package registers."""
+        """The name of a module of cusa, or the entry point that a package registers."""
         family = name.partition("/")[0]
         ours = next((own for own in (name, f"{family}/") if own in self.modules), None)
         registered = list(entry_points(group=self.group))
@@ -155,10 +155,11 @@ class _SourceLoader(SourceFileLoader):
 
 
 def call_part(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function of a part. If it is of a package or a file and fails, that is one sentence with file and line.
+    """Call a function of a part. If it belongs to a package or a file and fails, the error is one sentence with file
+    and line.
 
-    Raises ConfigurationError then. CusaError, OSError, ImportError and ValueError, which callers put into words of
-    their own, are passed on, and so is every error of a part of cusa.
+    This error is a ConfigurationError. CusaError, OSError, ImportError and ValueError are passed on, because callers
+    have messages for them. Every error of a part of cusa is passed on too.
     """
     try:
         return function(*arguments)

@@ -1,4 +1,4 @@
-"""The root logger, to which some libraries log what users need not read."""
+"""Hides messages that some libraries write to the root logger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text files as people have them: byte order marks, gzip, and encodings other than UTF-8. Files are read in blocks."""
+"""Reads text files with byte order marks, gzip, and encodings other than UTF-8. Files are read in blocks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ STAND_INS = {
     b"<html": "is an HTML page, perhaps of a download that failed; download the data again",
     b"<?xml": "is XML; write the table as CSV, JSON or Parquet",
 }
-# What files of people that are not UTF-8 usually are. Fewer choices make a better guess.
+# The usual encodings of files that are not UTF-8. Fewer choices make a better guess.
 ENCODINGS = [
     "cp1250",
     "cp1251",
@@ -148,8 +148,8 @@ def marked_encoding(data: bytes) -> str | None:
 
 
 def unstorable(text: str) -> str | None:
-    """What keeps a text out of Parquet, JSON or file names: half of a surrogate pair, or a NUL; None for sound text."""
-    if text.isascii() and "\0" not in text:  # most text is, and this costs an eighth of the search
+    """Why Parquet, JSON or file names cannot hold a text: half of a surrogate pair, or a NUL; None if they can."""
+    if text.isascii() and "\0" not in text:  # most text is ASCII, and this test is fast
         return None
     if (match := UNSTORABLE.search(text)) is None:
         return None
@@ -203,7 +203,7 @@ def _encoding(path: Path, start: bytes, wanted: str | None) -> str:
 
 
 def _where_it_fails(path: Path, name: str) -> str:
-    """Read a file again up to the first byte that is no text, which a reader of blocks cannot tell."""
+    """Read a file again up to the first byte that is not text; a reader of blocks does not know its position."""
     with open_bytes(path) as binary:
         decoder, offset, line, pending = codecs.getincrementaldecoder(name)(), 0, 1, 0
         while True:

@@ -1,4 +1,4 @@
-"""The times of files, also of copies without them, and whether a file is still the one that was read."""
+"""Compares and restores the times of files, and checks whether a file's content has changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cusa.common.files import sha256_of_file
 
 # Archives and some file systems keep times to two seconds.
 RESOLUTION = 2.0
-# Snakemake takes the time of a folder from this file in it.
+# Snakemake uses the time of this file in a folder as the folder's time.
 FOLDER_TIME = ".snakemake_timestamp"
 
 
@@ -62,7 +62,7 @@ def none_is_newer(paths: Iterable[str | Path], other: str | Path) -> bool:
 
 
 def description(path: str | Path) -> dict[str, int | str]:
-    """What tells whether a file is still the same: its size in bytes and its SHA-256."""
+    """The identity of a file's content: its size in bytes and its SHA-256."""
     return {"bytes": Path(path).stat().st_size, "sha256": sha256_of_file(path)}
 
 

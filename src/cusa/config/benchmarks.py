@@ -13,7 +13,7 @@ from cusa.config.classification import LinearProbe, ZeroShotClassification
 from cusa.config.dataset import SPLITS
 from cusa.config.section import Count, Name, Section, added_key
 
-# What other modules, and benchmarks of other packages, import from here.
+# Names that other modules, and benchmarks of other packages, import from here.
 __all__ = [
     "NEEDED_OF_DATASET",
     "OWN_BENCHMARKS",
@@ -191,7 +191,7 @@ class Benchmarks(Section):
 
     @property
     def files(self) -> dict[str, str]:
-        """The tables that say what is right, or what classes are called, by their keys; they have to exist."""
+        """The tables of right answers and of class names, by their keys; they must exist."""
         extended, zero_shot, found = self.eccv_caption, self.zero_shot_classification, dict[str, str]()
         if extended is not None and extended.positives is not None:
             found["eccv_caption.positives"] = extended.positives
@@ -245,5 +245,5 @@ WITHOUT_DATASET = {
 }
 
 
-# What a benchmark takes from the data set itself, if nothing else is named for it.
+# The data that a benchmark takes from the data set itself, if none are named for it.
 NEEDED_OF_DATASET = {"eccv_caption": "extended_positives", "image_retrieval": "variants", "sts": "sentence_pairs"}

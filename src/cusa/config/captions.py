@@ -1,4 +1,4 @@
-"""The section `captions`, and what it means for a data set: how captions are cleaned."""
+"""The section `captions`, and the cleaning of a data set's captions that follows from it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Captions(Section):
     )
 
     def cleaning(self, dataset: DatasetSection) -> CaptionCleaning:
-        """What the section means for a data set."""
+        """The cleaning of a data set's captions."""
         clean = self.clean or dataset.cleaning
         implied = PUBLISHED_WORDS if clean == "published" else None
         return CaptionCleaning(
@@ -56,10 +56,10 @@ class Captions(Section):
 
 
 def conversion_json(dataset: DatasetSection, cleaning: CaptionCleaning) -> str:
-    """What a conversion depends on as one line of JSON, for the parameters of its job.
+    """The settings that a conversion depends on, as one line of JSON for the parameters of its job.
 
-    It is the section `dataset` alone where captions are cleaned as published: earlier releases did nothing else, and
-    what they converted is not to be converted again.
+    It is the section `dataset` alone if captions are cleaned as published. Earlier releases had only this cleaning, and
+    their results must not be converted again.
     """
     if cleaning == PUBLISHED:
         return dataset.as_json()

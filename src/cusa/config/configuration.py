@@ -123,7 +123,7 @@ class Configuration(Section):
         yield from self._keys_without_effect(recipes)
 
     def _impossible_recipe(self, name: str, recipe: Train) -> Iterator[str]:
-        """What a training would stop at, or learn nothing from, however much data there is."""
+        """Settings with which a training would fail or learn nothing, whatever the data."""
         compared = recipe.pairs_compared
         if compared is not None and compared < 2:
             yield (
@@ -186,12 +186,12 @@ class Configuration(Section):
 
     @property
     def cleaning(self) -> CaptionCleaning:
-        """How captions are cleaned: what `captions` says, or the default of the format."""
+        """How captions are cleaned: by the section `captions`, or else the default of the format."""
         return self.captions.cleaning(self.dataset)
 
     @property
     def shard_writing(self) -> ShardWriting:
-        """What writing shards needs to know."""
+        """The settings for writing shards."""
         return ShardWriting(
             **self.shards.model_dump(exclude={"pixels", "verify", "watch_images"}), max_pixels=self.dataset.max_pixels
         )

@@ -24,7 +24,7 @@ from cusa.config.dataset_tables import Columns, TableDataset
 from cusa.config.section import Count, ProblemsError, Seed, added_key, validate
 from cusa.errors import ConfigurationError
 
-# What other modules, and formats of other packages, import from here.
+# Names that other modules, and formats of other packages, import from here.
 __all__ = [
     "FORMATS",
     "SECTIONS",

@@ -1,4 +1,4 @@
-"""What the sections `dataset` of all input formats have in common."""
+"""The common base of the sections `dataset` of all input formats."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cusa.config.section import Count, Name, Section, Whole, added_key
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-# What people call the three splits, in lower case. docs/your-data.md has this table for them.
+# Usual names of the three splits, in lower case. docs/your-data.md shows this table to users.
 SPLIT_NAMES: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "training", "trn", "tr", "trainset", "restval"),
     "val": ("val", "valid", "validation", "validate", "vali", "dev", "devel", "development", "eval", "evaluation"),
     "test": ("test", "testing", "tst", "te", "testset"),
 }
-# These also name the test split at times, so that they cannot stand beside another name of val.
+# These names sometimes mean the test split, so they are not allowed beside another name of val.
 AMBIGUOUS_SPLIT_NAMES = ("eval", "evaluation")
 _SPLIT_OF: Mapping[str, Split] = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 _YEAR = re.compile(r"[_\- ]?20[0-9][0-9]$")
@@ -37,8 +37,8 @@ def split_named(name: str) -> Split | None:
 
 
 Cleaning = Literal["published", "none"]
-# What Pillow itself refuses to open if one does not tell it otherwise. The cameras of today, up to 151 million pixels,
-# stay below it, and one such image takes about 1.5 GB while it is converted.
+# Pillow's own limit by default. Images of today's cameras, up to 151 million pixels, stay below it, and one such image
+# takes about 1.5 GB while it is converted.
 MAX_PIXELS = 178_956_970
 SkippableProblem = Literal["missing_image", "unreadable_image", "empty_caption", "malformed_row"]
 

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from cusa.config.dataset_section import SPLITS, ImageFolderDataset, Split
 from cusa.config.section import Section, added_key
 
-# Files that people call tables, and that are neither text nor Parquet.
+# Table files that are neither text nor Parquet.
 NO_TABLES = (".xls", ".xlsx", ".ods", ".feather", ".arrow", ".pkl", ".pickle", ".h5", ".hdf5", ".mdb", ".db", ".sqlite")
 LONGEST_NAME = 255  # bytes, on all common file systems
 Column = str | int
@@ -171,7 +171,7 @@ class TableDataset(OneWayToSplit):
     def _one_place_for_the_cell(cls, pattern: str | None) -> str | None:
         if pattern is None:
             return None
-        # Nothing but a width may stand in the braces: a pattern must not reach into objects.
+        # The braces may contain only a width: a pattern must not access attributes of objects.
         if (cell := re.fullmatch(r"[^{}]*\{(?P<width>:[^{}]*)?\}[^{}]*", pattern)) is None:
             raise ValueError(
                 f"`{pattern}` needs one pair of braces for the cell, for instance {{}}.jpg or {{:0>12}}.jpg"

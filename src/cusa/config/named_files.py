@@ -1,4 +1,4 @@
-"""The files and folders that a configuration names, and whether they are there."""
+"""The files and folders that a configuration names, and whether they exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cusa.config.models import is_path, is_weights_file
 from cusa.config.paths import exists
 from cusa.errors import ConfigurationError
 
-GALLERY_ENDINGS = ("",)  # which kinds of files a gallery may have is found out when it is read
+GALLERY_ENDINGS = ("",)  # the reader of a gallery decides which kinds of files it may have
 
 
 def check_files(configuration: Configuration) -> None:
@@ -29,7 +29,7 @@ def check_files(configuration: Configuration) -> None:
 
 
 def _why_not(path: str, expected: Literal["file", "folder", "either"] = "either") -> str:
-    """Why a path is not what is expected of it, as the end of a sentence; empty if it is."""
+    """Why a path is not the expected file or folder, as the end of a sentence; empty if it is."""
     try:
         is_folder = stat.S_ISDIR(expanded(path).stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The key or the name that an unknown one was probably meant to be."""
+"""Suggests the known key or name that is most like an unknown one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made again when a key of the configuration changes: docs/what-runs-again.md, by key.
+"""The results that are made again when a configuration key changes; writes docs/what-runs-again.md.
 
 The keys are those of the JSON Schema (config/schema.json), so none is forgotten. tests/workflow/test_workflow.py
 changes keys of each kind, and looks at what Snakemake plans.
@@ -17,7 +17,7 @@ ANY = "NAME"  # stands for a name of the user's, or for a number in a list
 
 
 class Effect(StrEnum):
-    """What is made again first. What depends on it follows."""
+    """The first results that are made again; the results that depend on them follow."""
 
     NOTHING = "nothing"
     CHECK = "nothing; the tables, if `dataset.skip` or `dataset.leave_out_of_train` is set"
@@ -124,7 +124,7 @@ in these tables. They name what is made again first. Everything that depends on 
 
 
 def effect_of(key: str) -> Effect:
-    """What is made again when a key changes; `key` is that of the schema, with ANY for names and numbers."""
+    """The effect of a changed key; `key` is that of the schema, with ANY for names and numbers."""
     section, _, name = key.rpartition(".")
     if section.endswith("train") and name in PROCESSES:
         return Effect.PROCESSES
@@ -142,7 +142,7 @@ def keys() -> list[str]:
     """Every key of the configuration that has a value, with dots, in the order of the sections."""
     schema = json_schema()
     found = dict.fromkeys(_keys(schema, schema[DEFINITIONS]))
-    # A mapping that one format of data has as a section, and another has not, is there once.
+    # A key may be a mapping in one format of data and a section in another; it occurs once.
     return [key for key in found if not any(other.startswith(f"{key}.") for other in found)]
 
 

@@ -1,4 +1,4 @@
-"""The whole configuration that files stand for, with the file that each value comes from."""
+"""The complete configuration of merged files, with the file that each value comes from."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _lines(value: Any, sources: list[tuple[str, Any]], indentation: str) -> Iter
     members = _members(value)
     for key, member in members.items():
         below = [(name, content[key]) for name, content in sources if isinstance(content, Mapping) and key in content]
-        # All keys are of the file that writes one value in the place of the mapping.
+        # If a file writes one value in place of the mapping, all keys come from that file.
         whole = [source for source in sources if not isinstance(source[1], Mapping)]
         found = below or whole
         start = f"{indentation}{_text(key)}:"

@@ -24,7 +24,7 @@ Number = Annotated[float, BeforeValidator(_yaml_exponent), Field(allow_inf_nan=F
 Positive = Annotated[float, BeforeValidator(_yaml_exponent), Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, BeforeValidator(_yaml_exponent), Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_yaml_exponent), Field(ge=0, lt=1, allow_inf_nan=False)]
-LARGEST = 2**31 - 1  # more of anything than there is; larger numbers overflow in one library or the other
+LARGEST = 2**31 - 1  # larger than any real count; larger numbers overflow in some libraries
 Whole = Annotated[int, Field(ge=0, le=LARGEST)]
 Count = Annotated[int, Field(gt=0, le=LARGEST)]
 Parts = Annotated[Count, Field(le=10_000)]  # each is a job
@@ -88,7 +88,7 @@ def validate(model: type[SectionType], mapping: Mapping[str, Any], at: str = "")
         sentences = [
             sentence
             for key, found in problems.items()
-            # That a mapping is none of the words which the key also takes says nothing beside what is wrong in it.
+            # If a mapping has problems, the message that it is not one of the allowed words does not help.
             if not (_are_of_words(found) and any(other.startswith(f"{key}.") for other in inner))
             for sentence in _sentences(key, found)
         ]

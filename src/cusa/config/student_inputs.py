@@ -1,4 +1,4 @@
-"""Which cached pixels and tokens a student reads: the names of their folders, and what determines their content."""
+"""The cached pixels and tokens of students: the names of their folders, which their content determines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which trackers there are: where the curves of a training go, for `train.trackers`."""
+"""The known trackers for `train.trackers`, to which a training sends its curves."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class ModelViews(Section):
 
     @property
     def identity(self) -> str:
-        """What meta.json calls the model and the views whose features these are."""
+        """The name of the model and its views in meta.json."""
         return f"{self.original.identity} of {self.views} views: {self.augmentation.as_json()}"
 
     @property

@@ -1,1 +1,1 @@
-"""A search over settings of one experiment: its space, its trials and what they found."""
+"""A search over settings of one experiment: its space, its trials and their results."""

@@ -17,7 +17,7 @@ from cusa.sweep.study import TrialResult
 def reason_to_stop(
     curve: Sequence[float], epochs: int, position: int, others: Iterable[TrialResult], pruning: Pruning
 ) -> str | None:
-    """Why a training is hopeless, as a sentence; None if it is not, or if too little is known.
+    """A sentence why a training is hopeless; None if it is not, or if too few trials can be compared.
 
     `curve` is its r_mean after each epoch so far, of `epochs`, and `position` that of its seed among the seeds.
     `others` are the trials that have ended; those count that have come as far.

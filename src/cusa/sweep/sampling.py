@@ -1,8 +1,8 @@
 """The values of the next trial, drawn by Optuna, and Optuna's own file of the study.
 
-The trials' JSON files are what counts: a study is built from them in memory for each draw, so that it never differs
-from what the workflow has made, whatever was killed. The storage is written from them after each trial, for
-optuna-dashboard and for notebooks.
+The trials' JSON files are the source of truth: a study is built from them in memory for each draw, so it always agrees
+with the workflow's results, also after a kill. The storage is written from them after each trial, for optuna-dashboard
+and for notebooks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STORAGE = "optuna.journal"
-ATTEMPTS = 30  # draws until one is new; after that a space of few values is taken to be used up
+ATTEMPTS = 30  # draws until one is new; after these, a small space counts as used up
 
 
 def next_values(sweep: Sweep, study: Study, number: int) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _seed(sweep: Sweep, number: int, attempt: int) -> int:
 
 
 def _distributions(sweep: Sweep) -> dict[str, BaseDistribution]:
-    """In the order of the alphabet: a draw must not depend on the order in which a file has its keys."""
+    """The distributions by key, in alphabetical order, so that the order of keys in a file does not matter."""
     return {key: _distribution(sweep.space[key]) for key in sorted(sweep.space)}
 
 

@@ -1,4 +1,4 @@
-"""The space of a sweep: its points, and the configuration that a point makes of the one that is swept.
+"""The space of a sweep: its points, and the configuration at a point.
 
 A point is a mapping from keys of the complete configuration, such as `train.lr`, to their values.
 """
@@ -49,7 +49,7 @@ def corners(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def configuration_at(configuration: Configuration, point: Point) -> Configuration:
-    """The configuration with the values of a point, and without what no training reads: `sweep` and `report`.
+    """The configuration with the values of a point, without the sections that no training reads: `sweep` and `report`.
 
     Raises ConfigurationError if these values are wrong or contradict others.
     """
@@ -128,7 +128,7 @@ def _lies_in(value: Any, values: list[Any] | Range) -> bool:
 
 
 def _set(mapping: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Set a value below `keys`; what is null or is no mapping on the way there becomes one."""
+    """Set a value below `keys`. A value on the way that is not a mapping is replaced by one."""
     for key in keys[:-1]:
         if not isinstance(mapping.get(key), dict):
             mapping[key] = {}
@@ -137,7 +137,7 @@ def _set(mapping: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _get(content: Any, keys: list[str]) -> Any:
-    """What is below `keys` in mappings and sections; None if nothing is."""
+    """The value below `keys` in mappings and sections; None if there is none."""
     for key in keys:
         content = content.get(key) if isinstance(content, dict) else getattr(content, key, None)
     return content

@@ -96,7 +96,7 @@ class TrialFolder:
 
     @property
     def result(self) -> TrialResult | None:
-        """What the trial found, if it has ended. Raises DataError if trial.json is damaged."""
+        """The result of the trial, if it has ended. Raises DataError if trial.json is damaged."""
         path = self.folder / TRIAL
         if not path.is_file():
             return None
@@ -140,7 +140,7 @@ class Study:
 
     @property
     def results(self) -> list[TrialResult]:
-        """What the trials that have ended found, in the order in which they had begun."""
+        """The results of the trials that have ended, in the order in which they began."""
         return [result for folder in self.begun if (result := folder.result) is not None]
 
     def keep_best_weights(self) -> None:

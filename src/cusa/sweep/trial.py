@@ -1,4 +1,4 @@
-"""One trial of a sweep: choose its values, train with each seed, and write what was found.
+"""One trial of a sweep: choose its values, train with each seed, and write the result.
 
 Everything can be killed at any time. The values of a trial are on disk before it trains, a training continues from its
 state, and what was trained to its end is not trained again.
@@ -78,7 +78,7 @@ class _Trial:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Only one trial of the sweep draws values, or removes weights, at a time; the kernel ends what a kill left."""
+        """A lock: one trial of the sweep at a time draws values or removes weights. A kill releases it."""
         self.study.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.study.folder / "lock"):
             yield
@@ -92,7 +92,7 @@ class _Trial:
             if point is not None:
                 values = dict(point)
             elif number == 0 and (present := present_point(self.configuration)) is not None:
-                values = present  # what is there now is what the others are compared with
+                values = present  # the first trial is the present configuration, as the baseline
             else:
                 values = next_values(self.sweep, self.study, number)
             self.trial.begin(number, values)
@@ -140,7 +140,8 @@ class _Trial:
         except TrainingError as error:
             shutil.rmtree(folder / STATE_FOLDER, ignore_errors=True)
             if self.group.world_size > 1:
-                # The other processes wait for this one and are ended with it, so the next start has to know.
+                # The other processes wait for this one and are killed with it, so the error is saved for the next
+                # start.
                 (self.trial.folder / DIVERGED).write_text(str(error), encoding="utf-8")
                 raise DataError(f"{error} The same command continues the sweep without this trial.") from None
             raise
@@ -148,7 +149,7 @@ class _Trial:
         return RunRecord.read(folder)
 
     def _diverged_before(self) -> str | None:
-        """What one of several processes found when the trial was last started; it is asked once."""
+        """The divergence that one of several processes saved at the last start of the trial; reading it removes it."""
         path = self.trial.folder / DIVERGED
         if not path.is_file():
             return None
@@ -188,7 +189,7 @@ class _Trial:
 
 
 def _seed_result(folder: Path, record: RunRecord) -> SeedResult:
-    """What one training of a trial found, from its record and its history."""
+    """The result of one training of a trial, from its record and its history."""
     rows = read_parquet(folder / HISTORY).select(["kind", "epoch", "r_mean"]).to_pylist()
     metrics = record.selection_metrics
     if metrics is None or "r_mean" not in metrics:

@@ -28,7 +28,7 @@ class BackgroundTracker:
         self._thread.start()
 
     def log(self, step: int, values: Values) -> None:
-        """Leave numbers to the thread."""
+        """Hand numbers to the thread."""
         self._tasks.put((step, values))
 
     def finish(self, status: Ending, summary: Values) -> None:
