@@ -1,4 +1,4 @@
-# What the user wrote is a parameter given by a function, in all rules: in a text, Snakemake takes braces for wildcards.
+# In all rules, values of the user are parameters given by a function: in a text, Snakemake takes braces for wildcards.
 # The rules of this file run before others that could run, because they find most problems of data.
 
 

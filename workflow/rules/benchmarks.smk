@@ -1,5 +1,5 @@
-# Some benchmarks can tell from the annotations that they cannot score a data set. This rule runs first, so that such
-# data stop the workflow before anything is trained.
+# Some benchmarks need only the annotations to know that they cannot score a data set. This rule runs first, so that
+# such data stop the workflow before anything is trained.
 rule check_benchmark:
     "Whether a benchmark can score the data set, before anything is trained."
     input:
@@ -27,8 +27,8 @@ rule check_benchmark:
         " --output {output} > {log} 2>&1"
 
 
-# The texts that a benchmark asks of the models besides captions: prompts of classes, and captions of a table of one's
-# own. Tables that do not fit the data stop the workflow before anything is trained.
+# The texts that models embed for a benchmark besides captions: prompts of classes, and captions of the user's own
+# table. Tables that do not fit the data stop the workflow before anything is trained.
 rule write_benchmark_texts:
     "The texts that a benchmark asks of the models besides captions."
     input:

@@ -1,5 +1,5 @@
-# Images that changed since they were read. They are inputs of no rule, because Snakemake would ask for each of a million files
-# in each job. A changed image becomes a part of what Snakemake records as a parameter of the job that read it.
+# Images that changed since they were read. They are inputs of no rule, because Snakemake would ask for each of a
+# million files in each job. A changed image becomes a part of a recorded parameter of the job that read it.
 from itertools import repeat
 
 from cusa.config.operational import same_result
@@ -10,7 +10,7 @@ from cusa.shards.image_files import record_image_files
 
 
 def is_converted_anyway():
-    """Whether the data set is to be read again whatever its images are, so that it may name others."""
+    """Whether the data set will be read again for another reason than its images, so that it may name other images."""
     if is_data_set_changed() or unexpected_counts(CONFIGURATION.dataset, ANNOTATIONS):
         return True
     # Snakemake opens its records after the rules are read.
@@ -32,8 +32,8 @@ if workflow.is_main_process:
 def changed_images_of(shards):
     """Why the shards in a folder are written again; empty if their images are what they were.
 
-    Shards of an earlier release have no record of their images. It is taken here, because Snakemake calls this where
-    there is nothing to do too, but does not say before whether this is a dry run.
+    Shards of an earlier release have no record of their images. It is written here, because Snakemake calls this
+    function also if there is nothing to do. Before, it is not known whether this is a dry run.
     """
     is_watching = CONFIGURATION.shards.watch_images and workflow.is_main_process
     if is_watching and not workflow.dryrun:

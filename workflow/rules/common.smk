@@ -11,7 +11,7 @@ from snakemake.utils import update_config
 
 
 def stop(sentence):
-    """End with a sentence of ours; Snakemake would write the names of files and exceptions around a WorkflowError."""
+    """End with one sentence. Snakemake would write the names of files and exceptions around a WorkflowError."""
     sys.exit(f"Error: {sentence}")
 
 
@@ -134,8 +134,8 @@ wildcard_constraints:
     benchmark=one_of(PLAN.benchmarks),
 
 
-# What starts first where more jobs could start than there are cores. Data that cannot be read stop the workflow before
-# hours are spent; then no core is left idle: what many jobs wait for and what takes long come before short jobs.
+# The order of jobs if more could start than there are cores. Jobs that find unreadable data come first, before hours
+# are spent. Then come jobs that many others wait for and long jobs, so that no core is idle at the end.
 PRIORITY = {
     "tables": 100,
     "shards": 80,
@@ -146,7 +146,7 @@ PRIORITY = {
 
 
 def cores_here():
-    """The cores that jobs may use together; None where a cluster has a number of jobs instead."""
+    """The cores that jobs may use together; None if a cluster has a number of jobs instead."""
     try:
         return workflow.cores
     except WorkflowError:
@@ -174,7 +174,7 @@ def threads_of_training(wildcards):
     return side_by_side(8) if is_small else 8
 
 
-# What a user repeats to continue: the line of `cusa run`, or that of snakemake itself. Jobs name the same program.
+# The command that a user repeats to continue: that of `cusa run`, or of snakemake itself. Jobs name the same command.
 COMMAND = environ.setdefault(STARTED, shlex.join(["snakemake", *sys.argv[1:]]))
 
 
@@ -184,7 +184,7 @@ if workflow.is_main_process and cores_here() == 0:
 
 
 def say(lines):
-    """Print lines at the end, also where Snakemake itself is told to be quiet."""
+    """Print lines at the end, also if Snakemake runs with --quiet."""
     sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
@@ -224,9 +224,9 @@ def part_of_features(path):
 def checking_data(script, option_of=lambda wildcards: ""):
     """The resource `script` of a rule that stops before its work if the data set has too little for the trainings.
 
-    What trainings need is in the value, not in the text of the command: a changed text, parameter or input would be a
-    reason to do again what is done. The data of benchmarks, which have a wildcard `data`, train nothing. `option_of`
-    gives an option of the job's own, with a space before it.
+    The needs of trainings are in the value, not in the text of the command: a changed text, parameter or input would be
+    a reason to run finished jobs again. The data of benchmarks, which have a wildcard `data`, train nothing.
+    `option_of` gives a further option of the job, with a space before it.
     """
     needs = needs_json(CONFIGURATION)
     option = f" --needs {shlex.quote(needs)}" if needs else ""

@@ -43,10 +43,10 @@ def lease(gpus):
 # connect to the first machine, where the job's script runs.
 NODES = CONFIGURATION.train.nodes
 MACHINES = {"nodes": NODES}
-MEETING = ""
+RENDEZVOUS = ""
 if NODES > 1:
     MACHINES |= {"tasks": NODES, "tasks_per_gpu": 0, "mpi": "srun"}
-    MEETING = "export SLURM_NNODES={resources.nodes} SRUN_CPUS_PER_TASK={threads}; "
+    RENDEZVOUS = "export SLURM_NNODES={resources.nodes} SRUN_CPUS_PER_TASK={threads}; "
 
 
 LAUNCHED = re.compile(r"^[^{]*torchrun --nproc-per-node \d")
@@ -59,7 +59,8 @@ def launcher(wildcards):
 
 
 def as_launched(recipe, output):
-    """The start of a training's command. It is recorded as it was: the number of processes is in the configuration.
+    """The start of a training's command. The record keeps its old text: the number of processes is in the
+    configuration.
 
     So other devices or machines are no reason to train again.
     """

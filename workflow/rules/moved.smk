@@ -15,7 +15,7 @@ RESULTS_HERE = [folder for folder in (DATA, BENCHMARK_LOGS) if os.path.isdir(fol
 
 @cache
 def records():
-    """The path of the record of each output. There may be many thousands, so they are looked for once."""
+    """The path of the record of each output. There may be many thousands, so they are listed once."""
     return dict(recorded_outputs())
 
 
@@ -31,7 +31,7 @@ def recorded_times():
 
 
 def restore_times():
-    """Give results that have lost their times the recorded ones, or one time for all where there is no record.
+    """Give results that have lost their times the recorded ones, or one time for all if there is no record.
 
     False if that is not possible, for instance because they are read-only.
     """
@@ -65,7 +65,7 @@ def is_converted(path):
 
 
 def users_file(path):
-    """A file that the annotations are made from: its time says nothing if it is still the file that was converted."""
+    """A file that the annotations are made from; its time is ignored if its content has not changed."""
     return ancient(path) if is_touched(path) and is_converted(path) else path
 
 
@@ -85,5 +85,5 @@ TIMES_ARE_RIGHT = not workflow.is_main_process or restore_times()
 
 
 def timeless(files):
-    """Inputs whose times say nothing if results lost them. The Snakefile's `inputflags` does not reach inherited rules."""
+    """Inputs whose times are ignored if results have lost them; `inputflags` does not reach inherited rules."""
     return files if TIMES_ARE_RIGHT else ancient(files)

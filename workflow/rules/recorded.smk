@@ -1,4 +1,4 @@
-# What is made is not made again because of how it is made: the parameters and inputs of jobs, recorded as they were.
+# Parameters and inputs of jobs that do not change results: the record keeps their old text, so jobs do not run again.
 from snakemake.io import IOFile
 
 from cusa.annotations.enough_data import unexpected_counts
@@ -10,7 +10,8 @@ from cusa.plan.recorded_jobs import Recorded, RecordedJobs
 
 CONVERSION = conversion_json(CONFIGURATION.dataset, CONFIGURATION.cleaning)
 
-# Functions of parameters take the wildcards alone: Snakemake does not record what depends on inputs or outputs.
+# Functions of parameters take only the wildcards: Snakemake does not record parameters that depend on inputs or
+# outputs.
 JOBS = RecordedJobs(
     lambda output: workflow.persistence.params(IOFile(output)),
     lambda output: workflow.persistence.input(IOFile(output)),
@@ -21,7 +22,7 @@ PARTS = PlannedParts(JOBS, not workflow.is_main_process, is_forced)
 def gpu_option(output):
     """The option --gpu of a script, if there is a GPU; `output` is a path with wildcards.
 
-    It is recorded as it was: another device is no reason to compute again.
+    The record keeps its old text: another device is no reason to compute again.
     """
     given = "--gpu" if ON_GPU else ""
     return lambda wildcards: JOBS.option(given, output.format(**wildcards), "--gpu")
@@ -34,7 +35,7 @@ def leased_gpu(output):
 
 
 def conversion(wildcards):
-    """What the tables are made from, as JSON. A number of images that the tables do not have is a reason to look again."""
+    """The settings of the conversion, as JSON. It runs again if the tables have unexpected numbers of images."""
     if unexpected_counts(CONFIGURATION.dataset, ANNOTATIONS):
         return CONVERSION
     return JOBS.section(CONVERSION, str(PROBLEMS), reason=CHANGED_IMAGES.conversion)
@@ -52,7 +53,7 @@ def parts_of_files(wildcards):
 
 
 def shard_settings(wildcards):
-    """How shards are written, as JSON, and why they are written again though that is the same."""
+    """The settings for writing shards, as JSON, with the reason to write them again if images have changed."""
     is_benchmarks = hasattr(wildcards, "data")
     folder = str(BENCHMARK_FOLDER.shards("{split}")) if is_benchmarks else SHARDS
     shards = folder.format(**wildcards)
@@ -61,7 +62,7 @@ def shard_settings(wildcards):
 
 
 def settings_of_part(wildcards):
-    """How a part of the shards is written, as JSON. It is written again where `join_shards` has a reason."""
+    """The settings for writing a part of the shards, as JSON. It is written again if `join_shards` has a reason."""
     part = SHARD_PART.format(**wildcards)
     return JOBS.section(CONFIGURATION.shard_writing.as_json(), part)
 
@@ -87,7 +88,7 @@ def image_model(output):
 
 
 def stream_of(split, output):
-    """The option --stream for the train split, if its shards are read from a URL. It is recorded as it was."""
+    """The option --stream for the train split, if its shards are read from a URL. The record keeps its old text."""
     option = ""
     if split == "train" and CONFIGURATION.stream is not None:
         option = f"--stream {shlex.quote(CONFIGURATION.stream.as_json())}"
@@ -109,7 +110,7 @@ def parts_of(model):
 def parts_of_features(*name):
     """A function of the wildcards: the folders of all parts of a model's features, or the paths of a file in each.
 
-    Where the features are made as a whole, it is a path that no rule makes, so that Snakemake takes the next rule.
+    If the features are made in one part, it is a path that no rule makes, so Snakemake takes the next rule.
     """
 
     def paths(wildcards):
@@ -128,14 +129,14 @@ def parts_of_features(*name):
 
 
 def training_configuration(wildcards):
-    """What the result of a training depends on, as JSON."""
+    """The settings that the result of a training depends on, as JSON."""
     run = CONFIGURATION.run(wildcards.experiment, int(wildcards.seed))
     text = run.as_json(without={"train": set(OPERATIONAL)})
     return JOBS.section(text, f"{RUN}/best.safetensors".format(**wildcards))
 
 
-def made_ready(wildcards):
-    """The tokens and pixels that a training finds ready."""
+def stored_student_inputs(wildcards):
+    """The stored tokens and pixels that a training reads."""
     if not workflow.is_main_process:
         files = STUDENT_INPUTS.files(wildcards.experiment)
         return [file for file in files if os.path.isfile(file)]

@@ -72,7 +72,7 @@ rule render_report:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        # An option beside the path, not in the text of the command, which has to stay the same where there is no sweep.
+        # An option beside the path, not in the text of the command, which must stay the same without a sweep.
         script=f"{SCRIPTS}/render_report.py{SWEEP.report_option}",
         mem_mb=2000,
         runtime=10,

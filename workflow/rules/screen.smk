@@ -1,5 +1,5 @@
-# What Snakemake says of a job: the keys that have changed, instead of whole sections of the configuration before and now;
-# and, while jobs run, how far they are.
+# Snakemake's messages about jobs: only the keys that have changed, instead of complete sections of the configuration
+# before and now, and the progress of running jobs.
 import logging
 import signal
 import threading
@@ -17,7 +17,7 @@ INTERRUPTED = threading.Event()
 
 
 class Listener(logging.Filter):
-    """Shortens what is said of a job, and notes which jobs run; after Ctrl-C it lets no errors pass."""
+    """Shortens messages about jobs, and records which jobs run. After Ctrl-C it hides errors."""
 
     def __init__(self):
         super().__init__()
@@ -32,11 +32,11 @@ class Listener(logging.Filter):
             RUNNING.end(record.job_id)
         elif event == LogEvent.JOB_ERROR:
             RUNNING.end(record.jobid)
-        # Jobs that Ctrl-C has stopped are no errors; what they have saved is said at the end.
+        # Jobs that Ctrl-C has stopped are no errors. The messages at the end tell what they have saved.
         return not (INTERRUPTED.is_set() and record.levelno >= logging.ERROR)
 
     def shorten(self, record):
-        """Say why the job runs with the keys that have changed."""
+        """Replace the reason of a job by the keys that have changed."""
         dag = workflow.dag
         if record.jobid not in self.jobs:
             self.jobs = {dag.jobid(job): job for job in dag.jobs}
@@ -59,13 +59,13 @@ class Listener(logging.Filter):
         log, output = (
             next(map(Path, paths), None) for paths in (record.log, record.output)
         )
-        # As in what is said at the end: experiment and seed, model and split.
+        # As in the messages at the end: experiment and seed, model and split.
         name = f"{log.parent.name}/{log.stem}" if log else record.rule_name
         return Job(name, log, output.parent if output else None)
 
 
 def interrupt_once():
-    """Let Ctrl-C stop the jobs, which then save what they have; pressed again, it would end Snakemake before that."""
+    """Let Ctrl-C stop the jobs, which then save their state. A second Ctrl-C would end Snakemake before that."""
     if threading.current_thread() is not threading.main_thread():
         return
 

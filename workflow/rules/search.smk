@@ -1,4 +1,4 @@
-# What is searched: a gallery, embedded by a model; and its index, which names the model that embeds the queries.
+# Galleries, which a model embeds, and their indexes, which name the model that embeds the queries.
 GALLERY = f"{RUN}/gallery/{{gallery}}"
 UNFINISHED = f"{GALLERY}.unfinished"
 INDEX = f"{RUN}/search/{{gallery}}"
@@ -40,9 +40,9 @@ rule collect_gallery:
         " > {log} 2>&1"
 
 
-# Pictures that the workflow has not seen. They are a parameter: the time of a folder says nothing about its content. The
-# jobs collect their shares in a folder that is no output: Snakemake deletes the outputs of a failed job, but what it has
-# embedded must remain, so that it can continue.
+# Pictures that the workflow has not read. They are a parameter, because the time of a folder does not show changes of
+# its content. The jobs collect their shares in a folder that is no output: Snakemake deletes the outputs of a failed
+# job, but the finished embeddings must remain, so that the job can continue.
 rule embed_gallery:
     "A part of the pictures of your own, embedded by a run."
     input:
@@ -112,9 +112,9 @@ rule join_gallery:
         "python {resources.script} --unfinished {params.unfinished} --output {params.gallery} > {log} 2>&1"
 
 
-# The index that is there can be searched until the new one is complete, and a server that has it open reads the new one:
-# meta.json names the files of a version, and is no output, because Snakemake deletes outputs before a job. The outputs
-# are links to the files of the newest version, for other programs.
+# The old index can be searched until the new one is complete, and a running server then opens the new one. meta.json
+# names the files of a version. It is no output, because Snakemake deletes outputs before a job. The outputs are links
+# to the files of the newest version, for other programs.
 rule build_index:
     "The index of a gallery, by faiss, and the items that are there twice."
     input:

@@ -1,6 +1,6 @@
-# What students read, made once for all trainings: the tokens of captions and, with shards.pixels, decoded images. The
-# name of the folder determines the content, so the student is a resource: other changes of it are no reason to decode
-# again.
+# The inputs of students, made once for all trainings: the tokens of captions and, with shards.pixels, decoded images.
+# The name of the folder determines the content, so the student is a resource: other changes of it are no reason to
+# decode again.
 PIXELS = str(PLAN.folder.pixels("{student}", "{split}"))
 TOKENS = str(PLAN.folder.tokens("{student}", "{split}"))
 

@@ -1,6 +1,6 @@
 # The search over settings: one job a trial, then the table of the trials and the best of them as an overlay. What all
-# trials share is in the name of the sweep's folder, so that the configuration can be a resource, of which a change
-# is no reason to train again.
+# trials share is in the name of the sweep's folder. So the configuration can be a resource, whose change is no reason
+# to train again.
 STUDY = str(SWEEP.study.folder) if SWEEP.study else f"{DATA}/sweep/none"
 
 
@@ -35,7 +35,7 @@ rule run_trial:
             SWEEP.recipe, f"{STUDY}/trials/{wildcards.trial}/trial.json"
         ),
     shell:
-        MEETING
+        RENDEZVOUS
         + "exec {params.launcher} {resources.script} --data {params.data} --study {params.study} --trial {wildcards.trial}"
         " --point {params.point:q} --configuration {resources.configuration:q} --threads {threads} > {log} 2>&1"
 

@@ -169,7 +169,7 @@ rule extract_text_features:
         " --model {params.model:q} --output {params.folder} --threads {threads} {params.gpu} > {log} 2>&1"
 
 
-# The texts of benchmarks that are no captions, once for all runs with the same frozen tower.
+# The texts of benchmarks other than captions, once for all runs with the same frozen tower.
 use rule extract_text_features as extract_table_features with:
     "The features of a frozen text model for texts that are no captions."
     input:

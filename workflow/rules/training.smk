@@ -6,7 +6,7 @@ rule train:
     "One experiment with one seed; it continues where an interrupted training stopped."
     input:
         lambda wildcards: PLAN.training_inputs(wildcards.experiment),
-        ready=made_ready,
+        ready=stored_student_inputs,
     output:
         weights=f"{RUN}/best.safetensors",
         run=f"{RUN}/run.json",
@@ -36,7 +36,7 @@ rule train:
         folder=subpath(output.run, parent=True),
         launcher=launcher,
     shell:
-        MEETING
+        RENDEZVOUS
         + "exec {params.launcher} {resources.script} --data {params.data} --run-folder {params.folder}"
         " --configuration {params.configuration:q} --operation {resources.operation:q} --threads {threads} > {log} 2>&1"
 

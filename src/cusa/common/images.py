@@ -43,7 +43,7 @@ TRANSPOSITIONS = {
 SIDEWAYS = frozenset(TRANSPOSITIONS[number] for number in (5, 6, 7, 8))
 
 Source = str | Path | bytes
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 Note = Literal["several_pictures", "grey_range"]
 
 
@@ -185,7 +185,7 @@ def _decoders_errors() -> Iterator[None]:
         raise DataError(f"cannot be read as an image ({reason})") from None
 
 
-def _retrying(source: Source, read: Callable[[Source], Found]) -> Found:
+def _retrying(source: Source, read: Callable[[Source], Result]) -> Result:
     """The result of `read` on an image file; if that fails, its result on the file without metadata."""
     try:
         with _decoders_errors():

@@ -153,9 +153,9 @@ class _Trial:
         path = self.trial.folder / DIVERGED
         if not path.is_file():
             return None
-        found = path.read_text(encoding="utf-8")
+        error = path.read_text(encoding="utf-8")
         path.unlink()
-        return found
+        return error
 
     def _is_done(self, folder: Path, run: RunConfiguration) -> bool:
         """Whether a run folder has the record of this training on these data; its weights may be gone."""
