@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from cusa.config.losses import FalseNegatives, TeacherName
+from cusa.metrics.scores import unit_float64
 from cusa.teachers.store import Features
 
 BLOCK_ROWS = 1 << 16
@@ -73,17 +74,10 @@ def similarity_to_other_captions(features: Features, image_of_caption: np.ndarra
     sums = np.zeros((len(counts), features.dimension), dtype=np.float64)
     blocks = [np.arange(start, min(start + BLOCK_ROWS, captions)) for start in range(0, captions, BLOCK_ROWS)]
     for rows in blocks:
-        np.add.at(sums, image_of_caption[rows], _unit(features[rows]))
+        np.add.at(sums, image_of_caption[rows], unit_float64(features[rows]))
     with_all = np.empty(captions)
     for rows in blocks:
-        with_all[rows] = np.einsum("ij,ij->i", _unit(features[rows]), sums[image_of_caption[rows]])
+        with_all[rows] = np.einsum("ij,ij->i", unit_float64(features[rows]), sums[image_of_caption[rows]])
     others = counts[image_of_caption] - 1
     positive: np.ndarray = np.where(others > 0, (with_all - 1) / np.maximum(others, 1), 1.0).astype(np.float32)
     return positive
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    """Rows of norm 1, float64; a row of zeros stays."""
-    features = features.astype(np.float64)
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(norms > 0, norms, 1.0)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cusa import __version__
 from cusa.common.files import read_json, write_json
+from cusa.common.pydantic_errors import first_problem
 from cusa.errors import DataError
 from cusa.gallery.store import META, PARTS, UNREADABLE, GalleryMeta, GalleryModality
 
@@ -108,10 +109,9 @@ def read_plan(folder: Path) -> Plan:
     try:
         return Plan.model_validate(read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
+        key, message = first_problem(error)
         raise DataError(
-            f"{path} does not say what is embedded ({'.'.join(map(str, first['loc']))}: {first['msg']}); delete "
-            f"{folder} and embed again."
+            f"{path} does not say what is embedded ({key}: {message}); delete {folder} and embed again."
         ) from None
 
 

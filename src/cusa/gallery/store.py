@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cusa import __version__
 from cusa.common.files import read_array, read_json, read_parquet, sha256_of_file, whole_file, write_json
+from cusa.common.pydantic_errors import first_problem
 from cusa.errors import DataError
 from cusa.gallery.items import FIELDS, UNREADABLE_SCHEMA, cast_items, joined_schema
 from cusa.runs.record import made_of_run_again
@@ -252,9 +253,8 @@ def read_meta(folder: Path) -> GalleryMeta:
     try:
         meta = GalleryMeta.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path} does not describe a gallery ({where}: {first['msg']}); {made_again(path)}") from None
+        key, message = first_problem(error)
+        raise DataError(f"{path} does not describe a gallery ({key}: {message}); {made_again(path)}") from None
     if meta.schema_version > SCHEMA:
         raise DataError(
             f"{path} has the schema {meta.schema_version}, and this cusa ({__version__}) reads up to {SCHEMA}; use a "

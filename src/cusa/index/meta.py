@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cusa.common.files import read_mapping, write_json
+from cusa.common.pydantic_errors import first_problem
 from cusa.errors import DataError
 from cusa.runs.record import made_of_run_again
 
@@ -114,10 +115,10 @@ def index_of(folder: Path, content: dict[str, Any]) -> IndexMeta:
     try:
         return IndexMeta.model_validate(content["index"])
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        at = ".".join(map(str, ("index", *problem["loc"])))
+        key, message = first_problem(error)
+        at = f"index.{key}" if key else "index"
         raise DataError(
-            f"{folder / META}: the key {at} is not as expected ({problem['msg']}); {built_again(folder)}"
+            f"{folder / META}: the key {at} is not as expected ({message}); {built_again(folder)}"
         ) from None
 
 

@@ -149,6 +149,13 @@ def unit_float32(rows: np.ndarray) -> np.ndarray:
     return _divided(*_usual(rows, _lengths(rows)))
 
 
+def unit_float64(rows: np.ndarray) -> np.ndarray:
+    """Each row divided by its Euclidean length: [n, D] -> float64 [n, D]. A row of zeros stays zero."""
+    rows = rows.astype(np.float64)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1.0)
+
+
 def _divided(rows: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """Each row [n, D] divided by its norm [n], float32 [n, D]."""
     unit: np.ndarray = rows * (1 / norms).astype(rows.dtype)[:, None]

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cusa.common.files import read_json, write_json
+from cusa.common.pydantic_errors import first_problem
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.losses import HeadName
 from cusa.config.shards import Shards
@@ -55,10 +56,9 @@ class Exported(BaseModel):
         try:
             return cls.model_validate(read_json(path, exported_again(folder)))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"]))
+            key, message = first_problem(error)
             raise DataError(
-                f"{path} does not describe an exported model: key `{key}`: {first['msg'].lower()}. It was written by "
+                f"{path} does not describe an exported model: key `{key}`: {message.lower()}. It was written by "
                 f"another program or release; {exported_again(folder)}"
             ) from None
 

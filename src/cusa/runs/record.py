@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cusa.common.files import made_again, read_array, read_json, whole_file, write_json
+from cusa.common.pydantic_errors import first_problem
 from cusa.common.workflow_files import workflow_command
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import DataError
@@ -114,10 +115,9 @@ class RunRecord(BaseModel):
         try:
             return cls.model_validate(read_json(path, again))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"]))
+            key, message = first_problem(error)
             raise DataError(
-                f"{path} is not the record of a run: key `{key}`: {first['msg'].lower()}. It was written by another "
+                f"{path} is not the record of a run: key `{key}`: {message.lower()}. It was written by another "
                 f"program or release; {again}"
             ) from None
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cusa.common.files import read_json, write_json
+from cusa.common.pydantic_errors import first_problem
 from cusa.errors import DataError
 from cusa.runs.record import FINISHED, STATE_FOLDER, WEIGHTS
 
@@ -103,10 +104,10 @@ class TrialFolder:
         try:
             return TrialResult.model_validate(read_json(path))
         except ValidationError as error:
-            reason = error.errors(include_url=False)[0]
+            key, message = first_problem(error)
             raise DataError(
-                f"{path} is not the result of a trial: key `{'.'.join(map(str, reason['loc']))}`: "
-                f"{reason['msg'].lower()}. Delete the file; what it has trained is taken again."
+                f"{path} is not the result of a trial: key `{key}`: "
+                f"{message.lower()}. Delete the file; what it has trained is taken again."
             ) from None
 
     def end(self, result: TrialResult) -> None:

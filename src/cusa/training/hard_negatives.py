@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cusa.metrics.scores import unit_float64
 from cusa.teachers.store import Features
 from cusa.training.caption_groups import caption_groups
 
@@ -41,7 +42,7 @@ def reduced(features: Features) -> np.ndarray:
     The unit features are centred and projected to random directions, which nearly keeps their distances.
     """
     rows, dimension = len(features), features.dimension
-    sample = _unit(features[np.linspace(0, rows - 1, min(rows, SAMPLE)).astype(np.int64)])
+    sample = unit_float64(features[np.linspace(0, rows - 1, min(rows, SAMPLE)).astype(np.int64)])
     centre = sample.mean(axis=0)
     projection = np.eye(dimension)
     if dimension > DIMENSIONS:
@@ -53,16 +54,9 @@ def reduced(features: Features) -> np.ndarray:
     step = max(1, BLOCK_BYTES // (8 * dimension))
     for start in range(0, rows, step):
         block = np.arange(start, min(start + step, rows))
-        projected = (_unit(features[block]) - centre) @ projection
+        projected = (unit_float64(features[block]) - centre) @ projection
         codes[block] = np.rint(np.clip(projected * scale, -LARGEST, LARGEST))
     return codes
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    """Rows of norm 1, float64; a row of zeros stays."""
-    features = features.astype(np.float64)
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(norms > 0, norms, 1.0)
 
 
 @dataclass
