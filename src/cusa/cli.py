@@ -65,11 +65,11 @@ def _main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line; the reference of the documentation is written from it."""
-    whole = argparse.ArgumentParser(
+    root = argparse.ArgumentParser(
         prog="cusa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    whole.add_argument("--version", action="version", version=f"cusa {__version__}", help="print the version")
-    commands = whole.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
+    root.add_argument("--version", action="version", version=f"cusa {__version__}", help="print the version")
+    commands = root.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
 
     command = commands.add_parser("init", help="look at your data and write a configuration for them")
     command.add_argument("data", type=Path, help="a table, JSON, Parquet files or tars, or a folder with one of these")
@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     add_serve(commands)
     add_sweep(commands)
     add_verify(commands)
-    return whole
+    return root
 
 
 def _add_published(commands: Any) -> None:

@@ -49,7 +49,7 @@ class DistinctImages:
         split = self.records.split
         rows = np.flatnonzero(split != self.split[self.of_record])
         rows = rows[np.sort(np.unique(self.of_record[rows], return_index=True)[1])]
-        told = np.zeros(len(self.first), dtype=bool)
+        reported = np.zeros(len(self.first), dtype=bool)
 
         def two_splits(row: int) -> str:
             names = [self.records.split_names[code] for code in (self.split[self.of_record[row]], split[row])]
@@ -68,9 +68,9 @@ class DistinctImages:
             here = self.records.take(records[later], ["image_path"])["image_path"]
             same = pc.equal(self.records.take(first[later], ["image_path"])["image_path"], here).to_numpy()
             others = records[later][~same]
-            others = others[~told[self.of_record[others]]]
+            others = others[~reported[self.of_record[others]]]
             others = others[np.sort(np.unique(self.of_record[others], return_index=True)[1])]
-            told[self.of_record[others]] = True
+            reported[self.of_record[others]] = True
             problems.add_all("two_paths", others, two_paths)
 
     def _check_caption_ids(self, problems: Problems) -> None:

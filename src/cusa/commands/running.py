@@ -97,7 +97,7 @@ def snakemake_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def _screen(arguments: Sequence[str]) -> list[str]:
-    """A live view in a terminal and short lines elsewhere, where the arguments say nothing about it.
+    """A live view in a terminal and short lines elsewhere, unless the arguments choose the output.
 
     Plans and printed shell commands are shown completely, because users read them.
     """

@@ -168,7 +168,7 @@ def read_mapping(path: str | Path, advice: str = "make it again.") -> dict[str, 
 
 
 def refuse_unreadable(path: str | Path, error: Exception) -> None:
-    """Raise DataError where `error` says nothing of what is in a file, because the file could not be opened.
+    """Raise DataError if `error` is not about the content of a file, because the file could not be opened.
 
     Such a file is not damaged, and must not be deleted. Libraries of C do not always tell the number of the error.
     """

@@ -77,10 +77,10 @@ def _end(status: int) -> NoReturn:
 
 
 def _fail(message: str) -> NoReturn:
-    """End the process with status 1 and a message on standard error, which torchrun is told too."""
+    """End the process with status 1 and a message on standard error, and report it to torchrun."""
     if path := os.environ.get(ERROR_FILE):
-        told = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
-        Path(path).write_text(json.dumps({"message": told}), encoding="utf-8")
+        report = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+        Path(path).write_text(json.dumps({"message": report}), encoding="utf-8")
     sys.exit(message)
 
 

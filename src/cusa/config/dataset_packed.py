@@ -107,8 +107,8 @@ def matching_files(place: str, endings: tuple[str, ...]) -> list[str]:
     """The files that a place names: a file, all files with these endings in a folder, or those that match a pattern.
 
     A pattern has braces (`{00000..00009}`, `{a,b}`), `*`, `?` or `[...]`. Hidden files are left out. A name from braces
-    alone is returned also if there is no such file, so that the gap can be told. Raises ValueError for braces that
-    do not pair up, and for a pattern that names too many files.
+    alone is returned also if there is no such file, so that the missing file can be reported. Raises ValueError for
+    braces that do not pair up, and for a pattern that names too many files.
     """
     path = expanded(place)
     if path.is_dir():

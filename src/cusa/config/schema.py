@@ -17,7 +17,7 @@ from cusa.config.dataset import SECTIONS
 DEFINITIONS = "$defs"
 # pydantic leaves the limits of numbers that it reads through a validator under its own names.
 LIMITS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
-# What a whole configuration has to have, but not one of the files that are merged into it.
+# Keys that a complete configuration must have, but not each of the files that are merged into it.
 OF_THE_WHOLE = {"title", "required", "minProperties", "minLength"}
 
 

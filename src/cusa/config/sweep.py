@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from cusa.config.section import AnyValue, Count, Name, Number, Section, Seed, Share
 from cusa.config.training import OPERATIONAL
 
-# Keys of `train` that say how and where a training runs, or what it is judged by; a sweep leaves them alone.
+# Keys of `train` that define how and where a training runs, or its score. A sweep must not change them.
 NOT_SWEPT = (*OPERATIONAL, "gpus", "cpu_processes", "nodes", "select_on")
 MOST_TRIALS = 10_000  # each is a job; a grid of several long lists is soon one of millions
 

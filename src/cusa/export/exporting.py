@@ -61,13 +61,13 @@ def export(run: str | Path, to: ExportFormat, output: str | Path, options: Expor
         versions=versions(),
     )
     with whole_folder(output) as temporary:
-        told = _write(model, about, temporary, options)
-        write_model_card(temporary, run, record, about, told)
+        lines = _write(model, about, temporary, options)
+        write_model_card(temporary, run, record, about, lines)
         record_files(temporary)
-    told = [*told, f"wrote {output}; in Python: cusa.load({str(output)!r}); its model card is README.md"]
+    lines = [*lines, f"wrote {output}; in Python: cusa.load({str(output)!r}); its model card is README.md"]
     if options.push_to_hub is not None:
-        told.append(f"uploaded to {push(output, options.push_to_hub)}; fill in the licence there")
-    return told
+        lines.append(f"uploaded to {push(output, options.push_to_hub)}; fill in the licence there")
+    return lines
 
 
 def record_files(folder: Path) -> None:

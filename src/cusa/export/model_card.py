@@ -35,15 +35,15 @@ LICENCE = "license: unknown  # fill in: that of your data set and of the base mo
 Row = dict[str, Any]
 
 
-def write_model_card(folder: Path, run: Path, record: RunRecord, about: Exported, told: Sequence[str]) -> None:
-    """Write the README.md of an exported folder. `told` is what was measured while it was exported, a line each."""
+def write_model_card(folder: Path, run: Path, record: RunRecord, about: Exported, measured: Sequence[str]) -> None:
+    """Write the README.md of an exported folder. `measured` are lines about measurements of the export."""
     with whole_file(folder / CARD) as temporary:
         image = read_json(folder / EXPORT).get("image")
-        temporary.write_text(model_card(run, record, about, told, image), encoding="utf-8")
+        temporary.write_text(model_card(run, record, about, measured, image), encoding="utf-8")
 
 
 def model_card(
-    run: Path, record: RunRecord, about: Exported, told: Sequence[str], image: Mapping[str, Any] | None = None
+    run: Path, record: RunRecord, about: Exported, measured: Sequence[str], image: Mapping[str, Any] | None = None
 ) -> str:
     """The text of a model card, with front matter as the Hugging Face hub reads it.
 
@@ -69,7 +69,7 @@ def model_card(
         losses=loss_lines(configuration.losses),
         scores=rows,
         protocols=list(dict.fromkeys((row["title"], row["protocol"]) for row in rows)),
-        told=told,
+        measured=measured,
         image=image,
         heads={head: record.head_used(head) for head in about.heads},
         baseline=record.selected_epoch < 0,

@@ -51,7 +51,7 @@ def add_gallery(
 
     They must come from the same weights. Items that the index has already are an error, unless `replace_items`: then
     the new rows take the places of the old ones. `change` makes other options of those that the index was built with,
-    for a case if it is built again. The old index serves until the new one is whole.
+    used if it is built again. The old index serves until the new one is whole.
     """
     folder, added = Path(folder).absolute(), Gallery.open(out)
     before, meta = Contents.of_index(folder)
@@ -81,7 +81,7 @@ def remove_items(
 ) -> IndexMeta:
     """Remove items from the index in `folder`; return the meta of the new index.
 
-    `change` makes other options of those that the index was built with, for a case if it is built again. Items that
+    `change` makes other options of those that the index was built with, used if it is built again. Items that
     it does not have are an error, unless `missing_ok`. The old index serves until the new one is whole.
     """
     folder = Path(folder).absolute()

@@ -1,4 +1,4 @@
-"""Versions of an index on disk: the old one serves until the new one is whole and meta.json names it.
+"""Versions of an index on disk: the old one answers until the new one is complete and meta.json names it.
 
 The files of a version are in index-versions/{fingerprint}/. index.faiss and duplicates.parquet beside meta.json are
 symbolic links to them, for other programs; where the file system has no links, they are copies.
@@ -53,7 +53,8 @@ def require_free(folder: Path) -> None:
 
 
 def publish(folder: Path, index: IndexMeta, write_files: Callable[[Path], None]) -> IndexMeta:
-    """Make a version the index of `folder`: its files, which `write_files` writes into a folder, meta.json, links.
+    """Publish a version of the index of `folder`: its files (`write_files` writes them into a folder), meta.json,
+    links.
 
     Readers see the old version or the new one, and a crash at any moment leaves either. Versions that nothing names
     any more are deleted. Returns `index` with its size.

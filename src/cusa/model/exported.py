@@ -1,4 +1,4 @@
-"""The file cusa.json of an exported folder: what the folder holds, and how pictures and texts are prepared for it."""
+"""The file cusa.json of an exported folder: its content, and the preparation of pictures and texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ExportFormat = Literal["sentence-transformers", "onnx", "safetensors"]
 
 
 def exported_again(folder: str | Path) -> str:
-    """What to do about an exported folder that is damaged."""
+    """The advice for a damaged exported folder."""
     return made_of_run_again(folder, f"delete {folder}, and export the run again with `cusa export`.")
 
 

@@ -1,4 +1,4 @@
-"""What every model offers that `cusa.load` returns, and how all of them read the items that they are given.
+"""The interface of every model that `cusa.load` returns, and the reading of pictures and texts for all of them.
 
 This module imports no torch, so that a model which does not need it starts fast.
 """

@@ -1,4 +1,4 @@
-"""Tells by its files what kind of model a folder holds, and loads it. Only the kinds that need torch import it."""
+"""Detects the kind of model in a folder by its files, and loads it. Only the kinds that need torch import it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def load(
 
 
 def kind_of(folder: Path) -> Literal["run"] | ExportFormat:
-    """What kind of model a folder holds, by its files. Raises DataError if it holds none."""
+    """The kind of model in a folder, by its files. Raises DataError if it holds none."""
     if (folder / RUN).is_file():
         return "run"
     if (folder / EXPORT).is_file():

@@ -47,7 +47,7 @@ class TextPreparation(BaseModel):
 
 
 class Int8Measurement(BaseModel):
-    """What quantising the weights costs: R@1 in percent on `images` and `captions` of a data set's val split."""
+    """The loss by quantised weights: R@1 in percent on `images` and `captions` of a data set's val split."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,7 +61,7 @@ class Int8Measurement(BaseModel):
 
 
 class Int8(BaseModel):
-    """Which files have 8-bit weights, and what that costs; `measured` None if it could not be measured, and why."""
+    """The files with 8-bit weights, and their loss. `measured` is None if it could not be measured; `note` says why."""
 
     model_config = ConfigDict(frozen=True)
 

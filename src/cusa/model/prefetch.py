@@ -1,4 +1,4 @@
-"""Work that is done by threads ahead of where its results are needed, in order and with bounded memory."""
+"""Threads that work ahead of the reader of their results, in order and with bounded memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-LOWER_PRIORITY = 5  # of the decoding threads, so that they take what the model leaves of the cores
+LOWER_PRIORITY = 5  # of the decoding threads, so that they use only the cores that the model leaves free
 
 
 def available_cores() -> int:

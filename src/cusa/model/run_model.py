@@ -125,7 +125,7 @@ class Model:
         if self.shards.shorter_side is None:
             return self.transform.pixels_of(picture)
         shrunk = resize_shorter_side(picture, self.shards.shorter_side)
-        if self.shards.image_format == "png":  # it would come back as it is, after most of the time
+        if self.shards.image_format == "png":  # encoding it would not change it, but takes most of the time
             return self.transform.pixels_of(shrunk)
         content, _, plain = encode_image(shrunk, self.shards)
         return self.transform.pixels(content, plain)
@@ -194,7 +194,7 @@ class Model:
         batch_size = self.configuration.train.eval_batch_size
         towers = self.configuration.student.towers
         assert towers is not None
-        precision = towers.text.precision  # that of the features that the run has learned from
+        precision = towers.text.precision  # the precision of the features that the run was trained on
         return FeatureInputs(encode_texts(self.text_encoder, cleaned, batch_size, self.device, precision=precision))
 
 

@@ -18,7 +18,7 @@ from cusa.runs.live import LiveRun, live_path
 
 LAST_BYTES = 2000  # bytes at the end of a log that are read
 SECONDS_BETWEEN_LOOKS = 2.0
-SECONDS_BETWEEN_LINES = 30.0  # of one job; shorter jobs say nothing
+SECONDS_BETWEEN_LINES = 30.0  # of one job; shorter jobs write no line
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class RunRow:
         stopped early  the same, of a trial of a sweep that was hopeless
         not trained    a baseline or an imported checkpoint
         starting       its process reads the data
-        running        its process trains; on another host, if nobody here can see the process, since `updated`
+        running        its process trains; on another host, it trained at the time `updated`
         stopped        by SIGTERM or Ctrl-C; the same command continues it
         killed         its process ended without writing its end; the same command continues it
         failed         with the error `message`

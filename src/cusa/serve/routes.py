@@ -237,7 +237,7 @@ class Routes:
         gone = asyncio.ensure_future(_gone(request))
         try:
             await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():  # nobody wants the answer any more
+            if not waiting.done():  # the client has gone
                 raise HungUpError
             return waiting.result()
         finally:

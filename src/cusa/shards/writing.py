@@ -157,7 +157,7 @@ def _encode_all(paths: list[str], settings: Shards, threads: int, max_pixels: in
                 started.append(pool.submit(encode, path))
             while started:
                 yield started.popleft().result()
-        finally:  # where nobody takes the rest
+        finally:  # if the caller does not take the rest
             pool.shutdown(wait=False, cancel_futures=True)
 
 

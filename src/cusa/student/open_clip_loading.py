@@ -78,7 +78,7 @@ def load_open_clip(settings: StudentSettings, weights: bool = True) -> Loaded:
     else:
         keys |= {"pretrained": None, "load_weights": False, "pretrained_text": False}
     try:
-        # open_clip tells each of its steps, and errors that it raises as well, to the root logger.
+        # open_clip logs each of its steps, and also the errors that it raises, to the root logger.
         with root_logger_at(logging.CRITICAL):
             model = open_clip.create_model(source.name, **keys)
     except CusaError:

@@ -1,4 +1,4 @@
-"""What a tracker is, and which there are.
+"""Trackers: their interface, and how they are started.
 
 A tracker is a module with `start(run)`, which returns an object with `log(step, values)` and `finish(status, summary)`.
 `log` gets numbers by name, such as `train/loss`, at an optimiser step; a step may come again after an interruption,
@@ -30,7 +30,7 @@ PACKAGES = {
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """The training that a tracker is told about.
+    """The training that a tracker records.
 
     `project` is the name of the data set; `name` is {experiment}-seed{n}, and `group` the experiment. `identity` is
     eight characters, the same whenever this training is continued, and `continued` says that it is. `configuration`

@@ -21,13 +21,13 @@ def rasterise(drawings: Sequence[Path], folder: Path, size: int, processes: int 
     """
     draw = partial(_draw, folder, size)
     processes = min(processes, len(drawings) // DRAWINGS_PER_PROCESS)
-    told = partial(progress, total=len(drawings), unit="pictures", description="rasterising OpenMoji")
+    with_progress = partial(progress, total=len(drawings), unit="pictures", description="rasterising OpenMoji")
     if processes < 2:
-        for _ in told(map(draw, drawings)):
+        for _ in with_progress(map(draw, drawings)):
             pass
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
-        for _ in told(pool.map(draw, drawings, chunksize=DRAWINGS_AT_A_TIME)):
+        for _ in with_progress(pool.map(draw, drawings, chunksize=DRAWINGS_AT_A_TIME)):
             pass
 
 
