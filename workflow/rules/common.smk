@@ -163,8 +163,9 @@ def side_by_side(threads):
 
 
 def threads_of_split(wildcards):
-    """Most of the time goes to the images of the train split; other jobs of extraction are short."""
-    return 8 if wildcards.split == "train" else side_by_side(8)
+    """Most of the time goes to the images of the train split, if there are many; jobs on other images are short."""
+    is_long = wildcards.split == "train" and not CONFIGURATION.dataset.few_images
+    return 8 if is_long else side_by_side(8)
 
 
 def threads_of_training(wildcards):

@@ -18,7 +18,7 @@ rule write_shards:
     priority: PRIORITY["shards"]
     conda:
         "../../envs/data.yaml"
-    threads: 8
+    threads: threads_of_split
     resources:
         script=checking_data("write_shards.py"),
         mem_mb=2000,
@@ -94,3 +94,4 @@ use rule write_shards as write_benchmark_shards with:
     wildcard_constraints:
         data=one_of(PLAN.labelled_images),
         split="test",
+    threads: 8

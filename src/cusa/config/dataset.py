@@ -56,6 +56,7 @@ class OpenMojiDataset(DatasetSection):
 
     provides: ClassVar[frozenset[str]] = frozenset({"extended_positives", "variants", "sentence_pairs"})
     makes_images: ClassVar[bool] = True
+    few_images: ClassVar[bool] = True
     cleaning: ClassVar[Cleaning] = "published"
     format: Literal["openmoji"] = "openmoji"
     picture_size: Annotated[Count, Field(le=4096)] = Field(

@@ -48,12 +48,13 @@ class DatasetSection(Section):
 
     A format sets class variables where they apply. `provides` names what it offers besides captioned images:
     `extended_positives`, `sentence_pairs` (see Source) and `variants`, a split of labelled images. `makes_images` says
-    that its source writes images into the image folder. `cleaning` is how captions are cleaned where the section
-    `captions` does not say it.
+    that its source writes images into the image folder. `few_images` says that there are never more than some thousand
+    images. `cleaning` is how captions are cleaned where the section `captions` does not say it.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset()
     makes_images: ClassVar[bool] = False
+    few_images: ClassVar[bool] = False
     cleaning: ClassVar[Cleaning] = "none"
     format: str
     name: Name = Field(description="Names the folder under results/.")
