@@ -123,6 +123,6 @@ def _open_distinct_texts(
     cached = folder.features("text", tower.folder, data)
     if (cached / META).is_file():
         return FeatureInputs(open_features(cached, len(texts), tower))
-    log.info("%s has no features, so its texts go through %s here", cached, tower.name)
+    log.info("%s has no features, so its texts are encoded by %s here", cached, tower.name)
     encoder = load_text_encoder(tower).to(device)
     return FeatureInputs(encode_texts(encoder, texts, tower.batch_size, device, precision=tower.precision))

@@ -92,7 +92,7 @@ def test_a_training_restores_what_is_kept_unless_it_is_to_train_anew(
         for name in OUTPUTS:
             (run / name).unlink()
         train(configuration, DatasetFolder(shapes_data), run)
-    assert ("its files are back" in caplog.text) == (not again)
+    assert ("its files are restored" in caplog.text) == (not again)
     assert ((run / "run.json").read_text() == record) == (not again)
     assert (run / "previous").exists() == (not again)
 
@@ -109,7 +109,7 @@ def test_a_training_says_what_has_changed_since_the_run_that_was_finished(
         with caplog.at_level("INFO"):
             train(load(mapping).run("cusa", 23), DatasetFolder(shapes_data), tmp_path / "run")
         keep_previous(tmp_path / "run")
-    assert "since then train.epochs was 1, is 2" in caplog.text
+    assert "changed since then: train.epochs was 1, is 2" in caplog.text
 
 
 def test_a_damaged_record_that_is_kept_stops_no_training(tiny_configuration, shapes_data, tmp_path, caplog):

@@ -183,7 +183,7 @@ def test_a_finished_training_restores_its_deleted_outputs(tiny_configuration, sh
     # How often the training logs and saves does not change what it learns.
     with caplog.at_level("INFO"):
         train(configured(tiny_configuration, log_every=7, save_every_minutes=1.0), data, tmp_path)
-    assert "its files are back" in caplog.text
+    assert "its files are restored" in caplog.text
     assert {name: sha256_of_file(tmp_path / name) for name in outputs} == outputs
     # Another recipe is trained. Embedding, which follows when the outputs are recorded, removes the kept files.
     train(configured(tiny_configuration, lr=0.002), data, tmp_path)

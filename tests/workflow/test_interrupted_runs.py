@@ -66,8 +66,8 @@ def test_ctrl_c_saves_and_a_configuration_that_goes_back_has_its_finished_run_ag
     finished = sha256_of_file(trained / TRAINED)
     output = interrupt(trained, TRAINED, "--config", "train={epochs: 3000}")
     log = (trained / LOG).read_text()
-    assert f"the run that was finished before is kept in {RUN}/previous until this one is whole" in log
-    assert "since then train.epochs was 2, is 3000" in log
+    assert f"the run that was finished before is kept in {RUN}/previous until this one is complete" in log
+    assert "changed since then: train.epochs was 2, is 3000" in log
     assert sha256_of_file(trained / RUN / "previous/best.safetensors") == finished
     assert re.search(
         r"stopped by Ctrl-C after epoch \d+, step \d of 8; the state is in \S+/cusa/seed23/state; the same command "
@@ -87,7 +87,8 @@ def test_ctrl_c_saves_and_a_configuration_that_goes_back_has_its_finished_run_ag
     assert not (trained / TRAINED).exists()
     snakemake(trained, TRAINED)
     assert (
-        "was trained before, with this configuration on these data; its files are back" in (trained / LOG).read_text()
+        "was trained before, with this configuration on these data; its files are restored"
+        in (trained / LOG).read_text()
     )
     assert sha256_of_file(trained / TRAINED) == finished
     assert state.exists()  # of 3000 epochs
@@ -97,7 +98,7 @@ def test_ctrl_c_saves_and_a_configuration_that_goes_back_has_its_finished_run_ag
 def test_a_training_that_is_forced_trains_although_nothing_has_changed(trained):
     shutil.rmtree(trained / RUN / "state", ignore_errors=True)
     snakemake(trained, TRAINED, "--forcerun", "train")
-    assert "its files are back" not in (trained / LOG).read_text()
+    assert "its files are restored" not in (trained / LOG).read_text()
     assert not (trained / RUN / "previous").exists()
 
 
@@ -109,7 +110,7 @@ def test_features_that_are_gone_are_made_again_and_nothing_is_trained_twice(trai
     assert re.search(r"^extract_image_features +1$", snakemake(trained, "features", "-n"), re.M)
     snakemake(trained, "models")
     assert features.is_file()
-    assert "its files are back" in (trained / LOG).read_text()
+    assert "its files are restored" in (trained / LOG).read_text()
     assert (trained / RUN / "run.json").read_text() == record
 
 

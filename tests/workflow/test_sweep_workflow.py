@@ -122,7 +122,7 @@ def test_the_best_is_an_overlay_and_is_not_trained_again(swept, tmp_path):
 
     snakemake(directory, "models", "--configfile", swept[1], str(directory / "best.yaml"))
     log = (directory / "results/shapes/logs/train/cusa/seed23.log").read_text()
-    assert "was trained before, with this configuration on these data; its files are back" in log
+    assert "was trained before, with this configuration on these data; its files are restored" in log
     trial = read_json(study(directory) / f"trials/{best['trial']}/seed23/run.json")
     assert read_json(directory / "results/shapes/runs/cusa/seed23/run.json") == trial
 

@@ -435,7 +435,7 @@ def test_a_killed_training_continues_and_a_killed_snakemake_loses_none(finished,
         time.sleep(0.05)
     snakemake(directory, *target, "--unlock")
     snakemake(directory, *target)
-    assert "its files are back" in log.read_text()
+    assert "its files are restored" in log.read_text()
     assert read_json(run / "run.json")["epochs"] == 60
 
 

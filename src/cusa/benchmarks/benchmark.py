@@ -31,7 +31,7 @@ class Result:
     undefined: Mapping[str, str] = field(default_factory=dict)
 
     def reasons(self) -> dict[str, str]:
-        """Why each metric that is not a finite number is undefined: from `undefined`, or as its statistic shows."""
+        """The reason for each metric that is not a finite number: from `undefined`, or from its statistic."""
         lacking = [name for name, value in self.metrics.items() if not math.isfinite(value)]
         return {
             name: self.undefined.get(name)

@@ -28,7 +28,7 @@ def data(provides: frozenset[str], settings: ImageTextRetrieval) -> tuple[str, .
 
 
 def queries(folder: DatasetFolder, metric: str) -> Queries | None:
-    """The test captions and the test images; those of a fold are not told apart."""
+    """The test captions and the test images; there are none for metrics of folds."""
     return None if "/" in metric else across(metric, test_captions(folder), test_pictures(folder))
 
 

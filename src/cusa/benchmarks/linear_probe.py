@@ -93,7 +93,7 @@ def _divided(folder: DatasetFolder, run: RunFolder, settings: LinearProbe) -> It
 
 
 def _share_of_each_class(labels: np.ndarray, share: float) -> np.ndarray:
-    """Which images are for learning, bool [n]: this share of each class, at random but always the same.
+    """The images for learning, bool [n]: this share of each class, at random but always the same.
 
     A class of one image is tested, and not learned.
     """

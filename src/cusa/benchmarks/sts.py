@@ -33,7 +33,7 @@ def data(provides: frozenset[str], settings: SentenceSimilarity) -> tuple[str, .
 
 
 def queries(folder: DatasetFolder, metric: str) -> Queries | None:
-    """The pairs of sentences of the data set's own table; those of other tasks are not told apart."""
+    """The pairs of sentences of the data set's own table; there are none for other tasks."""
     if "/" in metric:
         return None
     pairs = read_table(folder.annotations, SENTENCE_PAIRS)

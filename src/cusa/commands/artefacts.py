@@ -24,7 +24,7 @@ from cusa.teachers.store import FeatureStore
 
 ROWS = 4096  # of features that are hashed at a time
 SUMMARY = "summary.parquet"
-Check = Callable[[Path], str]  # raises DataError, or says what was compared
+Check = Callable[[Path], str]  # raises DataError, or returns a sentence about what was compared
 OF_RUNS: Mapping[str, Check] = {"exports/*": check_export, "gallery/*": check_gallery, "search/*": check_index}
 
 
@@ -165,7 +165,7 @@ def _inputs(run: Path, folder: DatasetFolder) -> Iterator[Finding]:
     try:
         data = RunRecord.read(run).data or {}
     except DataError:
-        return  # which `_run` has said
+        return  # `_run` has reported it
     changed = [name for name, expected in data.items() if _digest(folder.root, name) not in (None, expected)]
     if changed:
         text = f"it was trained on other data than are there now: {', '.join(changed)} changed since"
@@ -183,7 +183,7 @@ def _digest(root: Path, name: str) -> str | None:
     try:
         digest: str | None = read_mapping(path).get("features_sha256")
     except DataError:
-        return None  # which `_features` has said
+        return None  # `_features` has reported it
     return digest
 
 

@@ -68,7 +68,7 @@ def packed_start(path: Path) -> PackedStart | None:
 
 
 def _few_pictures(section: dict[str, Any]) -> set[str]:
-    """What decides the draw of each picture that `held_out` draws from, where they are few; else nothing."""
+    """The texts that decide the draws of `held_out`, one for each picture; empty if there are many pictures."""
     drawn = {"train", *section["held_out"]}
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch).absolute() / "images"

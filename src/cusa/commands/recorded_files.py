@@ -72,7 +72,7 @@ def outdated(folder: Path, data: DatasetFolder) -> str | None:
     try:
         meta = read_mapping(folder / META)
     except DataError:
-        return None  # which `check_stored` has said
+        return None  # `check_stored` has reported it
     split = folder.name
     sources = {"shards_sha256": data.shards(split) / STATISTICS, "captions_sha256": data.annotations / CAPTIONS}
     for key, source in sources.items():

@@ -45,7 +45,7 @@ def _words(name: str) -> list[str]:
 
 
 def splits_beside(path: Path, files: Sequence[Path], root: Path) -> FilesOfSplits:
-    """Which of `files` below `root` are of each split, by their own names or else their folders'. Others are left out.
+    """The `files` below `root` of each split, by their own names or else their folders'. Other files are left out.
 
     If `path` is one of the files, those whose names differ from its name in split and numbers alone go before others.
     Raises ConfigurationError if names such as `eval` beside `val` may mean test.

@@ -63,7 +63,7 @@ class Start:
     text: str = ""
 
     def lines(self) -> Iterator[str]:
-        """What `cusa init` prints: each decision with its reason, the first pairs as they are read, and warnings."""
+        """The output of `cusa init`: each decision with its reason, the first pairs as they are read, and warnings."""
         yield from self.reasons
         yield "the first pairs as they are read:"
         yield from first_pairs(self.section, self.warnings)
@@ -232,7 +232,7 @@ def _folder(path: Path, given: Given) -> Start:
 
 
 def _hint(folder: Path) -> str:
-    """What else to say of a folder in which there is nothing to read."""
+    """A remark about a folder without readable files."""
     if is_too_large(folder):
         return (
             f" It holds more than {MOST_ENTRIES:,} files and folders, and was looked at no deeper than in its folders; "
@@ -340,7 +340,7 @@ def _table(files: Mapping[Split | None, Path], given: Given) -> Start:
 
 
 def _image_folders(files: Mapping[Split | None, Path]) -> list[Path]:
-    """Where images may be: beside a table, in the folders beside it, and above tables in folders of their own."""
+    """The folders that may have images: beside a table, in folders beside it, and above tables in their own folders."""
     beside = [file.parent for file in files.values()]
     above = [folder.parent for folder in beside[:1] if len(set(beside)) > 1]
     places = [*beside[:1], *above]

@@ -48,7 +48,7 @@ _WHERE_ELSE = {
 
 
 def file_problem(path: str | Path) -> tuple[str, bool] | None:
-    """Why a path is no readable file, and whether that is because there is no such file. None if it is one.
+    """Why a path is not a readable file, and whether the reason is that it does not exist. None if it is readable.
 
     Any error of the file system counts as an answer, also for a name that it cannot store.
     """
@@ -68,7 +68,7 @@ def file_problem(path: str | Path) -> tuple[str, bool] | None:
 
 
 def why_missing(path: str | Path) -> str:
-    """What else to say of a file that does not exist; empty if there is nothing.
+    """A remark about a file that does not exist; empty without one.
 
     It is an address or a path of Windows, or its folder has its name in another spelling or as a broken link. The
     spellings are those of upper and lower case, of blanks at the ends, of addresses (%20), and Unicode's: macOS stores

@@ -211,7 +211,7 @@ class JsonStream:
                     self.ended = True
                     break
                 pieces.append(piece)
-        except (OSError, EOFError, ValueError, zlib.error, DataError) as error:  # raised when what is before it is read
+        except (OSError, EOFError, ValueError, zlib.error, DataError) as error:  # raised after the text before it
             self.failed = error
         self.text = "".join(pieces)
 

@@ -165,7 +165,7 @@ def is_text_encoding(name: str) -> bool:
 
 
 def stand_in(start: bytes) -> str | None:
-    """What a file is that has been saved in the place of data, by its first bytes, and what to do; None for others."""
+    """The kind of a file that was saved in place of data, by its first bytes, with advice; None for other files."""
     text = start[:BLOCK].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     return next((what for sign, what in STAND_INS.items() if text.startswith(sign)), None)
 

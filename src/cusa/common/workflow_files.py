@@ -1,4 +1,4 @@
-"""Where the workflow lies: Snakefile, workflow/, config/ and envs/ of a clone, or their copies in an installed package.
+"""Finds the workflow: Snakefile, workflow/, config/ and envs/ of a clone, or their copies in an installed package.
 
 A wheel has them in the folder cusa/workflow_files, into which pyproject.toml copies them from the root of the
 repository. A clone, and an editable installation of it, has no such folder, so the clone's own files are found.

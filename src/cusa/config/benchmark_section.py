@@ -13,7 +13,7 @@ class BenchmarkSection(Section):
 
     @property
     def places(self) -> dict[str, str]:
-        """Where the benchmark's own data are, by the names that metrics and folders have: those that are named."""
+        """The configured places of the benchmark's own data, by their names in metrics and folders."""
         return {}
 
     @property

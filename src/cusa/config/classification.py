@@ -108,5 +108,5 @@ class LinearProbe(Classification):
 
 
 def train_data(name: str) -> str:
-    """What the train images of the labelled images `name` are called."""
+    """The name of the train images of the labelled images `name`."""
     return f"{name}-train"

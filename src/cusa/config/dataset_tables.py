@@ -127,7 +127,7 @@ class OneWayToSplit(ImageFolderDataset):
 
     @property
     def places(self) -> dict[Split | None, str]:
-        """What `annotations` or `file` names, by split; None is the key of `file`."""
+        """The places in `annotations` or `file`, by split; None is the key of `file`."""
         if self.annotations is None:
             return {None: self.file or ""}
         return dict(self.annotations.items())

@@ -241,7 +241,7 @@ def _values(node: yaml.Node, counted: dict[int, int]) -> int:
 
 
 def _problems(node: yaml.Node, keys: tuple[str, ...], above: frozenset[int] = frozenset()) -> Iterator[str]:
-    """What YAML would lose or change silently, as the rest of a sentence that begins with the line.
+    """The values that YAML would lose or change silently, each as the rest of a sentence that begins with the line.
 
     `keys` lead to the node, and `above` are the nodes that it is in.
     """

@@ -60,7 +60,7 @@ class UnicomSettings(Section):
 
     @property
     def identity(self) -> str:
-        """What meta.json calls it."""
+        """Its name in meta.json."""
         return f"{UNICOM}/{self.model}/{self.features}"
 
 

@@ -134,7 +134,7 @@ def scores(run: Path) -> Iterator[Row]:
 
 
 def loss_lines(losses: LossConfiguration) -> list[str]:
-    """What the losses were, a line each; none for a baseline."""
+    """The losses of the training, a line each; none for a baseline."""
     lines = []
     if (contrastive := losses.contrastive) is not None:
         lines.append(f"contrastive (InfoNCE with the right pairs as labels), rate {contrastive.rate:g}")

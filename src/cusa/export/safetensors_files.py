@@ -82,7 +82,7 @@ def _parts(model: Model) -> dict[str, Any]:
 
 
 def _saved(part: Any, model: Model, folder: Path) -> Path | None:
-    """Where a model lies that was saved in the form of its own library; None if that has no such form."""
+    """The folder of a model that was saved in its own library's format; None if the library has none."""
     try:
         if isinstance(part, DualEncoder):
             name = model.configuration.student.name

@@ -55,7 +55,7 @@ def measure(model: Model, folder: Path, head: HeadName) -> list[str]:
 
 
 def _compare_stored(model: Model, exported: Any, stored: Sequence[Image.Image], head: HeadName) -> str:
-    """What a comparison on pictures of the size and encoding of the shards says."""
+    """The result of a comparison on pictures of the size and encoding of the shards."""
     pixels = torch.stack([model.transform.pixels_of(picture) for picture in stored])
     with torch.inference_mode():
         images = pixels if model.image_encoder is None else model.image_encoder(pixels)
@@ -86,7 +86,7 @@ def _compare_stored(model: Model, exported: Any, stored: Sequence[Image.Image], 
 
 
 def _compare_originals(model: Model, exported: Any, originals: Sequence[Image.Image], head: HeadName) -> str:
-    """What shrinking and encoding pictures anew makes, which plain sentence-transformers does not do."""
+    """The difference by shrinking and encoding pictures again, which plain sentence-transformers does not do."""
     ours = model.encode_image(list(originals), head)
     cosines = np.sum(ours * exported.encode(list(originals), show_progress_bar=False), axis=1)
     shards = model.shards
@@ -102,7 +102,7 @@ def _compare_originals(model: Model, exported: Any, originals: Sequence[Image.Im
 
 
 def _compare_texts(model: Model, exported: Any, captions: Sequence[str], head: HeadName) -> list[str]:
-    """What a comparison on captions that are not cleaned says."""
+    """The result of a comparison on captions that are not cleaned."""
     lines = []
     for texts, name in ((captions, "captions of the data set"), (ODD_TEXTS, "odd captions")):
         if not texts:

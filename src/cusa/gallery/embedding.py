@@ -175,7 +175,7 @@ def _embed_parts(model: RetrievalModel, source: Source, output: Path, how: Embed
 
 @dataclass(frozen=True)
 class _WantedParts:
-    """Which items are embedded now: those of this share's parts, but for the parts that are there."""
+    """The items to embed now: those of this share's parts, without the parts that exist."""
 
     how: Embedding
     finished: set[int]
@@ -267,7 +267,7 @@ class _Encoder:
         return nullcontext((1, lambda: None))
 
     def prepare(self, numbered: tuple[int, Entry]) -> _Ready:
-        """What the model takes of an item. This runs in threads."""
+        """The model's input for an item. This runs in threads."""
         part, entry = numbered
         if entry.problem is not None:
             return _Ready(part, entry, None, entry.problem)
@@ -277,7 +277,7 @@ class _Encoder:
             return _Ready(part, entry, None, self._reason(str(error)))
 
     def prepared(self, entry: Entry) -> Any:
-        """What the model takes of a sound item. Raises DataError if it cannot be read."""
+        """The model's input for a sound item. Raises DataError if it cannot be read."""
         raise TypeError(f"{type(self).__name__} has to define prepared()")
 
     def encode(self, batch: _Batch) -> _Embedded:

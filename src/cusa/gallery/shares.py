@@ -55,7 +55,7 @@ def _drop_other_model(unfinished: Path, weights_sha256: str) -> None:
     lock = unfinished.with_name(f".{unfinished.name}.lock")
     with FileLock(lock):  # shares start at the same time, and none may remove the parts of another
         if (unfinished / PLAN).is_file() and (found := read_plan(unfinished).model_sha256) != weights_sha256:
-            log.info("%s was begun with the weights %s, which have changed; beginning again", unfinished, found[:12])
+            log.info("%s was begun with the weights %s, which have changed; starting again", unfinished, found[:12])
             shutil.rmtree(unfinished)
 
 

@@ -91,7 +91,7 @@ class SearchIndex:
 
     @property
     def modality(self) -> str:
-        """What the rows are: `image` or `text`."""
+        """The modality of the rows: `image` or `text`."""
         return self.meta.modality
 
     @property

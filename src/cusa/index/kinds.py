@@ -31,7 +31,7 @@ ID_BYTES = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be indexed: mapped `vectors` [n, D], the numbers of the `rows` among them, and a seed."""
+    """The rows to index: mapped `vectors` [n, D], the numbers of the `rows` among them, and a seed."""
 
     vectors: Vectors
     rows: np.ndarray

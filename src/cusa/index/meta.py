@@ -78,7 +78,7 @@ class IndexMeta(_Part):
     measured_recall: float
     sample: dict[str, int]
     tried: list[Trial] = []
-    options: dict[str, Any] = {}  # what it was built with: IndexOptions.stored
+    options: dict[str, Any] = {}  # the options that it was built with: IndexOptions.stored
     bytes: int
     files_sha256: dict[str, str] = {}  # of the files of this version
     seed: int

@@ -28,7 +28,7 @@ def prefetched(
     threads: int | None = None,
     prepare_thread: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
-    """`work` of each item, in order; threads do it for up to `ahead` items that nobody has asked for yet.
+    """`work` of each item, in order; threads compute up to `ahead` results before they are requested.
 
     By default there are as many threads as cores. Each calls `prepare_thread` first; by default that lowers its
     priority, so that the thread which reads the results goes first. An error of `work` is raised where its result would

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 STUDENT, IMAGE_TOWER, TEXT_TOWER = "student", "image_tower", "text_tower"
 
-# What the names of the tensors of a model begin with that has a folder of its own.
+# The prefixes of tensor names of the models that have their own folders.
 PREFIX_OF = {
     STUDENT: "backbone.model.",
     IMAGE_TOWER: "backbone.image_tower.",
@@ -82,7 +82,7 @@ def located(about: SafetensorsExported, folder: Path) -> StudentSettings:
 
 
 def left_out(folders: Iterable[str], heads: Sequence[HeadName]) -> tuple[str, ...]:
-    """What the names of the student's tensors begin with that are not in WEIGHTS: of folders, and of other heads."""
+    """The prefixes of the student's tensors that are not in WEIGHTS: those of folders, and of other heads."""
     others = (f"heads.{head}_" for head in HEADS if head not in heads)
     return (*(PREFIX_OF[name] for name in folders), *others)
 

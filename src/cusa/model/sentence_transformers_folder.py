@@ -131,7 +131,7 @@ def load_sentence_transformers(
 
     try:
         library = SentenceTransformer(str(folder), device=str(chosen), local_files_only=True)
-    except Exception as error:  # the library raises anything at files that are not as it expects
+    except Exception as error:  # the library raises errors of any type for unexpected files
         raise DataError(
             f"{folder} cannot be loaded by sentence-transformers ({cause_of(error)}); {exported_again(folder)}"
         ) from error

@@ -246,7 +246,7 @@ class Plan(BenchmarkPlan):
 
     @cached_property
     def _run_configurations(self) -> tuple[list[RunConfiguration], list[RunConfiguration]]:
-        """Those of all runs, and of the runs that are trained."""
+        """The configurations of all runs, and of the runs that are trained."""
         names = (self.runs, self.experiments)
         every, trained = ([self.run_configuration(run) for run in each] for each in names)
         return every, trained

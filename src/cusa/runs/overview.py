@@ -68,14 +68,14 @@ def run_folders(folder: str | Path) -> list[Path]:
 
 
 def overview(folders: Sequence[str | Path]) -> Iterator[RunRow]:
-    """What is known of each run in some folders. Raises DataError if a folder has no runs."""
+    """The state of each run in some folders. Raises DataError if a folder has no runs."""
     for folder in folders:
         for run in run_folders(folder):
             yield row_of(run)
 
 
 def row_of(run: Path) -> RunRow:
-    """What is known of one run."""
+    """The state of one run."""
     live, holder = LiveRun.read(run), holder_of(run)
     alive = is_alive(holder) if holder is not None else False
     under_way = live is not None and live.status == "running" and alive is not False

@@ -40,7 +40,7 @@ Where = Mapping[str, Any]
 
 
 def rows_where(items: pa.Table, where: Where) -> np.ndarray:
-    """Which items satisfy every condition: bool [rows].
+    """The items that satisfy every condition: bool [rows].
 
     `where` has, for each column, one value, a list of values of which one must be equal, or a Range of numbers or
     dates. None stands for a missing value. In a column of lists, one element must be equal. Values may be given as

@@ -103,7 +103,7 @@ def _strip(thumbnails: Sequence[Image.Image | None], width: int, height: int, ga
 
 
 def _graphics() -> type | None:
-    """What renders real pictures in this terminal; None if it cannot, or textual-image is not installed."""
+    """The class that renders real pictures in this terminal; None if it cannot, or textual-image is not installed."""
     try:
         from textual_image import renderable  # asks the terminal
     except ImportError:

@@ -144,7 +144,7 @@ class Engine:
         return rows if len(rows) else None
 
     def _allowed(self, where: Where) -> tuple[np.ndarray | None, int]:
-        """Which rows pass the filters, None for all, and how many. Raises ConfigurationError for a wrong filter."""
+        """The rows that pass the filters (None: all) and their number. Raises ConfigurationError for a wrong filter."""
         if not where:
             return None, self.rows
         if hidden := [name for name, _ in where if name in OWN_COLUMNS]:

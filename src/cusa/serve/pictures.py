@@ -110,7 +110,7 @@ def _transparent(content: bytes) -> Image.Image | None:
             small = picture.width * picture.height <= TRANSPARENT_PIXELS
             if small and (picture.mode in ("RGBA", "LA") or "transparency" in picture.info):
                 return picture.convert("RGBA")
-    # Pillow's decoders raise errors of any type; decoded_rgb, which is tried next, says what is wrong.
+    # Pillow's decoders raise errors of any type; decoded_rgb, which is tried next, reports the problem.
     except Exception:  # noqa: BLE001
         return None
     return None

@@ -90,7 +90,7 @@ def answers(result: SearchResult) -> list[dict[str, Any]] | None:
 
 
 def picture_address(name: str, engine: Engine, row: int) -> str | None:
-    """Where the picture of a row is; None in an index of texts."""
+    """The address of a row's picture; None in an index of texts."""
     if engine.index.modality != "image":
         return None
     return f"/api/indexes/{quote(name)}/pictures/{row}?v={engine.fingerprint[:VERSION_DIGITS]}"

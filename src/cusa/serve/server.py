@@ -92,7 +92,7 @@ def listening(settings: Settings) -> Generator[socket.socket]:
 
 
 def address(settings: Settings, port: int) -> str:
-    """Where a browser on this machine finds the page."""
+    """The address of the page for a browser on this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}/"
 
@@ -142,7 +142,7 @@ class _Protocol(HTTPProtocol):
             + BAD_REQUEST
         )
         self.transport.close()
-        LOG.warning("400: a client sent something that is no HTTP request")
+        LOG.warning("400: a client sent something that is not an HTTP request")
 
     @property
     def _is_answering(self) -> bool:

@@ -105,7 +105,7 @@ class DualEncoder(Backbone):
         return tokens, pad
 
     def vocabulary(self) -> Vocabulary:
-        """That of the model's own tokeniser."""
+        """The vocabulary of the model's own tokeniser."""
         return vocabulary_of(self.tokeniser, self.max_tokens)
 
     def pretrained_parameters(self) -> set[Tensor]:

@@ -35,7 +35,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Source:
-    """What open_clip is asked for: a name, a tag or a file of weights, and how pictures are prepared.
+    """The arguments for open_clip: a name, a tag or a file of weights, and how pictures are prepared.
 
     The tag is None for folders and for models of the hub, which have their weights and settings beside them; `looks` is
     None if open_clip knows it.
@@ -105,7 +105,7 @@ def _advice(source: Source) -> str:
 
 
 def _source(name: str, pretrained: str | None) -> Source:
-    """What open_clip is asked for by the student's name and weights. Raises ConfigurationError for unknown ones."""
+    """The arguments for open_clip by the student's name and weights. Raises ConfigurationError for unknown ones."""
     if is_open_clip_folder(name):
         return Source(f"{FOLDER}{expand_home(name)}", None)
     architecture = name.removeprefix(OPEN_CLIP)

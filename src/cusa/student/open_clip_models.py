@@ -131,7 +131,7 @@ class OpenClip(Backbone):
         return rows, self.pad
 
     def vocabulary(self) -> Vocabulary:
-        """That of the model's own tokeniser. CLIP's byte pairs know every byte, so none of its tokens is unknown."""
+        """The vocabulary of the model's own tokeniser. CLIP's byte pairs know every byte, so no token is unknown."""
         if self.words is not None:
             return vocabulary_of(self.words, self.max_tokens)
         # A start and an end are around each text.

@@ -143,7 +143,7 @@ def _in_threads(decoded: Callable[[range], np.ndarray], count: int, threads: int
 
 
 def _origin(reader: ShardReader) -> dict[str, Any]:
-    """What pixels were made from, and with which versions."""
+    """The sources and the versions that pixels were made with."""
     return {
         "images": len(reader),
         "shards_sha256": sha256_of_file(reader.folder / STATISTICS),

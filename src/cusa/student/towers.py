@@ -66,7 +66,7 @@ class TowerPair(Backbone):
         return self.text_tower.tokenise(captions, self.max_tokens), self.text_tower.pad_token
 
     def vocabulary(self) -> Vocabulary | None:
-        """That of the trainable text tower."""
+        """The vocabulary of the trainable text tower."""
         return None if self.text_tower is None else self.text_tower.vocabulary(self.max_tokens)
 
     def parameters_after_towers(self) -> set[nn.Parameter]:

@@ -113,7 +113,7 @@ def digest(content: Any) -> str:
 
 
 def _path_in_run(key: str, experiment: str) -> list[str]:
-    """Where a key of the complete configuration is in that of a run."""
+    """The path of a key of the complete configuration in the configuration of a run."""
     parts = key.removeprefix(f"experiments.{experiment}.").split(".")
     return parts if parts[0] in ("train", "student") else ["losses", *parts]
 

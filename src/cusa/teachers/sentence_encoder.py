@@ -112,7 +112,7 @@ class SentenceEncoder(TextEncoder):
         return shortest(max_tokens, self.model.max_seq_length, self.positions, default=512)
 
     def vocabulary(self, max_tokens: int | None = None) -> Vocabulary:
-        """That of the model's own tokeniser."""
+        """The vocabulary of the model's own tokeniser."""
         return vocabulary_of(self.model.tokenizer, self.token_limit(max_tokens), self.prompt)
 
     @property

@@ -1,1 +1,1 @@
-"""Where the curves of a training go while it runs: TensorBoard's event files always, and the trackers of others."""
+"""Sends the curves of a training to TensorBoard's event files and to other trackers while it runs."""

@@ -36,7 +36,7 @@ class BackgroundTracker:
         self._tasks.put((status, summary))
         self._thread.join(SECONDS_TO_FINISH if status == "finished" else SECONDS_TO_STOP)
         if self._thread.is_alive():
-            log.warning("%s did not end in time; what it had not sent is missing there", self.name)
+            log.warning("%s did not end in time; the numbers that it had not sent are missing there", self.name)
 
     def _work(self) -> None:
         try:

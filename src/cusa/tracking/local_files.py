@@ -1,4 +1,4 @@
-"""What every training writes about itself while it runs: event files, the rows so far, and how far it is."""
+"""The files that every training writes while it runs: event files, the rows so far, and its progress."""
 
 from __future__ import annotations
 

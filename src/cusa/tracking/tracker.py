@@ -51,7 +51,7 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Where the numbers of one training go."""
+    """The receiver of the numbers of one training."""
 
     def log(self, step: int, values: Values) -> None:
         """Take the numbers of an optimiser step, counted from 1 over all epochs."""

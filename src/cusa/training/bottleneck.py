@@ -53,7 +53,7 @@ def shares_of(profile: StepProfile) -> dict[Part, float]:
 
 
 def advice(profile: StepProfile, configuration: RunConfiguration) -> Iterator[str]:
-    """What to change, a sentence each, the most useful first."""
+    """Advice what to change, a sentence each, the most useful first."""
     part, settings = bottleneck(profile), configuration.train
     on_gpu = profile.device != "cpu"
     frozen = frozen_towers(configuration)

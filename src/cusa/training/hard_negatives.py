@@ -29,7 +29,7 @@ from cusa.training.caption_groups import caption_groups
 
 DIMENSIONS = 128  # of the reduced features
 LARGEST = 127  # of their values: 128 dimensions * 127 * (127 + 127) is below 2**24
-DEVIATIONS = 4.0  # standard deviations that reach from 0 to the largest value; what is further out is cut off
+DEVIATIONS = 4.0  # standard deviations from 0 to the largest value; values further out are clipped
 SAMPLE = 4096  # rows that centre and scale are measured on
 REFINEMENTS = 2  # of the line that a node is halved along
 NODE_SAMPLE = 64  # rows that this line is measured on

@@ -70,7 +70,7 @@ def base_digest(student: Student) -> dict[str, str]:
 
 
 class TrainingData:
-    """What one process of a training reads: its share of the training pairs, and the split that selects the epoch."""
+    """The data of one process of a training: its share of the training pairs, and the split that selects the epoch."""
 
     stream: StreamedPairs | None = None  # the pairs come from shards one after the other
 

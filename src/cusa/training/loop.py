@@ -177,15 +177,17 @@ class Trainer:
         """Take all epochs that are left, then write the files of the finished run."""
         if self.group.broadcast(self.state.restore_finished(self.trials) if self.group.is_main else None):
             if self.group.is_main:
-                log.info("%s was trained before, with this configuration on these data; its files are back", self.run)
+                log.info(
+                    "%s was trained before, with this configuration on these data; its files are restored", self.run
+                )
             return
         self.progress, self.history.rows = self.state.restore(self.task, self.optimiser)
         self.prepare()
         self.history.announce(self.progress)
         if self.group.is_main and self.state.previous.is_dir():
-            log.info("the run that was finished before is kept in %s until this one is whole", self.state.previous)
+            log.info("the run that was finished before is kept in %s until this one is complete", self.state.previous)
             if changed := self.state.changed_since_previous():
-                log.info("since then %s", "; ".join(changed))
+                log.info("changed since then: %s", "; ".join(changed))
         with Watch(self.run, self.history, self.progress):
             self.stop.defer()
             try:

@@ -1,4 +1,4 @@
-"""Which pairs each process trains on at each step: a function of seed, epoch and step, and of nothing else.
+"""Selects the pairs of each process and step, as a function of seed, epoch and step alone.
 
 An epoch has every (image, caption) pair at most once. Its order depends on the seed and the epoch alone (and with
 `train.hard_negatives` on a teacher's features, see hard_negatives.py, and with `train.captions_per_image` on which

@@ -54,7 +54,7 @@ STATE_VERSION = 2
 
 @dataclass
 class Progress:
-    """Where a training is: the epoch and step to take next, counted from 0, and the best epoch so far.
+    """The progress of a training: the epoch and step to take next, counted from 0, and the best epoch so far.
 
     `seconds` is the time that training has taken until the last save, over all its starts.
     """

@@ -34,7 +34,7 @@ Scale = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimiser step computed: its learning rate, and the losses of each of its batches, detached."""
+    """The results of one optimiser step: its learning rate, and the losses of each of its batches, detached."""
 
     rate: float
     losses: list[Losses]

@@ -37,7 +37,7 @@ def load_features(path: str | Path) -> tuple[list[str], np.ndarray]:
 
 
 class _RowChecks:
-    """What the rows of a file have in common, and which of them are not finite."""
+    """Checks of a file's rows: their common length and type, and the rows that are not finite."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = path

@@ -265,7 +265,7 @@ def _caption(member: object) -> str | None:
 
 
 def unpacked_cell(text: str) -> Any:
-    """What a cell of a table holds: mostly its text, but a list if it is one written as text.
+    """The value of a table's cell: usually its text, but a list if the text is a written list.
 
     Lists are read as JSON, Python (tuples too) and NumPy write them. A text that starts like a list of texts with
     brackets, but is none, gives None.

@@ -1,4 +1,4 @@
-"""What an input format yields: records. cusa.annotations checks them, for all formats alike."""
+"""The interface of input formats: they yield records, which cusa.annotations checks in the same way for all formats."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class ParquetPictures:
         }
 
     def entries(self, wanted: Wanted) -> Iterator[Entry | None]:
-        """Every row of every file. Groups of rows that nobody wants are not read."""
+        """Every row of every file. Row groups without wanted rows are not read."""
         first = 0
         for path, name in zip(self.files, self.names, strict=True):
             start = first

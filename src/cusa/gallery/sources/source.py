@@ -57,7 +57,7 @@ class Source(Protocol):
         ...
 
     def entries(self, wanted: Wanted) -> Iterator[Entry | None]:
-        """Every entry in order; None for one whose number nobody wants, so that it costs little to pass it."""
+        """Every entry in order; None for an entry that is not wanted, so that skipping it costs little."""
         ...
 
 

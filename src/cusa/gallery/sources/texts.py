@@ -39,7 +39,7 @@ class TextSource:
         return int(self._first.sum())
 
     def describe(self) -> dict[str, Any]:
-        """Where the texts come from, their number and their digest."""
+        """The origin of the texts, their number and their digest."""
         return {"kind": "texts", "place": self.place, "items": self.total, "digest": self._state[1]}
 
     def entries(self, wanted: Wanted) -> Iterator[Entry | None]:
