@@ -1,4 +1,4 @@
-"""The section `student.adapt`: which weights of a pre-trained model are trained, where that is not all of them."""
+"""The section `student.adapt`: the trained weights of a pre-trained model, if these are not all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Lora(Section):
 
 
 class SideAdaptation(Section):
-    """What is trained of one side of a student. The heads, and the projections of a pair of towers, always are."""
+    """The trained weights of one side of a student. Heads and the projections of towers are always trained."""
 
     lora: Lora | None = Field(default=None, description="Adapters beside frozen weights; null adds none.")
     last_layers: Whole | None = Field(
@@ -51,12 +51,12 @@ class SideAdaptation(Section):
 
     @property
     def trains_all_but_frozen(self) -> bool:
-        """Whether `frozen` alone says what is trained."""
+        """Whether `frozen` alone selects the trained weights."""
         return self.lora is None and self.last_layers is None and not self.names
 
 
 class Adaptation(Section):
-    """What is trained of each side; null trains the whole side."""
+    """The trained weights of each side; null trains all weights of the side."""
 
     image: SideAdaptation | None = None
     text: SideAdaptation | None = None
@@ -69,17 +69,17 @@ class Adaptation(Section):
 
     @property
     def sides(self) -> dict[str, SideAdaptation]:
-        """The sides that are not trained whole, by `image` and `text`."""
+        """The sides of which not all weights are trained, by `image` and `text`."""
         given = {"image": self.image, "text": self.text}
         return {name: side for name, side in given.items() if side is not None}
 
     @property
     def frozen_sides(self) -> set[str]:
-        """The sides of which nothing is trained, whatever the names of their weights."""
+        """The sides without trained weights, whatever the names of their weights."""
         return {name for name, side in self.sides.items() if side.lora is None and "*" in side.frozen}
 
 
 def adapter_sides(adapt: Adaptation | None) -> set[str]:
-    """The sides whose pre-trained weights stay as they are beside adapters, whatever the names of their weights."""
+    """The sides whose pre-trained weights are frozen beside adapters, whatever the names of their weights."""
     sides = {} if adapt is None else adapt.sides
     return {name for name, side in sides.items() if side.lora is not None and not side.last_layers and not side.names}

@@ -39,7 +39,7 @@ class ImageAugmentation(Section):
 
 
 class CaptionAugmentation(Section):
-    """How a caption is changed at random. Parts of a caption are what stands between commas or semicolons."""
+    """How a caption is changed at random. Commas and semicolons separate the parts of a caption."""
 
     drop_parts: Share = Field(
         default=0.3, description="Probability that a part is left out; one part at least is kept."
@@ -58,7 +58,7 @@ class CaptionAugmentation(Section):
 
 
 class Augmentation(Section):
-    """Pictures and captions are changed anew for each pair and epoch.
+    """Pictures and captions are changed again for each pair and epoch.
 
     A trained tower reads changed pictures or captions. For a frozen tower, `views` changed ones are made once, and
     their features are cached; each epoch takes one of them, or the original, for each pair.

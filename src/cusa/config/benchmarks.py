@@ -52,11 +52,11 @@ class ImageTextRetrieval(BenchmarkSection):
 
 
 class ExtendedPositives(BenchmarkSection):
-    """Retrieval with every right answer counted: of data that list them, or ECCV Caption's for Karpathy's COCO test."""
+    """Retrieval that counts every right answer: of data that list them, or ECCV Caption's for Karpathy's COCO test."""
 
     ground_truth: Literal["dataset", "coco"] = Field(
         default="dataset",
-        description="`dataset`: what the data set lists; `coco`: the package eccv_caption's, for Karpathy's COCO test.",
+        description="`dataset`: those of the data set; `coco`: the package eccv_caption's, for Karpathy's COCO test.",
     )
     pmrp_files: str | None = Field(
         default=None,
@@ -96,7 +96,7 @@ class ExtendedPositives(BenchmarkSection):
 
 
 class ImageRetrieval(BenchmarkSection):
-    """Image-to-image retrieval of the same class, over every data set that is named."""
+    """Image-to-image retrieval of the same class, on every configured data set."""
 
     cub: str | None = Field(default=None, description="CUB_200_2011/, as the archive unpacks.")
     cars: str | None = Field(default=None, description="Folder with cars_annos.mat and car_ims/ of Cars-196.")
@@ -129,7 +129,7 @@ class ImageRetrieval(BenchmarkSection):
 
 
 class SentenceSimilarity(BenchmarkSection):
-    """Correlation of text-text similarity with gold scores, over everything that is named."""
+    """Correlation of text-text similarity with gold scores, on every configured collection."""
 
     senteval: str | None = Field(
         default=None, description="Folder with SentEval's STS/, SICK/ (its data/downstream): STS12-16, STS-B, SICK-R."
@@ -170,7 +170,7 @@ class AddedBenchmark(NamedTuple):
 
 
 class Benchmarks(Section):
-    """Which benchmarks run; null is off."""
+    """The benchmarks; null switches one off."""
 
     itr: ImageTextRetrieval | None = None
     eccv_caption: ExtendedPositives | None = None

@@ -15,7 +15,7 @@ Names = str | list[str]
 
 
 class Classification(BenchmarkSection):
-    """Labelled images, of one's own and of the data set itself."""
+    """Labelled images: the user's own and those of the data set itself."""
 
     labelled_images: dict[Name, str] = Field(
         default={}, description="Your own: name to a folder with a folder a class, or to a CSV of image and label."

@@ -72,15 +72,15 @@ class ParquetDataset(PackedDataset):
 
 
 class JsonKeys(Section):
-    """Which key of a sample's JSON file holds what."""
+    """The keys of a sample's JSON file for caption, split and the like."""
 
     caption: str | None = Field(
         default=None, description="A caption, or a list of captions; null takes KEY.txt, else the JSON's `caption`."
     )
     image_id: str | None = Field(default=None, description="Identity of the image; null takes the tar and the key.")
-    label: str | None = Field(default=None, description="Class of the image; null where there is none.")
-    split: str | None = Field(default=None, description="`train`, `val` or `test`, where one `file` holds all of them.")
-    language: str | None = added_key(None, "Language of the captions of a sample, such as de; null where none is said.")
+    label: str | None = Field(default=None, description="Class of the image; null if there is none.")
+    split: str | None = Field(default=None, description="`train`, `val` or `test`, if one `file` holds all of them.")
+    language: str | None = added_key(None, "Language of the captions of a sample, such as de; null if it is not given.")
 
 
 class WebDatasetDataset(PackedDataset):

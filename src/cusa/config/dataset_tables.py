@@ -17,18 +17,16 @@ Column = str | int
 
 
 class Columns(Section):
-    """Which column of a table holds what: names of the heading, or numbers from 0."""
+    """The columns of a table: names of the heading, or numbers from 0."""
 
     image: Column = Field(default="image", description="Path of the image.")
     caption: Column | list[Column] = Field(
         default="caption", description="A caption, or a list of captions; or several columns, each with a caption."
     )
     image_id: Column | None = Field(default=None, description="Identity of the image; null takes its path.")
-    label: Column | None = Field(default=None, description="Class of the image; null where there is none.")
-    split: Column | None = Field(
-        default=None, description="`train`, `val` or `test`, where one `file` holds all of them."
-    )
-    language: Column | None = added_key(None, "Language of the captions of a row, such as de; null where none is said.")
+    label: Column | None = Field(default=None, description="Class of the image; null if there is none.")
+    split: Column | None = Field(default=None, description="`train`, `val` or `test`, if one `file` holds all of them.")
+    language: Column | None = added_key(None, "Language of the captions of a row, such as de; null if it is not given.")
 
     @property
     def captions(self) -> list[Column]:
@@ -51,16 +49,16 @@ class Columns(Section):
 
 
 class NamedColumns(Columns):
-    """Which column of a Parquet file with pictures holds what, by its name."""
+    """The columns of a Parquet file with pictures, by name."""
 
     image: str = Field(default="image", description="Path of the image, or the picture.")
     caption: str | list[str] = Field(  # type: ignore[assignment]
         default="caption", description="A caption, or a list of captions; or several columns, each with a caption."
     )
     image_id: str | None = Field(default=None, description="Identity of the image; null takes its path.")
-    label: str | None = Field(default=None, description="Class of the image; null where there is none.")
-    split: str | None = Field(default=None, description="`train`, `val` or `test`, where one `file` holds all of them.")
-    language: str | None = added_key(None, "Language of the captions of a row, such as de; null where none is said.")
+    label: str | None = Field(default=None, description="Class of the image; null if there is none.")
+    split: str | None = Field(default=None, description="`train`, `val` or `test`, if one `file` holds all of them.")
+    language: str | None = added_key(None, "Language of the captions of a row, such as de; null if it is not given.")
 
 
 class OneWayToSplit(ImageFolderDataset):
@@ -77,7 +75,7 @@ class OneWayToSplit(ImageFolderDataset):
     file: str | None = Field(default=None, description="One file, with a column of splits or `held_out`.")
     held_out: dict[Literal["val", "test"], Annotated[float, Field(gt=0, lt=1)]] | None = Field(
         default=None,
-        description="Shares of the images that are drawn for val and test, where nothing says the split; beside a "
+        description="Shares of the images that are drawn for val and test, if nothing else gives the split; beside a "
         "column of splits, or where `annotations` names no file for one of them, of the images of train.",
     )
     split_names: dict[str, Split | Literal["skip"]] = added_key(

@@ -17,7 +17,7 @@ UPPER = "Upper bound, applied before each forward pass."
 
 
 def _complete_elsewhere(schema: dict[str, Any]) -> None:
-    """Nothing of a temperature has to be written, because the loss that it is of completes it."""
+    """No key of a temperature is required, because its loss completes it."""
     schema.pop("required", None)
 
 
@@ -71,7 +71,7 @@ TEACHER = _pair(1.00, 0.10, 1.00, tied=True, learned=False)
 
 
 def _completed(given: Any, default: TemperaturePair) -> Any:
-    """A pair of temperatures as it is written, with the loss's own values if nothing is written."""
+    """A pair of temperatures as it is written, completed by the loss's own values."""
     if not isinstance(given, Mapping):
         return given
     whole = default.model_dump()
@@ -100,14 +100,14 @@ SoftLoss = Annotated[
 
 
 class SigmoidBias(Section):
-    """What is added to every similarity, divided by the temperature, before the sigmoid."""
+    """The number that is added to every similarity, divided by the temperature, before the sigmoid."""
 
     start: Number = Field(default=-10.0, description="What it is before training.")
     learned: bool = Field(default=True, description="false keeps it fixed.")
 
 
 class FalseNegatives(Section):
-    """Which negatives are left out of the contrastive loss, because a teacher calls them nearer than the positive."""
+    """False negatives are left out of the contrastive loss: a teacher considers them more similar than the positive."""
 
     teacher: Literal["image", "text", "either", "both"] = Field(
         default="text",

@@ -44,7 +44,7 @@ UnicomModel = Literal["ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"]
 
 
 class UnicomSettings(Section):
-    """Which Unicom network, for the image model named `unicom`."""
+    """The Unicom network of the image model named `unicom`."""
 
     model: UnicomModel = Field(default="ViT-B/32", description="One of the four released sizes.")
     weights: str | None = Field(
@@ -72,9 +72,9 @@ class ImageModel(Section):
         description="`efficientnet-lite0` (packaged), `unicom`, a folder, a Hugging Face name, `timm/NAME`, the name "
         "that an installed package registers, or a Python file.",
     )
-    unicom: UnicomSettings | None = Field(default=None, description="Which Unicom, where `name` is `unicom`.")
+    unicom: UnicomSettings | None = Field(default=None, description="The Unicom network, if `name` is `unicom`.")
     image_size: Count | None = Field(
-        default=None, description="Input side in pixels; null takes what the model was trained with."
+        default=None, description="Input side in pixels; null takes the size that the model was trained with."
     )
     batch_size: Count = Field(default=64, description="Images a forward pass during extraction.")
     dtype: Literal["float16", "float32"] = Field(default="float16", description="Type of the stored features.")
@@ -254,7 +254,7 @@ class Towers(Section):
 
 
 class StudentSettings(Section):
-    """What is trained: a dual encoder by name, folder or Python file, or a pair of towers."""
+    """The model that is trained: a dual encoder by name, folder or Python file, or a pair of towers."""
 
     name: str | None = Field(
         default=None,
@@ -318,7 +318,7 @@ class StudentSettings(Section):
 
     @property
     def whole(self) -> StudentSettings:
-        """The same student without `adapt`: as it is before training, and after its adapters were merged."""
+        """The same student without `adapt`, as it is before training and after its adapters are merged."""
         return self.model_copy(update={"adapt": None})
 
     @property

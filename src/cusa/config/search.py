@@ -42,7 +42,7 @@ class IndexSettings(Section):
 
 
 class Search(Section):
-    """What is made searchable, with which models."""
+    """The gallery that is made searchable, and the models."""
 
     gallery: str = Field(
         default=TEST,
@@ -82,7 +82,8 @@ class Exports(Section):
     )
     int8: bool = Field(default=False, description="Quantise the linear layers of ONNX models to 8 bits.")
     head: HeadName | None = Field(
-        default=None, description="The only head that is exported; null exports both, or `cross` where one is possible."
+        default=None,
+        description="The only head to export; null exports both, or `cross` if only one is possible.",
     )
 
     @field_validator("formats")

@@ -48,7 +48,7 @@ class Shards(Section):
 
 
 class ShardWriting(Shards):
-    """What the rule that writes shards is given: the section `shards`, and a key of the section `dataset`."""
+    """The settings of the rule that writes shards: the section `shards`, and a key of the section `dataset`."""
 
     max_pixels: Count = added_key(MAX_PIXELS, "dataset.max_pixels.")
 

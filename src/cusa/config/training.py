@@ -18,7 +18,7 @@ OPERATIONAL = ("workers", "save_every_minutes", "eval_batch_size", "log_every", 
 
 
 class HardNegatives(Section):
-    """Batches in which pairs meet that a teacher calls near, as hard negatives of each other."""
+    """Batches with pairs that a teacher considers similar, as hard negatives of each other."""
 
     teacher: TeacherName = Field(
         default="text", description="The teacher whose cached features say which pairs are near."

@@ -14,7 +14,7 @@ from cusa.config.section import Count, Section, validate
 
 
 class ModelViews(Section):
-    """What the views of an image model and those of a sentence model have in common."""
+    """The common keys of the views of an image model and of a sentence model."""
 
     views: Count
     augmentation: ImageAugmentation | CaptionAugmentation
