@@ -14,7 +14,7 @@ from cusa.annotations.tables import CAPTIONS, CAPTIONS_SCHEMA, IMAGES, SENTENCE_
 def convert_labelled_images(name: str, path: str | Path, folder: str | Path) -> None:
     """Write images.parquet (and an empty captions.parquet) of labelled images, all in the split `test`.
 
-    `name` is a key of labelled_images.ARCHIVES or a name of the user's. The column `role` is query or gallery where the
+    `name` is a key of labelled_images.ARCHIVES or the user's own name. The column `role` is query or gallery where the
     data set has this division, and null where every image searches all the others. Raises DataError if the data
     are damaged or incomplete, or of one class.
     """
@@ -37,7 +37,7 @@ def convert_labelled_images(name: str, path: str | Path, folder: str | Path) -> 
 def convert_sentence_pairs(name: str, path: str | Path, folder: str | Path) -> None:
     """Write sentence_pairs.parquet, with the task and the subset of each pair.
 
-    `name` is `senteval`, or a name of the user's for a TSV file. Raises DataError if the data are damaged or
+    `name` is `senteval`, or the user's own name for a TSV file. Raises DataError if the data are damaged or
     incomplete.
     """
     pairs = senteval_pairs(path) if name == "senteval" else own_pairs(path, name)

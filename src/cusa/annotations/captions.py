@@ -51,5 +51,5 @@ def _has_a_word(caption: str) -> bool:
 
 
 def sampled_positions(captions: int) -> np.ndarray:
-    """Positions of at most SAMPLED_CAPTIONS of so many captions, evenly spread, ascending int64."""
+    """Positions of at most SAMPLED_CAPTIONS of `captions` captions, evenly spread, ascending int64."""
     return np.unique(np.linspace(0, captions - 1, min(captions, SAMPLED_CAPTIONS)).astype(np.int64))

@@ -142,7 +142,7 @@ def _names_image(cell: str) -> bool:
 def delimited_rows(path: Path, dialect: Dialect, encoding: str | None = None) -> Iterator[Row]:
     """The rows of a file, the heading included. A first line `sep=;`, which Excel writes, is skipped.
 
-    Raises DataError if the file is no text.
+    Raises DataError if the file is not text.
     """
     with open_text(path, encoding) as file:
         for row in rows_of_lines(file, dialect):

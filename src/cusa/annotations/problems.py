@@ -48,7 +48,7 @@ NOTES = {
 class Problems:
     """Everything wrong with a data set: counts and the first few examples of each kind.
 
-    `notes` are counts of observations that are no errors, by the kinds of NOTES.
+    `notes` are counts of observations that are not errors, by the kinds of NOTES.
     """
 
     counts: dict[str, int] = field(default_factory=dict)

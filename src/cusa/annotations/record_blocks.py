@@ -102,7 +102,7 @@ def _sound_block(
 
 
 def _batch(count: int, **columns: Sequence[Any] | None) -> pa.RecordBatch:
-    """The columns SPOOLED of so many records; those that are not given, or None, are null."""
+    """The columns SPOOLED of `count` records; those that are not given, or None, are null."""
     arrays = [
         pa.nulls(count, field.type) if (values := columns.get(field.name)) is None else pa.array(values, field.type)
         for field in SPOOLED

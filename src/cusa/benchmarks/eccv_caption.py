@@ -1,6 +1,6 @@
 """Retrieval with several right answers a query (Chun et al., ECCV Caption, ECCV 2022).
 
-A data set that lists its extended positives is scored on those, and any data set on a table of one's own. Karpathy's
+A data set that lists its extended positives is scored on those, and any data set on the user's own table. Karpathy's
 COCO test is scored on the ground truth of the package `eccv_caption`: ECCV Caption, CxC (Parekh et al., EACL 2021),
 COCO 1K and 5K, and PMRP if its files are given.
 """

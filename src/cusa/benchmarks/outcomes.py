@@ -204,7 +204,7 @@ class Pearson(Correlation):
 
 
 class Spearman(Correlation):
-    """Spearman's correlation x 100; equal scores share the mean of their ranks, which each resample has anew."""
+    """Spearman's correlation x 100; equal scores share the mean of their ranks, computed again for each resample."""
 
     def sums(self) -> np.ndarray:
         """Empty: ranks cannot be summed."""

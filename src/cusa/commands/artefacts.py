@@ -173,7 +173,7 @@ def _inputs(run: Path, folder: DatasetFolder) -> Iterator[Finding]:
 
 
 def _digest(root: Path, name: str) -> str | None:
-    """The digest that a run records of one of its inputs; None if it is not there, or is no file."""
+    """The digest that a run records of one of its inputs; None if it is not there, or is not a file."""
     kind = name.split("/")[0]
     path = {"annotations": root / name, "shards": root / name / STATISTICS, "teachers": root / name / META}.get(kind)
     if path is None or not path.is_file():

@@ -111,7 +111,7 @@ def _collections(benchmarks: Benchmarks) -> Iterator[_Collection]:
 
 
 def _own_images(section: BenchmarkSection | None) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """The keys of a section that name labelled images of one's own, and what they name."""
+    """The keys of a section that name the user's own labelled images, and what they name."""
     if isinstance(section, ImageRetrieval | Classification):
         yield "labelled_images", section.labelled_images
     if isinstance(section, LinearProbe):

@@ -35,7 +35,7 @@ def split_in_name(name: str) -> Split | None:
 
 
 def split_of_folder(name: str) -> Split | None:
-    """The split that the whole name of a folder means, but for numbers, and for `partial-` of Hugging Face's copies."""
+    """The split that a folder's complete name means; numbers, and `partial-` of Hugging Face's copies, are ignored."""
     plain = re.sub(r"[\d_\- .]+$", "", name).removeprefix("partial-")
     return split_named(plain) if len(plain) >= SHORTEST_WORD else None
 

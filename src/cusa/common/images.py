@@ -296,7 +296,7 @@ def _decode(source: Source, max_pixels: int | None, held: ExitStack, at_an_eight
 def _upright(image: Image.Image, of: Image.Image) -> Image.Image:
     """Rotate an image as the EXIF data of the image `of` say.
 
-    ImageOps.exif_transpose writes the EXIF data anew, which fails for values that can be read.
+    ImageOps.exif_transpose writes the EXIF data again, which fails for some values that can be read.
     """
     transposition = _transposition(of)
     return image if transposition is None else image.transpose(transposition)

@@ -237,6 +237,6 @@ def _number_end(text: str, start: int) -> int:
 
 @contextmanager
 def open_json(path: Path, encoding: str | None = None) -> Iterator[JsonStream]:
-    """Open a JSON file as a stream. Raises DataError if it is no text, or no JSON, or cut off."""
+    """Open a JSON file as a stream. Raises DataError if it is not text, or no JSON, or cut off."""
     with open_text(path, encoding) as file:
         yield JsonStream(path, file)

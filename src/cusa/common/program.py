@@ -69,7 +69,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _end(status: int) -> NoReturn:
-    """End the process. Ctrl-C that is pressed once more while Python ends changes nothing, and is no traceback."""
+    """End the process. Another Ctrl-C while Python ends changes nothing, and gives no traceback."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)

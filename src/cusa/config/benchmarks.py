@@ -91,7 +91,7 @@ class ExtendedPositives(BenchmarkSection):
 
     @property
     def brings_data(self) -> bool:
-        """The package's ground truth and a table of one's own do; PMRP's files alone do not."""
+        """The package's ground truth and the user's own table do; PMRP's files alone do not."""
         return self.ground_truth == "coco" or self.positives is not None
 
 

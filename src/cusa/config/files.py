@@ -61,7 +61,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file.
 
     Raises ConfigurationError with one line a problem, which names the file and the line: when the file cannot be read,
-    is no UTF-8 text, has no mapping, has a key twice, or has a key or value that YAML reads as something else.
+    is not UTF-8 text, has no mapping, has a key twice, or has a key or value that YAML reads as something else.
     """
     try:
         # As Snakemake does; the mark with which some editors begin a file is left out.
@@ -125,7 +125,7 @@ def merge_onto_default(mapping: Mapping[str, Any]) -> dict[str, Any]:
 def read_arguments(arguments: Iterable[str]) -> dict[str, Any]:
     """The mapping that the KEY=VALUE of --config stand for; each value is read as YAML once, and KEY may have dots.
 
-    Snakemake itself hands over all values as text. Raises ConfigurationError when a value is no YAML, or when a key is
+    Snakemake itself hands over all values as text. Raises ConfigurationError when a value is not YAML, or when a key is
     given twice with different values.
     """
     mapping: dict[str, Any] = {}
@@ -161,7 +161,7 @@ def yaml_text(mapping: Mapping[str, Any]) -> str:
 def without_dots(argument: str) -> str:
     """A KEY=VALUE of --config whose key has dots, as one that Snakemake takes: train.epochs=3 is train={epochs: 3}.
 
-    Raises ConfigurationError when the value is no YAML.
+    Raises ConfigurationError when the value is not YAML.
     """
     if not DOTTED.fullmatch(argument.partition("=")[0]):
         return argument

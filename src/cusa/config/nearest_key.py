@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about a name that is none of the known ones: the one most like it, or what to do."""
+    """The end of a sentence about an unknown name: the known name most like it, or advice."""
     near = next(iter(get_close_matches(name, list(known), n=1)), None)
     return "correct it, or leave it out." if near is None else f"did you mean {near}?"
 

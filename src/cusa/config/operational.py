@@ -30,7 +30,7 @@ def is_operational(key: str) -> bool:
 
 
 def same_result(first: str, second: str, of_train: Collection[str] | None = None) -> bool:
-    """Whether two sections of a configuration, as JSON, differ in such keys only. False if either is no JSON.
+    """Whether two sections of a configuration, as JSON, differ in such keys only. False if either is not JSON.
 
     `of_train` are the only keys of `train` that are of effect; None if all others are.
     """
@@ -84,7 +84,7 @@ def _without_effect_here(saved: Mapping[str, Any], current: Mapping[str, Any]) -
 
 
 def _processes(train: Mapping[str, Any]) -> int | None:
-    """The number of processes of a training; None if this is no section `train`."""
+    """The number of processes of a training; None if this is not a section `train`."""
     if not all(isinstance(train.get(key), int) for key in PROCESSES):
         return None
     return int(train["nodes"] * (train["gpus"] or train["cpu_processes"]))

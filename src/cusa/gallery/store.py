@@ -210,8 +210,8 @@ class Gallery:
     def picture_bytes(self, row: int) -> bytes:
         """The bytes of the picture file of a row, read from where the picture was when it was embedded.
 
-        Raises IndexError for a row that is none, and DataError if the item has no picture, or the file was removed
-        or is shorter than it was.
+        Raises IndexError for a row that does not exist, and DataError if the item has no picture, or the file was
+        removed or is shorter than it was.
         """
         path, offset, size = self.picture_path(row), self._value("offset", row), self._value("size", row)
         if path is None:

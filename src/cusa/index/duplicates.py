@@ -187,7 +187,7 @@ class _Pictures:
             return None
 
     def are_copies(self, first: int, one: int, second: int, other: int) -> bool:
-        """Whether two pictures with these hashes are the same but for size and quality. Flat ones never are."""
+        """Whether two pictures with these hashes differ only in size and quality. Flat ones never are."""
         close = bool(one and other) and (one ^ other).bit_count() <= MAX_BITS
         return close and self.thumbnails.are_copies(first, second)
 

@@ -120,12 +120,12 @@ class SearchIndex:
         return groups
 
     def picture_bytes(self, row: int) -> bytes:
-        """The bytes of a row's picture file. Raises DataError if the row is no picture, or its file is gone."""
+        """The bytes of a row's picture file. Raises DataError if the row is not a picture, or its file is gone."""
         gallery, gallery_row = self._place_of(row)
         return gallery.picture_bytes(gallery_row)
 
     def picture_path(self, row: int) -> Path | None:
-        """The file that holds a row's picture, as a whole or at `offset`; None if the row is no picture."""
+        """The file that holds a row's picture, as a whole or at `offset`; None if the row is not a picture."""
         gallery, gallery_row = self._place_of(row)
         return gallery.picture_path(gallery_row)
 

@@ -97,7 +97,7 @@ def built_again(folder: Path) -> str:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """The content of a folder's meta.json. Raises DataError if there is none, or it is no mapping."""
+    """The content of a folder's meta.json. Raises DataError if there is none, or it is not a mapping."""
     path = folder / META
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist; expected the folder that `cusa embed` or `cusa index` wrote.")

@@ -124,7 +124,7 @@ class _Search:
     def _reaches(self, scores: np.ndarray, others: np.ndarray, limit: np.ndarray) -> np.ndarray:
         """Whether the neighbours of each query, with `scores` [b, wanted], decide all ranks up to its limit, bool [b].
 
-        They do if as many as the limit score higher, for certain, than all that were not asked for.
+        They do if at least `limit` of them score higher, for certain, than all other items.
         """
         if self.wanted == len(self.gallery):
             return np.ones(len(scores), dtype=bool)

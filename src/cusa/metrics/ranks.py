@@ -48,7 +48,7 @@ class RightRanks:
     def precision(self, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """R-Precision and average precision at R of each query, float64 [b]; NaN if it has no right answer.
 
-        `relevant` int64 [b] is R, the number of right answers of each query; those that are no candidates are misses.
+        `relevant` int64 [b] is R, the number of right answers of each query; those that are not candidates are misses.
         """
         starts = np.cumsum(relevant) - relevant
         hit = self.ranks <= relevant[self.queries]

@@ -100,7 +100,7 @@ def _listed(items: Any, expected: str) -> list[Any]:
 
 
 def cleaned_texts(texts: str | Sequence[str], cleaning: CaptionCleaning) -> list[str]:
-    """One text or several, cleaned. Raises DataError that names those which are no text or have no word."""
+    """One text or several, cleaned. Raises DataError that names those which are not text or have no word."""
     originals = [texts] if isinstance(texts, str) else _listed(texts, "a text or a list of texts")
     if wrong := [f"{place}: {text!r:.80}" for place, text in enumerate(originals) if not isinstance(text, str)]:
         raise DataError(f"{len(wrong)} of {len(originals):,} items are no text: {examples(wrong)}.")

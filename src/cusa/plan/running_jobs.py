@@ -116,7 +116,7 @@ class Bars:
         self._bars: dict[int, Any] = {}
 
     def show(self, number: int, job: Job, pace: Pace) -> None:
-        """Draw the bar of a job anew."""
+        """Update the bar of a job."""
         if number not in self._bars:
             # The live view of snakemake-logger-plugin-rich shows the field `active` of each bar.
             self._bars[number] = self._progress.add_task("", total=pace.total, active=" ")

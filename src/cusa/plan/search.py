@@ -116,7 +116,7 @@ class SearchPlan:
 
     @property
     def parts(self) -> int:
-        """The jobs that embed a gallery of one's own."""
+        """The jobs that embed a gallery of the user's own items."""
         return 1 if self.search is None else self.search.parts
 
     @property

@@ -16,7 +16,7 @@ RECORDS = Path(".snakemake/metadata")
 
 
 def recorded_outputs(folder: str | Path = RECORDS) -> Iterator[tuple[str, Path]]:
-    """Each output that has a record, with the path of the record. Files that are no records are left out."""
+    """Each output that has a record, with the path of the record. Files that are not records are left out."""
     for path in Path(folder).rglob("*"):
         name = "".join(part.removeprefix("@") for part in path.relative_to(folder).parts)
         if not path.is_file():

@@ -62,7 +62,7 @@ def parse_where(texts: Iterable[str]) -> dict[str, Any]:
     """Conditions of a command line, `column=value` or `column>=number` (also <=, > and <), as `rows_where` reads them.
 
     Several values for one column are alternatives; several limits make a range. Raises ConfigurationError if a text
-    is no condition, or a column has both values and limits.
+    is not a condition, or a column has both values and limits.
     """
     where: dict[str, Any] = {}
     for text in texts:

@@ -24,7 +24,7 @@ def read_queries(path: Path) -> list[Query]:
     In .csv and .tsv files the columns, and in .json and .jsonl files the keys, are `text`, `image` (the path of a
     picture), `like` (a row of the index), `weight` and `not` (a text; in JSON also a list of texts). Any other file
     has one text a line; blank lines are left out. The path `-` is such text from standard input. Raises DataError if
-    the file cannot be read, has no query, or has a row that is none: it names the line.
+    the file cannot be read, has no query, or has a row that is not a query; the error names the line.
     """
     if path == STANDARD_INPUT:
         lines: Iterable[str] = (line.rstrip("\r\n") for line in sys.stdin)

@@ -1,9 +1,9 @@
 """One queue and one thread for each model: questions that wait at the same time are answered together.
 
-A batch is what waits when the model is free. A client that is alone never waits for others. Among many, the clients of
-the last batch ask again one after the other while the next batch could start with the first of them; so the model waits
-for half of them, a few milliseconds at most. The queue is bounded: a question that finds it full is refused at once, so
-that neither memory nor waiting grows with the number of clients.
+A batch consists of the questions that wait when the model becomes free. A client that is alone never waits for others.
+Among many, the clients of the last batch ask again one after the other while the next batch could start with the first
+of them; so the model waits for half of them, a few milliseconds at most. The queue is bounded: a question that finds it
+full is refused at once, so that neither memory nor waiting grows with the number of clients.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class ServedIndex:
 
 
 def _signature(folder: Path) -> tuple[int, ...] | None:
-    """Numbers that change whenever a file is written anew; None if there is none."""
+    """Numbers that change whenever a file is written again; None if there is none."""
     try:
         status = (folder / META).stat()
     except OSError:

@@ -135,7 +135,7 @@ class _Protocol(HTTPProtocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer to bytes that are no HTTP, with a sentence as every other error has."""
+        """Answer to bytes that are not HTTP, with a sentence as every other error has."""
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
             + f"Content-Length: {len(BAD_REQUEST)}\r\n\r\n".encode()

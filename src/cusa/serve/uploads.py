@@ -36,7 +36,7 @@ class Body:
 
 
 class Uploads:
-    """Reads bodies and decodes pictures, of so many clients at the same time as the limits say."""
+    """Reads bodies and decodes pictures; the limits bound the number of clients at the same time."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits

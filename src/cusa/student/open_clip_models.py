@@ -150,7 +150,7 @@ def backbone(settings: StudentSettings) -> OpenClip:
 def image_transform_of(settings: Mapping[str, Any]) -> ImageTransform:
     """The transform that open_clip's `preprocess_cfg` describes, for pictures that are not augmented.
 
-    Raises ConfigurationError if that is no square, or where pictures are made one by bars around them.
+    Raises ConfigurationError if that is not a square, or where pictures are made one by bars around them.
     """
     size, mode = settings["size"], settings.get("resize_mode", "shortest")
     height, width = (size, size) if isinstance(size, int) else tuple(size)

@@ -25,7 +25,7 @@ def stretched(table: Tensor, length: int) -> Tensor:
 
 
 def stretch_transformers(model: Any, length: int, name: str) -> None:
-    """Give the text side of a CLIP of transformers `length` positions; does nothing if it has as many.
+    """Give the text side of a CLIP of transformers `length` positions; does nothing if it already has so many.
 
     Raises ConfigurationError for models whose text side is not CLIP's.
     """

@@ -165,7 +165,7 @@ class Side:
 
 
 def sides_with_a_tower(backbone: Backbone) -> list[Modality]:
-    """The sides that are no frozen towers, which are not part of a student at all."""
+    """The sides that are not frozen towers, which are not part of a student at all."""
     images: list[Modality] = [] if backbone.image_transform is None else ["image"]
     return [*images, "text"] if backbone.tokenises else images
 

@@ -1,7 +1,7 @@
 """Stopping hopeless trials: the median stopping rule of Golovin et al., Google Vizier (KDD 2017), with one difference.
 
-It compares at the same share of the epochs, because a sweep may vary the number of epochs, and with the best r_mean so
-far, because that is what a training is scored by.
+Trials are compared at the same share of their epochs, because a sweep may vary the number of epochs. They are compared
+by the best r_mean so far, because this is the score of a training.
 """
 
 from __future__ import annotations

@@ -91,9 +91,9 @@ def present_point(configuration: Configuration) -> dict[str, Any] | None:
 def study_name(configuration: Configuration, as_written: bool = False) -> str:
     """The name of the folder of a sweep: the experiment, the method, and a digest of what all trials share.
 
-    So a sweep of another recipe, student or space is another one, and the trials of each remain. A grid with more
-    values of the same keys, and more trials of another method, are the same sweep, and so is one on other devices, as
-    long as there are as many processes. `as_written` gives the name of an earlier release, in which devices counted.
+    So a changed recipe, student or space makes another sweep, and the trials of each remain. A grid with more values of
+    the same keys, or another method with more trials, is the same sweep. Other devices are the same sweep if the number
+    of processes is the same. `as_written` gives the name of an earlier release, in which devices counted.
     """
     sweep = sweep_of(configuration)
     run = configuration.run(sweep.experiment, seeds_of(configuration)[0])

@@ -74,7 +74,7 @@ class Counts:
 
     @property
     def tokens_per_character(self) -> float:
-        """Tokens a character that is no white space."""
+        """Tokens a character that is not white space."""
         return self.tokens / max(1, self.characters)
 
 

@@ -124,7 +124,8 @@ class ImageTransform:
     def _part_of_strip(self, height: int, width: int) -> tuple[int, int] | None:
         """Where the part of a long strip starts and ends that its central crop is made of; None for other images.
 
-        The part has the strip's centre, so its central crop is that of the strip, but for the rounding of its length.
+        The part has the strip's centre, so its central crop equals that of the strip, except for rounding of its
+        length.
         """
         shorter, longer = sorted((height, width))
         if longer <= LONGEST_ASPECT * shorter:

@@ -1,6 +1,6 @@
 """Gradient checkpointing of the towers (Chen et al., 2016, arXiv 1604.06174): less memory for more operations.
 
-The forward pass keeps what goes into each layer, and nothing of what is computed within it. The backward pass computes
+The forward pass keeps the inputs of each layer, but none of its intermediate results. The backward pass computes
 a layer again, with the same random numbers, when its turn has come. Gradients are the same.
 """
 

@@ -1,6 +1,6 @@
 """Batches in which neighbours meet: pairs whose cached teacher features are near share a batch, as hard negatives.
 
-An epoch still has every (image, caption) pair once. Its order is made anew for each epoch, with a random-projection
+An epoch still has every (image, caption) pair once. Its order is made again for each epoch, with a random-projection
 tree (Dasgupta and Freund, 2008; the directions as in Annoy) over the teacher's features:
 
 1. The pairs are dealt to rounds, so that captions of one image are spread over the rounds: they are right answers to

@@ -110,7 +110,7 @@ class Watch:
             tracker.log(step, values)
 
     def _take(self, row: dict[str, Any]) -> None:
-        """Remember what a row says about how far the training is."""
+        """Record the progress of the training from a row."""
         if row["kind"] == "step":
             self.epoch, self.step = row["epoch"], row["step"]
             self._pace = row.get("samples_per_second")

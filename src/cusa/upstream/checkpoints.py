@@ -139,9 +139,9 @@ def import_checkpoint(
 
     `student` is the CLIP that was fine-tuned, by its published name, its Hugging Face name or its folder; its tokeniser
     and image transform are used. `run` is {experiment}/seed{n}, and its parent's name is the name of the experiment.
-    `gpus` is what run.json says of train.gpus: above 0, `embed` takes a GPU if it is not told. The workflow tells
-    it, by train.gpus of the configuration. Raises DataError when the weights do not fit `student`, and when the run
-    exists already.
+    `gpus` is the value of train.gpus in run.json: above 0, `embed` uses a GPU by default. The workflow instead passes
+    the choice, by train.gpus of its configuration. Raises DataError when the weights do not fit `student`, and when the
+    run exists already.
     """
     run = Path(run)
     if (run / WEIGHTS).exists():

@@ -25,7 +25,7 @@ def parquet_schema(path: Path) -> pa.Schema:
 def parquet_rows(
     path: Path, columns: Sequence[str] | None, batch_rows: int, row_groups: Sequence[int] | None = None
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """The number of each row, from 0, and the row: a dict, or the reason why it is none as a text.
+    """The number of each row, from 0, and the row: a dict, or a text with the reason why it cannot be read.
 
     Only `columns` and `row_groups` are read, all if they are None; the numbers count the rows that are read. Memory
     holds `batch_rows` rows, however large the file's row groups are. Raises DataError if the file is not there or is

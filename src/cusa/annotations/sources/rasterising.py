@@ -17,7 +17,7 @@ DRAWINGS_AT_A_TIME = 16
 def rasterise(drawings: Sequence[Path], folder: Path, size: int, processes: int = 1) -> None:
     """Write {stem}.png, `size` x `size` pixels on white, into `folder` for each SVG file.
 
-    At most `processes` processes draw; the bytes do not depend on how many. Raises ValueError for what is no SVG.
+    At most `processes` processes draw; the bytes do not depend on how many. Raises ValueError for what is not an SVG.
     """
     draw = partial(_draw, folder, size)
     processes = min(processes, len(drawings) // DRAWINGS_PER_PROCESS)

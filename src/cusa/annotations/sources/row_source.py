@@ -75,7 +75,7 @@ class RowSource(Source):
         raise TypeError(f"{type(self).__name__} has to define row_files()")
 
     def row_records(self, split: str, path: Path, row: Any) -> Sequence[Record] | str:
-        """The records of a row, or a reason why it is none. An id is empty if the file of an image says it."""
+        """The records of a row, or the reason why it is malformed. An id is empty if the file of an image says it."""
         raise TypeError(f"{type(self).__name__} has to define row_records()")
 
     def row_columns(self, path: Path, rows: Sequence[Any]) -> RowColumns | None:

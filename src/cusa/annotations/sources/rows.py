@@ -30,7 +30,7 @@ LONGEST_FIRST_LINE = 1 << 20  # characters
 def json_items(path: Path, prefix: str = "", encoding: str | None = None) -> Iterator[Any]:
     """The members of a JSON list, or of the list under the key `prefix` of a JSON object, one at a time.
 
-    One member is in memory at a time. Raises DataError when the file is not there, is no JSON, or has no such list.
+    One member is in memory at a time. Raises DataError when the file is not there, is not JSON, or has no such list.
     """
     with open_json(path, encoding) as stream:
         if not prefix:
@@ -60,7 +60,7 @@ def require_list(stream: JsonStream) -> None:
 
 
 def decoded_line(line: str) -> Any:
-    """The value in a line of a JSONL file; None if it is no JSON, or has a key twice."""
+    """The value in a line of a JSONL file; None if it is not JSON, or has a key twice."""
     try:
         return DECODER.decode(line.strip())
     except (ValueError, RecursionError):
@@ -68,7 +68,7 @@ def decoded_line(line: str) -> Any:
 
 
 def row_of_line(place: str, line: str) -> Any:
-    """The row in a line, or a MalformedRow with its `place` if it is no JSON."""
+    """The row in a line, or a MalformedRow with its `place` if it is not JSON."""
     row = decoded_line(line)
     if row is None and decoded_line(line.strip().removesuffix(",")) is not None:
         return MalformedRow(place, "ends with a comma, which no line of JSON Lines has; remove it")
@@ -78,7 +78,7 @@ def row_of_line(place: str, line: str) -> Any:
 def json_rows(path: Path, encoding: str | None = None) -> Iterator[tuple[str, Any]]:
     """The place of every row and the row, of a JSON list or of JSON Lines, whatever the file's ending.
 
-    A line that is no JSON gives a MalformedRow. Raises DataError for anything else.
+    A line that is not JSON gives a MalformedRow. Raises DataError for anything else.
     """
     if is_json_lines(path, encoding):
         for number, line in enumerate(text_lines(path, encoding), start=1):
@@ -176,7 +176,7 @@ def caption_number(value: object) -> int | None:
 
 
 def malformed(row: object, keys: Mapping[Any, tuple[type, ...]]) -> str | None:
-    """The reason why `row` is no object with `keys` of these types; None if it is one.
+    """The reason why `row` is not an object with `keys` of these types; None if it is one.
 
     Texts other than captions must not be empty. No text may have what UTF-8 cannot store, and no number may be NaN.
     """
@@ -267,8 +267,8 @@ def _caption(member: object) -> str | None:
 def unpacked_cell(text: str) -> Any:
     """The value of a table's cell: usually its text, but a list if the text is a written list.
 
-    Lists are read as JSON, Python (tuples too) and NumPy write them. A text that starts like a list of texts with
-    brackets, but is none, gives None.
+    Lists are read as JSON, Python (tuples too) and NumPy write them. A text that starts like a list of texts in
+    brackets, but is not a list, gives None.
     """
     if not text.startswith(LIST_STARTS):
         return text

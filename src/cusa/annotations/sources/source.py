@@ -28,7 +28,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class MalformedRow:
-    """A row that is no record. The problem report prints `place` and `reason` one after the other.
+    """A row that is not a record. The problem report prints `place` and `reason` one after the other.
 
     `kind` is the kind of the problem, a key of cusa.annotations.problems.WHAT_TO_DO.
     """

@@ -1,4 +1,4 @@
-"""Tables of the user's: CSV, TSV, JSON, JSONL or Parquet, a row a caption or a row an image with several captions."""
+"""The user's tables: CSV, TSV, JSON, JSONL or Parquet, a row a caption or a row an image with several captions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table of the user's: CSV, TSV, JSON, JSONL or Parquet, with a row a picture or a row a caption."""
+"""A table of the user: CSV, TSV, JSON, JSONL or Parquet, with a row a picture or a row a caption."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TableSource:
 
     @property
     def total(self) -> int:
-        """The number of pictures, and of rows that are none."""
+        """The number of pictures, rows without one included."""
         return int(self._first.sum())
 
     def describe(self) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class OddCaptions:
         return [caption for caption in captions if caption.strip()]
 
     def log_count(self, path: Path) -> None:
-        """Log how many rows have captions that are no texts, with one of them."""
+        """Log how many rows have captions that are not texts, with one of them."""
         if self._count:
             log.warning(
                 "%s: the captions of %s rows are no texts and are left out; for instance, %s",

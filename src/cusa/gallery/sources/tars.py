@@ -126,7 +126,7 @@ class TarSource:
 
 
 def tar_files(place: str) -> list[Path]:
-    """The tars that a file, a pattern or a folder names. Raises ConfigurationError for a pattern that is none."""
+    """The tars that a file, a pattern or a folder names. Raises ConfigurationError for an invalid pattern."""
     try:
         return [Path(path) for path in matching_files(place, TAR_ENDINGS)]
     except ValueError as error:

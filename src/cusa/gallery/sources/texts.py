@@ -35,7 +35,7 @@ class TextSource:
 
     @property
     def total(self) -> int:
-        """The number of different texts, and of rows that are none."""
+        """The number of different texts, rows without one included."""
         return int(self._first.sum())
 
     def describe(self) -> dict[str, Any]:
