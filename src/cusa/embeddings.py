@@ -50,7 +50,7 @@ def embed_all(
     TEXT_TABLES, whose distinct texts are embedded in the order of `distinct_texts`. Frozen towers use their cached
     features; the texts of a table are encoded if they have none. `gpu` says whether a GPU embeds; None takes the device
     of the run's configuration. Raises DataError when the run, the data or the features are missing or do not fit, and
-    where embeddings are not finite.
+    if embeddings are not finite.
     """
     done = stopwatch(log)
     torch.set_num_threads(threads)

@@ -1,6 +1,6 @@
 """The frozen teachers' cosine similarities of the pairs of a batch. They need no gradients.
 
-Unicom's features have up to 37,632 numbers, so on a GPU their products cost time, and memory where they are gathered.
+Unicom's features have up to 37,632 numbers, so on a GPU their products cost time, and memory if they are gathered.
 `half` multiplies unit vectors of float16 and sums in float32. Rounding a vector of length 1 to float16 moves its
 similarities by about 1e-5, and the losses by less than 1e-4: a test measures it.
 """

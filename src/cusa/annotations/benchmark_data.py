@@ -14,8 +14,8 @@ from cusa.annotations.tables import CAPTIONS, CAPTIONS_SCHEMA, IMAGES, SENTENCE_
 def convert_labelled_images(name: str, path: str | Path, folder: str | Path) -> None:
     """Write images.parquet (and an empty captions.parquet) of labelled images, all in the split `test`.
 
-    `name` is a key of labelled_images.ARCHIVES or the user's own name. The column `role` is query or gallery where the
-    data set has this division, and null where every image searches all the others. Raises DataError if the data
+    `name` is a key of labelled_images.ARCHIVES or the user's own name. The column `role` is query or gallery if the
+    data set has this division, and null if every image searches all the others. Raises DataError if the data
     are damaged or incomplete, or of one class.
     """
     images = labelled_images(name, path)

@@ -108,7 +108,7 @@ def _spool(
 
 @dataclass(frozen=True)
 class Inspection:
-    """The counts and the problems of a data set, by split where they are counts. `paths` are the images inspected.
+    """The counts and the problems of a data set, by split if they are counts. `paths` are the images inspected.
 
     `made_bytes` is the mean size in bytes of those images that the source makes; 0 if it makes none. `texts` are
     some of the captions, evenly spread, each as it is and as cleaned. `labelled` counts the images that have a label.

@@ -74,7 +74,7 @@ class DistinctImages:
             problems.add_all("two_paths", others, two_paths)
 
     def _check_caption_ids(self, problems: Problems) -> None:
-        """Each caption of a split has an id of its own, where captions have ids."""
+        """Each caption of a split has an id of its own, if captions have ids."""
         column = self.records.column("caption_id").combine_chunks()
         records = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
         ids = column.drop_null().to_numpy()

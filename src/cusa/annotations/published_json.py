@@ -30,7 +30,7 @@ class PublishedJson:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file; where no error ended the block, the list in it is complete."""
+        """Close the file; if no error ended the block, the list in it is complete."""
         with self.file:
             if kind is None:
                 self.file.write(b"\n]\n")

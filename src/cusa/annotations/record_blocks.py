@@ -64,7 +64,7 @@ def sound_columns(
 ) -> pa.RecordBatch | None:
     """The columns SPOOLED of records that have a path, a caption and nothing else; None if something is wrong.
 
-    Something is also wrong where a caption may stand for a cell without a value. `image_ids` None leaves ids empty.
+    Something is also wrong if a caption may stand for a cell without a value. `image_ids` None leaves ids empty.
     """
     if not (_are_storable(image_paths, captions) and (image_ids is None or _are_storable(image_ids))):
         return None

@@ -51,7 +51,7 @@ def senteval_pairs(folder: str | Path) -> list[ScoredPair]:
     """All pairs of the seven tasks that have a gold score, in the order of TASKS and of the files.
 
     `folder` is SentEval's data/downstream, with STS/ and SICK/ in it. Raises DataError with a list of the missing
-    files, and where a file is damaged.
+    files, and if a file is damaged.
     """
     folder = expanded(folder)
     needed = [path for year in YEARS for pair in _year_files(folder, year).values() for path in pair]

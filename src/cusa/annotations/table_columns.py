@@ -48,7 +48,7 @@ def find_columns(
 ) -> FoundColumns:
     """Look at the values of each column. `folders` are where images may be; or `image` is the column of pictures.
 
-    Raises ConfigurationError if no column holds images, and with `needs_captions` where none holds captions.
+    Raises ConfigurationError if no column holds images, and with `needs_captions` if none holds captions.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     texts = {name: [text for row in rows for text in _texts(row.get(name))] for name in names}

@@ -52,7 +52,7 @@ def table_rows(
 ) -> Iterator[tuple[str, dict[Column, Any] | MalformedRow]]:
     """The place of every row, and the row by its columns, or a MalformedRow with the reason.
 
-    Only `columns` are read, all if they are None: by the names of the heading, or by their numbers where there is
+    Only `columns` are read, all if they are None: by the names of the heading, or by their numbers if there is
     none. Raises DataError if a column is missing or the file is damaged.
     """
     reading = reading or Reading()

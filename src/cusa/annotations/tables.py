@@ -73,9 +73,9 @@ CLEANING = b"captions"  # the metadata of captions.parquet that says how caption
 
 
 def captions_schema(cleaning: CaptionCleaning, languages: bool = False) -> pa.Schema:
-    """The schema of captions.parquet, with the column `language` where the data have `languages`.
+    """The schema of captions.parquet, with the column `language` if the data have `languages`.
 
-    Where captions are not cleaned as published, its metadata say how.
+    If captions are not cleaned as published, its metadata say how.
     """
     schema = CAPTIONS_SCHEMA.append(pa.field("language", pa.string())) if languages else CAPTIONS_SCHEMA
     return schema if cleaning == PUBLISHED else schema.with_metadata({CLEANING: cleaning.as_json().encode()})

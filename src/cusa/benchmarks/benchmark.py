@@ -16,7 +16,7 @@ class Result:
     `metrics` are in percent, except ranks, whose names end in `_rank`. If a benchmark scores several data sets, a
     metric is called `{data}/{metric}`. `protocol` is a sentence for readers. `n_queries` and `n_gallery` are the
     numbers of queries and of the items that they search; `sizes` gives both for each data set. A metric that the data
-    do not define is NaN; `undefined` gives its reason where the statistics do not show it. `statistics` describes
+    do not define is NaN; `undefined` gives its reason if the statistics do not show it. `statistics` describes
     metrics by the outcomes of their queries, so that the summary can give intervals; a metric without one has none.
     `published_as` gives the benchmark and the metric by which the paper's tables call a metric.
     """

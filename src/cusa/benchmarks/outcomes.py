@@ -91,7 +91,7 @@ class Statistic(ABC):
 
     @abstractmethod
     def resampled(self, totals: np.ndarray, draws: Draws) -> np.ndarray:
-        """The metric on each of b resamples, float64 [b]; NaN where a resample does not define it.
+        """The metric on each of b resamples, float64 [b]; NaN if a resample does not define it.
 
         `totals` float64 [b, k] are the sums over the drawn units: `draws.counts @ self.sums()`.
         """
@@ -193,7 +193,7 @@ class Pearson(Correlation):
         return np.stack([self.per_unit(part) for part in (np.ones_like(x), x, y, x * x, y * y, x * y)], axis=1)
 
     def resampled(self, totals: np.ndarray, draws: Draws) -> np.ndarray:
-        """NaN where all pairs of a resample have one score."""
+        """NaN if all pairs of a resample have one score."""
         size, x, y, xx, yy, xy = totals.T
         # Rounding leaves a little of a variance that is zero.
         spread_x, spread_y = (
@@ -211,7 +211,7 @@ class Spearman(Correlation):
         return np.empty((self.units.count, 0))
 
     def resampled(self, totals: np.ndarray, draws: Draws) -> np.ndarray:
-        """NaN where all pairs of a resample have one score."""
+        """NaN if all pairs of a resample have one score."""
         weights, as_floats, weighted_gold, spread_gold = draws.once(self._key, self._gold_ranks)
         ranks = self._rank_values.of(weights)
         products = np.einsum("bn,bn->b", weighted_gold, ranks)

@@ -56,7 +56,7 @@ def save(path: str | Path, statistics: Statistics) -> None:
 
 
 def load(path: str | Path) -> Statistics:
-    """Read what `save` wrote. Empty where an earlier release wrote the file: it does not say which unit a query has.
+    """Read what `save` wrote. Empty if an earlier release wrote the file: it does not say which unit a query has.
 
     Raises DataError if the file is damaged.
     """

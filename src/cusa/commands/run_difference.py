@@ -82,7 +82,7 @@ def settings_of_both(first: RunRecord, second: RunRecord, equal_too: bool) -> di
 
 
 def scores_of_both(first: Path, second: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """By benchmark and metric: `first`, `second`, their `difference`, and its `interval` where one is known."""
+    """By benchmark and metric: `first`, `second`, their `difference`, and its `interval` if one is known."""
     from cusa.benchmarks import outcomes_file
     from cusa.common.files import read_json
     from cusa.report.statistics import difference_intervals

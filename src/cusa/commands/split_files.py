@@ -111,9 +111,9 @@ def add_missing_splits(
     warnings: list[str],
     ids: Collection[str] = (),
 ) -> None:
-    """Add why there are `annotations`, and `held_out` with a warning where val or test has no file.
+    """Add why there are `annotations`, and `held_out` with a warning if val or test has no file.
 
-    `ids` are all images of train, where they are few: shares and a seed are chosen that give each split enough.
+    `ids` are all images of train, if they are few: shares and a seed are chosen that give each split enough.
     """
     counts = ", ".join(f"{split} ({len(members):,})" for split, members in splits.items())
     reasons.append(f"annotations: the names of the files say their split: {counts}")
@@ -150,7 +150,7 @@ def draw_few(section: dict[str, Any], ids: Collection[str], reasons: list[str], 
 
 
 def draw_more(section: dict[str, Any], ids: Collection[str], reasons: list[str], warnings: list[str]) -> None:
-    """Change the shares of `held_out` and the seed where they give one of its splits too few of these images."""
+    """Change the shares of `held_out` and the seed if they give one of its splits too few of these images."""
     splits: list[Literal["val", "test"]] = list(section["held_out"])
     draw = _enough(ids, splits)
     if draw is None:

@@ -135,7 +135,7 @@ def look_at(
 
 
 def _smaller_batch(dataset: DatasetSection, reasons: list[str]) -> int | None:
-    """The power of two of pairs that a training step can take where train has fewer pairs than a step takes; or None.
+    """The power of two of pairs that a training step can take if train has fewer pairs than a step takes; or None.
 
     Files that hold the pictures are not looked at, because each picture would have to be written.
     """

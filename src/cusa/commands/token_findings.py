@@ -29,7 +29,7 @@ def clean_up(plan: Plan) -> Finding:
 
 
 def parts_to_change(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
-    """A warning where `train.augmentation.caption` changes only parts of captions, and few captions have several."""
+    """A warning if `train.augmentation.caption` changes only parts of captions, and few captions have several."""
     settings = {name: plan.run_configuration(name).train.augmentation for name in plan.experiments}
     changed = {name: each.caption for name, each in settings.items() if each is not None and each.caption is not None}
     of_parts = [name for name, each in changed.items() if each.drop_words == 0 and each.reorder != "words"]
@@ -44,7 +44,7 @@ def parts_to_change(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
 
 
 def text_model_tokens(encoder: TextEncoder, inspection: Inspection) -> Iterator[Finding]:
-    """The tokens of a text teacher or a frozen text tower. Nothing where the data set has no captions."""
+    """The tokens of a text teacher or a frozen text tower. Nothing if the data set has no captions."""
     from cusa.teachers.token_use import MULTILINGUAL, token_use
 
     if texts := inspection.texts:
@@ -53,7 +53,7 @@ def text_model_tokens(encoder: TextEncoder, inspection: Inspection) -> Iterator[
 
 
 def student_tokens(run: str, backbone: Backbone, inspection: Inspection) -> Iterator[Finding]:
-    """The tokens of a student that tokenises. Nothing where the data set has no captions."""
+    """The tokens of a student that tokenises. Nothing if the data set has no captions."""
     from cusa.teachers.token_use import MULTILINGUAL_STUDENT, token_use
 
     if (texts := inspection.texts) and backbone.tokenises:

@@ -41,7 +41,7 @@ def scale_of(low: float, high: float, integers: bool) -> Scale:
     """The scale for samples from `low` to `high`, the real range of a picture's values.
 
     Samples from 0 on are taken to have the smallest depth of 8, 10, 12, 14 and 16 bits that holds them, or to be
-    floats up to 1. Where that leaves the picture black, and for negative and larger samples, the real range is
+    floats up to 1. If that leaves the picture black, and for negative and larger samples, the real range is
     stretched to 0 .. 255. A picture of one such value becomes mid-grey.
     """
     scale = None

@@ -127,7 +127,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 
 def link_or_copy(source: str | Path, path: str | Path) -> None:
-    """Give a file a second name, or copy it where the file system has no hard links."""
+    """Give a file a second name, or copy it if the file system has no hard links."""
     try:
         os.link(source, path)
     except OSError:
@@ -291,7 +291,7 @@ def require_space(folder: str | Path, needed: int, what: str) -> None:
 
 
 def gigabytes(count: float) -> str:
-    """A number of bytes in GB, or in MB where that would be next to nothing, as on a small disk."""
+    """A number of bytes in GB, or in MB if that would be next to nothing, as on a small disk."""
     return f"{count / 1e9:,.2f} GB" if count >= SMALL else f"{count / 1e6:.2f} MB"
 
 

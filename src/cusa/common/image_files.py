@@ -137,7 +137,7 @@ def _brands(head: bytes) -> list[bytes]:
 
 
 def register_heif() -> bool:
-    """Teach Pillow to read HEIC, where the package pillow-heif is installed. Returns whether it is."""
+    """Teach Pillow to read HEIC, if the package pillow-heif is installed. Returns whether it is."""
     with _heif_lock:
         try:
             import pillow_heif

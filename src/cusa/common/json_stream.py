@@ -57,7 +57,7 @@ class JsonStream:
         return KINDS.get(self._next(), "no JSON")
 
     def unexpected(self, expected: str) -> DataError:
-        """The error for what comes next, where something else was expected."""
+        """The error for what comes next, if something else was expected."""
         if (kind := self.kind) == "no JSON":
             return self._wrong(f"nothing of JSON starts with {self._next()!r}")
         return DataError(f"{self.path} holds a JSON {kind}; expected {expected}.")
@@ -105,7 +105,7 @@ class JsonStream:
     def members_up_to(self, seam: str, characters: int) -> str | None:
         """The text of members of a list and the comma after them, up to the last `seam` within so many characters.
 
-        None if there is no seam, or where the file cannot be read: reading on says why. A member may have the seam
+        None if there is no seam, or if the file cannot be read: reading on says why. A member may have the seam
         within itself, so `list_members` says whether the text is what it should be; if not, it has to be put back.
         """
         while len(self.text) - self.at < characters and not self.ended and self.failed is None:
@@ -201,7 +201,7 @@ class JsonStream:
             raise self.failed
 
     def _more(self, characters: int) -> None:
-        """Drop what has been read, and read so many characters, or up to where the file cannot be read: `failed`."""
+        """Drop what has been read, and read `characters` more, or up to where reading fails; see `failed`."""
         self.lines += self.text.count("\n", 0, self.at)
         pieces = [self.text[self.at :]]
         self.text, self.at = "", 0

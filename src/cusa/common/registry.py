@@ -63,7 +63,7 @@ class Registry:
     `kind` is what a message calls them, and `group` is the entry point group in which packages register theirs.
     `modules` maps our names to modules; a name that ends in `/` stands for every name that begins with it. `needs`
     lists the attributes that a module must have. A name that is not registered is loaded by the module `default`, or
-    is an error where that is None.
+    is an error if that is None.
     """
 
     kind: str
@@ -80,8 +80,8 @@ class Registry:
         """The module for a name.
 
         `key` is the key of the configuration that has the name; messages start with it. Raises ConfigurationError if
-        the name is unknown or is registered twice, where the file is not there, where the module cannot be imported,
-        and where it lacks an attribute.
+        the name is unknown or is registered twice, if the file is not there, if the module cannot be imported,
+        and if it lacks an attribute.
         """
         problem = f"Configuration key `{key}`: " if key else ""
         if is_file(name):

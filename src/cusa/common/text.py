@@ -102,7 +102,7 @@ def open_text(path: Path, encoding: str | None = None, newline: str | None = "")
     """The text of a file: UTF-8, or what its byte order mark or else `encoding` says; unpacked if it is gzip.
 
     `newline` is that of `open`; by default ends of lines stay as they are. Raises DataError as `open_bytes` does, and
-    where the bytes are no such text: with the line from 1, the byte from 0, and the encoding that it may be instead.
+    if the bytes are no such text: with the line from 1, the byte from 0, and the encoding that it may be instead.
     """
     with open_bytes(path) as binary:
         start = binary.read(BLOCK)

@@ -27,7 +27,7 @@ def workflow_command(arguments: str = "") -> str:
     """The command that runs the workflow with these arguments, for sentences that say what to do.
 
     It is the one that the user has started: `cusa run` or `snakemake`. Outside a run of the workflow it is `snakemake`
-    where that finds a Snakefile in the working directory, as in a clone, and `cusa run` elsewhere.
+    if that finds a Snakefile in the working directory, as in a clone, and `cusa run` elsewhere.
     """
     started = os.environ.get(STARTED)
     by_cusa = not any(map(os.path.isfile, SNAKEFILES)) if started is None else started.startswith(CUSA_RUN)

@@ -86,7 +86,7 @@ class PublishedDataset(SplitFilesDataset):
 
     @property
     def files(self) -> dict[str, str]:
-        """The annotation files; in a folder, new_{split}.json where {split}.json is not there."""
+        """The annotation files; in a folder, new_{split}.json if {split}.json is not there."""
         if not isinstance(self.annotations, str):
             return {f"annotations.{split}": path for split, path in self.annotations.items()}
         folder, found = expanded(self.annotations), {}

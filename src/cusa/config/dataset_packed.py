@@ -42,12 +42,12 @@ class PackedDataset(OneWayToSplit):
         return self
 
     def files_of(self, split: Split | None) -> list[str]:
-        """The files of one split, or of the key `file` where `split` is None, in a fixed order."""
+        """The files of one split, or of the key `file` if `split` is None, in a fixed order."""
         return matching_files(self.places[split], self.endings)
 
     @property
     def files(self) -> dict[str, str]:
-        """Every file, by the key that names it; where no file matches, the place as it was written."""
+        """Every file, by the key that names it; if no file matches, the place as it was written."""
         found: dict[str, str] = {}
         for split, place in self.places.items():
             key, paths = "file" if split is None else f"annotations.{split}", self.files_of(split)

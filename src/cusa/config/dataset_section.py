@@ -49,7 +49,7 @@ class DatasetSection(Section):
     A format sets class variables where they apply. `provides` names what it offers besides captioned images:
     `extended_positives`, `sentence_pairs` (see Source) and `variants`, a split of labelled images. `makes_images` says
     that its source writes images into the image folder. `few_images` says that there are never more than some thousand
-    images. `cleaning` is how captions are cleaned where the section `captions` does not say it.
+    images. `cleaning` is how captions are cleaned if the section `captions` does not say it.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset()
@@ -91,7 +91,7 @@ class DatasetSection(Section):
 
     @property
     def python_files(self) -> list[str]:
-        """The path of the format's own Python file, where `format` names one."""
+        """The path of the format's own Python file, if `format` names one."""
         return python_files(self.format)
 
 

@@ -85,7 +85,7 @@ class OneWayToSplit(ImageFolderDataset):
 
     @property
     def split_column(self) -> Column | None:
-        """The column that says the split, where one file holds all of them."""
+        """The column that says the split, if one file holds all of them."""
         raise TypeError(f"{type(self).__name__} has to define split_column")
 
     @model_validator(mode="after")

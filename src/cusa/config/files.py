@@ -93,7 +93,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
 def layers(files: Iterable[str | Path]) -> list[tuple[str, dict[str, Any]]]:
     """The path and the content of the default configuration and of each file, in the order in which they are merged.
 
-    The default is config/config.yaml of the working directory, or of the workflow where that does not exist; overlays
+    The default is config/config.yaml of the working directory, or of the workflow if that does not exist; overlays
     of the workflow, as config/coco.yaml, are found likewise. Raises ConfigurationError, see `read_file`.
     """
     return [(str(path), read_file(path)) for path in map(found_file, (DEFAULT, *files))]

@@ -14,7 +14,7 @@ from cusa.config.section import Count, Parts, Section, Share, added_key
 
 
 def is_path(model_name: str) -> bool:
-    """Whether a model's name is a path: of a folder, where it starts with `.`, `/` or `~`, or of a Python file."""
+    """Whether a model's name is a path: of a folder, if it starts with `.`, `/` or `~`, or of a Python file."""
     return model_name.startswith((".", "/", "~")) or is_file(model_name)
 
 
@@ -105,7 +105,7 @@ class ImageModel(Section):
 
     @property
     def python_files(self) -> list[str]:
-        """The path of the model's own Python file, where `name` is one."""
+        """The path of the model's own Python file, if `name` is one."""
         return python_files(self.name)
 
     @property
@@ -146,7 +146,7 @@ class TextModel(Section):
 
     @property
     def python_files(self) -> list[str]:
-        """The path of the model's own Python file, where `name` is one."""
+        """The path of the model's own Python file, if `name` is one."""
         return python_files(self.name)
 
     @property

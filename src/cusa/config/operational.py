@@ -1,7 +1,7 @@
 """Keys that define how or where results are computed, but do not change them: another value needs no new computation.
 
 Keys of `train` that have no place in a run's parameters at all are OPERATIONAL in config/training.py. Checks of the
-data, `dataset.check_images` and `dataset.max_pixels`, are such keys only where no image is left out for what they find.
+data, `dataset.check_images` and `dataset.max_pixels`, are such keys only if no image is left out for what they find.
 The device of a training is such a key too, as long as the number of processes is the same: results on another device
 differ only by rounding.
 """

@@ -37,7 +37,7 @@ def is_path_key(keys: tuple[str, ...]) -> bool:
 def expand_variables(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with $NAME and ${NAME} in its paths replaced by the values of environment variables.
 
-    These are the values of PATH_KEYS, `search.gallery`, models and input formats by path, and `stream.url` where it is
+    These are the values of PATH_KEYS, `search.gallery`, models and input formats by path, and `stream.url` if it is
     a path. A file that exists under the name as it is written keeps it. `~` stays and is expanded where files are
     opened, so that the results of earlier releases are still up to date. Raises ConfigurationError with one line for
     each variable that is not set and each `~user` whose home folder is unknown.

@@ -22,12 +22,12 @@ def dense(linear: nn.Module) -> nn.Module:
 
 
 def projection_modules(projection: nn.Module) -> list[nn.Module]:
-    """The projection of a pair of towers; no module where the features are used as they are."""
+    """The projection of a pair of towers; no module if the features are used as they are."""
     return [] if isinstance(projection, nn.Identity) else [dense(projection)]
 
 
 def head_modules(heads: nn.ModuleDict, family: str, modality: str) -> list[nn.Module]:
-    """A head, LayerNorm and Linear; no module where the student has no such head, and its features are used."""
+    """A head, LayerNorm and Linear; no module if the student has no such head, and its features are used."""
     from sentence_transformers.sentence_transformer.modules import LayerNorm
 
     if (name := f"{family}_{modality}") not in heads:

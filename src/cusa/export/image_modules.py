@@ -27,7 +27,7 @@ TOKENS, EMBEDDING = "token_embeddings", "sentence_embedding"
 def image_processor(transform: ImageTransform) -> Any:
     """The image processor of transformers that prepares pictures as `transform` does.
 
-    Where the sides of a resized picture differ from the crop by 3, 7, 11, ... pixels, the crops are one pixel apart.
+    If the sides of a resized picture differ from the crop by 3, 7, 11, ... pixels, the crops are one pixel apart.
     """
     from transformers import CLIPImageProcessor
 
@@ -73,7 +73,7 @@ def open_clip_image_modules(visual: Any, transform: ImageTransform, scratch: Pat
 
 
 def transformer_modules(network: Any, output: str, transform: ImageTransform, scratch: Path) -> list[nn.Module]:
-    """A vision model of transformers as a module, and its pooling where `output` has several vectors a picture."""
+    """A vision model of transformers as a module, and its pooling if `output` has several vectors a picture."""
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     network.save_pretrained(scratch)

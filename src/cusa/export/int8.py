@@ -48,7 +48,7 @@ def quantised(folder: Path, dataset: DatasetFolder) -> Int8:
     """Quantise the files of an onnx folder in place. Returns which were quantised, and the loss of R@1.
 
     The text tower is always quantised, the image tower if it is mostly matrices and costs no more than IMAGE_MAY_COST.
-    The cost is measured on the val split of `dataset`. Where that is missing, the image tower stays as it is.
+    The cost is measured on the val split of `dataset`. If that is missing, the image tower stays as it is.
     """
     with TemporaryDirectory(dir=folder.parent) as temporary:
         text, image = Path(temporary) / TEXT_FILE, Path(temporary) / IMAGE_FILE
@@ -157,7 +157,7 @@ def _replace(path: Path, quantised: Path) -> None:
 
 
 def quantise(source: Path, target: Path) -> None:
-    """Write a graph with 8-bit matrices, and 8-bit tables of embeddings where they are large, as one file."""
+    """Write a graph with 8-bit matrices, and 8-bit tables of embeddings if they are large, as one file."""
     import_onnxruntime()
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 

@@ -22,7 +22,7 @@ TWO_TEXTS = ("a red circle", "birthday")
 def write_onnx(model: Model, about: Exported, folder: Path, int8: bool, data: Path | None) -> list[str]:
     """Write image.onnx, text.onnx, tokenizer.json and cusa.json to an empty folder. Returns lines that tell about it.
 
-    With `int8` the weights are 8-bit where that does not hurt, and its loss is measured on the val split of the data
+    With `int8` the weights are 8-bit if that does not hurt, and its loss is measured on the val split of the data
     set's folder `data`, None for that of the run. Raises ConfigurationError if the model has no such form.
     """
     dataset = DatasetFolder.of_run(model.folder) if data is None else DatasetFolder(data)

@@ -34,7 +34,7 @@ def write_sentence_transformers(model: Model, about: Exported, folder: Path) -> 
     """Write a model with the head `about.heads` to a folder that is empty; `about` is written there too.
 
     Returns what is worth telling, a line each: how near the embeddings are to ours, and what the library cannot do as
-    we do. Raises ConfigurationError if a tower is of a kind that plain sentence-transformers cannot hold, or where
+    we do. Raises ConfigurationError if a tower is of a kind that plain sentence-transformers cannot hold, or if
     its embeddings are not ours.
     """
     from sentence_transformers import SentenceTransformer

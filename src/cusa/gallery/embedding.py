@@ -74,8 +74,8 @@ def embed_gallery(
 ) -> GalleryMeta | None:
     """Embed the items of `source` into the folder `output`. Returns what meta.json says; None for a share of the parts.
 
-    Items that cannot be read are listed in unreadable.parquet. Raises DataError if the source has no item, where
-    none can be read, and where `output` holds something else or a gallery of another model or source.
+    Items that cannot be read are listed in unreadable.parquet. Raises DataError if the source has no item, if
+    none can be read, and if `output` holds something else or a gallery of another model or source.
     """
     how, output = how or Embedding(), Path(output).absolute()
     checked_head(how.head, getattr(model, "heads", HEADS))
@@ -114,7 +114,7 @@ def _alone(output: Path, how: Embedding) -> Iterator[None]:
 
 
 def _bytes_needed(model: RetrievalModel, source: Source, how: Embedding) -> int:
-    """The disk space of the embeddings, twice where parts are joined, and of the pictures that are copied."""
+    """The disk space of the embeddings, twice if parts are joined, and of the pictures that are copied."""
     once = (source.total or 0) * model.dimension * np.dtype(how.dtype).itemsize
     copied = source.copied_bytes if how.keep_pictures else 0
     return copied + once * (1 if how.keep_parts else 2)

@@ -37,7 +37,7 @@ def embed_share(
 
     `share` is its number, counted from 0, and the number of shares. `device` is `cpu` or `cuda`; None takes a GPU if
     there is one. What other weights have embedded there is removed. Raises DataError if there is nothing to embed,
-    or where the folder was begun with other items, and ConfigurationError if the model cannot be loaded.
+    or if the folder was begun with other items, and ConfigurationError if the model cannot be loaded.
     """
     unfinished = Path(unfinished).absolute()
     source = open_source(items, output=unfinished)

@@ -25,9 +25,9 @@ from cusa.shards.reading import ShardReader
 def gallery_of_splits(run: str | Path, splits: Sequence[str], output: str | Path, head: HeadName = "cross") -> Gallery:
     """Write the images of some splits as a gallery, with the embeddings that the workflow has stored in a run.
 
-    The pictures are those in the shards; where these are not on this disk, the files of the data set. Paths in the
+    The pictures are those in the shards; if these are not on this disk, the files of the data set. Paths in the
     folder of the data set are relative to `output`, so that results can be moved. Beside the columns of every gallery,
-    the items have `image_id`, `split` and, where the data have labels, `label`. Raises DataError when the embeddings,
+    the items have `image_id`, `split` and, if the data have labels, `label`. Raises DataError when the embeddings,
     the tables or the index of the shards are missing or do not fit.
     """
     run, output = Path(run).absolute(), Path(output).absolute()
@@ -96,7 +96,7 @@ def _captions(tables: SplitTables, rows: int) -> pa.Array:
 
 
 def _names(paths: pa.ChunkedArray, image_ids: pa.ChunkedArray) -> pa.Array:
-    """The paths from the folder that all images are in; the ids of the images where two images have the same path."""
+    """The paths from the folder that all images are in; the ids of the images if two images have the same path."""
     names = paths.to_pylist()
     if len(set(names)) < len(names):
         return pa.array(image_ids.to_pylist(), pa.string())

@@ -1,6 +1,6 @@
 """Adds items to an index and removes items, without embedding or building again if that can be avoided.
 
-Added embeddings become part of the index: their files are linked into its folder `added`, or copied where the file
+Added embeddings become part of the index: their files are linked into its folder `added`, or copied if the file
 system has no hard links, so the folder that they come from may be deleted. Removed rows stay in the files, but are
 never found; when they are many, the index is built again without them.
 """
@@ -122,7 +122,7 @@ def _known(before: Contents, added: Gallery) -> np.ndarray:
 
 
 def _keep(added: Gallery, folder: Path) -> Gallery:
-    """The gallery in the folder of the index: its files linked, or copied where that is not possible."""
+    """The gallery in the folder of the index: its files linked, or copied if that is not possible."""
     parent = folder / ADDED
     numbers = [int(path.name) for path in parent.iterdir() if path.name.isdigit()] if parent.is_dir() else []
     kept = parent / f"{max(numbers, default=-1) + 1:06}"

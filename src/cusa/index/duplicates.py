@@ -63,7 +63,7 @@ def find_duplicates(
     """The rows that are the same as others or nearly, one line a row: row, group, kind; sorted by row.
 
     `group` is the first row of those that belong together. `kind` says what a row is to that one, `same` or `near`; of
-    the first row itself it is `same` if any of the others is. Rows have the numbers that searches return. Where rows
+    the first row itself it is `same` if any of the others is. Rows have the numbers that searches return. If rows
     were added, `new` are those, and `known` is the table of the others.
     """
     nothing = np.empty((0, 2), dtype=np.int64)

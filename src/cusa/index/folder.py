@@ -77,7 +77,7 @@ class SearchIndex:
 
     @property
     def model(self) -> Path:
-        """The folder of the model that encodes queries, as `cusa.load` takes it; also where results were moved."""
+        """The folder of the model that encodes queries, as `cusa.load` takes it; also if results were moved."""
         named = Path(self.meta.model)
         if self.meta.model_from_index is None or named.is_dir():
             return named

@@ -69,7 +69,7 @@ def faiss_nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `top` nearest ids that a faiss index finds for each of `queries` float32 [n, D].
 
-    `bits` are the ids that may be found, packed from the lowest bit on; `share` of the rows are among them, and where
+    `bits` are the ids that may be found, packed from the lowest bit on; `share` of the rows are among them, and if
     it is small, more lists or candidates are visited. With `settings.rerank`, the scores are exact cosines with
     `vectors`. Returns float32 [n, top] and int64 [n, top], with -inf and -1 if fewer are found.
     """

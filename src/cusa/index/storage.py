@@ -1,7 +1,7 @@
 """Versions of an index on disk: the old one answers until the new one is complete and meta.json names it.
 
 The files of a version are in index-versions/{fingerprint}/. index.faiss and duplicates.parquet beside meta.json are
-symbolic links to them, for other programs; where the file system has no links, they are copies.
+symbolic links to them, for other programs; if the file system has no links, they are copies.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ def similarity_correlation(first: np.ndarray, second: np.ndarray, gold: np.ndarr
     """Correlation of the cosines of pairs with their gold scores.
 
     `first` and `second` [n, D] are the embeddings of the two texts of each pair, `gold` [n] the scores. Returns
-    spearman and pearson, each x 100; NaN where they are not defined (see `undefined_correlation`). Cosines that differ
+    spearman and pearson, each x 100; NaN if they are not defined (see `undefined_correlation`). Cosines that differ
     by no more than float64 rounding are equal (see `pair_cosines`), and equal ones share the mean of their ranks.
     Raises ValueError if the lengths differ, or a gold score is not finite.
     """
@@ -59,7 +59,7 @@ def undefined_correlation(cosines: np.ndarray, gold: np.ndarray) -> str | None:
 
 
 def correlations(cosine: np.ndarray, gold: np.ndarray) -> dict[str, float]:
-    """spearman and pearson of cosines [n] with gold scores [n], each x 100; NaN where they are not defined.
+    """spearman and pearson of cosines [n] with gold scores [n], each x 100; NaN if they are not defined.
 
     Raises ValueError if the lengths differ, or a gold score is not finite.
     """

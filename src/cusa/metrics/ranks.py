@@ -1,6 +1,6 @@
 """Ranks of right answers among the candidates of each query; ties count against the model.
 
-float32 scores decide where they are far enough apart, and exact ones in float64 where they are not, so the ranks equal
+float32 scores decide if they are far enough apart, and exact ones in float64 if they are not, so the ranks equal
 those of a naive float64 computation.
 """
 

@@ -1,4 +1,4 @@
-"""Cosine scores: in float32 blocks, and in float64 where two of them are too close for float32."""
+"""Cosine scores: in float32 blocks, and in float64 if two of them are too close for float32."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def opened(item: Picture, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """A picture as upright 8-bit RGB, of at most `max_pixels` where it comes from a file or bytes.
+    """A picture as upright 8-bit RGB, of at most `max_pixels` if it comes from a file or bytes.
 
     Raises DataError if it cannot be read, is larger, or is something else.
     """

@@ -235,7 +235,7 @@ def load_run(folder: Path, device: str | torch.device | None = None, precision: 
 
 
 def chosen_device(device: str | torch.device | None) -> torch.device:
-    """The device that is asked for; for None a GPU, where PyTorch sees one, else the CPU.
+    """The device that is asked for; for None a GPU, if PyTorch sees one, else the CPU.
 
     Raises ConfigurationError if a GPU is asked for that does not exist.
     """

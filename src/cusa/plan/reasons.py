@@ -72,7 +72,7 @@ def _read(text: str) -> Any:
 
 
 def with_reason(text: str, reason: str) -> str:
-    """A parameter of one line as it is recorded where there is a `reason` to run its job again; the same without one.
+    """A parameter of one line as it is recorded if there is a `reason` to run its job again; the same without one.
 
     `text` is what was recorded before, which may have a reason too. The record is always another text.
     """

@@ -30,7 +30,7 @@ def recorded_outputs(folder: str | Path = RECORDS) -> Iterator[tuple[str, Path]]
 def read_record(path: str | Path | None) -> dict[str, Any]:
     """The content of a record: the `params`, the `endtime` and more.
 
-    Empty where `path` is None, or the record is gone or incomplete, as while another Snakemake writes it: Snakemake
+    Empty if `path` is None, or the record is gone or incomplete, as while another Snakemake writes it: Snakemake
     takes such an output for one without a record too.
     """
     try:

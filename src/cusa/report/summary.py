@@ -113,7 +113,7 @@ def summary_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _undefined(members: Sequence[Mapping[str, Any]], metric: str) -> str | None:
-    """Why the data do not define a metric, for each seed of an experiment where they do not; None if they do."""
+    """Why the data do not define a metric, for each seed that lacks it; None if all seeds define it."""
     seeds: dict[str, list[str]] = {}
     for member in members:
         if member["metrics"][metric] is None:

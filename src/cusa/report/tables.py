@@ -99,7 +99,7 @@ def benchmark_tables(
 def _table(
     benchmark: str, data: str, rows: list[Mapping[str, Any]], experiments: list[str], left_out: Mapping[str, str]
 ) -> BenchmarkTable:
-    """The table of `rows`, which are of one benchmark and data set, or of all data sets where `data` is "*"."""
+    """The table of `rows`, which are of one benchmark and data set, or of all data sets if `data` is "*"."""
 
     def column_of(row: Mapping[str, Any]) -> str:
         return str(row["data"] if data == "*" else row["metric"])
@@ -255,7 +255,7 @@ def data_title(data: str) -> str:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    """Mean and, for several seeds, standard deviation, marked where some seeds do not define it."""
+    """Mean and, for several seeds, standard deviation, marked if some seeds do not define it."""
     if row["mean"] is None:
         return UNDEFINED
     spread = f" ± {row['std']:.1f}" if len(_defined_seeds(row)) > 1 else ""

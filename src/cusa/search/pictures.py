@@ -1,4 +1,4 @@
-"""Pictures in a terminal: a strip of the hits, real pictures where the terminal can show them, else half blocks."""
+"""Pictures in a terminal: a strip of the hits, real pictures if the terminal can show them, else half blocks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def show_strip(pictures: Sequence[bytes | None], labels: Sequence[str], stream: 
 def half_blocks(pixels: Image.Image, true_colour: bool) -> Iterable[str]:
     """The lines of an RGBA picture as text, two rows of pixels in a line; transparent pixels are blanks.
 
-    Colours are of 24 bits where `true_colour` is set, else of the palette of 256.
+    Colours are of 24 bits if `true_colour` is set, else of the palette of 256.
     """
     array = np.asarray(pixels).astype(np.int64)
     for top in range(0, array.shape[0], 2):

@@ -30,7 +30,7 @@ class Hit:
     """An item that was found.
 
     `score` is its cosine with the query, from -1 to 1; an index that compresses vectors gives it approximately.
-    `path` is the file that holds its picture, absolute: `size` bytes from `offset` on; all of it where these are None.
+    `path` is the file that holds its picture, absolute: `size` bytes from `offset` on; all of it if these are None.
     `duplicate_of` is the row of a better hit that is the same picture, or nearly; None if there is none. `columns`
     has the values of the columns that came from the user's data.
     """
@@ -172,7 +172,7 @@ class Searcher:
         collapse: bool = False,
         own_rows: Sequence[int | None] | None = None,
     ) -> list[list[Hit]]:
-        """The `top` items nearest to each vector, float32 [n, D], best first; fewer where the index holds fewer.
+        """The `top` items nearest to each vector, float32 [n, D], best first; fewer if the index holds fewer.
 
         `where` are conditions as `rows_where` reads them. `collapse` leaves out hits that are the same as a better one,
         or nearly. `own_rows` has, for each vector, a row that is not to be found, or None. Raises ConfigurationError

@@ -75,7 +75,7 @@ class Batcher(Generic[Question, Answer]):
     def put(self, question: Question) -> asyncio.Future[Answer]:
         """Let a question wait. The future is that of the running event loop, and gets the answer.
 
-        Raises RequestError with status 503 where the queue is full or the server stops.
+        Raises RequestError with status 503 if the queue is full or the server stops.
         """
         with self._changed:
             if self._closed:

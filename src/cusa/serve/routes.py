@@ -174,7 +174,7 @@ class Routes:
         return Response(shown.content, headers=headers, media_type=shown.media_type)
 
     async def right_answers(self, request: Request, name: str, q: str) -> Response:
-        """Where the text is a caption of the index: the rows that have it, and the rank of each under its model."""
+        """If the text is a caption of the index: the rows that have it, and the rank of each under its model."""
         wanted = read_fields([("q", q)], self.settings.limits)
         index = self._index(name)
         if wanted.text is None:
@@ -194,7 +194,7 @@ class Routes:
         return response
 
     async def health(self, request: Request) -> Response:
-        """Status 200 where the server can answer, 503 where it cannot."""
+        """Status 200 if the server can answer, 503 if it cannot."""
         ready = all(index.batcher.is_alive for index in self.indexes.values())
         content: dict[str, Any] = {"ready": ready, "version": __version__}
         if request.state.is_known:

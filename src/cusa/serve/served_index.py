@@ -129,7 +129,7 @@ def named_folders(arguments: Sequence[str]) -> dict[str, Path]:
     """Names of index folders, given as `FOLDER` or `NAME=FOLDER`.
 
     A folder that the workflow wrote, {run}/search/{gallery}, is named by its experiment, and others by the last part
-    of their path that only they have; where that is not enough, by as many parts as it takes. Raises
+    of their path that only they have; if that is not enough, by as many parts as it takes. Raises
     ConfigurationError if names are equal.
     """
     given: list[tuple[str | None, Path]] = []

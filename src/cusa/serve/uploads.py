@@ -86,7 +86,7 @@ class Uploads:
     async def picture(self, content: bytes) -> AsyncGenerator[Image.Image]:
         """A picture as upright RGB, which is in memory until the block ends.
 
-        Raises RequestError: 415 where the bytes are no picture, 422 if it has too many pixels, which its header
+        Raises RequestError: 415 if the bytes are no picture, 422 if it has too many pixels, which its header
         tells before anything is decoded.
         """
         if self._waiting >= self.limits.uploads:

@@ -18,7 +18,7 @@ from cusa.shards.writing import INDEX_SCHEMA
 def join_shards(parts: Sequence[str | Path], folder: str | Path) -> None:
     """Make the folder of a split from its parts, given in order; the result equals that of `write_split` without parts.
 
-    Tar files are linked, not copied, where the file system can. Raises DataError if a part is damaged, or was
+    Tar files are linked, not copied, if the file system can. Raises DataError if a part is damaged, or was
     written with other settings than the first one.
     """
     written = [read_mapping(Path(part) / STATISTICS, made_again(part)) for part in parts]

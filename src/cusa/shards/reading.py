@@ -180,7 +180,7 @@ def _require_success(process: subprocess.Popen[bytes] | None) -> None:
 
 
 def settings_of(folder: Path) -> Shards:
-    """How the images in a folder of shards are stored; the defaults where the folder does not exist.
+    """How the images in a folder of shards are stored; the defaults if the folder does not exist.
 
     Shards of earlier releases do not say it, so it is read off their index.
     """

@@ -37,7 +37,7 @@ def add_adapters(side: Side, lora: Lora, left_out: set[nn.Parameter]) -> None:
     """Put adapters beside the matrices of a side that `lora.modules` names, except those that are `left_out`.
 
     The first matrix of an adapter is drawn from torch's random state, the second is 0, so the features stay as they
-    are. Raises ConfigurationError if peft is not installed, and where a pattern names no matrix that can have an
+    are. Raises ConfigurationError if peft is not installed, and if a pattern names no matrix that can have an
     adapter.
     """
     try:

@@ -58,7 +58,7 @@ def with_callable_matrices(module: nn.Module, inputs: tuple[Any, ...]) -> nn.Mod
     """A module that computes what `module` computed of `inputs`, by matrices that can have adapters.
 
     It shares the weights of `module`, and `original_of` gives that back. None if `module` needs no replacement, or
-    where none is known.
+    if none is known.
     """
     replacement: nn.Module
     if can_be_linear(module, inputs):

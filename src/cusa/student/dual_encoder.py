@@ -57,7 +57,7 @@ class DualEncoder(Backbone):
 
         With `stretch` it has `max_tokens` positions at least, see cusa.student.positions.
 
-        Raises ConfigurationError if it is not a dual encoder, or where weights that its features depend on are missing.
+        Raises ConfigurationError if it is not a dual encoder, or if weights that its features depend on are missing.
         """
         source = expand_home(PUBLISHED_NAMES.get(name, name))
         model, not_read = load_pretrained(source)

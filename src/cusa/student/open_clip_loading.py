@@ -166,7 +166,7 @@ def _tagged(architecture: str, tag: str) -> Source:
 def _looks_of_file(path: Path, architecture: str, tags: list[str]) -> Mapping[str, Any] | None:
     """How pictures are prepared for weights in a file: as open_clip's file beside it says, else as for the tags.
 
-    Where the tags differ, open_clip's default is taken, and the log says so.
+    If the tags differ, open_clip's default is taken, and the log says so.
     """
     import open_clip
 

@@ -56,10 +56,10 @@ class OpenClip(Backbone):
 
     @classmethod
     def load(cls, settings: StudentSettings, weights: bool = True) -> OpenClip:
-        """A model with its weights, which open_clip fetches where its cache lacks them; random ones without them.
+        """A model with its weights, which open_clip fetches if its cache lacks them; random ones without them.
 
-        Raises ConfigurationError if open_clip is not installed, where the architecture or the weights are not known,
-        and where the weights cannot be read or fetched.
+        Raises ConfigurationError if open_clip is not installed, if the architecture or the weights are not known,
+        and if the weights cannot be read or fetched.
         """
         loaded: Loaded = load_open_clip(settings, weights)
         if weights:
@@ -150,7 +150,7 @@ def backbone(settings: StudentSettings) -> OpenClip:
 def image_transform_of(settings: Mapping[str, Any]) -> ImageTransform:
     """The transform that open_clip's `preprocess_cfg` describes, for pictures that are not augmented.
 
-    Raises ConfigurationError if that is not a square, or where pictures are made one by bars around them.
+    Raises ConfigurationError if that is not a square, or if pictures are made one by bars around them.
     """
     size, mode = settings["size"], settings.get("resize_mode", "shortest")
     height, width = (size, size) if isinstance(size, int) else tuple(size)

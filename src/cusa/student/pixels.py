@@ -64,7 +64,7 @@ def transform_of_student(student: StudentSettings) -> ImageTransform:
 def write_crops(shards: str | Path, transform: ImageTransform, folder: str | Path, threads: int = 1) -> None:
     """Decode the images of a split's shards as a student reads them, into `folder`, which appears when it is complete.
 
-    Raises DataError if shards are missing or damaged, and where the disk lacks space.
+    Raises DataError if shards are missing or damaged, and if the disk lacks space.
     """
     reader, side = ShardReader(shards), transform.crop
 

@@ -77,7 +77,7 @@ def extract_image_features(
     With ImageViews as `settings`, those of the views of each image: view v of image i has the row i * views + v.
     `shards` is the split's folder; with `stream` only the index is read from it. `verify` compares its tar files with
     the sha256 that was written for each. Raises ConfigurationError if the encoder cannot be loaded, and DataError
-    where shards or disk space are missing.
+    if shards or disk space are missing.
     """
     if verify and stream is None:
         require_intact(shards)

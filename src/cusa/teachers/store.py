@@ -48,7 +48,7 @@ class FeatureStore:
         """Open and check a store.
 
         Raises DataError unless it has `rows` rows, all written, and was made by `model` with the weights `sha256`;
-        None for either checks nothing, and so does `sha256` where the store does not know the file of its weights.
+        None for either checks nothing, and so does `sha256` if the store does not know the file of its weights.
         """
         self.folder = Path(folder)
         if not (self.folder / META).is_file():

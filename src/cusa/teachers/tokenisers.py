@@ -26,7 +26,7 @@ def load_tokeniser(source: str) -> Any:
 
 
 def require_words(tokeniser: Any, source: str) -> None:
-    """Raise ConfigurationError for a tokeniser without words: transformers makes one where its files are missing."""
+    """Raise ConfigurationError for a tokeniser without words: transformers makes one if its files are missing."""
     if len(tokeniser) <= len(set(tokeniser.all_special_tokens)):
         raise ConfigurationError(
             f"the tokeniser of {source} knows {len(tokeniser)} tokens, all of them special, so every caption "
@@ -86,7 +86,7 @@ def positions_of(network: nn.Module) -> int | None:
 
 
 def shortest(*limits: float | None, default: int) -> int:
-    """The smallest of the limits that are lengths; `default` where none is."""
+    """The smallest of the limits that are lengths; `default` if none is."""
     return min((int(limit) for limit in limits if limit and limit < NO_LENGTH), default=default)
 
 

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def checkpoint_towers(student: Student) -> None:
-    """Checkpoint each layer of a student's towers, in train mode; call it where the weights are on the CPU.
+    """Checkpoint each layer of a student's towers, in train mode; call it while the weights are on the CPU.
 
     Layers are those of `Side.layers`. Raises ConfigurationError if no tower has layers that are trained.
     """

@@ -20,7 +20,7 @@ class DeviceCopies:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def copy(self, batch: TrainingBatch) -> TrainingBatch:
-        """The batch on the device; the host does not wait for it where its memory is page-locked."""
+        """The batch on the device; the host does not wait for it if its memory is page-locked."""
         if self._stream is None:
             return batch.to(self.device)
         with torch.cuda.stream(self._stream):

@@ -126,7 +126,7 @@ def _comparison(losses: LossConfiguration, dimension: int, teachers: Mapping[Mod
     """The operations of the losses for every two pairs of a batch.
 
     Two vectors of length d are compared in 2 d operations, and the gradients with respect to both take 4 d. Image and
-    text are compared in the common space, images with images and texts with texts too where a loss needs that, and the
+    text are compared in the common space, images with images and texts with texts too if a loss needs that, and the
     teachers' features without gradients.
     """
     products = sum({"cross": 1, "uni": 2}[family] for family in losses.heads)

@@ -1,6 +1,6 @@
 """GradCache (Gao et al., 2021, arXiv 2101.06983): the gradients of a whole batch, with the memory of a chunk of it.
 
-A batch has fewer images than pairs where pairs share an image, so its distinct images and its distinct texts are
+A batch has fewer images than pairs if pairs share an image, so its distinct images and its distinct texts are
 divided, not its pairs. Three passes:
 
 1. The towers' features of all chunks, without a graph.

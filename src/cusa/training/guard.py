@@ -142,7 +142,7 @@ class Guard:
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
     """The norm of all gradients together, a scalar. Gradients are scaled to the norm `largest` if theirs is greater.
 
-    A norm that is not finite scales nothing. Nothing waits for a GPU. Where weights are divided among processes, each
+    A norm that is not finite scales nothing. Nothing waits for a GPU. If weights are divided among processes, each
     process calls this.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

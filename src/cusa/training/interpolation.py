@@ -69,7 +69,7 @@ def interpolate(
 
 
 def mixed(before: Mapping[str, Tensor], after: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """(1 - alpha) * before + alpha * after, tensor by tensor; exactly one of them where alpha is 0 or 1."""
+    """(1 - alpha) * before + alpha * after, tensor by tensor; exactly one of them if alpha is 0 or 1."""
     if alpha in (0.0, 1.0):
         return dict(after if alpha else before)
     return {

@@ -52,7 +52,7 @@ class StepProfile:
     `seconds` is the median time of a step, `parts` how much of it is in each of PARTS, and `speeds` has the columns
     SPEEDS of the history. On a GPU, `device_busy` is the share of the time in which the GPU computes; None on the CPU.
     `gpu_memory_gib` is the most memory of the GPU, None on the CPU. `synthetic` is why synthetic pairs were read, None
-    where the data were read.
+    if the data were read.
     """
 
     steps: int

@@ -28,7 +28,7 @@ WORD = "word "
 def _numbered(tokens: list[int], number: int) -> list[int]:
     """As many tokens, which differ from number to number: a batch would encode equal captions once.
 
-    A token between the first and the last one becomes the token before it where its bit of `number` is 1.
+    A token between the first and the last one becomes the token before it if its bit of `number` is 1.
     """
     inner = [max(0, token - (number >> place & 1)) for place, token in enumerate(tokens[1:-1])]
     return [*tokens[:1], *inner, *tokens[1:][-1:]]

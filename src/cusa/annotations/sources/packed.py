@@ -33,7 +33,7 @@ class PictureFolder:
     """Writes pictures as {first two digits}/{other digits of their SHA-256}{ending}, for instance 3f/9a0c....jpg.
 
     Equal pictures are one file, so a picture in two splits has the same path in both. The same data always give the
-    same paths. Memory does not grow with the pictures. `place` is where they are written; where that is not `folder`,
+    same paths. Memory does not grow with the pictures. `place` is where they are written; if that is not `folder`,
     which the paths name, they are part of its pictures.
     """
 

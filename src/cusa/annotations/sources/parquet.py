@@ -1,6 +1,6 @@
 """Parquet files with the bytes of the pictures, as Hugging Face's datasets has them, read in small batches.
 
-A picture is a value of bytes, or a struct {bytes, path}; where its bytes are null, the file at its path is the picture.
+A picture is a value of bytes, or a struct {bytes, path}; if its bytes are null, the file at its path is the picture.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BATCH_ROWS = 32
 class ParquetSource(PackedSource):
     """Reads the pictures' column and the columns that `columns` names.
 
-    An image's id is that of its column; else the path in its struct where no two rows have the same one; else the
+    An image's id is that of its column; else the path in its struct if no two rows have the same one; else the
     digest of its bytes, so that rows with the same picture are captions of one image.
     """
 

@@ -50,7 +50,7 @@ class RowText:
 
 
 class SoundRows(NamedTuple):
-    """Rows in which nothing is odd: their number (lines, where they are lines), and their records as columns."""
+    """Rows in which nothing is odd: their number (lines, if they are lines), and their records as columns."""
 
     rows: int
     records: pa.RecordBatch
@@ -199,7 +199,7 @@ def _count(text: RowText, rows: Sequence[Any]) -> int:
 
 
 def _with_ids(records: pa.RecordBatch, names: ImageNames) -> pa.RecordBatch:
-    """The records, with the ids that their files say where they have none."""
+    """The records, with the ids that their files say if they have none."""
     place = records.schema.get_field_index("image_id")
     if not records.column(place).null_count:
         return records

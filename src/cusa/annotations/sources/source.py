@@ -11,9 +11,9 @@ class Record(NamedTuple):
     """One caption of one image, or an image without a caption (`caption` is None).
 
     `split` is train, val, test or a split of labelled images; `image_path` is absolute. `label` is the class of the
-    image where the data has classes. `caption_id` is the caption's own id; only COCO has them. `place` says where the
+    image if the data has classes. `caption_id` is the caption's own id; only COCO has them. `place` says where the
     picture comes from if its path does not: a file that holds many, and the row or key in it. `language` is that of the
-    caption where the data say it.
+    caption if the data say it.
     """
 
     split: str

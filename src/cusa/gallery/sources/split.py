@@ -59,7 +59,7 @@ class SplitSource:
         return {"kind": "split", "place": place, "splits": self.splits, "items": self.total, "digests": digests}
 
     def entries(self, wanted: Wanted) -> Iterator[Entry | None]:
-        """Every picture, called by its image id, or by its split and its id where two splits have the same id."""
+        """Every picture, called by its image id, or by its split and its id if two splits have the same id."""
         first, twice = 0, self._ids_are_twice
         for split in self.splits:
             tables, reader = self._tables(split), ShardReader(self.folder.shards(split))
