@@ -32,7 +32,8 @@ class DistinctImages:
 
     def __init__(self, records: RecordSpool, problems: Problems) -> None:
         self.records = records
-        encoded = records.column("image_id").dictionary_encode().unify_dictionaries()
+        # All chunks have one dictionary already: to unify them would take every id once for each chunk.
+        encoded = records.column("image_id").dictionary_encode()
         codes = [chunk.indices.to_numpy() for chunk in encoded.chunks]
         self.of_record = np.concatenate([*codes, np.empty(0, dtype=np.int32)])
         count = int(self.of_record.max(initial=-1)) + 1
