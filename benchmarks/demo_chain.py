@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cusa.common.files import whole_file
+from cusa.common.files import atomic_file
 from cusa.report.figures import svg_of
 
 TIMINGS = "timings"
@@ -128,7 +128,7 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = {"before": read_jobs(arguments.before), "after": read_jobs(arguments.after)}
     picture = draw(runs, when=not arguments.costs)
-    with whole_file(arguments.output) as temporary:
+    with atomic_file(arguments.output) as temporary:
         temporary.write_text(picture)
 
 

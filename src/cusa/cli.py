@@ -186,11 +186,11 @@ def _init(arguments: argparse.Namespace) -> None:
 
 
 def _write_new(path: Path, text: str) -> None:
-    from cusa.common.files import whole_file
+    from cusa.common.files import atomic_file
 
     if path.exists():
         raise ConfigurationError(f"{path} exists already; name another file, nothing is overwritten.")
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ import torch
 
 from cusa.annotations.tables import TEXT_TABLES, cleaning_of, distinct_texts
 from cusa.common.compute import choose_device
-from cusa.common.files import whole_folder
+from cusa.common.files import atomic_folder
 from cusa.common.progress import stopwatch
 from cusa.config.captions import CaptionCleaning
 from cusa.config.experiments import RunConfiguration
@@ -60,7 +60,7 @@ def embed_all(
     for data, output in outputs.items():
         embeddings = _embeddings(encoder, Path(run), configuration, folder, data)
         _require_finite(embeddings, Path(run), data)
-        with whole_folder(output) as temporary:
+        with atomic_folder(output) as temporary:
             for name, array in embeddings.items():
                 np.save(temporary / f"{name}.npy", array)
         rows = {name.partition("_")[0]: len(array) for name, array in embeddings.items()}

@@ -21,6 +21,8 @@ from conftest import mounted_tmpfs
 
 from cusa.common.files import (
     array_damage,
+    atomic_file,
+    atomic_folder,
     expanded,
     gigabytes,
     parquet_damage,
@@ -28,8 +30,6 @@ from cusa.common.files import (
     read_parquet,
     require_space,
     require_writable,
-    whole_file,
-    whole_folder,
     write_json,
 )
 from cusa.common.program import run
@@ -39,7 +39,7 @@ from cusa.teachers.store import write_features
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(RuntimeError), whole_file(tmp_path / "a.txt") as temporary:
+    with pytest.raises(RuntimeError), atomic_file(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
@@ -51,7 +51,7 @@ def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit((tmp_path / "pipe").read_text)
-        with whole_file(tmp_path / "pipe") as temporary:
+        with atomic_file(tmp_path / "pipe") as temporary:
             temporary.write_text("all of it")
         assert read.result() == "all of it"
     assert (tmp_path / "pipe").is_fifo()
@@ -81,7 +81,7 @@ def test_files_in_memory_are_replaced_as_others_are():
         for content in ([1], [2]):
             write_json(f"{folder}/x.json", content)
         assert json.loads(Path(f"{folder}/x.json").read_text()) == [2]
-        with pytest.raises(RuntimeError), whole_file(f"{folder}/x.json") as temporary:
+        with pytest.raises(RuntimeError), atomic_file(f"{folder}/x.json") as temporary:
             assert temporary.parent == Path(folder)
             raise RuntimeError
 
@@ -89,11 +89,11 @@ def test_files_in_memory_are_replaced_as_others_are():
 def test_a_failed_folder_leaves_the_old_one(tmp_path):
     (tmp_path / "f").mkdir()
     (tmp_path / "f/old").touch()
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "f") as temporary:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "f") as temporary:
         (temporary / "new").touch()
         raise RuntimeError
     assert [path.name for path in tmp_path.rglob("*")] == ["f", "old"]
-    with whole_folder(tmp_path / "f") as temporary:
+    with atomic_folder(tmp_path / "f") as temporary:
         (temporary / "new").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["f", "new"]
 
@@ -146,10 +146,10 @@ def test_a_really_full_disk(tmp_path):
     """A file system of one megabyte."""
     with mounted_tmpfs(tmp_path / "small", "size=1m") as small:
         code = (
-            "import sys; from pathlib import Path; from cusa.common.files import whole_file\n"
+            "import sys; from pathlib import Path; from cusa.common.files import atomic_file\n"
             "from cusa.common.program import run\n"
             "def main():\n"
-            "    with whole_file(sys.argv[1]) as temporary:\n"
+            "    with atomic_file(sys.argv[1]) as temporary:\n"
             "        temporary.write_bytes(bytes(10_000_000))\n"
             "run(main)"
         )
@@ -207,11 +207,11 @@ def test_a_parquet_file_is_read_as_it_is(tmp_path):
 def test_a_folder_is_no_file_to_write(tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match="is a folder; name a file to write"), whole_file(place):
+    with pytest.raises(DataError, match="is a folder; name a file to write"), atomic_file(place):
         pass
 
 
-@pytest.mark.parametrize("writing", [whole_file, whole_folder])
+@pytest.mark.parametrize("writing", [atomic_file, atomic_folder])
 def test_nothing_is_written_below_a_file(tmp_path, writing):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="file/x cannot be written: .*file is no folder"), writing(tmp_path / "file/x"):

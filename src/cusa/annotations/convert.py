@@ -39,7 +39,7 @@ from cusa.annotations.tables import (
     captions_schema,
     write_table,
 )
-from cusa.common.files import whole_file, write_json
+from cusa.common.files import atomic_file, write_json
 from cusa.common.progress import stopwatch
 from cusa.common.times import description
 from cusa.config.captions import PUBLISHED, CaptionCleaning
@@ -178,7 +178,7 @@ def _some_texts(images: DistinctImages) -> list[tuple[str, str]]:
 
 def _write_images(images: DistinctImages, path: Path) -> None:
     schema = pa.schema([(name, pa.string()) for name in ("image_id", "image_path", "split", "label")])
-    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for block, table in images.blocks(images.ordered, ["image_id", "image_path", "label"]):
             columns = [table["image_id"], table["image_path"], images.split_name(block), table["label"]]
             writer.write_table(pa.table(columns, schema=schema))
@@ -192,7 +192,7 @@ def _write_captions(images: DistinctImages, folder: Path, cleaning: CaptionClean
     languages = ["language"] if images.records.has_languages else []
     schema = captions_schema(cleaning, bool(languages))
     with ExitStack() as stack:
-        temporary = stack.enter_context(whole_file(folder / CAPTIONS))
+        temporary = stack.enter_context(atomic_file(folder / CAPTIONS))
         writer = stack.enter_context(pq.ParquetWriter(temporary, schema))
         lists = {split: stack.enter_context(_json_list(folder / f"{split}.json")) for split in SPLITS}
         beside = stack.enter_context(ThreadPoolExecutor(1))
@@ -216,7 +216,7 @@ def _write_captions(images: DistinctImages, folder: Path, cleaning: CaptionClean
 @contextmanager
 def _json_list(path: Path) -> Iterator[PublishedJson]:
     """The published JSON of a split; it is renamed into place when it is complete."""
-    with whole_file(path) as temporary, PublishedJson(temporary) as published:
+    with atomic_file(path) as temporary, PublishedJson(temporary) as published:
         yield published
 
 

@@ -17,7 +17,7 @@ from cusa.annotations.sources.packed import PackedSource
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.source import Source
 from cusa.annotations.sources.splits import SplitsOfRows
-from cusa.common.files import made_again, read_array, read_mapping, whole_folder, write_json
+from cusa.common.files import atomic_folder, made_again, read_array, read_mapping, write_json
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.dataset import DatasetSection
 from cusa.errors import ConfigurationError, DataError
@@ -42,7 +42,7 @@ def read_part(
     source = _packed(open_source(dataset, Path(image_folder)), dataset)
     source.part, source.parts = part, parts
     problems = Problems()
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         source.pictures.place = temporary / PICTURES
         records = spool_records(source.records(), temporary / RECORDS, problems, cleaning)
         np.save(temporary / SPLITS_OF_RECORDS, records.split)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cusa.common.files import made_again, parquet_damage, read_json, whole_file
+from cusa.common.files import atomic_file, made_again, parquet_damage, read_json
 from cusa.common.workflow_files import workflow_command
 from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.errors import DataError
@@ -138,7 +138,7 @@ class SplitTables:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table as Parquet; the file is renamed into place when it is complete."""
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         pq.write_table(table, temporary)
 
 

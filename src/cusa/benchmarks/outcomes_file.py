@@ -20,7 +20,7 @@ from cusa.benchmarks.outcomes import (
     Statistics,
     Units,
 )
-from cusa.common.files import array_damage, made_again, whole_file
+from cusa.common.files import array_damage, atomic_file, made_again
 
 KINDS: Mapping[str, type[Statistic]] = {kind.__name__: kind for kind in (Mean, Median, Pearson, Spearman)}
 # The array of a file that describes its statistics, as JSON. Files of earlier releases do not have it.
@@ -51,7 +51,7 @@ def save(path: str | Path, statistics: Statistics) -> None:
         }
         if isinstance(each, Correlation):
             content[name]["gold"] = stored(each.gold, f"{name}.gold")
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **(arrays | {CONTENT: np.array(json.dumps(content))}))
 
 

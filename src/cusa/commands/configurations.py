@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cusa.common.files import is_ordinary_file, whole_file
+from cusa.common.files import atomic_file, is_ordinary_file
 from cusa.config import reruns
 from cusa.config.configuration import load
 from cusa.config.files import layers, merge_all, read_arguments
@@ -56,7 +56,7 @@ def _schema(arguments: argparse.Namespace) -> None:
         return
     if is_ordinary_file(arguments.output) and not _is_schema(arguments.output):
         raise ConfigurationError(f"{arguments.output} exists already and is no JSON Schema; name another file.")
-    with whole_file(arguments.output) as temporary:
+    with atomic_file(arguments.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -56,7 +56,7 @@ def _ended(arguments: argparse.Namespace) -> tuple[Any, list[Any]]:
 
 
 def _best(arguments: argparse.Namespace) -> None:
-    from cusa.common.files import whole_file
+    from cusa.common.files import atomic_file
     from cusa.sweep.summary import overlay_of
 
     study, ended = _ended(arguments)
@@ -66,7 +66,7 @@ def _best(arguments: argparse.Namespace) -> None:
         return
     if arguments.output.exists():
         raise ConfigurationError(f"{arguments.output} exists already; name another file, nothing is overwritten.")
-    with whole_file(arguments.output) as temporary:
+    with atomic_file(arguments.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -52,7 +52,7 @@ DAMAGED = (
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
     The bytes are flushed to disk before the rename, so a power cut leaves either the old file or the new one. A path
@@ -109,7 +109,7 @@ def _beside(path: Path) -> Path:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; rename it to `path` when the block ends without an error.
 
     An existing folder at `path` is replaced only at that moment.
@@ -136,7 +136,7 @@ def link_or_copy(source: str | Path, path: str | Path) -> None:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` atomically as indented UTF-8 JSON. Raises ValueError for NaN and infinities."""
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 

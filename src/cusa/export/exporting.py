@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cusa.common.files import expanded, read_json, require_writable, sha256_of_file, whole_folder, write_json
+from cusa.common.files import atomic_folder, expanded, read_json, require_writable, sha256_of_file, write_json
 from cusa.common.versions import versions
 from cusa.config.losses import HeadName
 from cusa.errors import ConfigurationError
@@ -60,7 +60,7 @@ def export(run: str | Path, to: ExportFormat, output: str | Path, options: Expor
         seed=record.configuration.seed,
         versions=versions(),
     )
-    with whole_folder(output) as temporary:
+    with atomic_folder(output) as temporary:
         lines = _write(model, about, temporary, options)
         write_model_card(temporary, run, record, about, lines)
         record_files(temporary)

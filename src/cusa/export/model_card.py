@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cusa.benchmarks import outcomes_file
-from cusa.common.files import read_json, whole_file
+from cusa.common.files import atomic_file, read_json
 from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import LossConfiguration
 from cusa.config.models import MODALITIES, ImageModel, StudentSettings, TextModel, is_path
@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 def write_model_card(folder: Path, run: Path, record: RunRecord, about: Exported, measured: Sequence[str]) -> None:
     """Write the README.md of an exported folder. `measured` are lines about measurements of the export."""
-    with whole_file(folder / CARD) as temporary:
+    with atomic_file(folder / CARD) as temporary:
         image = read_json(folder / EXPORT).get("image")
         temporary.write_text(model_card(run, record, about, measured, image), encoding="utf-8")
 

@@ -158,7 +158,7 @@ def _embed_parts(model: RetrievalModel, source: Source, output: Path, how: Embed
         embedded = _reported(embedded, total, _unit(source))
         for part, group in groupby(embedded, key=lambda batch: batch.part):
             writer = PartWriter(output, part, model.dimension, how.dtype, how.keep_pictures)
-            with writer.whole():
+            with writer.atomic():
                 for batch in group:
                     writer.unreadable += batch.unreadable
                     writer.add(batch.entries, batch.embeddings)

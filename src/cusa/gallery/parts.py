@@ -14,7 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cusa.common.files import parquet_damage, read_array, read_json, require_space, whole_file, whole_folder, write_json
+from cusa.common.files import (
+    atomic_file,
+    atomic_folder,
+    parquet_damage,
+    read_array,
+    read_json,
+    require_space,
+    write_json,
+)
 from cusa.errors import DataError
 from cusa.gallery.items import UNREADABLE_SCHEMA, cast_items, items_table, joined_schema
 from cusa.gallery.plan import END, PLAN, read_plan
@@ -97,7 +105,7 @@ class PartWriter:
         return path.open("wb")
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def atomic(self) -> Iterator[None]:
         """A block in which rows are added; at its end the part is written, unless there was an error."""
         try:
             yield
@@ -121,7 +129,7 @@ class PartWriter:
             {name: [entry.columns.get(name) for entry in self.entries] for name in names},
         )
         embeddings = np.concatenate([np.empty((0, self.dimension), self.dtype), *self.blocks])
-        with whole_folder(self.folder / PARTS / part_name(self.number)) as temporary:
+        with atomic_folder(self.folder / PARTS / part_name(self.number)) as temporary:
             np.save(temporary / EMBEDDINGS, embeddings, allow_pickle=False)
             pq.write_table(table, temporary / ITEMS)
             columns = list(zip(*self.unreadable, strict=True)) or [(), ()]
@@ -208,7 +216,7 @@ def _joined(places: list[Path], name: str, output: Path) -> pa.Schema:
         with parquet_damage(place / name):
             schemas.append(pq.read_schema(place / name))
     schema = joined_schema(schemas) if schemas else UNREADABLE_SCHEMA
-    with whole_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with atomic_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for place in places:
             with parquet_damage(place / name):
                 table = pq.read_table(place / name)
@@ -225,7 +233,7 @@ def _join_embeddings(folder: Path, parts: list[Part], rows: int, dimension: int,
     }
     step = max(1, BLOCK_BYTES // (np.dtype(dtype).itemsize * dimension))
     # The file is not memory-mapped: on a full disk, a write raises an error, and memory-mapping kills the process.
-    with whole_file(folder / EMBEDDINGS) as temporary, temporary.open("wb") as file:
+    with atomic_file(folder / EMBEDDINGS) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
             array = read_array(folder / part.embeddings, DAMAGED_PART)

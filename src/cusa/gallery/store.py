@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cusa import __version__
-from cusa.common.files import read_array, read_json, read_parquet, sha256_of_file, whole_file, write_json
+from cusa.common.files import atomic_file, read_array, read_json, read_parquet, sha256_of_file, write_json
 from cusa.common.pydantic_errors import first_problem
 from cusa.errors import DataError
 from cusa.gallery.items import FIELDS, UNREADABLE_SCHEMA, cast_items, joined_schema
@@ -303,10 +303,10 @@ def write_gallery(
         unreadable=len(unreadable),
         **described,
     )
-    with whole_file(folder / EMBEDDINGS) as temporary, temporary.open("wb") as file:
+    with atomic_file(folder / EMBEDDINGS) as temporary, temporary.open("wb") as file:
         np.save(file, embeddings, allow_pickle=False)
     for name, table in ((ITEMS, items), (UNREADABLE, unreadable)):
-        with whole_file(folder / name) as temporary:
+        with atomic_file(folder / name) as temporary:
             pq.write_table(table, temporary)
     write_meta(folder, meta)
     return Gallery.open(folder)

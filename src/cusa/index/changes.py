@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cusa.common.files import read_parquet, whole_folder
+from cusa.common.files import atomic_folder, read_parquet
 from cusa.errors import DataError
 from cusa.gallery.store import META, UNREADABLE, Gallery
 from cusa.index.build import make, publish_chosen, threads
@@ -126,7 +126,7 @@ def _keep(added: Gallery, folder: Path) -> Gallery:
     parent = folder / ADDED
     numbers = [int(path.name) for path in parent.iterdir() if path.name.isdigit()] if parent.is_dir() else []
     kept = parent / f"{max(numbers, default=-1) + 1:06}"
-    with whole_folder(kept) as temporary:
+    with atomic_folder(kept) as temporary:
         for name in [META, *(part.embeddings for part in added.meta.parts)]:
             _link_or_copy(added.folder / name, temporary / name)
         if (added.folder / UNREADABLE).is_file():

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cusa.common.files import whole_folder, write_json
+from cusa.common.files import atomic_folder, write_json
 from cusa.errors import DataError
 from cusa.index.folder import SearchIndex
 from cusa.index.galleries import BLOCK_BYTES
@@ -37,7 +37,7 @@ def write_clip_retrieval(index: SearchIndex, folder: str | Path) -> Path:
     if folder.exists():
         raise DataError(f"{folder} exists already; name another folder, nothing is overwritten.")
     embeddings, name = NAMES[index.modality]
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         (temporary / embeddings).mkdir()
         (temporary / "metadata").mkdir()
         _write_embeddings(index, temporary / embeddings / f"{embeddings}_0.npy")

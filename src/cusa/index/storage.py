@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cusa.common.files import read_json, sha256_of_file, whole_file, whole_folder
+from cusa.common.files import atomic_file, atomic_folder, read_json, sha256_of_file
 from cusa.errors import DataError
 from cusa.index.meta import (
     ADDED,
@@ -61,7 +61,7 @@ def publish(folder: Path, index: IndexMeta, write_files: Callable[[Path], None])
     """
     require_free(folder)
     version = folder / VERSIONS / index.fingerprint
-    with whole_folder(version) as temporary:
+    with atomic_folder(version) as temporary:
         write_files(temporary)
         for file in temporary.iterdir():
             with file.open("rb+") as opened:
@@ -91,7 +91,7 @@ def _link(folder: Path, name: str, version: Path) -> None:
     try:
         temporary.symlink_to((version / name).relative_to(folder))
     except OSError:  # for instance exFAT has no symbolic links
-        with whole_file(folder / name) as copy:
+        with atomic_file(folder / name) as copy:
             shutil.copyfile(version / name, copy)
     else:
         temporary.replace(folder / name)

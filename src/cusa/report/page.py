@@ -10,7 +10,7 @@ from typing import Any
 
 from cusa import __version__
 from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, skipped_rows, split_rows
-from cusa.common.files import made_again, read_parquet, whole_file
+from cusa.common.files import atomic_file, made_again, read_parquet
 from cusa.config.report import Gallery
 from cusa.layout import DatasetFolder
 from cusa.report.curves import curves, library
@@ -76,14 +76,14 @@ def render(
         version=__version__,
         written=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
     )
-    with whole_file(output) as temporary:
+    with atomic_file(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
 def _write_figures(drawings: Mapping[str, str], folder: Path) -> None:
     """Write {name}.svg of each drawing, in grey instead of the page's colour."""
     for name, drawing in drawings.items():
-        with whole_file(folder / f"{name}.svg") as temporary:
+        with atomic_file(folder / f"{name}.svg") as temporary:
             temporary.write_text(drawing.replace(INK, "#444444"), encoding="utf-8")
 
 

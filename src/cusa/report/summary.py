@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cusa.annotations.tables import skipped_rows
 from cusa.benchmarks import outcomes_file
-from cusa.common.files import made_again, read_json, whole_file
+from cusa.common.files import atomic_file, made_again, read_json
 from cusa.common.progress import stopwatch
 from cusa.report.statistics import difference_intervals, mean_and_spread
 from cusa.report.tables import benchmark_tables, to_latex, to_markdown
@@ -64,14 +64,14 @@ def summarise(
     if reference is not None:
         add_differences(rows, _intervals(contents, reference), reference)
     notes = notes_of_runs(contents.values())
-    with whole_file(parquet) as temporary:
+    with atomic_file(parquet) as temporary:
         metadata = {"left_out": json.dumps(dict(left_out or {})), "notes": json.dumps(notes)}
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata)), temporary)
     tables = benchmark_tables(rows, left_out or {})
     skipped = skipped_rows(Path(annotations))
-    with whole_file(markdown) as temporary:
+    with atomic_file(markdown) as temporary:
         temporary.write_text(to_markdown(tables, skipped, left_out or {}, notes), encoding="utf-8")
-    with whole_file(latex) as temporary:
+    with atomic_file(latex) as temporary:
         temporary.write_text(to_latex(tables), encoding="utf-8")
     runs = {(each["experiment"], each["seed"]) for each in contents.values()}
     done(f"{len(contents):,} results of {len(runs):,} runs in {len(rows):,} rows and {len(tables):,} tables")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cusa.common.files import made_again, read_array, read_json, whole_file, write_json
+from cusa.common.files import atomic_file, made_again, read_array, read_json, write_json
 from cusa.common.pydantic_errors import first_problem
 from cusa.common.workflow_files import workflow_command
 from cusa.config.experiments import RunConfiguration
@@ -188,5 +188,5 @@ def write_history(path: str | Path, rows: list[dict[str, Any]]) -> None:
     """Write rows as one Parquet table with a column for each key; values that a row does not have are null."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         pq.write_table(table, temporary)

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cusa.common.files import whole_file
+from cusa.common.files import atomic_file
 from cusa.common.workflow_files import workflow_command
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import DataError
@@ -23,7 +23,7 @@ STUDENT_PREFIX = "student."
 def save_weights(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a state dict atomically as a safetensors file, the same bytes for the same tensors and metadata."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         save_file(plain, temporary, metadata)
         if len(metadata) > 1:
             _sort_metadata(temporary)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cusa.annotations.tables import IMAGES, read_table, split_rows
-from cusa.common.files import read_parquet, whole_file
+from cusa.common.files import atomic_file, read_parquet
 from cusa.errors import DataError
 
 IMAGE_FILES = "image_files.parquet"
@@ -63,7 +63,7 @@ def _described(paths: Sequence[str]) -> list[tuple[int, int]]:
 
 def write_image_files(table: pa.Table, folder: str | Path) -> None:
     """Write the table of `describe_files` into the folder of the shards."""
-    with whole_file(Path(folder) / IMAGE_FILES) as temporary:
+    with atomic_file(Path(folder) / IMAGE_FILES) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cusa.common.files import link_or_copy, made_again, read_mapping, read_parquet, whole_folder, write_json
+from cusa.common.files import atomic_folder, link_or_copy, made_again, read_mapping, read_parquet, write_json
 from cusa.errors import DataError
 from cusa.shards.image_files import IMAGE_FILES, write_image_files
 from cusa.shards.reading import INDEX, STATISTICS
@@ -25,7 +25,7 @@ def join_shards(parts: Sequence[str | Path], folder: str | Path) -> None:
     for part, statistics in zip(parts, written, strict=True):
         if statistics["settings"] != written[0]["settings"]:
             raise DataError(f"{part} was written with other settings than {parts[0]}; {made_again(part)}")
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         for part, statistics in zip(parts, written, strict=True):
             for name in statistics["shards"]:
                 link_or_copy(Path(part) / name, temporary / name)

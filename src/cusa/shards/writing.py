@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from cusa.annotations.tables import CAPTIONS, IMAGES, read_table, split_rows
-from cusa.common.files import sha256_of_file, whole_folder, write_json
+from cusa.common.files import atomic_folder, sha256_of_file, write_json
 from cusa.common.images import decoded_rgb, resize_shorter_side
 from cusa.common.progress import progress, stopwatch
 from cusa.config.dataset_section import MAX_PIXELS
@@ -89,7 +89,7 @@ def write_split(
     failed: list[str] = []
     index: list[dict[str, Any]] = []
     statistics: dict[str, dict[str, Any]] = {}
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         # Before the images are read, so that a change while they are read is noticed.
         write_image_files(describe_files(paths), temporary)
         encoded = _encode_all(paths, settings, threads, max_pixels)

@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 
 from cusa.common.files import (
+    atomic_folder,
     made_again,
     parquet_damage,
     read_array,
     read_json,
     require_space,
     sha256_of_file,
-    whole_folder,
     write_json,
 )
 from cusa.common.progress import progress
@@ -72,7 +72,7 @@ def write_crops(shards: str | Path, transform: ImageTransform, folder: str | Pat
         images = [(reader.encoded(row), reader.plain(row)) for row in rows]
         return transform.batch(images).permute(0, 2, 3, 1).numpy()
 
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         files = _write_pixels(temporary, (len(reader), side, side, 3), reader, decoded, threads)
         write_json(temporary / META, {"transform": asdict(transform), "files_sha256": files, **_origin(reader)})
 
@@ -98,7 +98,7 @@ def write_whole_pictures(shards: str | Path, folder: str | Path, threads: int = 
             parts.append(picture.permute(1, 2, 0).reshape(-1).numpy())
         return np.concatenate(parts)
 
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         np.save(temporary / SIZES, sizes)
         files = _write_pixels(temporary, (int(_bytes_of(sizes).sum()),), reader, decoded, threads)
         files[SIZES] = sha256_of_file(temporary / SIZES)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from cusa.annotations.tables import CAPTIONS, SplitTables
-from cusa.common.files import made_again, read_array, read_json, sha256_of_file, whole_folder, write_json
+from cusa.common.files import atomic_folder, made_again, read_array, read_json, sha256_of_file, write_json
 from cusa.common.progress import progress
 from cusa.common.versions import versions
 from cusa.config.models import StudentSettings
@@ -84,7 +84,7 @@ def write_tokens(data: DatasetFolder, split: str, tokenise: Tokenise, folder: st
         ids.append(block.ids.astype(fitting))
         lengths.append(np.diff(block.ends, prepend=0))
         pad_token = block.pad_token
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         np.save(temporary / IDS, np.concatenate(ids))
         np.save(temporary / ENDS, np.cumsum(np.concatenate(lengths)))
         written = {"captions": count, "tokens": sum(map(len, ids)), "pad_token": pad_token}

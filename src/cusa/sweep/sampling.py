@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from cusa.common.files import whole_file
+from cusa.common.files import atomic_file
 from cusa.config.sweep import Range, Sweep
 from cusa.errors import ConfigurationError
 from cusa.sweep.study import Study, TrialFolder
@@ -49,7 +49,7 @@ def write_storage(sweep: Sweep, study: Study) -> None:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    with whole_file(study.folder / STORAGE) as temporary:
+    with atomic_file(study.folder / STORAGE) as temporary:
         optuna_study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(temporary))),
             study_name=study.folder.name,

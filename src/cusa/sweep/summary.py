@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cusa.common.files import whole_file
+from cusa.common.files import atomic_file
 from cusa.common.workflow_files import head_of_file, workflow_command
 from cusa.config.files import yaml_text
 from cusa.errors import DataError
@@ -54,11 +54,11 @@ def summarise_sweep(folder: str | Path, trials: Sequence[str]) -> None:
         )
     rows = table_rows(ended)
     overlay = overlay_of(ended, study)
-    with whole_file(study.folder / TABLE) as temporary:
+    with atomic_file(study.folder / TABLE) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
-    with whole_file(study.folder / MARKDOWN) as temporary:
+    with atomic_file(study.folder / MARKDOWN) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in markdown_lines(rows)), encoding="utf-8")
-    with whole_file(study.folder / BEST) as temporary:
+    with atomic_file(study.folder / BEST) as temporary:
         temporary.write_text(overlay, encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cusa.common.files import made_again, read_array, read_json, require_space, whole_folder, write_json
+from cusa.common.files import atomic_folder, made_again, read_array, read_json, require_space, write_json
 from cusa.common.workflow_files import workflow_command
 from cusa.errors import DataError
 from cusa.layout import META
@@ -173,7 +173,7 @@ def join_features(parts: Sequence[str | Path], folder: str | Path, copy: bool = 
         return
     digest = hashlib.sha256("".join(meta["features_sha256"] for meta in metas).encode()).hexdigest()
     listed = [os.path.relpath(part, folder) for part in parts]
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         write_json(temporary / META, {**meta, "rows": rows, "features_sha256": digest, PART_FOLDERS: listed})
 
 
@@ -216,7 +216,7 @@ def write_features(
         "shape": (rows, dimension),
     }
     # The file is not memory-mapped: on a full disk, a write raises an error, but memory-mapping kills the process.
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         done, digest = 0, hashlib.sha256()
         with (temporary / FEATURES).open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)

@@ -24,7 +24,7 @@ from torch import nn
 
 from cusa.annotations.tables import cleaning_of
 from cusa.common.compute import choose_device, set_matrix_precision
-from cusa.common.files import sha256_of_file, whole_file
+from cusa.common.files import atomic_file, sha256_of_file
 from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
 from cusa.layout import DatasetFolder
@@ -306,7 +306,7 @@ class Trainer:
     def finish(self) -> None:
         """Write best.safetensors, history.parquet and run.json, and drop the state."""
         run, progress, device, split = self.run, self.progress, self.group.device, self.settings.selection_split
-        with whole_file(run / WEIGHTS) as temporary:
+        with atomic_file(run / WEIGHTS) as temporary:
             shutil.copyfile(self.state.best_path(progress.best_epoch), temporary)
         write_history(run / HISTORY, self.history.rows)
         leak = "" if split == "val" else " (the published selection, which leaks the test set)"

@@ -20,7 +20,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from cusa.annotations.tables import IMAGES, cleaning_of
-from cusa.common.files import whole_file
+from cusa.common.files import atomic_file
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import ConfigurationError
 from cusa.layout import DatasetFolder, Modality, RunInputs
@@ -285,7 +285,7 @@ def _device_busy(source: _Steps, device: torch.device, trace: Path | None) -> fl
     if observer is None:
         return None
     if trace is not None:
-        with whole_file(trace) as temporary:
+        with atomic_file(trace) as temporary:
             observer.export_chrome_trace(str(temporary))
     if device.type != "cuda":
         return None

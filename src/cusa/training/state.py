@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from cusa.common.compute import random_state, set_random_state
-from cusa.common.files import read_tensors, require_space, sha256_of_file, whole_file
+from cusa.common.files import atomic_file, read_tensors, require_space, sha256_of_file
 from cusa.common.versions import versions
 from cusa.config.experiments import RunConfiguration
 from cusa.config.operational import differences
@@ -202,7 +202,7 @@ class State:
             if FROZEN_WEIGHTS in self.data:
                 metadata[BASE_SHA256] = self.data[FROZEN_WEIGHTS]
             save_weights(self.best_path(best_epoch), weights, metadata)
-        with whole_file(self.path) as temporary:
+        with atomic_file(self.path) as temporary:
             try:
                 with temporary.open("wb") as file:
                     torch.save(state, file)
@@ -321,6 +321,6 @@ class State:
         )
         if same and self.group.is_main:
             for name in OUTPUTS:
-                with whole_file(self.run / name) as temporary:
+                with atomic_file(self.run / name) as temporary:
                     link(kept / name, temporary)
         return same

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cusa import __version__
 from cusa.annotations.tables import IMAGES, read_table, split_rows
-from cusa.common.files import sha256_of_file, whole_file
+from cusa.common.files import atomic_file, sha256_of_file
 from cusa.config.models import ImageModel
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
@@ -128,5 +128,5 @@ def export_features(folder: DatasetFolder, split: str, model: ImageModel, path: 
     ids = images["image_id"].take(pa.array(split_rows(images, split))).to_pylist()
     store = FeatureStore(folder.features("image", model.folder, split), len(ids), model.identity)
     content = {image_id: store[np.array([row])] for row, image_id in enumerate(ids)}
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.array(content, dtype=object), allow_pickle=True)

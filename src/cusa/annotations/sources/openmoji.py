@@ -20,7 +20,7 @@ import numpy as np
 from cusa.annotations.captions import clean_caption
 from cusa.annotations.sources.rasterising import rasterise
 from cusa.annotations.sources.source import Record, SentencePair, Source
-from cusa.common.files import whole_folder
+from cusa.common.files import atomic_folder
 from cusa.config.dataset import OpenMojiDataset
 from cusa.errors import ConfigurationError
 
@@ -166,7 +166,7 @@ class OpenMojiSource(Source):
             yield apart[number]
 
     def _render(self, drawings: list[Path]) -> dict[Path, str]:
-        with whole_folder(self.image_folder) as folder:
+        with atomic_folder(self.image_folder) as folder:
             rasterise(drawings, folder, self.dataset.picture_size, self.threads)
         return {svg: (self.image_folder.absolute() / f"{svg.stem}.png").as_posix() for svg in drawings}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cusa.annotations.sources.source import LeftOut, MalformedRow, Record, Source
 from cusa.annotations.sources.splits import SplitsOfRows
-from cusa.common.files import link_or_copy, require_space, whole_folder
+from cusa.common.files import atomic_folder, link_or_copy, require_space
 from cusa.config.dataset import PackedDataset, Split
 
 # (place of the signature, signature, ending) of the picture formats that people have. The name of a file in a tar may
@@ -56,7 +56,7 @@ class PictureFolder:
         if self.most is None:
             needed = sum(Path(path).stat().st_size for path in sources if Path(path).is_file())
             require_space(self.place, needed, f"{self.place}, for the pictures of {len(sources):,} files,")
-        with whole_folder(self.place) as self.temporary:
+        with atomic_folder(self.place) as self.temporary:
             yield
 
     def add(self, content: bytes) -> tuple[str, str]:
