@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from cusa.annotations.distinct_images import DistinctImages
 from cusa.annotations.problems import Problems
 from cusa.annotations.record_blocks import record_block
@@ -32,6 +34,15 @@ def test_an_image_whose_captions_lie_in_several_blocks_is_one(tmp_path):
 def test_no_records_are_no_images(tmp_path):
     images = DistinctImages(spooled(tmp_path), Problems())
     assert len(images.of_record) == len(images.first) == 0
+
+
+def test_a_column_holds_the_memory_of_its_own_values_alone(tmp_path):
+    block = [record(number, number) for number in range(50_000)]
+    records = spooled(tmp_path, block, block)
+    before = pa.total_allocated_bytes()
+    ids = records.column("image_id")
+    assert ids.to_pylist()[-1] == "image 49999"
+    assert pa.total_allocated_bytes() - before < 1.2 * ids.nbytes
 
 
 def test_memory_grows_with_the_images_and_not_with_their_number_of_blocks(tmp_path):

@@ -50,8 +50,12 @@ class RecordSpool:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """All values of one column."""
-        batches = [self._batch(number, (name,)) for number in range(len(self.starts) - 1)]
-        return pa.chunked_array([batch.column(0) for batch in batches], SPOOLED.field(name).type)
+        chunks = []
+        for number in range(len(self.starts) - 1):
+            values = self._batch(number, (name,)).column(0)
+            # Two arrays are copied to one, which leaves the memory that the batch has for its other columns.
+            chunks.append(pa.concat_arrays([values, values.slice(0, 0)]))
+        return pa.chunked_array(chunks, SPOOLED.field(name).type)
 
     def take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
         """The given rows in the given order. Only batches with one of these rows are read."""
