@@ -137,20 +137,17 @@ def draw_splits(section: dict[str, Any], nothing: str, reasons: list[str]) -> No
 
 def draw_few(section: dict[str, Any], ids: Collection[str], reasons: list[str], warnings: list[str]) -> None:
     """As `draw_splits` for a table with these images, which are few: shares and a seed that give each split enough."""
-    draw = _enough(ids, ["val", "test"])
-    if draw is None:
-        warnings.append(f"{len(ids)} images are too few to draw {FEWEST} for each of train, val and test")
-    if draw in (None, FIRST_DRAW):
-        draw_splits(section, "no column", reasons)
-        return
-    share, seed = draw
-    section |= {"held_out": {"val": share, "test": share}, "split_seed": seed}
-    drawn = f"no column says the split, so {share:.0%} of the images are drawn for val and as many for test"
-    reasons.append(_drawn(drawn, seed, len(ids)))
+    draw_splits(section, "no column", reasons)
+    draw_more(section, ids, reasons, warnings, "no column says the split, so ")
 
 
-def draw_more(section: dict[str, Any], ids: Collection[str], reasons: list[str], warnings: list[str]) -> None:
-    """Change the shares of `held_out` and the seed if they give one of its splits too few of these images."""
+def draw_more(
+    section: dict[str, Any], ids: Collection[str], reasons: list[str], warnings: list[str], because: str = ""
+) -> None:
+    """Change the shares of `held_out` and the seed if they give one of its splits too few of these images.
+
+    The new reason starts with `because`.
+    """
     splits: list[Literal["val", "test"]] = list(section["held_out"])
     draw = _enough(ids, splits)
     if draw is None:
@@ -159,7 +156,7 @@ def draw_more(section: dict[str, Any], ids: Collection[str], reasons: list[str],
         share, seed = draw
         section |= {"held_out": dict.fromkeys(splits, share), "split_seed": seed}
         reasons[:] = [reason for reason in reasons if not reason.startswith("held_out")]
-        how = f"{share:.0%} of the images are drawn for {' and as many for '.join(splits)}"
+        how = f"{because}{share:.0%} of the images are drawn for {' and as many for '.join(splits)}"
         reasons.append(_drawn(how, seed, len(ids)))
 
 
