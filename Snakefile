@@ -59,7 +59,15 @@ include: "workflow/rules/search.smk"
 onstart:
     require_writable_results()
     require_devices()
-    PARTS.remove_others([ANNOTATIONS, SHARDS.format(split="train")])
+    PARTS.remove_others(
+        [
+            ANNOTATIONS,
+            SHARDS.format(split="train"),
+            *expand(
+                TOKENS, student=STUDENT_INPUTS.students_of_tokens, split="train"
+            ),
+        ]
+    )
     keep_previous_runs()
     show_running_jobs()
     interrupt_once()

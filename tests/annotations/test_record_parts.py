@@ -49,6 +49,18 @@ def tables(folder: Path, captions: list[list[str]]) -> dict:
     return {"format": "parquet", "file": str(folder), "columns": columns, "held_out": {"val": 0.3, "test": 0.3}}
 
 
+def texts(folder: Path, captions: list[list[str]], splits: list[str] | None = None) -> dict:
+    """One CSV a list of captions, whose images are files beside them. The first image of each CSV is that of all."""
+    for number, of_file in enumerate(captions):
+        lines = ["image,caption,split"]
+        for place, text in enumerate(of_file):
+            name = f"{10 * number + place if place > 2 else place}.png"
+            (folder / name).write_bytes(picture(int(name.removesuffix(".png"))))
+            lines.append(f"{name},{text},{(splits or ['train', 'val', 'test'])[place % 3]}")
+        (folder / f"part-{number}.csv").write_text("\n".join(lines) + "\n")
+    return {"format": "table", "file": str(folder / "part-*.csv"), "columns": {"split": "split"}}
+
+
 def converted(tmp_path: Path, section: dict, parts: int) -> dict[str, bytes]:
     """Every file that is made, by its path; the folder of results has the same name whatever the parts."""
     dataset = load_dataset({"name": "d", **section})
@@ -70,20 +82,21 @@ def converted(tmp_path: Path, section: dict, parts: int) -> dict[str, bytes]:
 CAPTIONS = [[f"the {place}th of tar {number}" for place in range(6)] for number in range(5)]
 
 
-@pytest.mark.parametrize("written", [tars, tables])
+@pytest.mark.parametrize("written", [tars, tables, texts])
 @pytest.mark.parametrize("parts", [1, 2, 7])  # of seven, two have no file
 def test_they_become_what_one_job_makes(tmp_path, written, parts):
     (tmp_path / "data").mkdir()
     section = written(tmp_path / "data", CAPTIONS)
     whole = converted(tmp_path, section, 0)
-    assert sum(name.startswith("images/") for name in whole) > 15
+    assert sum(name.startswith("images/") for name in whole) > 15 or written is texts
     assert converted(tmp_path, section, parts) == whole
 
 
-def test_problems_are_told_as_one_job_tells_them(tmp_path):
+@pytest.mark.parametrize("written", [tars, texts])
+def test_problems_are_told_as_one_job_tells_them(tmp_path, written):
     (tmp_path / "data").mkdir()
     captions = [["a dog", "...", "a cat"], ["a cow", "!", "???"], ["a hen", "a pig", "--"]]
-    section = tars(tmp_path / "data", captions, splits=["train", "holdout", "test"])
+    section = written(tmp_path / "data", captions, splits=["train", "holdout", "test"])
     said = []
     for parts in (0, 3):
         with pytest.raises(DataError) as error:
@@ -105,7 +118,7 @@ def test_a_damaged_part_is_named(tmp_path):
     assert not (tmp_path / "annotations").exists()
 
 
-def test_formats_without_pictures_have_no_parts(shapes, tmp_path):
+def test_formats_of_one_file_have_no_parts(shapes, tmp_path):
     dataset = load_dataset({"name": "d", "format": "published", "annotations": str(shapes)})
-    with pytest.raises(ConfigurationError, match="the format is published"):
+    with pytest.raises(ConfigurationError, match="files of the format published are not read in parts"):
         read_part(dataset, tmp_path / "0", tmp_path / "images", 0, 1, PUBLISHED)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from format_files import WRITERS, add_member
 
-from cusa.annotations.convert import convert
+from cusa.annotations.convert import convert, inspect
 from cusa.annotations.sources.splits import drawn_split
 from cusa.commands.starting_configuration import look_at, starting_configuration
 from cusa.config import check_files, load, read_files
@@ -366,9 +366,37 @@ def test_a_table_of_test_alone_is_read_with_a_warning(rows, tmp_path):
     assert "is of test by its name, but no file of train is beside it" in start.warnings[0]
 
 
-def test_several_tables_of_one_split_are_a_sentence(rows, tmp_path):
-    write_tables(tmp_path, rows, "csv", {"train": "train-0", "val": "val", "test": "train-1"})
-    with pytest.raises(ConfigurationError, match=r"2 files are of train by their names: .*train-0.csv"):
+def test_several_tables_of_one_split_are_a_pattern(rows, tmp_path):
+    write_tables(tmp_path, rows, "csv", {"train": "train-0", "val": "val-0", "test": "test"})
+    (tmp_path / "train-1.csv").write_text((tmp_path / "train-0.csv").read_text())
+    start = look_at(tmp_path)
+    assert start.section["annotations"]["train"] == str(tmp_path / "train-*.csv")
+    assert start.section["annotations"]["test"] == str(tmp_path / "test.csv")
+    assert load_dataset(start.section).files["annotations.train[1]"] == str(tmp_path / "train-1.csv")
+    assert "the first pairs as they are read:" in list(start.lines())
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_tables_that_differ_in_numbers_are_one_data_set(rows, tmp_path, kind):
+    write_tables(tmp_path, rows, kind, {"train": "part-00000", "val": "part-00001", "test": "part-00002"})
+    (tmp_path / "readme.md").write_text("three parts")
+    start = look_at(tmp_path)
+    assert start.section["file"] == str(tmp_path)
+    assert start.section["held_out"]
+    counted = inspect(load_dataset(start.section), tmp_path).captions
+    assert sum(counted.values()) == sum(map(len, rows.values()))
+
+
+def test_tables_of_one_split_that_are_not_alike_are_a_sentence(rows, tmp_path):
+    write_tables(tmp_path, rows, "csv", {"train": "train-dogs", "val": "val", "test": "train-cats"})
+    with pytest.raises(ConfigurationError, match=r"2 files are of train by their names: .*train-cats.csv"):
+        look_at(tmp_path)
+
+
+def test_json_files_of_single_pictures_are_no_tables(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.json").write_text(json.dumps({"caption": "a dog", "url": "http://x"}))
+    with pytest.raises(ConfigurationError, match="has neither one table nor"):
         look_at(tmp_path)
 
 

@@ -20,7 +20,7 @@ from cusa.layout import DatasetFolder
 from cusa.student import tokens as stored_tokens
 from cusa.student.inputs import TokenInputs, open_texts
 from cusa.student.registry import load_backbone
-from cusa.student.tokens import Tokens, open_tokens, tokeniser_of_student, write_tokens
+from cusa.student.tokens import Tokens, join_tokens, open_tokens, tokeniser_of_student, write_tokens
 from cusa.teachers.encoders import pad_tokens
 from cusa.teachers.tokenisers import load_tokeniser, token_ids
 
@@ -85,6 +85,49 @@ def test_ids_that_need_more_than_two_bytes_are_kept(data, student):
     found = open_tokens(data, tokens_folder(student), of_train(data), lambda _: tokenise(range(64)))
     assert found.pad_token == 1
     assert found.ids[1::3].tolist() == list(range(70_000, 70_064))
+
+
+def written_in_parts(data: DatasetFolder, folder: Path, parts: int, tokenise) -> list[Path]:
+    folders = [folder / f"{part}-of-{parts}" for part in range(parts)]
+    for part, path in enumerate(folders):
+        write_tokens(data, "train", tokenise, path, part, parts)
+    return folders
+
+
+@pytest.mark.parametrize("parts", [1, 3, 100])  # of a hundred, 36 have no caption
+@pytest.mark.parametrize("large", [False, True])  # ids that need four bytes, in the last caption
+def test_parts_become_the_tokens_that_one_job_writes(data, student, tmp_path, parts, large):
+    last, of_student = of_train(data).captions["cleaned"].to_pylist()[-1], tokeniser_of_student(student)
+
+    def tokenise(captions):
+        ids, pad_token = of_student(captions)
+        return [
+            [70_000, *row] if large and caption == last else row for caption, row in zip(captions, ids, strict=True)
+        ], pad_token
+
+    write_tokens(data, "train", tokenise, tmp_path / "whole")
+    join_tokens(data, written_in_parts(data, tmp_path, parts, tokenise), tmp_path / "joined")
+    whole, joined = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("whole", "joined")
+    )
+    assert joined == whole
+    assert np.load(tmp_path / "joined/ids.npy").dtype == (np.int32 if large else np.uint16)
+
+
+def test_parts_of_other_captions_are_not_joined(data, student, tmp_path):
+    parts = written_in_parts(data, tmp_path, 2, tokeniser_of_student(student))
+    table = read_table(data.annotations, CAPTION_TABLE)
+    write_table(data.annotations / CAPTION_TABLE, table.set_column(0, "caption", table["cleaned"]))
+    with pytest.raises(DataError, match=r"0-of-2 was made of other captions than those of today; delete .*0-of-2"):
+        join_tokens(data, parts, tmp_path / "joined")
+    assert not (tmp_path / "joined").exists()
+
+
+def test_a_damaged_part_is_not_joined(data, student, tmp_path):
+    parts = written_in_parts(data, tmp_path, 2, tokeniser_of_student(student))
+    np.save(parts[1] / "ids.npy", np.zeros(3, np.uint16))
+    with pytest.raises(DataError, match=r"1-of-2 holds uint16 of shape \(3,\) .* delete .*1-of-2"):
+        join_tokens(data, parts, tmp_path / "joined")
 
 
 def test_a_pair_of_towers_has_the_tokens_of_its_text_tower(data, tiny_vision, tiny_sentences):

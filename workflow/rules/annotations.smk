@@ -2,12 +2,12 @@
 # The rules of this file run before others that could run, because they find most problems of data.
 
 
-# Each job reads some of the files that hold pictures, if dataset.parts is above 1.
+# Each job reads some of the files, if dataset.parts is above 1.
 FILES_PART = f"{ANNOTATIONS}.parts/{{part}}-of-{{parts}}"
 
 
 rule read_part:
-    "A part of the data set's files that hold pictures."
+    "A part of the data set's files."
     input:
         [users_file(path) for path in PLAN.dataset_files],
     output:

@@ -79,6 +79,18 @@ def parts_of_shards(wildcards):
     return expand(SHARD_PART, split="train", part=range(number), parts=number)
 
 
+def parts_of_tokens(wildcards):
+    """The folders of the parts; if there is one part, a path that no rule makes, so that Snakemake takes the next rule."""
+    folder, asked = TOKENS.format(**wildcards), CONFIGURATION.shards.parts
+    code = STUDENT_INPUTS.students_of_tokens[wildcards.student].python_files
+    meta = f"{folder}/meta.json"
+    is_same = none_is_newer([*PLAN.tables(), *code], meta)
+    number = PARTS.number(folder, meta, asked, is_same)
+    if number == 1:
+        return [f"{folder}.whole"]
+    return expand(TOKENS_PART, **wildcards, part=range(number), parts=number)
+
+
 def image_model(output):
     """The image model whose features are extracted, as JSON; `output` is a path with wildcards."""
     return lambda wildcards: JOBS.section(

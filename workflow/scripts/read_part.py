@@ -1,4 +1,4 @@
-"""Read one part of the files of a data set that hold pictures, beside other jobs that read the other parts.
+"""Read one part of the files of a data set, beside other jobs that read the other parts.
 
     python workflow/scripts/read_part.py --dataset '{"name": "web", "format": "webdataset", "file": "tars/"}' \
         --images results/web/images --part 0 --parts 8 --output results/web/annotations.parts/0-of-8
@@ -16,7 +16,9 @@ from cusa.config.captions import read_conversion
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, help="the section `dataset`, or `captions` and `dataset`, as JSON")
-    parser.add_argument("--images", required=True, type=Path, help="folder that the pictures of all parts will be in")
+    parser.add_argument(
+        "--images", required=True, type=Path, help="folder for the pictures of all parts, if the files hold them"
+    )
     parser.add_argument("--part", required=True, type=int, help="the part to read, counted from 0")
     parser.add_argument("--parts", required=True, type=int, help="the number of parts")
     parser.add_argument("--output", required=True, type=Path, help="folder for the part")

@@ -20,13 +20,16 @@ def main() -> None:
     parser.add_argument("--split", required=True)
     parser.add_argument("--student", required=True, help="the section `student`, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="folder for ids.npy, ends.npy and meta.json")
+    parser.add_argument("--part", type=int, default=0, help="the part of the captions, counted from 0; default 0")
+    parser.add_argument("--parts", type=int, default=1, help="the number of parts; default 1")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
     arguments = parser.parse_args()
     from cusa.student.tokens import tokeniser_of_student, use_threads, write_tokens
 
     use_threads(arguments.threads)
     student = validate(StudentSettings, json.loads(arguments.student))
-    write_tokens(DatasetFolder(arguments.data), arguments.split, tokeniser_of_student(student), arguments.output)
+    data, tokenise = DatasetFolder(arguments.data), tokeniser_of_student(student)
+    write_tokens(data, arguments.split, tokenise, arguments.output, arguments.part, arguments.parts)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from cusa.annotations.record_blocks import RecordBlock, record_block
 from cusa.annotations.record_spool import RecordSpool, spool_blocks, spool_records
 from cusa.annotations.sources.packed import PackedSource
 from cusa.annotations.sources.registry import open_source
+from cusa.annotations.sources.several_files import SeveralFiles
 from cusa.annotations.sources.source import Source
 from cusa.annotations.sources.splits import SplitsOfRows
 from cusa.common.files import atomic_folder, made_again, read_array, read_mapping, write_json
@@ -35,15 +36,17 @@ def read_part(
 ) -> None:
     """Read one of `parts` parts of a data set's files, `part` counted from 0, into `folder`.
 
-    It gets the records with cleaned captions (records.arrow, splits.npy: the split of each), the pictures, whose paths
-    are those that they will have in `image_folder`, and found.json: problems, and the names of splits in the rows.
-    Parts have nearly equal numbers of files. Raises ConfigurationError for a format whose files hold no pictures.
+    It gets the records with cleaned captions (records.arrow, splits.npy: the split of each), found.json (problems, and
+    the names of splits in the rows) and, of files that hold them, the pictures, whose paths are those that they will
+    have in `image_folder`. Parts have nearly equal numbers of files. Raises ConfigurationError for a format that does
+    not read several files.
     """
-    source = _packed(open_source(dataset, Path(image_folder)), dataset)
+    source = _several_files(open_source(dataset, Path(image_folder)), dataset)
     source.part, source.parts = part, parts
     problems = Problems()
     with atomic_folder(folder) as temporary:
-        source.pictures.place = temporary / PICTURES
+        if isinstance(source, PackedSource):
+            source.pictures.place = temporary / PICTURES
         records = spool_records(source.records(), temporary / RECORDS, problems, cleaning)
         np.save(temporary / SPLITS_OF_RECORDS, records.split)
         found = {
@@ -65,20 +68,21 @@ def spool_parts(
     problems: Problems,
     cleaning: CaptionCleaning,
 ) -> RecordSpool:
-    """The records of parts, given in order, as one Arrow file; their pictures become those of the source.
+    """The records of parts, given in order, as one Arrow file; pictures in them become those of the source.
 
     Raises DataError if a part is damaged.
     """
-    packed = _packed(source, dataset)
-    packed.splits = SplitsOfRows(packed.dataset)
-    with packed.pictures.open([]):
-        for part in parts:
-            packed.pictures.add_all(part / PICTURES)
-    return spool_blocks(_blocks(parts, packed, problems, cleaning), path)
+    several = _several_files(source, dataset)
+    several.splits = SplitsOfRows(several.dataset)
+    if isinstance(several, PackedSource):
+        with several.pictures.open([]):
+            for part in parts:
+                several.pictures.add_all(part / PICTURES)
+    return spool_blocks(_blocks(parts, several, problems, cleaning), path)
 
 
 def _blocks(
-    parts: Sequence[Path], source: PackedSource, problems: Problems, cleaning: CaptionCleaning
+    parts: Sequence[Path], source: SeveralFiles, problems: Problems, cleaning: CaptionCleaning
 ) -> Iterator[RecordBlock]:
     for part in parts:
         found = read_mapping(part / FOUND, made_again(part))
@@ -101,9 +105,10 @@ def _blocks(
     yield record_block(list(source.splits.unknown()), problems, cleaning)
 
 
-def _packed(source: Source, dataset: DatasetSection) -> PackedSource:
-    if not isinstance(source, PackedSource):
+def _several_files(source: Source, dataset: DatasetSection) -> SeveralFiles:
+    if not isinstance(source, SeveralFiles):
         raise ConfigurationError(
-            f"only files that hold pictures are read in parts, but the format is {dataset.format}; leave parts out."
+            f"files of the format {dataset.format} are not read in parts; leave parts out, or use the format table, "
+            "parquet or webdataset."
         )
     return source

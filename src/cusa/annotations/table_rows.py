@@ -14,11 +14,11 @@ from cusa.annotations.sources.rows import captions_in, is_json_lines, json_rows
 from cusa.annotations.sources.source import MalformedRow
 from cusa.common.json_stream import open_json
 from cusa.common.text import open_bytes, open_text, refuse_stand_in
+from cusa.config.data_files import JSON_ENDINGS
 from cusa.config.dataset_tables import Column, Columns
 from cusa.errors import DataError
 
 PARQUET_ROWS = 8192
-JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
 # A CSV may start with a bracket too, but hardly with two.
 _JSON_START = re.compile(r"\s*(\[\s*[\[{]|\[\s*\]|\{\s*\")")
 
@@ -38,8 +38,8 @@ def table_kind(path: Path, encoding: str | None = None) -> str:
     with open_bytes(path) as file:
         if file.read(4) == b"PAR1":
             return "parquet"
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith(".parquet"):
+    name = path.name.lower()
+    if name.removesuffix(".gz").endswith(".parquet"):
         refuse_stand_in(path)
         raise DataError(f"{path} is not a complete Parquet file (it does not start like one).")
     with open_text(path, encoding) as text:

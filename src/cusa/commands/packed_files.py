@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,9 @@ from cusa.commands.split_files import (
     split_of_folder,
     splits_beside,
 )
+from cusa.commands.starting_section import Start
+from cusa.config.data_files import PARQUET_ENDINGS, TAR_ENDINGS, matching_files
 from cusa.config.dataset import load_dataset, split_named
-from cusa.config.dataset_packed import PARQUET_ENDINGS, TAR_ENDINGS, matching_files
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 
@@ -42,16 +42,7 @@ MOST_ENTRIES = 200_000  # files and folders; looking through them takes some sec
 VALUES_AT_ONCE = 65_536
 
 
-@dataclass
-class PackedStart:
-    """The keys of `dataset`, the reasons for them, and warnings."""
-
-    section: dict[str, Any] = field(default_factory=dict)
-    reasons: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
-def packed_start(path: Path) -> PackedStart | None:
+def packed_start(path: Path) -> Start | None:
     """The keys of `dataset` for a file or a folder of files that hold the pictures; None if they hold none.
 
     A folder that `is_too_large` is not looked through.
@@ -98,8 +89,8 @@ def is_too_large(folder: Path) -> bool:
     return False
 
 
-def _tars(path: Path, files: Sequence[Path]) -> PackedStart:
-    start = PackedStart({"format": "webdataset"})
+def _tars(path: Path, files: Sequence[Path]) -> Start:
+    start = Start({"format": "webdataset"})
     splits = _splits(path, files, TAR_ENDINGS)
     rows: list[dict[str, Any]] = []
     has_texts = False
@@ -147,12 +138,12 @@ def _json(content: bytes) -> Any:
         return None
 
 
-def _parquet(path: Path, files: Sequence[Path]) -> PackedStart | None:
+def _parquet(path: Path, files: Sequence[Path]) -> Start | None:
     schema = parquet_schema(files[0])
     pictures = [column.name for column in schema if is_picture_type(column.type)]
     if not pictures:
         return None
-    start = PackedStart({"format": "parquet"})
+    start = Start({"format": "parquet"})
     splits = _splits(path, files, PARQUET_ENDINGS)
     first = (splits.get("train") or files)[0]
     others = [name for name in parquet_schema(first).names if name not in pictures]
@@ -193,7 +184,7 @@ def _splits(path: Path, files: Sequence[Path], endings: tuple[str, ...]) -> File
 
 
 def _place(
-    start: PackedStart,
+    start: Start,
     path: Path,
     files: Sequence[Path],
     splits: FilesOfSplits,

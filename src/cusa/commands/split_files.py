@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from cusa.annotations.sources.splits import drawn_split
 from cusa.annotations.table_columns import HELD_OUT
+from cusa.config.data_files import PATTERN_SIGNS, matching_files
 from cusa.config.dataset import SPLITS, Split, split_named
-from cusa.config.dataset_packed import PATTERN_SIGNS, matching_files
 from cusa.config.dataset_section import AMBIGUOUS_SPLIT_NAMES
 from cusa.errors import ConfigurationError
 
@@ -81,6 +81,11 @@ def _is_ambiguous(file: Path, root: Path) -> bool:
 def _template(file: Path) -> str:
     words = _WORD.sub(lambda match: "" if split_named(match[0]) else match[0], file.name)
     return re.sub(r"\d+", "", words)
+
+
+def are_alike(files: Sequence[Path]) -> bool:
+    """Whether the names of files differ in numbers and splits alone, as those of the parts of one table do."""
+    return len({_template(file) for file in files}) == 1
 
 
 def require_train(path: Path, found: Mapping[Split, object]) -> None:

@@ -4,45 +4,40 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
 from cusa.annotations.sources.registry import open_source
-from cusa.annotations.sources.rows import identity, json_items, json_rows
-from cusa.annotations.sources.source import MalformedRow, Record
+from cusa.annotations.sources.rows import is_json_lines, json_items, json_rows
+from cusa.annotations.sources.source import Record
 from cusa.annotations.sources.webdataset import PICTURE_ENDINGS
-from cusa.annotations.table_columns import find_columns, find_split, split_warnings
-from cusa.annotations.table_rows import Reading, table_kind, table_rows
-from cusa.commands.first_pairs import first_pairs
+from cusa.annotations.table_columns import find_split
+from cusa.annotations.table_rows import Reading, table_kind
 from cusa.commands.packed_files import MOST_ENTRIES, is_too_large, packed_start
 from cusa.commands.split_files import (
     FilesOfSplits,
     add_missing_splits,
-    draw_few,
-    draw_splits,
+    are_alike,
     files_in,
     require_train,
     split_in_name,
     split_of_folder,
     splits_beside,
 )
+from cusa.commands.starting_section import Given, Start
+from cusa.commands.starting_tables import image_folders, sampled_rows, table_start
 from cusa.common.files import expanded
 from cusa.common.json_stream import open_json
 from cusa.common.text import is_text_encoding, text_lines, unstorable
 from cusa.common.workflow_files import head_of_file
+from cusa.config.data_files import TABLE_ENDINGS
 from cusa.config.dataset import SPLITS, DatasetSection, Split, load_dataset, split_named
-from cusa.config.dataset_tables import Column
 from cusa.config.files import read_files, yaml_text
 from cusa.errors import ConfigurationError
 
-SAMPLED_ROWS = 500
 LONGEST_NAME = 100  # characters of a data set's name, which is that of a folder
-TABLE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 PUBLISHED_KEYS = {"image_path", "caption", "image_id"}
 COCO_KEYS = ("images", "info", "licenses", "annotations", "type")
 IN_LISTS: Mapping[Split, str] = {"train": "train", "val": "val|dev", "test": "test"}
@@ -51,38 +46,6 @@ CAPTIONS = """
 # Captions stay as they are. This line cleans them as the paper does: lower case, no punctuation, at most 64 words.
 # captions: {clean: published}
 """
-
-
-@dataclass
-class Start:
-    """The section `dataset` of a starting configuration, the reasons for it, and warnings."""
-
-    section: dict[str, Any]
-    reasons: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    text: str = ""
-
-    def lines(self) -> Iterator[str]:
-        """The output of `cusa init`: each decision with its reason, the first pairs as they are read, and warnings."""
-        yield from self.reasons
-        yield "the first pairs as they are read:"
-        yield from first_pairs(self.section, self.warnings)
-        for warning in self.warnings:
-            yield f"WARNING: {warning}"
-
-
-@dataclass(frozen=True)
-class Given:
-    """The user's options about the data: the folder that image paths start from, and the encoding of text files."""
-
-    images: str | Path | None = None
-    encoding: str | None = None
-
-    @property
-    def section(self) -> dict[str, Any]:
-        """The same as keys of `dataset`."""
-        said = {"image_root": self.images and str(self.images), "encoding": self.encoding}
-        return {key: value for key, value in said.items() if value is not None}
 
 
 def starting_configuration(
@@ -116,7 +79,7 @@ def look_at(
         )
     given = Given(images, encoding)
     if (packed := packed_start(path)) is not None:
-        start = Start(packed.section, packed.reasons, packed.warnings)
+        start = packed
     else:
         start = _folder(path, given) if path.is_dir() else _one_file(path, given)
     start.reasons.insert(0, f"format is {start.section['format']}, by what is in {path}")
@@ -163,7 +126,7 @@ def _one_file(path: Path, given: Given) -> Start:
         splits = splits_beside(path, files_in(path.parent, (ending,)), path.parent)
     if "train" in splits and len(splits) > 1 and not _says_splits(path, given.encoding):
         return _split_files(splits, given)
-    start = _table({None: path}, given)
+    start = table_start({None: [path]}, given)
     if splits and "train" not in splits and "held_out" in start.section:
         start.warnings.append(f"{path} is of {' and '.join(splits)} by its name, but no file of train is beside it")
     return start
@@ -171,7 +134,7 @@ def _one_file(path: Path, given: Given) -> Start:
 
 def _says_splits(path: Path, encoding: str | None) -> bool:
     """Whether a column of a table names several splits, which then goes before the names of files."""
-    rows = _sampled(path, Reading(encoding))
+    rows = sampled_rows([path], Reading(encoding))
     column, _ = find_split(rows)
     return len({split_named(str(row.get(column))) for row in rows if column is not None} - {None}) > 1
 
@@ -188,7 +151,7 @@ def _token(path: Path) -> Start:
     section: dict[str, Any] = {"format": "flickr30k", "file": str(path)}
     section["splits"] = {split: str(file) for split, file in lists.items()}
     first = re.split(r"#\d", next(text_lines(path), ""))[0]
-    folder = next((folder for folder in _image_folders({None: path}) if (folder / first).is_file()), path.parent)
+    folder = next((folder for folder in image_folders([path]) if (folder / first).is_file()), path.parent)
     if folder != path.parent:
         section["image_root"] = str(folder)
     return Start(section)
@@ -210,7 +173,7 @@ def _json_object(path: Path, encoding: str | None) -> Start | None:
 
 
 def _folder(path: Path, given: Given) -> Start:
-    """The files of a folder by the splits in their names, or its only table."""
+    """The files of a folder by the splits in their names, its only table, or tables that differ in numbers alone."""
     below = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
     files = files_in(path, TABLE_ENDINGS)
     for folder in below:
@@ -224,11 +187,21 @@ def _folder(path: Path, given: Given) -> Start:
         return _split_files(splits, given)
     if len(files) == 1:
         return _one_file(files[0], given)
+    if files and are_alike(files) and not _is_json_object(files[0], given.encoding):
+        return table_start({None: files}, given)
     names = ", ".join(sorted(child.name for child in path.iterdir())[:8])
     raise ConfigurationError(
         f"{path} has neither one table nor tables with splits in their names (it holds {names or 'nothing'}); expected "
         f"for instance train.json, val.json and test.json, or train-*.parquet and validation-*.parquet.{_hint(path)}"
     )
+
+
+def _is_json_object(path: Path, encoding: str | None) -> bool:
+    """Whether a file is one JSON object, such as what img2dataset says of one picture; it is no table."""
+    if table_kind(path, encoding) != "json" or is_json_lines(path, encoding):
+        return False
+    with open_json(path, encoding) as stream:
+        return stream.kind == "object"
 
 
 def _hint(folder: Path) -> str:
@@ -248,7 +221,9 @@ def _hint(folder: Path) -> str:
 
 
 def _split_files(splits: FilesOfSplits, given: Given) -> Start:
-    """One table, or one of the JSON files that papers have, for each split."""
+    """Tables, or one of the JSON files that papers have, for each split."""
+    if any(len(members) > 1 and are_alike(members) for members in splits.values()):
+        return table_start(dict(splits.items()), given)
     files = {split: _only(split, members) for split, members in splits.items()}
     annotations = {split: str(file) for split, file in files.items()}
     first = files["train"]
@@ -269,7 +244,7 @@ def _split_files(splits: FilesOfSplits, given: Given) -> Start:
             start = Start({"format": kind, "annotations": annotations})
             add_missing_splits(start.section, splits, start.reasons, start.warnings)
             return start
-    return _table(dict(files.items()), given)
+    return table_start({split: [file] for split, file in files.items()}, given)
 
 
 def _only(split: Split, files: Sequence[Path]) -> Path:
@@ -278,71 +253,10 @@ def _only(split: Split, files: Sequence[Path]) -> Path:
     if len(files) > 1 and len(captions) != 1:
         raise ConfigurationError(
             f"{len(files):,} files are of {split} by their names: {', '.join(map(str, files[:4]))}. Name one of those "
-            "that belong together, or join the tables of each split into one file."
+            "that belong together, or name the files of each split in dataset.annotations, see config/README.md."
         )
     return (captions if len(files) > 1 else files)[0]
 
 
 def _matching_file(folder: Path, pattern: str) -> Path | None:
     return next((child for child in sorted(folder.iterdir()) if re.fullmatch(pattern, child.name)), None)
-
-
-def _sampled(path: Path, reading: Reading) -> list[dict[Column, Any]]:
-    return [row for _, row in islice(table_rows(path, None, reading), SAMPLED_ROWS) if isinstance(row, dict)]
-
-
-def _table(files: Mapping[Split | None, Path], given: Given) -> Start:
-    """A table, under None, or one for each split, of which that of train is looked at."""
-    path = files[None] if None in files else files["train"]
-    section: dict[str, Any] = {"format": "table", "file": str(path)}
-    reasons = []
-    if table_kind(path, given.encoding) == "delimited":
-        dialect = sniffed(path, encoding=given.encoding)
-        first = next(delimited_rows(path, dialect, given.encoding), None)
-        reasons.append(f"the separator is {dialect.separator!r}")
-        if first is not None and any(IMAGE_NAME.search(cell.strip()) for cell in first.cells):
-            section["heading"] = False
-            reasons.append(f"heading is false: the first row, {', '.join(first.cells)}, holds an image")
-    reading = Reading(given.encoding, heading=section.get("heading"))
-    if not (rows := _sampled(path, reading)):
-        odd = next((row for _, row in table_rows(path, None, reading) if isinstance(row, MalformedRow)), None)
-        what = "no rows" if odd is None else f"no row that can be read; the first one: {odd.place} {odd.reason}"
-        raise ConfigurationError(f"{path} has {what}; expected at least one image with a caption.")
-    found = find_columns(path, rows, [Path(given.images)] if given.images else _image_folders(files))
-    columns = {"image": found.image, "caption": found.captions if len(found.captions) > 1 else found.captions[0]}
-    columns |= {key: name for key, name in (("label", found.label), ("split", found.split)) if name is not None}
-    section["columns"] = columns
-    if found.image_name is not None:
-        section["image_name"] = found.image_name
-    few: set[str] = set()  # all images, if they are few
-    if len(rows) < SAMPLED_ROWS:
-        few = {identity(row[found.image]) for row in rows if isinstance(row.get(found.image), str | int | float)}
-    if None not in files:
-        splits: FilesOfSplits = {split: [file] for split, file in files.items() if split is not None}
-        columns.pop("split", None)
-        found.reasons = [reason for reason in found.reasons if not reason.startswith("columns.split")]
-        del section["file"]
-        section["annotations"] = {split: str(members[0]) for split, members in splits.items()}
-        add_missing_splits(section, splits, found.reasons, found.warnings, few)
-    elif found.split is None and len(rows) < SAMPLED_ROWS:
-        draw_few(section, few, found.reasons, found.warnings)
-    elif found.split is None:
-        draw_splits(section, "no column", found.reasons)
-    else:
-        column = found.split
-        values = (row.get(column) for _, row in table_rows(path, None, reading) if isinstance(row, dict))
-        # NaN is not equal to itself.
-        names = Counter("" if value is None or value != value else identity(value) for value in values)
-        found.warnings += split_warnings(names)
-    if given.images is None and found.image_root is not None and found.image_root != path.parent:
-        section["image_root"] = str(found.image_root)
-    return Start(section, reasons + found.reasons, found.warnings)
-
-
-def _image_folders(files: Mapping[Split | None, Path]) -> list[Path]:
-    """The folders that may have images: beside a table, in folders beside it, and above tables in their own folders."""
-    beside = [file.parent for file in files.values()]
-    above = [folder.parent for folder in beside[:1] if len(set(beside)) > 1]
-    places = [*beside[:1], *above]
-    below = [child for folder in places for child in sorted(folder.iterdir()) if child.is_dir()]
-    return list(dict.fromkeys([*places, *below]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from cusa.common.files import expanded
 from cusa.common.registry import Registry
+from cusa.config.data_files import JSON_ENDINGS, as_written, matching_files, numbered
 from cusa.config.dataset_packed import PackedDataset, ParquetDataset, WebDatasetDataset
 from cusa.config.dataset_section import (
     SPLITS,
@@ -100,6 +101,28 @@ class AlbefDataset(SplitFilesDataset):
     """ALBEF's own files: JSON lists of {"image", "caption"}, the caption a text or a list of texts."""
 
     format: Literal["albef"] = "albef"
+    annotations: dict[Split, str] = Field(
+        description="For each split a file, a folder or a pattern of files, as ALBEF's pre-training reads several."
+    )
+
+    @model_validator(mode="after")
+    def _sound_patterns(self) -> Self:
+        for split in SPLITS:
+            self.files_of(split)
+        return self
+
+    def files_of(self, split: Split) -> Sequence[str]:
+        """The files of one split, in a fixed order."""
+        place = self.annotations[split]
+        return as_written(place, matching_files(place, JSON_ENDINGS))
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Every file, by the key that names it; if no file matches, the place as it was written."""
+        found: dict[str, str] = {}
+        for split in SPLITS:
+            found |= numbered(f"annotations.{split}", self.annotations[split], self.files_of(split))
+        return found
 
 
 class KarpathyDataset(ImageFolderDataset):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from cusa.config.data_files import TABLE_ENDINGS, as_written, matching_files, numbered
 from cusa.config.dataset_section import SPLITS, ImageFolderDataset, Split
-from cusa.config.section import Section, added_key
+from cusa.config.section import Parts, Section, added_key
 
 # Table files that are neither text nor Parquet.
 NO_TABLES = (".xls", ".xlsx", ".ods", ".feather", ".arrow", ".pkl", ".pickle", ".h5", ".hdf5", ".mdb", ".db", ".sqlite")
@@ -62,12 +64,14 @@ class NamedColumns(Columns):
 
 
 class OneWayToSplit(ImageFolderDataset):
-    """Keys of the formats whose data are in one file a split, or in one `file` with all splits.
+    """Keys of the formats whose data are in one place for each split, or in one place, `file`, for all splits.
 
-    In one file, either a column says the split, which `split_column` names, or shares are drawn.
+    A place is a file, a folder or a pattern of files with these `endings`. In `file`, either a column says the split,
+    which `split_column` names, or shares are drawn.
     """
 
     split_key: ClassVar[str]
+    endings: ClassVar[tuple[str, ...]]
     annotations: dict[Split, str] | None = Field(
         default=None,
         description="One file a split: train, val and test; `held_out` may draw val or test from train instead.",
@@ -82,6 +86,12 @@ class OneWayToSplit(ImageFolderDataset):
         {}, "Which split another name in the split column means; `skip` leaves its rows out."
     )
     split_seed: int = Field(default=0, description="Seed of that draw.")
+    parts: Parts = Field(
+        default=1,
+        exclude=True,
+        description="Jobs that read the files, each some of them, so that several machines read them side by side. "
+        "The result is the same.",
+    )
 
     @property
     def split_column(self) -> Column | None:
@@ -107,6 +117,12 @@ class OneWayToSplit(ImageFolderDataset):
             raise ValueError("held_out has to give shares for val and test that leave some for train")
         return self
 
+    @model_validator(mode="after")
+    def _sound_patterns(self) -> Self:
+        for place in self.places.values():
+            matching_files(place, self.endings)
+        return self
+
     def _one_source_a_split(self, annotations: dict[Split, str]) -> None:
         drawn = self.held_out or {}
         if "train" not in annotations:
@@ -125,25 +141,29 @@ class OneWayToSplit(ImageFolderDataset):
 
     @property
     def places(self) -> dict[Split | None, str]:
-        """The places in `annotations` or `file`, by split; None is the key of `file`."""
+        """The places in `annotations`, train first, or in `file`, whose key is None."""
         if self.annotations is None:
             return {None: self.file or ""}
-        return dict(self.annotations.items())
+        return {split: self.annotations[split] for split in SPLITS if split in self.annotations}
+
+    def files_of(self, split: Split | None) -> Sequence[str]:
+        """The files of one split, or of the key `file` if `split` is None, in a fixed order."""
+        return matching_files(self.places[split], self.endings)
 
     @property
     def files(self) -> dict[str, str]:
-        """The files."""
-        return {_key_of(split): place for split, place in self.places.items()}
-
-
-def _key_of(split: Split | None) -> str:
-    return "file" if split is None else f"annotations.{split}"
+        """Every file, by the key that names it; if no file matches, the place as it was written."""
+        found: dict[str, str] = {}
+        for split, place in self.places.items():
+            found |= numbered("file" if split is None else f"annotations.{split}", place, self.files_of(split))
+        return found
 
 
 class TableDataset(OneWayToSplit):
-    """CSV, TSV, JSON, JSONL or Parquet; one file a split, or one file with a column that says the split."""
+    """CSV, TSV, JSON, JSONL or Parquet; files for each split, or files with a column that says the split."""
 
     split_key: ClassVar[str] = "columns.split"
+    endings: ClassVar[tuple[str, ...]] = TABLE_ENDINGS
     format: Literal["table"] = "table"
     columns: Columns = Columns()
     heading: bool | None = added_key(
@@ -163,6 +183,10 @@ class TableDataset(OneWayToSplit):
     def split_column(self) -> Column | None:
         """The column that says the split."""
         return self.columns.split
+
+    def files_of(self, split: Split | None) -> Sequence[str]:
+        """The files of one split, or of the key `file` if `split` is None, in a fixed order."""
+        return as_written(self.places[split], super().files_of(split))
 
     @field_validator("image_name")
     @classmethod

@@ -10,7 +10,7 @@ from typing import Literal
 from cusa.common.files import expanded
 from cusa.common.registry import is_file
 from cusa.config.configuration import Configuration
-from cusa.config.dataset_packed import matching_files
+from cusa.config.data_files import matching_files
 from cusa.config.models import is_path, is_weights_file
 from cusa.config.paths import exists
 from cusa.errors import ConfigurationError

@@ -37,7 +37,7 @@ class Shards(Section):
         default=1,
         exclude=True,
         description="Jobs that write the shards of the train split, each some of them, so that several machines write "
-        "them side by side. The shards are the same.",
+        "them side by side. As many tokenise the captions of train. Shards and tokens are the same.",
     )
     watch_images: bool = added_key(
         True,

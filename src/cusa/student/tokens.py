@@ -19,7 +19,15 @@ import numpy as np
 import pyarrow as pa
 
 from cusa.annotations.tables import CAPTIONS, SplitTables
-from cusa.common.files import atomic_folder, made_again, read_array, read_json, sha256_of_file, write_json
+from cusa.common.files import (
+    atomic_folder,
+    made_again,
+    read_array,
+    read_json,
+    read_mapping,
+    sha256_of_file,
+    write_json,
+)
 from cusa.common.progress import progress
 from cusa.common.versions import versions
 from cusa.config.models import StudentSettings
@@ -31,6 +39,7 @@ from cusa.teachers.registry import load_text_encoder
 log = logging.getLogger(__name__)
 IDS = "ids.npy"
 ENDS = "ends.npy"
+SMALL_IDS, LARGE_IDS = np.uint16, np.int32
 AT_ONCE = 8192  # captions that a call of the tokeniser gets
 COMPARED = 64  # captions that are tokenised again when tokens are opened
 Tokenise = Callable[[Sequence[str]], tuple[list[list[int]], int]]  # as Backbone.tokenise
@@ -68,31 +77,67 @@ def tokeniser_of_student(student: StudentSettings) -> Tokenise:
     return lambda captions: (encoder.tokenise(captions, student.max_tokens), encoder.pad_token)
 
 
-def write_tokens(data: DatasetFolder, split: str, tokenise: Tokenise, folder: str | Path) -> None:
+def write_tokens(
+    data: DatasetFolder, split: str, tokenise: Tokenise, folder: str | Path, part: int = 0, parts: int = 1
+) -> None:
     """Tokenise the captions of a split into `folder`, which appears when it is complete.
 
-    The threads are those of the tokeniser's library, see `use_threads`. Raises DataError if the tables are missing.
+    With `parts`, only the captions of one of them, `part` counted from 0; `join_tokens` makes the same files of all
+    parts. The threads are those of the tokeniser's library, see `use_threads`. Raises DataError if the tables are
+    missing.
     """
     captions = SplitTables.open(data, split, captions=["cleaned"]).captions["cleaned"]
+    first, end = (len(captions) * edge // parts for edge in (part, part + 1))
+    captions = captions.slice(first, end - first)
     count, pad_token = len(captions), 0
-    ids, lengths = [np.empty(0, np.uint16)], [np.empty(0, np.int64)]
+    ids, lengths = [np.empty(0, SMALL_IDS)], [np.empty(0, np.int64)]
     starts = range(0, count, AT_ONCE)
     for start in progress(starts, count, "captions", f"{split} tokens", step=AT_ONCE):
         block = Tokens.of(*tokenise(captions.slice(start, AT_ONCE).to_pylist()))
         # Ids of most models fit into two bytes.
-        fitting = np.uint16 if block.ids.min(initial=0) >= 0 and block.ids.max(initial=0) < 2**16 else np.int32
+        fitting = SMALL_IDS if block.ids.min(initial=0) >= 0 and block.ids.max(initial=0) < 2**16 else LARGE_IDS
         ids.append(block.ids.astype(fitting))
         lengths.append(np.diff(block.ends, prepend=0))
         pad_token = block.pad_token
     with atomic_folder(folder) as temporary:
         np.save(temporary / IDS, np.concatenate(ids))
         np.save(temporary / ENDS, np.cumsum(np.concatenate(lengths)))
-        written = {"captions": count, "tokens": sum(map(len, ids)), "pad_token": pad_token}
-        files = {name: sha256_of_file(temporary / name) for name in (IDS, ENDS)}
-        write_json(
-            temporary / META,
-            {**written, "files_sha256": files, "captions_sha256": _digest(data), "versions": versions()},
-        )
+        _write_meta(data, temporary, {"captions": count, "tokens": sum(map(len, ids)), "pad_token": pad_token})
+
+
+def join_tokens(data: DatasetFolder, parts: Sequence[Path], folder: str | Path) -> None:
+    """Make the tokens of a split from its parts, given in order; they equal those of `write_tokens` without parts.
+
+    Memory does not grow with them. Raises DataError if a part is damaged, or was made of other captions.
+    """
+    metas = [read_mapping(part / META, made_again(part)) for part in parts]
+    digest = _digest(data)
+    for part, meta in zip(parts, metas, strict=True):
+        if meta.get("captions_sha256") != digest:
+            raise DataError(f"{part} was made of other captions than those of today; {made_again(part)}")
+    tokens = [_mapped(part, meta) for part, meta in zip(parts, metas, strict=True)]
+    count, captions = sum(len(each.ids) for each in tokens), sum(len(each.ends) for each in tokens)
+    with atomic_folder(folder) as temporary:
+        kind = np.result_type(SMALL_IDS, *(each.ids.dtype for each in tokens if len(each.ids)))
+        ids = np.lib.format.open_memmap(temporary / IDS, mode="w+", dtype=kind, shape=(count,))
+        ends = np.lib.format.open_memmap(temporary / ENDS, mode="w+", dtype=np.int64, shape=(captions,))
+        token = caption = 0
+        for each in tokens:
+            ids[token : token + len(each.ids)] = each.ids
+            ends[caption : caption + len(each.ends)] = each.ends + token
+            token, caption = token + len(each.ids), caption + len(each.ends)
+        ids.flush()
+        ends.flush()
+        # A part without captions has no padding id of its own.
+        padding = next((meta["pad_token"] for meta in metas if meta["captions"]), metas[0]["pad_token"])
+        _write_meta(data, temporary, {"captions": captions, "tokens": count, "pad_token": padding})
+
+
+def _write_meta(data: DatasetFolder, folder: Path, content: dict[str, int]) -> None:
+    files = {name: sha256_of_file(folder / name) for name in (IDS, ENDS)}
+    write_json(
+        folder / META, {**content, "files_sha256": files, "captions_sha256": _digest(data), "versions": versions()}
+    )
 
 
 def use_threads(threads: int) -> None:
@@ -134,7 +179,7 @@ def _mapped(folder: Path, meta: dict[str, Any]) -> Tokens:
     # Plain arrays: indexing those of numpy's memmap class runs code of Python for each batch.
     ids, ends = (np.asarray(read_array(folder / name, made_again(folder))).view(np.ndarray) for name in (IDS, ENDS))
     expected = (meta["captions"],), (meta.get("tokens"),)
-    if (ends.shape, ids.shape) != expected or ends.dtype != np.int64 or ids.dtype not in (np.uint16, np.int32):
+    if (ends.shape, ids.shape) != expected or ends.dtype != np.int64 or ids.dtype not in (SMALL_IDS, LARGE_IDS):
         raise DataError(
             f"{folder} holds {ids.dtype} of shape {ids.shape} and {ends.dtype} of shape {ends.shape}, expected ids of "
             f"shape {expected[1]} and ends of shape {expected[0]}; {made_again(folder)}"

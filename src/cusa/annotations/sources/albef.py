@@ -22,15 +22,15 @@ KEYS = {"image": (str,)}
 
 
 class AlbefSource(RowSource):
-    """Reads the three JSON files."""
+    """Reads the JSON files of each split."""
 
     def __init__(self, dataset: AlbefDataset) -> None:
         self.dataset, self.encoding = dataset, dataset.encoding
 
     def row_files(self) -> Iterator[tuple[str, Path]]:
-        """The files of train, val and test."""
+        """The files of train, of val and of test."""
         for split in SPLITS:
-            yield split, expanded(self.dataset.annotations[split])
+            yield from ((split, expanded(path)) for path in self.dataset.files_of(split))
 
     def row_records(self, split: str, path: Path, row: Any) -> Sequence[Record] | str:
         """Every caption of a row, or what is wrong with it."""

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cusa.annotations.sources.source import LeftOut, MalformedRow, Record, Source
-from cusa.annotations.sources.splits import SplitsOfRows
+from cusa.annotations.sources.several_files import SeveralFiles
+from cusa.annotations.sources.source import LeftOut, MalformedRow, Record
 from cusa.common.files import atomic_folder, link_or_copy, require_space
-from cusa.config.dataset import PackedDataset, Split
+from cusa.config.dataset import PackedDataset
 
 # (place of the signature, signature, ending) of the picture formats that people have. The name of a file in a tar may
 # lie about its format, and a table has no name.
@@ -106,18 +106,12 @@ def _ending(content: bytes) -> str:
     return next(found, OTHER_ENDING)
 
 
-class PackedSource(Source):
-    """Reads files that hold pictures, one after the other. A format defines `file_records`.
-
-    With `parts`, it reads the files of one of them only, `part` counted from 0.
-    """
-
-    part, parts = 0, 1
+class PackedSource(SeveralFiles):
+    """Reads files that hold pictures, one after the other."""
 
     def __init__(self, dataset: PackedDataset, image_folder: Path) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
         self.pictures = PictureFolder(image_folder)
-        self.splits = SplitsOfRows(dataset)
 
     def sample_images(self, count: int) -> None:
         """Write at most `count` pictures."""
@@ -129,15 +123,5 @@ class PackedSource(Source):
 
     def records(self) -> Iterator[Record | MalformedRow | LeftOut]:
         """Every caption of every file. The folder of pictures is complete when the last one has been yielded."""
-        self.splits = SplitsOfRows(self.dataset)
-        files = [(path, split) for split in self.dataset.places for path in self.dataset.files_of(split)]
-        files = files[len(files) * self.part // self.parts : len(files) * (self.part + 1) // self.parts]
-        with self.pictures.open([path for path, _ in files]):
-            for path, split in files:
-                yield from self.file_records(Path(path), split)
-        if self.parts == 1:
-            yield from self.splits.unknown()
-
-    def file_records(self, path: Path, split: Split | None) -> Iterator[Record | MalformedRow | LeftOut]:
-        """The records of one file, which is of `split`, or of the key `file` if it is None."""
-        raise TypeError(f"{type(self).__name__} has to define file_records()")
+        with self.pictures.open([str(path) for path, _ in self.files()]):
+            yield from super().records()

@@ -6,34 +6,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cusa.annotations.sources.rows import captions_of, identity, image_path, language_of, malformed
-from cusa.annotations.sources.source import MalformedRow, Record, Source
-from cusa.annotations.sources.splits import SplitsOfRows
+from cusa.annotations.sources.several_files import SeveralFiles
+from cusa.annotations.sources.source import MalformedRow, Record
 from cusa.annotations.table_rows import Reading, table_rows
-from cusa.common.files import expanded
-from cusa.config.dataset import SPLITS, Split, TableDataset
+from cusa.config.dataset import Split, TableDataset
 from cusa.config.dataset_tables import Column
 
 SETTINGS = TableDataset
 SCALAR: tuple[type, ...] = (str, int, float, bool)
 
 
-class TableSource(Source):
+class TableSource(SeveralFiles):
     """Reads tables row by row; `columns` maps keys to the names or numbers of columns."""
 
     def __init__(self, dataset: TableDataset) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
+        self.columns, self.image_name = dataset.columns, dataset.image_name
         self.reading = Reading(dataset.encoding, dataset.separator, dataset.quotes, dataset.heading)
 
-    def records(self) -> Iterator[Record | MalformedRow]:
-        """Every caption of every row, in file order."""
-        splits = SplitsOfRows(self.dataset)
-        places = self.dataset.places
-        for split in (split for split in (*SPLITS, None) if split in places):
-            yield from self._records(expanded(places[split]), split, splits)
-        yield from splits.unknown()
-
-    def _records(self, path: Path, split: Split | None, splits: SplitsOfRows) -> Iterator[Record | MalformedRow]:
-        columns, pattern, root = self.dataset.columns, self.dataset.image_name, self.dataset.image_root
+    def file_records(self, path: Path, split: Split | None) -> Iterator[Record | MalformedRow]:
+        """Every caption of every row of a table."""
+        columns, pattern, root = self.columns, self.image_name, self.dataset.image_root
         keys: dict[Column, tuple[type, ...]] = {columns.image: (str,) if pattern is None else (str, int, float)}
         keys |= {column: SCALAR for column in (columns.image_id, columns.split) if column is not None}
         for place, row in table_rows(path, columns, self.reading):
@@ -51,7 +44,7 @@ class TableSource(Source):
             name = identity(row[columns.image])
             own_id = name if columns.image_id is None else identity(row[columns.image_id])
             value = None if columns.split is None else row[columns.split]
-            if (mine := splits.of_row(split, own_id, value, place)) is None:
+            if (mine := self.splits.of_row(split, own_id, value, place)) is None:
                 continue
             location = image_path(root, path, name if pattern is None else pattern.format(name))
             class_name = identity(label) if label not in (None, "") else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from cusa.annotations.table_rows import table_kind
 from cusa.common.files import expanded
 from cusa.common.image_files import IMAGE_ENDINGS
-from cusa.config.dataset_packed import PARQUET_ENDINGS, PATTERN_SIGNS, TAR_ENDINGS, matching_files
+from cusa.config.data_files import PARQUET_ENDINGS, PATTERN_SIGNS, TABLE_ENDINGS, TAR_ENDINGS, matching_files
 from cusa.errors import ConfigurationError, DataError
 from cusa.gallery.sources.folder import FolderSource
 from cusa.gallery.sources.parquet_pictures import ParquetPictures, picture_columns
@@ -20,7 +20,6 @@ from cusa.gallery.sources.tars import TarSource, tar_files
 from cusa.gallery.sources.texts import texts_of_column, texts_of_lines, texts_of_list
 from cusa.layout import DatasetFolder
 
-TABLE_ENDINGS = (".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet")
 CAPTIONS = ("caption", "captions")
 
 
@@ -120,7 +119,7 @@ def _texts(items: str | None, texts: str, how: Reading) -> Source:
             f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; --texts names a file with a text a line, "
             "or a table with --text-column."
         )
-    if path.name.lower().removesuffix(".gz").endswith(TABLE_ENDINGS):
+    if path.name.lower().endswith(TABLE_ENDINGS):
         if how.text_column is None:
             raise ConfigurationError(f"{path} is a table; name its column of texts with --text-column.")
         return texts_of_column(path, how.text_column, how.heading)

@@ -21,7 +21,7 @@ from cusa.annotations.sources.webdataset import CAPTION, ENDINGS, PICTURE_ENDING
 from cusa.common.image_files import file_problem
 from cusa.common.json_stream import unrepeated
 from cusa.common.text import unstorable
-from cusa.config.dataset_packed import TAR_ENDINGS, matching_files
+from cusa.config.data_files import TAR_ENDINGS, matching_files
 from cusa.errors import ConfigurationError, DataError
 from cusa.gallery.sources.source import Entry, Wanted, state_of_files, storable
 from cusa.gallery.store import GalleryModality, read_bytes

@@ -1,4 +1,4 @@
-"""Parquet files and tars with the pictures in them go through the real Snakefile; the pictures keep their bytes."""
+"""Data in several files go through the real Snakefile, in one job or in parts, which make the same files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 from format_files import WRITERS
+
+from cusa.config.models import StudentSettings
+from cusa.config.section import validate
+from cusa.config.student_inputs import tokens_folder
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
@@ -60,3 +64,37 @@ def test_shards_have_the_bytes_of_the_original_pictures(shapes, tiny_configurati
     other = ("--config", f"dataset={{parts: {parts + 1}}}", f"shards={{parts: {parts + 1}}}")
     for more in ((), other):
         assert "Nothing to be done" in snakemake(tmp_path, "shards", "--dry-run", *config, *more)
+
+
+def test_tables_and_tokens_in_parts_are_those_of_one_job(shapes, tiny_configuration, tmp_path):
+    """The student has a trained text tower, so its captions are tokenised once."""
+    rows = {split: json.loads((shapes / f"{split}.json").read_text()) for split in ("train", "val", "test")}
+    pieces = {"train-0": rows["train"][::2], "train-1": rows["train"][1::2], "val": rows["val"], "test": rows["test"]}
+    for name, members in pieces.items():
+        lines = [json.dumps({"image": str(shapes / row["image_path"]), "caption": row["caption"]}) for row in members]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    places = {"train": "train-*.jsonl", "val": "val.jsonl", "test": "test.jsonl"}
+    annotations = {split: str(tmp_path / place) for split, place in places.items()}
+    student = tokens_folder(validate(StudentSettings, tiny_configuration["student"]))
+    tokens = f"results/tables/tokens/{student}/train/meta.json"
+
+    def made(parts: int, *more: str) -> tuple[str, dict[str, bytes]]:
+        folder = tmp_path / str(parts)
+        folder.mkdir(exist_ok=True)
+        dataset = {"name": "tables", "format": "table", "annotations": annotations, "parts": parts}
+        shards = {**tiny_configuration["shards"], "parts": parts}
+        (folder / "mine.yaml").write_text(yaml.safe_dump({**tiny_configuration, "dataset": dataset, "shards": shards}))
+        said = snakemake(folder, tokens, "--configfile", str(folder / "mine.yaml"), *more)
+        files = [
+            path for name in ("annotations", "tokens") for path in (folder / f"results/tables/{name}").rglob("*.*")
+        ]
+        return said, {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
+
+    _, whole = made(1)
+    said, in_parts = made(2)
+    assert {len(re.findall(f"rule {rule}:", said)) for rule in ("read_part", "tokenise_captions_part")} == {2}
+    assert len(re.findall("rule join_tokens:", said)) == 1
+    assert sum("ids.npy" in name for name in whole) == 1
+    assert in_parts == whole
+    other = ("--config", "dataset={parts: 3}", "shards={parts: 3}", "--dry-run")
+    assert "Nothing to be done" in made(2, *other)[0]

@@ -1,0 +1,95 @@
+"""`cusa init` for tables: the columns that are read, and the split of each row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
+from cusa.annotations.sources.rows import identity
+from cusa.annotations.sources.source import MalformedRow
+from cusa.annotations.table_columns import find_columns, split_warnings
+from cusa.annotations.table_rows import Reading, table_kind, table_rows
+from cusa.commands.split_files import FilesOfSplits, add_missing_splits, draw_few, draw_splits, place_of
+from cusa.commands.starting_section import Given, Start
+from cusa.config.data_files import TABLE_ENDINGS
+from cusa.config.dataset import Split
+from cusa.config.dataset_tables import Column
+from cusa.errors import ConfigurationError
+
+SAMPLED_ROWS = 500
+
+
+def _rows(paths: Sequence[Path], reading: Reading) -> Iterator[dict[Column, Any] | MalformedRow]:
+    return (row for path in paths for _, row in table_rows(path, None, reading))
+
+
+def sampled_rows(paths: Sequence[Path], reading: Reading) -> list[dict[Column, Any]]:
+    """The first rows of tables, by their columns; malformed ones are left out."""
+    return [row for row in islice(_rows(paths, reading), SAMPLED_ROWS) if isinstance(row, dict)]
+
+
+def _place(paths: Sequence[Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else place_of(paths, TABLE_ENDINGS)
+
+
+def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> Start:
+    """Tables, under None, or those of each split, of which those of train are looked at."""
+    paths = files[None] if None in files else files["train"]
+    path = paths[0]
+    section: dict[str, Any] = {"format": "table", "file": _place(paths)}
+    reasons = []
+    if table_kind(path, given.encoding) == "delimited":
+        dialect = sniffed(path, encoding=given.encoding)
+        first = next(delimited_rows(path, dialect, given.encoding), None)
+        reasons.append(f"the separator is {dialect.separator!r}")
+        if first is not None and any(IMAGE_NAME.search(cell.strip()) for cell in first.cells):
+            section["heading"] = False
+            reasons.append(f"heading is false: the first row, {', '.join(first.cells)}, holds an image")
+    reading = Reading(given.encoding, heading=section.get("heading"))
+    if not (rows := sampled_rows(paths, reading)):
+        odd = next((row for row in _rows(paths, reading) if isinstance(row, MalformedRow)), None)
+        what = "no rows" if odd is None else f"no row that can be read; the first one: {odd.place} {odd.reason}"
+        raise ConfigurationError(f"{path} has {what}; expected at least one image with a caption.")
+    tables = [members[0] for members in files.values()]
+    found = find_columns(path, rows, [Path(given.images)] if given.images else image_folders(tables))
+    columns = {"image": found.image, "caption": found.captions if len(found.captions) > 1 else found.captions[0]}
+    columns |= {key: name for key, name in (("label", found.label), ("split", found.split)) if name is not None}
+    section["columns"] = columns
+    if found.image_name is not None:
+        section["image_name"] = found.image_name
+    few: set[str] = set()  # all images, if they are few
+    if len(rows) < SAMPLED_ROWS:
+        few = {identity(row[found.image]) for row in rows if isinstance(row.get(found.image), str | int | float)}
+    if None not in files:
+        splits: FilesOfSplits = {split: list(members) for split, members in files.items() if split is not None}
+        columns.pop("split", None)
+        found.reasons = [reason for reason in found.reasons if not reason.startswith("columns.split")]
+        del section["file"]
+        section["annotations"] = {split: _place(members) for split, members in splits.items()}
+        add_missing_splits(section, splits, found.reasons, found.warnings, few)
+    elif found.split is None and len(rows) < SAMPLED_ROWS:
+        draw_few(section, few, found.reasons, found.warnings)
+    elif found.split is None:
+        draw_splits(section, "no column", found.reasons)
+    else:
+        column = found.split
+        values = (row.get(column) for row in _rows(paths, reading) if isinstance(row, dict))
+        # NaN is not equal to itself.
+        names = Counter("" if value is None or value != value else identity(value) for value in values)
+        found.warnings += split_warnings(names)
+    if given.images is None and found.image_root is not None and found.image_root != path.parent:
+        section["image_root"] = str(found.image_root)
+    return Start(section, reasons + found.reasons, found.warnings)
+
+
+def image_folders(files: Sequence[Path]) -> list[Path]:
+    """The folders that may have images: beside a table, in folders beside it, and above tables in their own folders."""
+    beside = [file.parent for file in files]
+    above = [folder.parent for folder in beside[:1] if len(set(beside)) > 1]
+    places = [*beside[:1], *above]
+    below = [child for folder in places for child in sorted(folder.iterdir()) if child.is_dir()]
+    return list(dict.fromkeys([*places, *below]))
