@@ -1,7 +1,7 @@
 """`cusa embed` on the CPU against the bare model on tensors in memory: images a second, with two cores.
 
 The bar is for the realistic case, ViT-B/32 (of random weights, which cost as much) on photographs of 640 x 480. The
-model of the embedded default is small beside the decoding of its pictures; its ratio is printed, and is no bar.
+model of the embedded default is small beside the decoding of its pictures; its ratio is printed, and is not a bar.
 """
 
 from __future__ import annotations

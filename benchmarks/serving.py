@@ -186,7 +186,7 @@ def measured(index: Path, captions: Path, model: str, *options: str) -> dict[str
             cost = 1000 * busy / len(load.milliseconds)
             print(
                 f"{model}, batching {name}: {load.rate:.0f} queries/s, p50 {load.percentile(50):.0f} ms, p95 "
-                f"{load.percentile(95):.0f} ms, {cost:.1f} ms of a core a query, batches of {batches(port)}, "
+                f"{load.percentile(95):.0f} ms, {cost:.1f} ms of a core per query, batches of {batches(port)}, "
                 f"memory {before:.0f} MiB + {grown:.0f} MiB"
             )
             what = f"{CLIENTS} clients for {SECONDS:.0f} s, {model}, batching {name}"

@@ -33,7 +33,7 @@ def write_published(folder: Path, rows) -> dict:
 
 
 def write_albef(folder: Path, rows) -> dict:
-    """Train has one caption a row and an id, val and test have lists and none."""
+    """Train has one caption per row and an id, val and test have lists and none."""
     files = {}
     for split in SPLITS:
         if split == "train":

@@ -18,7 +18,7 @@ from format_files import WRITERS
 
 ROOT = Path(__file__).parents[1]
 RUN = ROOT / "tests/data/run_b749c88"
-# lines: a record a line below `headings` lines. whole: cut off, it must not be read. other: nothing is known.
+# lines: a record per line below `headings` lines. whole: cut off, it must not be read. other: nothing is known.
 Kind = Literal["lines", "whole", "other"]
 
 

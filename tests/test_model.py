@@ -118,7 +118,7 @@ def test_a_single_text_and_none(model):
         ("missing.jpg", "item 1: missing.jpg: the file does not exist"),
         (b"no picture at all", "item 1: the picture cannot be read as an image .it is text"),
         (np.zeros((0, 4, 3), np.uint8), "item 1: a picture of 4 x 0 pixels"),
-        ("https://example.org/a.jpg", "item 1: https://example.org/a.jpg is no local file"),
+        ("https://example.org/a.jpg", "item 1: https://example.org/a.jpg is not a local file"),
         (np.zeros((4, 4)), "item 1: an array of shape .* float64; expected uint8"),
         (7, "item 1: a int; expected a path"),
     ],
@@ -128,7 +128,7 @@ def test_items_that_cannot_be_read_are_named(model, paths, item, reason):
         model.encode_image([paths[0], item, paths[1]])
 
 
-@pytest.mark.parametrize(("text", "reason"), [("  ", "have no word"), (None, "are no text")])
+@pytest.mark.parametrize(("text", "reason"), [("  ", "have no word"), (None, "are not text")])
 def test_texts_without_words_are_named(model, text, reason):
     with pytest.raises(DataError, match=f"1 of 2 .*{reason}.*1: {text!r}"):
         model.encode_text(["a circle", text])

@@ -105,7 +105,7 @@ def test_the_environment_for_gpus_differs_in_what_a_gpu_needs():
 
 def test_every_dependency_is_in_an_environment():
     # Snakemake runs the jobs; webdataset is for readers of the shards. Jobs that score lease no GPU, so they have
-    # faiss-cpu, which takes no memory from a training. A server and a terminal are no jobs.
+    # faiss-cpu, which takes no memory from a training. A server and a terminal are not jobs.
     at_hand = {canonicalize_name(Requirement(line).name) for line in EXTRAS["search"]}
     needed = (
         set(requirements("demo", "gpu", "lora", "sweep"))

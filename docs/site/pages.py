@@ -60,7 +60,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """An empty corner of a table is no heading."""
+    """An empty corner of a table is not a heading."""
     return re.sub(r"<th([^>]*)></th>", r"<td\1></td>", html)
 
 
@@ -92,7 +92,7 @@ def _linked(text: str, source: str, place: str) -> str:
         if not (ROOT / there).exists():
             raise PluginError(f"{source} has a link to {target}, which does not exist.")
         if there not in PAGES and not there.startswith("docs/"):
-            return words  # a file of the repository that is no page: its name is enough
+            return words  # a file of the repository that is not a page: its name is enough
         page = PAGES.get(there, there.removeprefix("docs/"))
         return f"{picture}[{words}]({posixpath.relpath(page, posixpath.dirname(place) or '.')}{section})"
 

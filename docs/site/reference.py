@@ -181,7 +181,7 @@ def _explained(action: argparse.Action, program: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Prose of a help text in Markdown: what stands for a value is no HTML."""
+    """Prose of a help text in Markdown: what stands for a value is not HTML."""
     text = " ".join(text.split())
     return re.sub(r"([*_<])", r"\\\1", f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}")
 

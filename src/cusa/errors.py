@@ -26,7 +26,7 @@ class TrainingError(CusaError):
 
 
 class StoppedError(CusaError):
-    """A signal stopped the program before its work was done. This is no error: the same command continues the work."""
+    """A signal stopped the program before its work was done. It is not an error: the same command continues."""
 
     def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
         """`number` is that of the signal."""

@@ -1,4 +1,4 @@
-"""One picture in two splits is told, whatever its path, size or quality; pictures that differ are no copies."""
+"""One picture in two splits is told, whatever its path, size or quality; pictures that differ are not copies."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def test_hidden_files_and_folders_are_nobody_s_class_and_nobody_s_image_and_are_
         ("it's #1.jpeg", "cats"),
         ("c.AVIF", "dogs"),
     ]
-    for told in ("1 files beside the folders", "1 folders without an image", "1 files that are no images"):
+    for told in ("1 files beside the folders", "1 folders without an image", "1 files that are not images"):
         assert told in caplog.text
     assert "hidden files and folders" in caplog.text
 

@@ -294,5 +294,5 @@ def test_words_behind_a_value_that_is_attached_are_targets(folder):
 
 
 def test_a_target_behind_a_setting_is_told_where_it_belongs():
-    with pytest.raises(ConfigurationError, match=r"^--config: shards is no KEY=VALUE.* write targets before it\.$"):
+    with pytest.raises(ConfigurationError, match=r"^--config: shards is not KEY=VALUE.* write targets before it\.$"):
         snakemake_arguments(["--config", "train.epochs=3", "shards"])

@@ -136,7 +136,7 @@ def test_nothing_found_says_why(monkeypatch, capsys, shapes_index):
         pytest.param(["red", "--queries", "a.txt"], "--queries takes the whole queries", id="file, text"),
         pytest.param(["red", "--top", "0"], "top is 0; expected a number", id="top 0"),
         pytest.param(["red", "--weight", "7"], "`weight` of a query is 7.0", id="weight 7"),
-        pytest.param(["red", "--where", "split"], "'split' is no condition", id="no condition"),
+        pytest.param(["red", "--where", "split"], "'split' is not a condition", id="no condition"),
         pytest.param(["red", "--where", "splitt=test"], "did you mean 'split'", id="unknown column"),
         pytest.param(["--like", "x.jpg"], "no item 'x.jpg'", id="unknown item"),
         pytest.param(["--like", "48"], "no row 48", id="unknown row"),

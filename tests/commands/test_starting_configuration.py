@@ -519,9 +519,9 @@ def test_texts_of_a_tar_with_the_mark_of_utf_16_are_read(shapes, tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"\xff\xd8\xff\xe0", "is no text, but a JPEG picture; name a file of text, such as a table"),
-        (b"\x89PNG\r\n\x1a\n", "is no text, but a PNG picture"),
-        (b"%PDF-1.7", "is no text, but a PDF document"),
+        (b"\xff\xd8\xff\xe0", "is not text, but a JPEG picture; name a file of text, such as a table"),
+        (b"\x89PNG\r\n\x1a\n", "is not text, but a PNG picture"),
+        (b"%PDF-1.7", "is not text, but a PDF document"),
         (b"image,caption\n" + b"a.jpg,K\xe4fer und K\xe4se\n" * 9, r"cusa init --encoding cp1252"),
         (
             b"image,caption\n" + b"a.jpg,a\0b\n" * 3,

@@ -175,7 +175,7 @@ def test_embeddings_with_values_that_are_not_finite_are_found(results):
     array[0, 0] = np.nan
     np.save(path, array)
     (found,) = (finding for finding in verify(results) if finding.sound is False)
-    assert "text_uni.npy is no matrix of finite numbers" in found.text
+    assert "text_uni.npy is not a matrix of finite numbers" in found.text
 
 
 def test_a_folder_without_results_is_a_sentence(tmp_path, monkeypatch):

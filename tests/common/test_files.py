@@ -214,7 +214,10 @@ def test_a_folder_is_no_file_to_write(tmp_path, monkeypatch, place):
 @pytest.mark.parametrize("writing", [atomic_file, atomic_folder])
 def test_nothing_is_written_below_a_file(tmp_path, writing):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="file/x cannot be written: .*file is no folder"), writing(tmp_path / "file/x"):
+    with (
+        pytest.raises(DataError, match="file/x cannot be written: .*file is not a folder"),
+        writing(tmp_path / "file/x"),
+    ):
         pass
 
 

@@ -51,7 +51,7 @@ def test_a_path_that_leads_out_of_the_workflow_is_not_found_there(tmp_path, monk
 def test_a_library_without_the_workflow_is_a_sentence(tmp_path, monkeypatch):
     workflow_folder.cache_clear()
     monkeypatch.setattr(workflow_files, "CLONE", tmp_path)
-    with pytest.raises(ConfigurationError, match="is no clone of this project, so the workflow's files are missing"):
+    with pytest.raises(ConfigurationError, match="is not a clone of this project, so the workflow's files are missing"):
         workflow_folder()
     monkeypatch.undo()
     assert workflow_folder() == ROOT

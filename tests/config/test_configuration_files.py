@@ -88,7 +88,7 @@ def test_what_has_one_meaning_is_accepted(written, content, expected):
         ("train: {epochs: 3", "(line 1: expected ',' or '}', but got '<stream end>'); see whether brackets"),
         ("name: \"mine\ntrain: 3", "see whether brackets and quotation marks pair up"),
         ("file: \"C:\\data\"", "found unknown escape character 'd'); a Windows path needs single quotation marks"),
-        ("a: 1\n---\nb: 2", "(line 2: but found another document); write one configuration a file"),
+        ("a: 1\n---\nb: 2", "(line 2: but found another document); write one configuration per file"),
         ("a: *b", "(line 1: found undefined alias 'b'); text that begins with *, & or !"),
         ("a: &b [*b]", "line 1: the value with the anchor & has itself in it"),
         ("a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)),

@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: the site is NOT tested; make test-browser"),
 ]
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 400, "height": 860}
-# A scheme changes colours and nothing else, so that what is no colour is looked at once for each width.
+# A scheme changes colours and nothing else, so that what is not a colour is looked at once for each width.
 COLOURS = ["color-contrast", "link-in-text-block"]
 OF_COLOURS = {"resultTypes": ["violations"], "runOnly": COLOURS}
 NOT_OF_COLOURS = {"resultTypes": ["violations"], "rules": {name: {"enabled": False} for name in COLOURS}}

@@ -83,7 +83,7 @@ def test_the_front_matter_is_what_the_hub_reads(scored, to):
 
 
 def test_only_names_of_the_hub_are_base_models(scored, tmp_path):
-    """A local folder is no name there; the packaged MiniLM has the hub's weights."""
+    """A local folder is not a name there; the packaged MiniLM has the hub's weights."""
     content = read_json(scored / "run.json")
     towers = {"image": {"name": "efficientnet-lite0", "trainable": False}, "text": {"name": "all-MiniLM-L6-v2"}}
     content["configuration"]["student"] = {"name": None, "towers": towers | {"dimension": 8}, "max_tokens": 77}
@@ -173,7 +173,7 @@ def test_a_missing_token_is_a_sentence_before_the_work(monkeypatch, scored, tmp_
 
 @pytest.mark.parametrize("name", ["a/b/c", "a name", "--x"], ids=["three-parts", "blank", "dashes"])
 def test_a_name_that_cannot_be_is_a_sentence(scored, tmp_path, name):
-    with pytest.raises(ConfigurationError, match="is no name of a repository .*give NAME or OWNER/NAME"):
+    with pytest.raises(ConfigurationError, match="is not a valid name of a repository .*give NAME or OWNER/NAME"):
         export(scored, "onnx", tmp_path / "exported", ExportOptions(push_to_hub=name))
 
 

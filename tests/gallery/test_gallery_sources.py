@@ -137,7 +137,7 @@ class TestTable:
         found = entries(open_source(str(pictures / "t.json")))
         assert [entry.captions for entry in found] == [["a text"], [], [], [], []]
         (line,) = [record.getMessage() for record in caplog.records]
-        assert "the captions of 3 rows are no texts and are left out" in line
+        assert "the captions of 3 rows are not texts and are left out" in line
         assert "`caption`" in line
 
     def test_lists_of_texts_stay_lists_for_filters(self, pictures):

@@ -98,7 +98,7 @@ def test_no_folds_are_refused(folds):
 
 
 def test_a_right_answer_that_is_not_in_the_gallery_is_never_found():
-    """A query that has only such ones comes after everything; it is no query without a right answer."""
+    """A query that has only such ones comes after everything; it is not a query without a right answer."""
     of_image = np.array([[0, 0], [0, -1], [1, -1]])
     found = recall.positive_ranks(np.eye(3), np.eye(3), of_image, np.array([[-1, 0], [1, 1]]))
     assert found[0].tolist() == [1, 4, 0]

@@ -65,7 +65,7 @@ def read(path: Path) -> Any:
 
 def tensors(path: Path) -> dict:
     with safe_open(path, "numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
 
 
 @pytest.mark.parametrize("experiment", RUNS)

@@ -100,8 +100,8 @@ def test_conditions_of_a_command_line():
 @pytest.mark.parametrize(
     ("texts", "sentence"),
     [
-        (["split"], "'split' is no condition; expected column=value"),
-        (["=test"], "'=test' is no condition"),
+        (["split"], "'split' is not a condition; expected column=value"),
+        (["=test"], "'=test' is not a condition"),
         (["year=2000", "year>1990"], "a value and a limit for the column 'year'"),
         (["year>1990", "year=2000"], "a value and a limit for the column 'year'"),
     ],

@@ -47,7 +47,7 @@ def test_one_text_to_exclude_needs_no_list():
     ("parts", "sentence"),
     [
         pytest.param({}, "needs a text, a picture, or the row", id="nothing"),
-        pytest.param({"exclude": ["a"]}, "texts to exclude alone are no query", id="only an exclusion"),
+        pytest.param({"exclude": ["a"]}, "texts to exclude alone are not a query", id="only an exclusion"),
         pytest.param({"image": "a.jpg", "like": 3}, "a picture and the row of an item", id="two pictures"),
         pytest.param({"text": " "}, "`text` of a query is empty", id="a blank text"),
         pytest.param({"text": 3}, "`text` of a query is 3; expected a text", id="a number as text"),

@@ -56,7 +56,7 @@ def test_json_lines_and_a_list(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        pytest.param("a.txt", "\n \n", "has no query; expected one text a line", id="nothing but blanks"),
+        pytest.param("a.txt", "\n \n", "has no query; expected one text per line", id="nothing but blanks"),
         pytest.param("a.csv", "text\n", "has no query", id="a heading alone"),
         pytest.param("a.csv", "query\nred\n", "has the column 'query' in its first line", id="heading"),
         pytest.param("a.csv", "text\nred, small\n", "line 2 has 2 cells, but the heading has 1", id="a comma"),
@@ -80,5 +80,5 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path):
         with pytest.raises(DataError, match="does not exist"):
             read_queries(tmp_path / name)
     (tmp_path / "picture.txt").write_bytes(b"\x89PNG\r\n\x1a\n\x00\xff")
-    with pytest.raises(DataError, match=r"picture\.txt is no text, but a PNG picture; name a file of text"):
+    with pytest.raises(DataError, match=r"picture\.txt is not text, but a PNG picture; name a file of text"):
         read_queries(tmp_path / "picture.txt")

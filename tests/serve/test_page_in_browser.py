@@ -469,7 +469,7 @@ def test_everything_is_done_with_keys(visit, server):
     page.get_by_role("list", name="Example queries").wait_for()
     page.keyboard.press("/")
     expect(page.get_by_role("searchbox")).to_be_focused()
-    page.keyboard.type("small circle / m?")  # what is typed is no key
+    page.keyboard.type("small circle / m?")  # what is typed is not a key
     page.keyboard.press("Enter")
     names = one.names()
     expect(page.get_by_role("searchbox")).to_have_value("small circle / m?")

@@ -159,7 +159,7 @@ def test_names_of_indexes(folders, names):
     [
         (["a=x", "a=y"], "y and x have the same name; give one as NAME=y"),
         (["a/out", "a/out"], "have the same name"),
-        (["a b=x"], "'a b' is no name of an index"),
+        (["a b=x"], "'a b' is not a valid name of an index"),
     ],
     ids=["one name", "one folder", "no name"],
 )

@@ -145,7 +145,7 @@ def test_a_head_that_does_not_come_closes_the_connection(server, start):
 
 def test_what_is_no_http_is_a_sentence(server):
     status, content = raw(server, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 rubbish\r\n\r\n")
-    assert (status, content) == (400, {"error": "That is no HTTP request."})
+    assert (status, content) == (400, {"error": "That is not an HTTP request."})
 
 
 def test_clients_that_hang_up_are_counted_and_wanted_no_more(server):
@@ -301,7 +301,7 @@ def test_the_command_serves_several_indexes_and_tells_of_a_port_that_is_taken(sh
         (["--host", "0.0.0.0"], "Error: --host 0.0.0.0 lets other machines search"),
         (["--token", "x"], "Error: The token has to be 8 or more"),
         (["--port", "-1"], "Error: --port is -1"),
-        (["--host", "no.such.host.invalid", "--no-token"], "Error: --host no.such.host.invalid is no address"),
+        (["--host", "no.such.host.invalid", "--no-token"], "Error: --host no.such.host.invalid is not an address"),
         (["--port", "0", "--model", "/nowhere"], "Error: "),
     ],
     ids=["host", "token", "port", "name", "model"],

@@ -32,7 +32,7 @@ class Listener(logging.Filter):
             RUNNING.end(record.job_id)
         elif event == LogEvent.JOB_ERROR:
             RUNNING.end(record.jobid)
-        # Jobs that Ctrl-C has stopped are no errors. The messages at the end tell what they have saved.
+        # Jobs that Ctrl-C has stopped are not errors. The messages at the end tell what they have saved.
         return not (INTERRUPTED.is_set() and record.levelno >= logging.ERROR)
 
     def shorten(self, record):

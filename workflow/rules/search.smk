@@ -41,7 +41,7 @@ rule collect_gallery:
 
 
 # Pictures that the workflow has not read. They are a parameter, because the time of a folder does not show changes of
-# its content. The jobs collect their shares in a folder that is no output: Snakemake deletes the outputs of a failed
+# its content. The jobs collect their shares in a folder that is not an output: Snakemake deletes the outputs of a failed
 # job, but the finished embeddings must remain, so that the job can continue.
 rule embed_gallery:
     "A part of the pictures of your own, embedded by a run."
@@ -113,7 +113,7 @@ rule join_gallery:
 
 
 # The old index can be searched until the new one is complete, and a running server then opens the new one. meta.json
-# names the files of a version. It is no output, because Snakemake deletes outputs before a job. The outputs are links
+# names the files of a version. It is not an output, because Snakemake deletes outputs before a job. The outputs are links
 # to the files of the newest version, for other programs.
 rule build_index:
     "The index of a gallery, by faiss, and the items that are there twice."

@@ -1,4 +1,4 @@
-# The search over settings: one job a trial, then the table of the trials and the best of them as an overlay. What all
+# The search over settings: one job per trial, then the table of the trials and the best of them as an overlay. What all
 # trials share is in the name of the sweep's folder. So the configuration can be a resource, whose change is no reason
 # to train again.
 STUDY = str(SWEEP.study.folder) if SWEEP.study else f"{DATA}/sweep/none"

@@ -171,7 +171,7 @@ rule extract_text_features:
 
 # The texts of benchmarks other than captions, once for all runs with the same frozen tower.
 use rule extract_text_features as extract_table_features with:
-    "The features of a frozen text model for texts that are no captions."
+    "The features of a frozen text model for texts that are not captions."
     input:
         timeless(str(PLAN.folder.table("{split}"))),
         code=lambda wildcards: PLAN.frozen_text_models[wildcards.model].python_files,

@@ -233,7 +233,7 @@ def _write_benchmark_data(
                 "image": pa.array([row for _, row in positives], pa.int64()),
             }
         )
-        # A caption that is empty after the clean-up is no query; captions that are equal after it are one query.
+        # A caption that is empty after the clean-up is not a query; captions that are equal after it are one query.
         table = table.filter(pc.not_equal(table["cleaned"], ""))
         table = table.group_by(["cleaned", "image"], use_threads=False).aggregate([("caption", "first")])
         write_table(folder / EXTENDED_POSITIVES, table.rename_columns(["cleaned", "image", "caption"]))

@@ -49,7 +49,7 @@ def close_hashes(queries: np.ndarray, others: np.ndarray, same: np.ndarray | Non
 
 
 class ImageFiles:
-    """The properties that identify image files. Arrays have one element an image; `inode` is -1 for an unread file.
+    """The properties that identify image files. Arrays have one element per image; `inode` is -1 for an unread file.
 
     `hashes` are perceptual hashes (uint64), 0 if there is none.
     """
@@ -116,7 +116,7 @@ def near_copies(
 ) -> Iterator[tuple[int, int]]:
     """Pairs of images in different splits that are the same picture in another size or quality.
 
-    `hashes` (uint64) and `splits` (codes) have one element an image, `train` is the code of the train split, and
+    `hashes` (uint64) and `splits` (codes) have one element per image, `train` is the code of the train split, and
     `open_picture` decodes an image. The second of a pair is never in train.
     """
     known = np.flatnonzero(hashes != 0)

@@ -26,7 +26,7 @@ IMAGES_AT_ONCE = 64  # that a thread checks before it takes the next ones
 class DistinctImages:
     """The distinct images of the records, in the order of their first records, and the checks of them.
 
-    Arrays have one element an image: `first` its first record, `split` the code of its split, `captions` their number,
+    Arrays have one element per image: `first` its first record, `split` the code of its split, `captions` their number,
     `usable` whether its file can be read. `of_record` has the image of each record.
     """
 

@@ -56,7 +56,7 @@ class TrainingNeeds(Section):
         if self.group > max(1, images.get("train", 0)):
             yield (
                 f"{self._names}: train.hard_negatives.group is {self.group}, but the split train has "
-                f"{images.get('train', 0)} images, and captions of one image are no negatives of each other, so no "
+                f"{images.get('train', 0)} images, and captions of one image are not negatives of each other, so no "
                 "group of neighbours would be full; lower the group."
             )
 

@@ -134,7 +134,7 @@ def require_two_classes(name: str, path: str | Path, images: Sequence[LabelledIm
 
 
 def _expected(name: str) -> str:
-    return ARCHIVES[name].layout if name in ARCHIVES else "a folder a class with images in it, or a CSV"
+    return ARCHIVES[name].layout if name in ARCHIVES else "a folder per class with images in it, or a CSV"
 
 
 def _cub(folder: Path) -> Iterator[LabelledImage]:
@@ -197,7 +197,7 @@ def _own_folder(place: Path) -> Iterator[LabelledImage]:
                 count += 1
                 yield LabelledImage(path, folder.name)
             elif not path.is_dir() or path.is_symlink():
-                ignored.setdefault("files that are no images by their endings, and links to folders", []).append(path)
+                ignored.setdefault("files that are not images by their endings, and links to folders", []).append(path)
         if not count:
             ignored.setdefault("folders without an image", []).append(folder)
     for what, paths in ignored.items():

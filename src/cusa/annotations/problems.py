@@ -40,7 +40,7 @@ NOTES = {
     "grey_range": "images have samples of 16 or 32 bits that do not fill 16 bits: they are scaled by their real range",
     "left_out": "rows are left out, because the data mark them as failed, or name no split for them",
     "no_value": "captions are the text nan, none, null or n/a, which may stand for a cell without a value; correct the "
-    "table if they are no captions",
+    "table if they are not captions",
 }
 
 

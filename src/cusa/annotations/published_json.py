@@ -15,7 +15,7 @@ ESCAPED = r'[\x00-\x1f"\\]'  # what JSON cannot have in a text as it is
 
 
 class PublishedJson:
-    """Writes a JSON list of {"image_path", "caption", "image_id"} to a file, one member a line.
+    """Writes a JSON list of {"image_path", "caption", "image_id"} to a file, one member per line.
 
     The bytes are those of `json.dumps` with ensure_ascii=False for each member.
     """

@@ -72,7 +72,7 @@ class Draws:
 class Statistic(ABC):
     """A metric as a function of how often each unit is drawn.
 
-    `values` is float64 [n], one value a query. NaN stands for a query that has no right answer; no metric counts it.
+    `values` is float64 [n], one value per query. NaN stands for a query that has no right answer; no metric counts it.
     Raises ValueError if the queries are not those of `units`.
     """
 

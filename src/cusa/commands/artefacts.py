@@ -193,7 +193,7 @@ def _embeddings(folder: Path) -> str:
         raise DataError(f"{folder} has no arrays; {made_again(folder)}")
     for name, array in arrays.items():
         if array.ndim != 2 or not np.isfinite(array).all():
-            raise DataError(f"{folder / name}.npy is no matrix of finite numbers; {made_again(folder)}")
+            raise DataError(f"{folder / name}.npy is not a matrix of finite numbers; {made_again(folder)}")
     sides = dict.fromkeys(name.partition("_")[0] for name in arrays)
     if missing := [f"{side}_{head}" for side in sides for head in get_args(HeadName) if f"{side}_{head}" not in arrays]:
         raise DataError(f"{folder / missing[0]}.npy is missing; {made_again(folder)}")

@@ -55,7 +55,7 @@ def _schema(arguments: argparse.Namespace) -> None:
         sys.stdout.write(text)
         return
     if is_ordinary_file(arguments.output) and not _is_schema(arguments.output):
-        raise ConfigurationError(f"{arguments.output} exists already and is no JSON Schema; name another file.")
+        raise ConfigurationError(f"{arguments.output} exists already and is not a JSON Schema; name another file.")
     with atomic_file(arguments.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

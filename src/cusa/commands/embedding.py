@@ -30,7 +30,7 @@ def add_embed(commands: Any) -> None:
     items.add_argument("--image-root", type=Path, metavar="FOLDER", help="folder that names of pictures start from")
     items.add_argument("--no-heading", action="store_true", help="the table has no heading; columns are numbers from 0")
     items.add_argument("--split", nargs="+", default=[], metavar="SPLIT", help="splits of results/{dataset}, or `all`")
-    items.add_argument("--texts", help="embed texts: a file with a text a line; or, with items, their column of texts")
+    items.add_argument("--texts", help="embed texts: a file with a text per line; with items, their column of texts")
     items.add_argument(
         "--max-pixels",
         type=int,

@@ -36,7 +36,7 @@ def add_index(commands: Any) -> None:
     changes = command.add_mutually_exclusive_group()
     changes.add_argument("--add", type=Path, metavar="OUT2", help="add the embeddings of another gallery of the model")
     changes.add_argument(
-        "--remove", type=Path, metavar="FILE", help="remove the items in FILE, one name a line; - is standard input"
+        "--remove", type=Path, metavar="FILE", help="remove the items in FILE, one name per line; - is standard input"
     )
     changes.add_argument(
         "--clip-retrieval",
@@ -119,7 +119,7 @@ def _lines(path: Path) -> list[str]:
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); expected UTF-8 text with one item a line.") from None
+        raise DataError(f"{path} cannot be read ({error}); expected UTF-8 text with one item per line.") from None
     items = [line for line in text.splitlines() if line.strip()]
     if not items:
         raise DataError(f"{path} names no item; expected one a line.")

@@ -180,8 +180,8 @@ def _with_found_files(arguments: Sequence[str]) -> list[str]:
 def _found(option: str, value: str) -> str:
     if option in SETTINGS and "=" not in value:
         raise ConfigurationError(
-            f"{option}: {value} is no KEY=VALUE, such as train.epochs=3. All words behind {option} are, up to the next "
-            "option; write targets before it."
+            f"{option}: {value} is not KEY=VALUE, such as train.epochs=3. All words behind {option} are, up to the "
+            "next option; write targets before it."
         )
     if option in SETTINGS:
         return without_dots(value)

@@ -44,7 +44,7 @@ def search_one(searcher: Searcher, query: Query, output: Output, **options: Any)
 
 
 def search_many(searcher: Searcher, queries: Sequence[Query], output: Output, **options: Any) -> None:
-    """Answer queries in their order, with a heading each. JSON is one object a line, with `query` and `results`.
+    """Answer queries in their order, with a heading each. JSON is one object per line, with `query` and `results`.
 
     A query that cannot be answered has `error` in place of `results`, and the others are answered. Raises DataError at
     the end if there was one.

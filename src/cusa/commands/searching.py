@@ -44,7 +44,7 @@ def add_search(commands: Any) -> None:
     command.add_argument("--model", type=Path, help="run folder or export of the same model; default: the index's")
     command.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
     command.add_argument(
-        "--json", action="store_true", help="print JSON: a list of hits; with --queries, an object a line"
+        "--json", action="store_true", help="print JSON: a list of hits; with --queries, an object per line"
     )
     command.add_argument(
         "--pictures",

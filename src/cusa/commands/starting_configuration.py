@@ -146,7 +146,7 @@ def _token(path: Path) -> Start:
         raise ConfigurationError(
             f"{path} is a token file of Flickr30K or Flickr8K, which does not say the split of an image, and "
             f"{path.parent} has no list of images of {' and '.join(split for split in lists if not lists[split])}; put "
-            "train.txt, val.txt and test.txt beside it, with the name of an image a line, or use format: flickr30k."
+            "train.txt, val.txt and test.txt beside it, with the name of an image per line, or use format: flickr30k."
         )
     section: dict[str, Any] = {"format": "flickr30k", "file": str(path)}
     section["splits"] = {split: str(file) for split, file in lists.items()}
@@ -178,7 +178,7 @@ def _folder(path: Path, given: Given) -> Start:
     files = files_in(path, TABLE_ENDINGS)
     for folder in below:
         members = files_in(folder, TABLE_ENDINGS)
-        # Where each picture has a file of its own, those are no tables.
+        # Where each picture has a file of its own, those are not tables.
         alone = len(members) == 1 and split_of_folder(folder.name) is not None
         files += [file for file in members if alone or split_in_name(file.name) is not None]
     splits = splits_beside(path, files, path)
@@ -197,7 +197,7 @@ def _folder(path: Path, given: Given) -> Start:
 
 
 def _is_json_object(path: Path, encoding: str | None) -> bool:
-    """Whether a file is one JSON object, such as what img2dataset says of one picture; it is no table."""
+    """Whether a file is one JSON object, such as what img2dataset says of one picture; it is not a table."""
     if table_kind(path, encoding) != "json" or is_json_lines(path, encoding):
         return False
     with open_json(path, encoding) as stream:

@@ -104,7 +104,7 @@ def _beside(path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise DataError(f"{path} cannot be written: {path.parent} is no folder; name another place.") from None
+        raise DataError(f"{path} cannot be written: {path.parent} is not a folder; name another place.") from None
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
 
 

@@ -27,7 +27,7 @@ ADVICE = {
     errno.EROFS: "the file system is read-only; choose a results folder that can be written",
     errno.ENAMETOOLONG: "the name is too long for the file system; check it",
     errno.ELOOP: "these links lead in a circle; check them",
-    errno.ENOTDIR: "something on the way to it is no folder; check the path",
+    errno.ENOTDIR: "something on the way to it is not a folder; check the path",
     errno.EISDIR: "it is a folder, but a file is expected; name a file",
     errno.EACCES: "permission is denied; give yourself the right to it (chmod), or choose another place",
 }

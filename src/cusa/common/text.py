@@ -108,7 +108,7 @@ def open_text(path: Path, encoding: str | None = None, newline: str | None = "")
         start = binary.read(BLOCK)
         binary.seek(0)
         name = _encoding(path, start, encoding)
-        # A file object of gzip is no BufferedReader, and small reads of it are slow.
+        # A file object of gzip is not a BufferedReader, and small reads of it are slow.
         buffered = io.BufferedReader(binary, BLOCK)  # type: ignore[type-var]
         with io.TextIOWrapper(buffered, encoding=name, newline=newline) as reader:
             try:
@@ -190,9 +190,9 @@ def _encoding(path: Path, start: bytes, wanted: str | None) -> str:
         return wanted
     for magic, what in NO_TEXT.items():
         if start.startswith(magic):
-            raise DataError(f"{path} is no text, but {what}.")
+            raise DataError(f"{path} is not text, but {what}.")
     if start[TAR_AT : TAR_AT + 5] == b"ustar":
-        raise DataError(f"{path} is no text, but a tar; give it the ending .tar, or unpack it.")
+        raise DataError(f"{path} is not text, but a tar; give it the ending .tar, or unpack it.")
     if start[:GUESSED_ON].count(0) * 4 > len(start[:GUESSED_ON]):
         name = "UTF-16BE" if start[0] == 0 else "UTF-16LE"
         raise DataError(

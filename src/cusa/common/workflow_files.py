@@ -44,7 +44,7 @@ def workflow_folder() -> Path:
         if (folder / "Snakefile").is_file() and (folder / "config").is_dir():
             return folder
     raise ConfigurationError(
-        f"{PACKAGED} does not exist, and {CLONE} is no clone of this project, so the workflow's files are missing; "
+        f"{PACKAGED} does not exist, and {CLONE} is not a clone of this project, so the workflow's files are missing; "
         "install cusa again, from its wheel or from a whole clone."
     )
 

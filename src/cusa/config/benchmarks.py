@@ -1,4 +1,4 @@
-"""The section `benchmarks`: one class a benchmark."""
+"""The section `benchmarks`: one class per benchmark."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class ImageRetrieval(BenchmarkSection):
         default=None, description="Folder with train_val2018/ and Inat_dataset_splits/Inaturalist_test_set1.txt."
     )
     labelled_images: dict[Name, str] = Field(
-        default={}, description="Your own: name to a folder with a folder a class, or to a CSV of image and label."
+        default={}, description="Your own: name to a folder with a folder per class, or to a CSV of image and label."
     )
 
     recall_at: Annotated[list[Count], Field(min_length=1)] = added_key(

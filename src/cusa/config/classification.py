@@ -18,7 +18,7 @@ class Classification(BenchmarkSection):
     """Labelled images: the user's own and those of the data set itself."""
 
     labelled_images: dict[Name, str] = Field(
-        default={}, description="Your own: name to a folder with a folder a class, or to a CSV of image and label."
+        default={}, description="Your own: name to a folder with a folder per class, or to a CSV of image and label."
     )
     dataset_images: bool = Field(
         default=False, description="Also the test images of the data set itself, by the labels that its format reads."

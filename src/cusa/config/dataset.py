@@ -1,4 +1,4 @@
-"""The section `dataset`: one class an input format."""
+"""The section `dataset`: one class per input format."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ FORMATS = Registry(
 def load_dataset(mapping: Mapping[str, Any]) -> DatasetSection:
     """Validate the section `dataset`: its `format` says which class it is of.
 
-    Raises ConfigurationError with one line a problem, each naming its key.
+    Raises ConfigurationError with one line per problem, each naming its key.
     """
     key, chosen = "dataset.format", mapping.get("format")
     if not isinstance(chosen, str):

@@ -113,7 +113,9 @@ class ImageFolderDataset(DatasetSection):
     @classmethod
     def _known_encoding(cls, name: str | None) -> str | None:
         if name is not None and not is_text_encoding(name):
-            raise ValueError(f"`{name}` is no encoding that Python knows; write for instance cp1252, utf-16 or gb18030")
+            raise ValueError(
+                f"`{name}` is not an encoding that Python knows; write for instance cp1252, utf-16 or gb18030"
+            )
         return name
 
     @property
@@ -123,7 +125,7 @@ class ImageFolderDataset(DatasetSection):
 
 
 class SplitFilesDataset(ImageFolderDataset):
-    """Keys of the formats with one file a split."""
+    """Keys of the formats with one file per split."""
 
     annotations: dict[Split, str] = Field(description="One file a split: train, val and test.")
 

@@ -101,7 +101,7 @@ class OneWayToSplit(ImageFolderDataset):
     @model_validator(mode="after")
     def _one_way_to_split(self) -> Self:
         if (self.annotations is None) == (self.file is None):
-            raise ValueError(f"give either `annotations` (one file a split) or `file` (one file with {self.split_key})")
+            raise ValueError(f"give either `annotations` (files for each split) or `file` (with {self.split_key})")
         says, draws = self.split_column is not None, self.held_out is not None
         if self.held_out == {}:
             raise ValueError("held_out has to give a share for val or test")
@@ -112,7 +112,7 @@ class OneWayToSplit(ImageFolderDataset):
                 raise ValueError(f"{self.split_key} is for one `file` with all splits; leave it out of `annotations`")
             self._one_source_a_split(self.annotations)
         elif not (says or draws):
-            raise ValueError(f"`file` needs either {self.split_key} or `held_out`, and one file a split needs neither")
+            raise ValueError(f"`file` needs either {self.split_key} or `held_out`; `annotations` needs neither")
         elif self.held_out is not None and len(self.held_out) < 2 and not says:
             raise ValueError("held_out has to give shares for val and test that leave some for train")
         return self
@@ -204,7 +204,7 @@ class TableDataset(OneWayToSplit):
         try:
             pattern.format("1")
         except ValueError as error:
-            raise ValueError(f"`{pattern}` is no pattern: {error}") from None
+            raise ValueError(f"`{pattern}` is not a pattern: {error}") from None
         return pattern
 
     @model_validator(mode="after")

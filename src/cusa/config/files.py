@@ -29,7 +29,7 @@ MOST_VALUES = 1_000_000  # of a configuration with its aliases written out
 ADVICE = (
     (r"'\\t'|\btab", "indent with blanks, not with tabs"),
     (r"escape character", "a Windows path needs single quotation marks, or none"),
-    (r"another document", "write one configuration a file, without a line `---` within it"),
+    (r"another document", "write one configuration per file, without a line `---` within it"),
     (r"constructor for the tag", "write plain values, without tags (`!`)"),
     (r"special characters", "save the file as UTF-8 text"),
     (r"undefined alias|alphabetic", "text that begins with *, & or ! needs quotation marks"),
@@ -60,8 +60,8 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 def read_file(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file.
 
-    Raises ConfigurationError with one line a problem, which names the file and the line: when the file cannot be read,
-    is not UTF-8 text, has no mapping, has a key twice, or has a key or value that YAML reads as something else.
+    Raises ConfigurationError with one line per problem, which names the file and the line: when the file cannot be
+    read, is not UTF-8 text, has no mapping, has a key twice, or has a key or value that YAML reads as something else.
     """
     try:
         # As Snakemake does; the mark with which some editors begin a file is left out.

@@ -158,8 +158,8 @@ class Contrastive(Section):
             raise ValueError(f"bias is set, but kind is `{self.kind}`, which has none; set kind: sigmoid")
         if self.label_smoothing and self.kind == "sigmoid":
             raise ValueError(
-                f"label_smoothing is {self.label_smoothing}, but kind is `sigmoid`, whose labels are no distribution; "
-                "leave it out, or set kind: softmax"
+                f"label_smoothing is {self.label_smoothing}, but kind is `sigmoid`, whose labels are not a "
+                "distribution; leave it out, or set kind: softmax"
             )
         return self
 

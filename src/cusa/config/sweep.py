@@ -81,7 +81,7 @@ class Pruning(Section):
 
 
 class Sweep(Section):
-    """A search over settings of one experiment: one job a trial, scored by the r_mean of the validation split."""
+    """A search over settings of one experiment: one job per trial, scored by the r_mean of the validation split."""
 
     experiment: Name = Field(description="The experiment whose settings vary.")
     space: Space = Field(

@@ -18,7 +18,7 @@ def require_name(name: str) -> None:
         validators.validate_repo_id(name)
     except HFValidationError as error:
         raise ConfigurationError(
-            f"--push-to-hub {name!r} is no name of a repository ({reason_of(error)}); give NAME or OWNER/NAME."
+            f"--push-to-hub {name!r} is not a valid name of a repository ({reason_of(error)}); give NAME or OWNER/NAME."
         ) from None
 
 

@@ -58,8 +58,8 @@ def image_modules(encoder: ImageEncoder, scratch: Path) -> list[nn.Module]:
         network = _loadable(encoder.network, encoder.name)
         return transformer_modules(network, POOLED if encoder.pools else HIDDEN, encoder.transform, scratch)
     raise ConfigurationError(
-        f"the image tower {encoder.name} ({type(encoder).__name__}) is no model that plain sentence-transformers can "
-        "hold; export with --to onnx instead."
+        f"the image tower {encoder.name} ({type(encoder).__name__}) is not a model that plain sentence-transformers "
+        "can hold; export with --to onnx instead."
     )
 
 
@@ -137,7 +137,7 @@ def _loadable(network: Any, name: str) -> Any:
         part.load_state_dict(network.state_dict())
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(
-            f"the vision side of {name} is no model of its own in transformers ({cause_of(error)}), so plain "
+            f"the vision side of {name} is not a model of its own in transformers ({cause_of(error)}), so plain "
             "sentence-transformers cannot hold it; export with --to onnx instead."
         ) from error
     return model

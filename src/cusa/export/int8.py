@@ -1,8 +1,8 @@
 """Weights of 8 bits for the files of an onnx folder, and their loss of R@1 on a val split.
 
-Matrices have one scale for each 32 weights of a column, and embeddings of tokens one scale a row. onnxruntime quantises
-the other factor of a product in blocks of the same length while it runs, so nothing has to be calibrated, and an
-embedding does not depend on the rest of its batch. One scale a matrix is a little faster, but cost the demo 1.6 points
+Matrices have one scale for each 32 weights of a column, and embeddings of tokens one scale per row. onnxruntime
+quantises the other factor of a product in blocks of the same length while it runs, so nothing has to be calibrated, and
+an embedding does not depend on the rest of its batch. One scale a matrix is a little faster, but cost the demo 1.6 points
 of R@1. Convolutions stay float32: onnxruntime runs their 8-bit form more slowly.
 """
 

@@ -105,6 +105,6 @@ def _routes(model: Model, scratch: Path) -> dict[str, list[Any]]:
             "image": [*image_modules(image, image_scratch), *projection_modules(backbone.image_projection)],
         }
     raise ConfigurationError(
-        f"the student {model.configuration.student.name} ({type(backbone).__name__}) is no model that plain "
+        f"the student {model.configuration.student.name} ({type(backbone).__name__}) is not a model that plain "
         "sentence-transformers can hold; export with --to onnx instead."
     )

@@ -33,7 +33,7 @@ def text_modules(encoder: TextEncoder, cleaning: CaptionCleaning, max_tokens: in
     modules = list(encoder.model.children()) if isinstance(encoder, SentenceEncoder) else []
     if not isinstance(encoder, SentenceEncoder) or not isinstance(modules[0], Transformer):
         raise ConfigurationError(
-            f"the text tower {encoder.name} ({type(encoder).__name__}) is no model that plain sentence-transformers "
+            f"the text tower {encoder.name} ({type(encoder).__name__}) is not a model that plain sentence-transformers "
             "can hold; export with --to onnx instead."
         )
     if encoder.prompt and any(isinstance(each, Pooling) and not each.include_prompt for each in modules):

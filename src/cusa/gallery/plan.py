@@ -95,7 +95,7 @@ class Plan(BaseModel):
 
 
 def _others(folder: Path) -> list[str]:
-    """The names in a folder that are no part of a gallery; hidden ones are left over from a process that was killed."""
+    """The names in a folder that are not part of a gallery; a killed process leaves hidden ones."""
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.name not in OURS and not path.name.startswith("."))

@@ -60,7 +60,7 @@ def find_duplicates(
     new: np.ndarray | None = None,
     known: pa.Table | None = None,
 ) -> pa.Table:
-    """The rows that are the same as others or nearly, one line a row: row, group, kind; sorted by row.
+    """The rows that are the same as others or nearly, one line per row: row, group, kind; sorted by row.
 
     `group` is the first row of those that belong together. `kind` says what a row is to that one, `same` or `near`; of
     the first row itself it is `same` if any of the others is. Rows have the numbers that searches return. If rows

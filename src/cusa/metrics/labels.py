@@ -65,7 +65,7 @@ def label_found(
     for name, rows, labels in (("query", asked, query_labels), ("gallery", searched, gallery_labels)):
         if labels.shape != (len(rows),):
             raise ValueError(
-                f"{name} has {len(rows)} rows and labels of shape {labels.shape}; expected one label a row"
+                f"{name} has {len(rows)} rows and labels of shape {labels.shape}; expected one label per row"
             )
     if alone and len(query) == 1:
         return {name: np.array([np.nan]) for name in (*(f"r{k}" for k in recall_at), "rprecision", "map_at_r")}

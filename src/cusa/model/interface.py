@@ -103,9 +103,9 @@ def cleaned_texts(texts: str | Sequence[str], cleaning: CaptionCleaning) -> list
     """One text or several, cleaned. Raises DataError that names those which are not text or have no word."""
     originals = [texts] if isinstance(texts, str) else _listed(texts, "a text or a list of texts")
     if wrong := [f"{place}: {text!r:.80}" for place, text in enumerate(originals) if not isinstance(text, str)]:
-        raise DataError(f"{len(wrong)} of {len(originals):,} items are no text: {examples(wrong)}.")
+        raise DataError(f"{len(wrong)} of {len(originals):,} items are not text: {examples(wrong)}.")
     if broken := [f"{place}: {what}" for place, text in enumerate(originals) if (what := unstorable(text)) is not None]:
-        raise DataError(f"{len(broken)} of {len(originals):,} items are no text: {examples(broken)}.")
+        raise DataError(f"{len(broken)} of {len(originals):,} items are not text: {examples(broken)}.")
     cleaned = [clean_caption(text, cleaning) for text in originals]
     if empty := [f"{place}: {originals[place]!r:.80}" for place, text in enumerate(cleaned) if not text]:
         raise DataError(f"{len(empty)} of {len(cleaned):,} texts have no word after clean-up: {examples(empty)}.")
@@ -171,5 +171,5 @@ def _path(item: str | Path) -> Path:
     if address is None:
         return expanded(item)
     if address.scheme != "file":
-        raise DataError(f"{item:.80} is no local file; download the picture and give its path")
+        raise DataError(f"{item:.80} is not a local file; download the picture and give its path")
     return Path(unquote(address.path))

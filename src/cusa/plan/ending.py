@@ -14,7 +14,7 @@ from cusa.plan.search import SearchPlan
 # Options that force finished jobs to run again, and whether names follow them.
 FORCING = {"--forcerun": True, "-R": True, "--forceall": False, "-F": False, "--force": False, "-f": False}
 SENTENCE = "Error: "  # the start of the programs' messages about problems that users can correct
-OF_THE_LOG = re.compile(r"\[|\d\d:\d\d:\d\d ")  # the start of log lines that are no message
+OF_THE_LOG = re.compile(r"\[|\d\d:\d\d:\d\d ")  # the start of log lines that are not messages
 STOPPED = re.compile(r"(?:\d\d:\d\d:\d\d )?(stopped by .+)")  # the last line of a job that Ctrl-C or SIGTERM has ended
 MOST_LINES = 20  # of a message, after its first one
 BUG = "Traceback (most recent call last):"

@@ -14,7 +14,7 @@ from cusa.config.operational import differences
 
 MOST_CHANGES = 8
 REASON = "\n"  # separates a parameter, which is one line, from the reason to run its job again
-SHOWN = 80  # characters of a parameter that is no section
+SHOWN = 80  # characters of a parameter that is not a section
 # The sections that parameters of rules hold; a parameter of another rule is shown by its own name.
 SECTIONS = {
     "write_shards": "shards",

@@ -57,7 +57,7 @@ def _table_row(row: Row, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def draw_trials(rows: Sequence[Row]) -> str:
-    """The SVG of parallel coordinates: an axis a key and one for the score, a line a trial that has a score.
+    """The SVG of parallel coordinates: an axis per key and one for the score, a line per trial that has a score.
 
     The best is orange, the better half of the others blue, and trials that were stopped are dashed.
     """

@@ -69,7 +69,7 @@ def parse_where(texts: Iterable[str]) -> dict[str, Any]:
         match = re.fullmatch(r"\s*([^<>=]+?)\s*(>=|<=|=|>|<)\s*(.*?)\s*", text, flags=re.S)
         if match is None:
             raise ConfigurationError(
-                f"--where {text!r} is no condition; expected column=value, or column>=number (also <=, > and <)."
+                f"--where {text!r} is not a condition; expected column=value, or column>=number (also <=, > and <)."
             )
         column, operator, value = match.groups()
         known = where.get(column)

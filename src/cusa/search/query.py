@@ -35,7 +35,7 @@ class Query:
             object.__setattr__(self, "exclude", (self.exclude,))
         if self.text is None and self.image is None and self.like is None:
             raise ConfigurationError(
-                "A query needs a text, a picture, or the row of an item; texts to exclude alone are no query."
+                "A query needs a text, a picture, or the row of an item; texts to exclude alone are not a query."
             )
         if self.image is not None and self.like is not None:
             raise ConfigurationError("A query has a picture and the row of an item; give one of them.")

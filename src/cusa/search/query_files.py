@@ -1,4 +1,4 @@
-"""Many queries from a file: one text a line, or a table or JSON with a column for each part of a query."""
+"""Many queries from a file: one text per line, or a table or JSON with a column for each part of a query."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_queries(path: Path) -> list[Query]:
 
     In .csv and .tsv files the columns, and in .json and .jsonl files the keys, are `text`, `image` (the path of a
     picture), `like` (a row of the index), `weight` and `not` (a text; in JSON also a list of texts). Any other file
-    has one text a line; blank lines are left out. The path `-` is such text from standard input. Raises DataError if
+    has one text per line; blank lines are left out. The path `-` is such text from standard input. Raises DataError if
     the file cannot be read, has no query, or has a row that is not a query; the error names the line.
     """
     if path == STANDARD_INPUT:
@@ -38,7 +38,7 @@ def read_queries(path: Path) -> list[Query]:
         else:
             queries = [Query(text=line) for line in text_lines(path) if line.strip()]
     if not queries:
-        raise DataError(f"{path} has no query; expected one text a line, or the columns {', '.join(KEYS)}.")
+        raise DataError(f"{path} has no query; expected one text per line, or the columns {', '.join(KEYS)}.")
     return queries
 
 
@@ -49,7 +49,7 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if unknown := [name for name in names if name not in KEYS]:
         raise DataError(
             f"{path} has the column {unknown[0]!r} in its first line; expected a heading of the columns "
-            f"{', '.join(KEYS)}. A file with one text a line has the ending .txt."
+            f"{', '.join(KEYS)}. A file with one text per line has the ending .txt."
         )
     for row in rows:
         place = f"{path}, line {row.line}"

@@ -112,7 +112,7 @@ class Routes:
         like = self._like(engine, wanted)
         if wanted.text is None and file is None and like is None:
             if wanted.exclude:
-                raise RequestError(422, "`not` alone is no query; give `q`, a picture or `like` with it.")
+                raise RequestError(422, "`not` alone is not a query; give `q`, a picture or `like` with it.")
             result = engine.first(wanted.top, wanted.where)
         elif file is None:
             query = Query(wanted.text, None, wanted.weight, wanted.exclude, like)

@@ -97,7 +97,7 @@ class Answers(Schema):
     """The ranks of the right answers to a text."""
 
     q: str
-    answers: list[Answer] | None = Field(description="null where the text is no caption of the index.")
+    answers: list[Answer] | None = Field(description="null where the text is not a caption of the index.")
     rows: int = Field(description="How many rows there are, among which the ranks count.")
 
 
@@ -163,5 +163,5 @@ UPLOAD_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
     400: {"model": Problem, "description": "The form or the JSON is broken."},
     408: {"model": Problem, "description": "The upload took too long."},
     413: {"model": Problem, "description": "The upload is too large."},
-    415: {"model": Problem, "description": "The file is no picture."},
+    415: {"model": Problem, "description": "The file is not a picture."},
 }

@@ -138,7 +138,7 @@ def named_folders(arguments: Sequence[str]) -> dict[str, Path]:
         if separator and not Path(argument).exists():
             if not NAME.fullmatch(name):
                 raise ConfigurationError(
-                    f"{argument}: {name!r} is no name of an index; use up to 64 letters, digits, '.', '_' and '-'."
+                    f"{argument}: {name!r} is not a valid name of an index; use 1 to 64 letters, digits, '.', '_', '-'."
                 )
             given.append((name, Path(path)))
         else:

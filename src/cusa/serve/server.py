@@ -29,7 +29,7 @@ else:
 
 LOG = logging.getLogger(__name__)
 BACKLOG = 1024
-BAD_REQUEST = json.dumps({"error": "That is no HTTP request."}).encode()
+BAD_REQUEST = json.dumps({"error": "That is not an HTTP request."}).encode()
 
 
 def serve(indexes: Sequence[str], settings: Settings, model: Path | None = None, device: str | None = None) -> None:
@@ -75,7 +75,9 @@ def listening(settings: Settings) -> Generator[socket.socket]:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigurationError(f"--host {settings.host} is no address of this machine ({error.strerror}).") from None
+        raise ConfigurationError(
+            f"--host {settings.host} is not an address of this machine ({error.strerror})."
+        ) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -86,7 +86,7 @@ class Uploads:
     async def picture(self, content: bytes) -> AsyncGenerator[Image.Image]:
         """A picture as upright RGB, which is in memory until the block ends.
 
-        Raises RequestError: 415 if the bytes are no picture, 422 if it has too many pixels, which its header
+        Raises RequestError: 415 if the bytes are not a picture, 422 if it has too many pixels, which its header
         tells before anything is decoded.
         """
         if self._waiting >= self.limits.uploads:
@@ -135,14 +135,14 @@ class Uploads:
             end = (end + chunk)[-END_BYTES:]
             yield chunk
         if ending not in end:
-            raise RequestError(400, "The body is no complete form: its last boundary is missing.")
+            raise RequestError(400, "The body is not a complete form: its last boundary is missing.")
 
     async def _json(self, request: Request) -> Body:
         content = b"".join([chunk async for chunk in self._counted(request)])
         try:
             return Body(fields_of_json(json.loads(content, parse_constant=_no_number)))
         except (ValueError, RecursionError) as error:
-            raise RequestError(400, f"The body is no valid JSON ({error}).") from None
+            raise RequestError(400, f"The body is not valid JSON ({error}).") from None
 
     async def _form(self, request: Request) -> Body:
         _, options = parse_options_header(request.headers["content-type"])
@@ -157,7 +157,7 @@ class Uploads:
             form = await parser.parse()
         except (MultiPartException, KeyError, ValueError) as error:
             reason = getattr(error, "message", None) or "it has no boundary"
-            raise RequestError(400, f"The body is no complete form: {str(reason).rstrip('.')}.") from None
+            raise RequestError(400, f"The body is not a complete form: {str(reason).rstrip('.')}.") from None
         try:
             return await self._body(form.multi_items())
         finally:
@@ -180,4 +180,4 @@ class Uploads:
 
 
 def _no_number(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")

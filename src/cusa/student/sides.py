@@ -38,7 +38,7 @@ def lists_of_layers(
     """The lists of layers (blocks, stages) of a backbone, each layer with its name in the backbone.
 
     A list is a container of `kinds` with at least `shortest` modules of one class for which `is_layer` is true. Lists
-    within such a list are no lists of their own.
+    within such a list are not lists of their own.
     """
     within: tuple[str, ...] = ()
     for name, module in backbone.named_modules():

@@ -41,8 +41,8 @@ SCHEMA = pa.schema(
 def summarise_sweep(folder: str | Path, trials: Sequence[str]) -> None:
     """Write trials.parquet, trials.md and best.yaml to the folder of a sweep, of those of its trials that are named.
 
-    trials.parquet has a row a trial, the best first; `values` is JSON, `score` the mean r_mean of the validation split
-    in per cent. Raises DataError if a trial has not ended, or none was trained to its end.
+    trials.parquet has a row per trial, the best first; `values` is JSON, `score` the mean r_mean of the validation
+    split in per cent. Raises DataError if a trial has not ended, or none was trained to its end.
     """
     study = Study(Path(folder))
     results = [study.trial(name).result for name in trials]

@@ -172,8 +172,8 @@ def load(path: str | Path) -> Unicom:
     """A Unicom network in eval mode from a released state dict (or one of the same layout), float32, on the CPU.
 
     The tensors may be of any floating-point type; the sizes are theirs. No code in the file is executed. Raises
-    DataError when the file is not there, is no state dict, or has tensors that are missing, unexpected, not finite or
-    of another shape.
+    DataError when the file is not there, is not a state dict, or has tensors that are missing, unexpected, not
+    finite or of another shape.
     """
     state = state_dict_of(read_tensors(expanded(path)))
     if state is None:

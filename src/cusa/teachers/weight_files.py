@@ -44,7 +44,7 @@ def shards(path: Path) -> list[Path]:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigurationError(
-            f"{path} is no index of weights ({type(error).__name__}: {reason_of(error)}); expected JSON with a "
+            f"{path} is not an index of weights ({type(error).__name__}: {reason_of(error)}); expected JSON with a "
             "`weight_map` from names of weights to files. Fetch it again."
         ) from None
     files = [path.parent / str(name) for name in names]
@@ -89,7 +89,7 @@ def _types(shard: Path) -> Iterator[tuple[str, str]]:
 
     try:
         with safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no mapping
+            for name in file.keys():  # noqa: SIM118 - it is not a mapping
                 weight = file.get_slice(name)
                 if len(weight.get_shape()) > 1:
                     yield name, str(weight.get_dtype())

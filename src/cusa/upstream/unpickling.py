@@ -136,5 +136,5 @@ def read_feature_dict(path: str | Path, write: Callable[[np.ndarray], object]) -
 def _is_pair(image_id: object, row: object) -> bool:
     is_id = isinstance(image_id, str | int | np.integer) and not isinstance(image_id, bool)
     if not is_id or not isinstance(row, _PickledArray) or row.number < 0:
-        raise pickle.UnpicklingError(f"the entry {image_id!r} is no image id with a row of features")
+        raise pickle.UnpicklingError(f"the entry {image_id!r} is not an image id with a row of features")
     return True

@@ -188,7 +188,7 @@ def test_damaged_jsonl_and_parquet(rows, tmp_path):
     path = tmp_path / "all.jsonl"
     path.write_text(path.read_text() + '\n{"image": "a.jpg", \n' + json.dumps({"image": "a.jpg", "caption": "b"}))
     message = refused(section({**content, "file": str(path)}), tmp_path)
-    assert "line 49 is no valid JSON" in message
+    assert "line 49 is not valid JSON" in message
     assert "line 50 has no `id`" in message
     (tmp_path / "all.parquet").write_bytes((tmp_path / "all.parquet").read_bytes()[:-10])
     assert "is not a complete Parquet file" in refused(section(content), tmp_path)

@@ -202,7 +202,7 @@ def test_n_rows_go_in_and_n_pairs_come_out(tmp_path, captions, form, group):
         found = records(tmp_path, {"format": "parquet", **split_three_ways(tmp_path / "t.parquet")})
     assert all(isinstance(record, Record) for record in found)
     expected = [(content, text) for content, texts in zip(pictures, captions, strict=True) for text in texts]
-    if form == "txt":  # a byte order mark is no part of a text
+    if form == "txt":  # a byte order mark is not a part of a text
         expected = [(content, text.removeprefix("\ufeff")) for content, text in expected]
     assert [(Path(record.image_path).read_bytes(), record.caption) for record in found] == expected
     problems = Problems()
@@ -362,7 +362,7 @@ def test_samples_that_lack_something_are_malformed_rows(tmp_path):
     assert sorted(reasons(webdataset(tmp_path, members))) == [
         "t.tar, key a has no caption: neither a .txt nor a .json",
         "t.tar, key b has no picture (.jpg, .jpeg, .png, .webp, .gif, .bmp, .tif, .tiff, .avif, .heic, .heif)",
-        "t.tar, key c has c.json, which is no JSON object, or has a key twice with two values",
+        "t.tar, key c has c.json, which is not a JSON object, or has a key twice with two values",
         "t.tar, key d has no `caption` (its keys: text), in its JSON",
         "t.tar, key e has two pictures; the second is e.jpg",
         "t.tar, key f has f.txt, which is not UTF-8 (invalid start byte at byte 0)",
@@ -377,7 +377,7 @@ def test_a_link_is_no_picture(tmp_path):
         file.addfile(link)
         add_member(file, "a.txt", b"a")
     found = records(tmp_path, {"format": "webdataset", **split_three_ways(tmp_path / "t.tar")})
-    assert reasons(found) == ["t.tar, key a has a.png, which is no file but a link or a device"]
+    assert reasons(found) == ["t.tar, key a has a.png, which is not a file but a link or a device"]
 
 
 def test_samples_that_img2dataset_marks_as_failed_are_counted(rows, tmp_path):
@@ -406,7 +406,7 @@ def test_a_tar_that_is_cut_off_anywhere_is_a_sentence(tmp_path, mode):
     end = len(whole) if mode != "w" else len(whole.rstrip(b"\0")) + 512
     for size in np.linspace(0, end - 1, 25).astype(int).tolist():
         (tmp_path / "t.tar").write_bytes(whole[:size])
-        with pytest.raises(DataError, match=r"t\.tar (is no tar, or not a complete one|has no end)"):
+        with pytest.raises(DataError, match=r"t\.tar (is not a tar, or not a complete one|has no end)"):
             records(tmp_path, {"format": "webdataset", **split_three_ways(tmp_path / "t.tar")})
 
 
@@ -530,4 +530,4 @@ def test_a_split_without_a_file_is_drawn_from_train_alone(tmp_path):
 
 def test_a_key_that_a_tar_has_twice_in_its_json_is_told(tmp_path):
     found = webdataset(tmp_path, {"a.png": picture(0), "a.json": b'{"caption": "one", "caption": "two"}'})
-    assert reasons(found) == ["t.tar, key a has a.json, which is no JSON object, or has a key twice with two values"]
+    assert reasons(found) == ["t.tar, key a has a.json, which is not a JSON object, or has a key twice with two values"]

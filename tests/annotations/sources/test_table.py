@@ -199,7 +199,7 @@ def test_a_line_with_a_key_twice_is_a_malformed_row(tmp_path):
     lines = ['{"image": "1.jpg", "caption": "a dog"}', '{"image": "2.jpg", "caption": "a dog", "caption": "a cat"}']
     found = records(written(tmp_path, "\n".join(lines), "t.jsonl"))
     assert [type(row) for row in found] == [Record, MalformedRow]
-    assert found[1].reason == "is no valid JSON, or has a key twice with two values"
+    assert found[1].reason == "is not valid JSON, or has a key twice with two values"
 
 
 def test_blanks_on_both_sides_of_a_separator_are_no_part_of_a_cell(tmp_path):

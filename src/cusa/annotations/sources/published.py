@@ -1,4 +1,4 @@
-"""The published format: one JSON list a split of {"image_path", "caption", "image_id"}, one caption a row."""
+"""The published format: one JSON list a split of {"image_path", "caption", "image_id"}, one caption per row."""
 
 from __future__ import annotations
 

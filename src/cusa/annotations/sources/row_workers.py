@@ -145,7 +145,7 @@ def main() -> None:
     cleaning = CaptionCleaning.model_validate(conversion["cleaning"])
     source = open_source(dataset, Path())
     if not isinstance(source, RowSource):
-        raise TypeError(f"{dataset.format} is no format of rows")
+        raise TypeError(f"{dataset.format} is not a format of rows")
     asked, answers = sys.stdin.buffer, sys.stdout.buffer
     while header := asked.read(HEADER.size):
         length, are_lines = HEADER.unpack(header)

@@ -22,7 +22,7 @@ from cusa.errors import DataError
 
 # Under these keys, the objects of a list of captions have their texts: Karpathy's, COCO's and others'.
 CAPTION_KEYS = ("raw", "caption", "text", "sentence")
-_NO_JSON = "is no valid JSON, or has a key twice with two values"
+_NO_JSON = "is not valid JSON, or has a key twice with two values"
 LIST_STARTS = ("[", "{", "(")  # of a list that is written as text
 LONGEST_FIRST_LINE = 1 << 20  # characters
 
@@ -91,7 +91,7 @@ def json_rows(path: Path, encoding: str | None = None) -> Iterator[tuple[str, An
 
 
 def is_json_lines(path: Path, encoding: str | None = None) -> bool:
-    """Whether the file has an object a line, and is not one list or one object."""
+    """Whether the file has an object per line, and is not one list or one object."""
     with open_text(path, encoding, newline=None) as file:
         pieces = iter(lambda: file.readline(LONGEST_FIRST_LINE), "")
         lines = list(islice((line.strip() for line in pieces if line.strip()), 2))
@@ -115,7 +115,7 @@ def image_path(root: str | None, beside: Path, name: str) -> str:
 
     Backslashes are those of Windows, unless there is a file with such a name.
     """
-    folder = _folder(root, beside, os.getcwd())  # noqa: PTH109 - a Path a row would take a third of the time of reading
+    folder = _folder(root, beside, os.getcwd())  # noqa: PTH109 - a Path per row would take a third of the time of reading
     if "\\" in name and not os.path.lexists(f"{folder}{name}"):
         name = name.replace("\\", "/")
     if "//" in name or "./" in name or name.startswith("/") or name.endswith(("/", ".")) or not name:
@@ -152,7 +152,7 @@ def identities(values: Sequence[Any]) -> list[str] | None:
 
 
 def values_of(rows: Sequence[Any], *keys: str) -> list[tuple[Any, ...]] | None:
-    """The values under each of at least two keys of the rows; None if a row is no object, or has not all of them."""
+    """The values under each of at least two keys of the rows; None if a row is not an object, or lacks a key."""
     if set(map(type, rows)) != {dict}:
         return None
     try:

@@ -40,7 +40,7 @@ class MalformedRow:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row that the data mark as failed or unused. It is counted, but is no problem."""
+    """A row that the data mark as failed or unused. It is counted, but is not a problem."""
 
     place: str
     reason: str

@@ -56,7 +56,7 @@ class SplitsOfRows:
         for name, count in self.seen.items():
             what = f"{count:,} rows with `{name}` in `{self.column}` (the first: {self.first[name]})"
             if self.of_name[name] is None:
-                yield MalformedRow(place, f"{what}, which is no name of a split", "unknown_split")
+                yield MalformedRow(place, f"{what}, which is not a valid name of a split", "unknown_split")
             elif name.casefold() in AMBIGUOUS_SPLIT_NAMES and name in vals and len(vals) > 1:
                 other = next(each for each in vals if each != name)
                 yield MalformedRow(place, f"{what} beside `{other}`, so it may mean test", "unknown_split")

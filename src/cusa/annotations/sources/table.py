@@ -1,4 +1,4 @@
-"""The user's tables: CSV, TSV, JSON, JSONL or Parquet, a row a caption or a row an image with several captions."""
+"""The user's tables: CSV, TSV, JSON, JSONL or Parquet, a row per caption or a row per image with several captions."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def tar_members(path: Path, endings: tuple[str, ...], contents: bool = True) -> 
         refuse_unreadable(path, error)
         refuse_stand_in(path)
         reason = reason_of(error).rstrip(":")  # tarfile lists what it has tried in further lines
-        raise DataError(f"{path} is no tar, or not a complete one ({reason}); it may have been cut off.") from None
+        raise DataError(f"{path} is not a tar, or not a complete one ({reason}); it may have been cut off.") from None
 
 
 def _is_hidden(name: PurePosixPath) -> bool:
@@ -76,7 +76,7 @@ def is_compressed(path: Path) -> bool:
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, read: bool) -> bytes | str:
     if not member.isreg():
-        return "is no file but a link or a device"
+        return "is not a file but a link or a device"
     if member.issparse():
         return "is a sparse file, which has holes"
     if member.size > LARGEST_MEMBER:

@@ -168,7 +168,7 @@ def _add(sample: Sample, member: Member, encoding: str) -> None:
         if isinstance(metadata, dict):
             sample.metadata = metadata
         else:
-            sample.problem = f"has {member.name}, which is no JSON object, or has a key twice with two values"
+            sample.problem = f"has {member.name}, which is not a JSON object, or has a key twice with two values"
 
 
 def _lacking_picture(sample: Sample) -> str | None:

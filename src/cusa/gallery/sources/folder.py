@@ -22,7 +22,7 @@ from cusa.gallery.store import GalleryModality
 log = logging.getLogger(__name__)
 HIDDEN, NO_PICTURES, LINKS = (
     "hidden files and folders",
-    "files that are no pictures by their endings",
+    "files that are not pictures by their endings",
     "links to folders",
 )
 

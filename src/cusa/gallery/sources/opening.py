@@ -116,8 +116,8 @@ def _texts(items: str | None, texts: str, how: Reading) -> Source:
     path = expanded(texts)
     if not path.is_file():
         raise DataError(
-            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; --texts names a file with a text a line, "
-            "or a table with --text-column."
+            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; --texts names a file with a text per "
+            "line, or a table with --text-column."
         )
     if path.name.lower().endswith(TABLE_ENDINGS):
         if how.text_column is None:

@@ -1,4 +1,4 @@
-"""A table of the user: CSV, TSV, JSON, JSONL or Parquet, with a row a picture or a row a caption."""
+"""A table of the user: CSV, TSV, JSON, JSONL or Parquet, with a row per picture or a row per caption."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ class OddCaptions:
         """Log how many rows have captions that are not texts, with one of them."""
         if self._count:
             log.warning(
-                "%s: the captions of %s rows are no texts and are left out; for instance, %s",
+                "%s: the captions of %s rows are not texts and are left out; for instance, %s",
                 printable(str(path)),
                 f"{self._count:,}",
                 self._example,
