@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from training_runs import configured
 
+from cusa.training import bottleneck as bottlenecks
 from cusa.training.bottleneck import NAMES, advice, bottleneck, shares_of
 from cusa.training.costs import SPEEDS
 from cusa.training.profiling import StepProfile
@@ -52,7 +53,27 @@ def test_every_part_has_a_name_and_advice(tiny_configuration):
         assert all(sentence.endswith(".") for sentence in sentences)
 
 
-def test_advice_fits_the_configuration(tiny_configuration):
+@pytest.fixture
+def processor(monkeypatch):
+    """Sets whether this processor has instructions for bf16 and fp16."""
+
+    def has(them: bool) -> None:
+        monkeypatch.setattr(bottlenecks, "has_instructions", lambda device, precision: precision == "fp32" or them)
+
+    return has
+
+
+def test_a_processor_without_bf16_is_not_told_to_use_it(tiny_configuration, processor):
+    slow, fp32 = profile(image_tower=1.0), configured(tiny_configuration)
+    for has in (True, False):
+        processor(has)
+        assert any("bf16" in sentence for sentence in advice(slow, fp32)) == has
+    bf16 = configured(tiny_configuration, precision="bf16")
+    assert next(advice(slow, bf16)) == ("train.precision: fp32 is faster: this processor has no instructions for bf16.")
+
+
+def test_advice_fits_the_configuration(tiny_configuration, processor):
+    processor(True)
     slow = profile(image_tower=1.0)
     assert "bf16" in next(advice(slow, configured(tiny_configuration)))
     bf16 = configured(tiny_configuration, precision="bf16")

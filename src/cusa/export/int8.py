@@ -2,8 +2,8 @@
 
 Matrices have one scale for each 32 weights of a column, and embeddings of tokens one scale per row. onnxruntime
 quantises the other factor of a product in blocks of the same length while it runs, so nothing has to be calibrated, and
-an embedding does not depend on the rest of its batch. One scale a matrix is a little faster, but cost the demo 1.6 points
-of R@1. Convolutions stay float32: onnxruntime runs their 8-bit form more slowly.
+an embedding does not depend on the rest of its batch. One scale per matrix is a little faster, but cost the demo 1.6
+points of R@1. Convolutions stay float32: onnxruntime runs their 8-bit form more slowly.
 """
 
 from __future__ import annotations

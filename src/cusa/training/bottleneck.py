@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cusa.common.compute import has_instructions
 from cusa.config.experiments import RunConfiguration
 from cusa.training.profiling import StepProfile
 from cusa.training.timeline import Part
@@ -104,9 +105,12 @@ def frozen_towers(configuration: RunConfiguration) -> set[str]:
 def _of_towers(part: Part, profile: StepProfile, configuration: RunConfiguration, on_gpu: bool) -> Iterator[str]:
     settings, side = configuration.train, part.split()[0]
     utilisation = profile.speeds["mfu"]
-    if settings.precision == "fp32":
-        hardware = "the GPU's matrix units" if on_gpu else "processors with bf16 instructions"
-        yield f"train.precision: bf16 uses {hardware}; losses and weights stay in fp32."
+    if not on_gpu and not has_instructions("cpu", settings.precision):
+        yield f"train.precision: fp32 is faster: this processor has no instructions for {settings.precision}."
+    elif settings.precision == "fp32":
+        if on_gpu or has_instructions("cpu", "bf16"):
+            hardware = "the GPU's matrix units" if on_gpu else "instructions of this processor"
+            yield f"train.precision: bf16 uses {hardware}; losses and weights stay in fp32."
     elif utilisation is not None and utilisation >= GOOD_UTILISATION:
         yield f"The GPU does {100 * utilisation:.0f} % of what it can do at most, which is good; change nothing."
         return
