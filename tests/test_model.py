@@ -145,6 +145,8 @@ def test_what_is_no_list_of_items_is_named_with_what_is_expected(model, items):
 def test_embeddings_of_other_lengths_and_another_precision_are_a_sentence(model, run):
     with pytest.raises(DataError, match=r"embeddings of the shapes \[2, 3\] and \[4\] cannot be compared"):
         model.similarity(np.zeros((2, 3)), np.zeros(4))
+    with pytest.raises(ConfigurationError, match="folder is None; expected the path of a run or of an exported folder"):
+        cusa.load(None)
     with pytest.raises(ConfigurationError, match="precision is 'fp8'; expected one of fp32, tf32"):
         cusa.load(run, precision="fp8")
 

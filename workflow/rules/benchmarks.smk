@@ -98,10 +98,10 @@ rule evaluate_itr:
 use rule evaluate_itr as evaluate_eccv_caption with:
     "Retrieval with every right answer counted."
     input:
-        timeless(PLAN.tables("extended_positives", "judged_pairs")),
-        timeless(PLAN.embeddings("eccv_caption")),
-        timeless(checks_of("eccv_caption")),
-        run=timeless(f"{RUN}/run.json"),
+        ancient_if_moved(PLAN.tables("extended_positives", "judged_pairs")),
+        ancient_if_moved(PLAN.embeddings("eccv_caption")),
+        ancient_if_moved(checks_of("eccv_caption")),
+        run=ancient_if_moved(f"{RUN}/run.json"),
     output:
         scores=f"{RUN}/benchmarks/eccv_caption.json",
         queries=f"{RUN}/benchmarks/eccv_caption.queries.npz",
@@ -119,15 +119,15 @@ use rule evaluate_itr as evaluate_eccv_caption with:
 use rule evaluate_itr as evaluate_image_retrieval with:
     "Retrieval of images of the same class by an image."
     input:
-        timeless(PLAN.tables()),
-        timeless(PLAN.embeddings("image_retrieval")),
-        timeless(
+        ancient_if_moved(PLAN.tables()),
+        ancient_if_moved(PLAN.embeddings("image_retrieval")),
+        ancient_if_moved(
             expand(
                 str(BENCHMARK_FOLDER.table("images")),
                 data=PLAN.images_of("image_retrieval"),
             )
         ),
-        run=timeless(f"{RUN}/run.json"),
+        run=ancient_if_moved(f"{RUN}/run.json"),
     output:
         scores=f"{RUN}/benchmarks/image_retrieval.json",
         queries=f"{RUN}/benchmarks/image_retrieval.queries.npz",
@@ -145,14 +145,14 @@ use rule evaluate_itr as evaluate_image_retrieval with:
 use rule evaluate_itr as evaluate_sts with:
     "Correlation of the similarity of sentences with what people say."
     input:
-        timeless(PLAN.tables("sentence_pairs")),
-        timeless(PLAN.embeddings("sts")),
-        timeless(
+        ancient_if_moved(PLAN.tables("sentence_pairs")),
+        ancient_if_moved(PLAN.embeddings("sts")),
+        ancient_if_moved(
             expand(
                 str(BENCHMARK_FOLDER.table("sentence_pairs")), data=PLAN.sentence_pairs
             )
         ),
-        run=timeless(f"{RUN}/run.json"),
+        run=ancient_if_moved(f"{RUN}/run.json"),
     output:
         scores=f"{RUN}/benchmarks/sts.json",
         queries=f"{RUN}/benchmarks/sts.queries.npz",
@@ -170,15 +170,15 @@ use rule evaluate_itr as evaluate_sts with:
 use rule evaluate_itr as evaluate_zero_shot_classification with:
     "Classes of images by their names."
     input:
-        timeless(PLAN.tables("class_prompts")),
-        timeless(PLAN.embeddings("zero_shot_classification")),
-        timeless(
+        ancient_if_moved(PLAN.tables("class_prompts")),
+        ancient_if_moved(PLAN.embeddings("zero_shot_classification")),
+        ancient_if_moved(
             expand(
                 str(BENCHMARK_FOLDER.table("images")),
                 data=PLAN.images_of("zero_shot_classification"),
             )
         ),
-        run=timeless(f"{RUN}/run.json"),
+        run=ancient_if_moved(f"{RUN}/run.json"),
     output:
         scores=f"{RUN}/benchmarks/zero_shot_classification.json",
         queries=f"{RUN}/benchmarks/zero_shot_classification.queries.npz",
@@ -196,16 +196,16 @@ use rule evaluate_itr as evaluate_zero_shot_classification with:
 use rule evaluate_itr as evaluate_linear_probe with:
     "Classes of images by a logistic regression on embeddings."
     input:
-        timeless(PLAN.tables()),
-        timeless(PLAN.embeddings("linear_probe")),
-        timeless(checks_of("linear_probe")),
-        timeless(
+        ancient_if_moved(PLAN.tables()),
+        ancient_if_moved(PLAN.embeddings("linear_probe")),
+        ancient_if_moved(checks_of("linear_probe")),
+        ancient_if_moved(
             expand(
                 str(BENCHMARK_FOLDER.table("images")),
                 data=PLAN.images_of("linear_probe"),
             )
         ),
-        run=timeless(f"{RUN}/run.json"),
+        run=ancient_if_moved(f"{RUN}/run.json"),
     output:
         scores=f"{RUN}/benchmarks/linear_probe.json",
         queries=f"{RUN}/benchmarks/linear_probe.queries.npz",
@@ -224,11 +224,11 @@ use rule evaluate_itr as evaluate_linear_probe with:
 use rule evaluate_itr as evaluate_added with:
     "The score of a benchmark of a package, or of a Python file."
     input:
-        timeless(PLAN.tables()),
-        timeless(lambda wildcards: PLAN.embeddings(wildcards.benchmark)),
-        timeless(lambda wildcards: checks_of(wildcards.benchmark)),
-        timeless(lambda wildcards: PLAN.benchmark_files(wildcards.benchmark)),
-        run=timeless(f"{RUN}/run.json"),
+        ancient_if_moved(PLAN.tables()),
+        ancient_if_moved(lambda wildcards: PLAN.embeddings(wildcards.benchmark)),
+        ancient_if_moved(lambda wildcards: checks_of(wildcards.benchmark)),
+        ancient_if_moved(lambda wildcards: PLAN.benchmark_files(wildcards.benchmark)),
+        run=ancient_if_moved(f"{RUN}/run.json"),
     output:
         scores=f"{RUN}/benchmarks/{{benchmark}}.json",
         queries=f"{RUN}/benchmarks/{{benchmark}}.queries.npz",

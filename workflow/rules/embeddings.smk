@@ -39,13 +39,13 @@ rule embed:
 use rule embed as embed_more with:
     "A run's embeddings of another split, or of texts that a benchmark writes."
     input:
-        timeless(
+        ancient_if_moved(
             lambda wildcards: PLAN.inputs_of_embedding(
                 wildcards.experiment, [wildcards.data]
             )
         ),
-        weights=timeless(f"{RUN}/best.safetensors"),
-        run=timeless(f"{RUN}/run.json"),
+        weights=ancient_if_moved(f"{RUN}/best.safetensors"),
+        run=ancient_if_moved(f"{RUN}/run.json"),
     output:
         directory(f"{RUN}/embeddings/{{data}}"),
     log:
@@ -71,13 +71,13 @@ use rule embed as embed_more with:
 use rule embed as embed_benchmark_data with:
     "A run's embeddings of a benchmark's own data."
     input:
-        timeless(
+        ancient_if_moved(
             lambda wildcards: PLAN.inputs_of_embedding(
                 wildcards.experiment, [wildcards.data]
             )
         ),
-        weights=timeless(f"{RUN}/best.safetensors"),
-        run=timeless(f"{RUN}/run.json"),
+        weights=ancient_if_moved(f"{RUN}/best.safetensors"),
+        run=ancient_if_moved(f"{RUN}/run.json"),
     output:
         directory(f"{RUN}/embeddings/{{data}}"),
     log:

@@ -84,6 +84,6 @@ if os.path.isdir(".snakemake") and not os.access(".snakemake", os.W_OK):
 TIMES_ARE_RIGHT = not workflow.is_main_process or restore_times()
 
 
-def timeless(files):
+def ancient_if_moved(files):
     """Inputs whose times are ignored if results have lost them; `inputflags` does not reach inherited rules."""
     return files if TIMES_ARE_RIGHT else ancient(files)

@@ -83,8 +83,8 @@ rule join_shards:
 use rule write_shards as write_benchmark_shards with:
     "The labelled images of a benchmark as tar files."
     input:
-        timeless(str(BENCHMARK_FOLDER.table("images"))),
-        timeless(str(BENCHMARK_FOLDER.table("captions"))),
+        ancient_if_moved(str(BENCHMARK_FOLDER.table("images"))),
+        ancient_if_moved(str(BENCHMARK_FOLDER.table("captions"))),
     output:
         directory(str(BENCHMARK_FOLDER.shards("{split}"))),
     log:

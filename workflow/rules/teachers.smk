@@ -113,7 +113,7 @@ BENCHMARK_FEATURES = str(BENCHMARK_FOLDER.features("image", "{model}", "{split}"
 use rule extract_image_features as extract_benchmark_features with:
     "The features of a frozen image model for a benchmark's images."
     input:
-        timeless(str(BENCHMARK_FOLDER.shards("{split}"))),
+        ancient_if_moved(str(BENCHMARK_FOLDER.shards("{split}"))),
     output:
         features=f"{BENCHMARK_FEATURES}/features.npy",
         meta=f"{BENCHMARK_FEATURES}/meta.json",
@@ -173,7 +173,7 @@ rule extract_text_features:
 use rule extract_text_features as extract_table_features with:
     "The features of a frozen text model for texts that are not captions."
     input:
-        timeless(str(PLAN.folder.table("{split}"))),
+        ancient_if_moved(str(PLAN.folder.table("{split}"))),
         code=lambda wildcards: PLAN.frozen_text_models[wildcards.model].python_files,
     output:
         features=f"{TEXT_FEATURES}/features.npy",
@@ -192,7 +192,7 @@ PAIR_FEATURES = str(BENCHMARK_FOLDER.features("text", "{model}", "{split}"))
 use rule extract_text_features as extract_benchmark_texts with:
     "The features of a frozen text model for a benchmark's sentence pairs."
     input:
-        timeless(str(BENCHMARK_FOLDER.table("{split}"))),
+        ancient_if_moved(str(BENCHMARK_FOLDER.table("{split}"))),
         code=lambda wildcards: PLAN.frozen_text_models[wildcards.model].python_files,
     output:
         features=f"{PAIR_FEATURES}/features.npy",

@@ -1,10 +1,11 @@
-"""The file cusa.json of an exported folder: its content, and the preparation of pictures and texts."""
+"""The file cusa.json of an exported folder, and what the models of such folders have in common."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Generic, Literal, Self, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cusa.common.files import read_json, write_json
@@ -13,6 +14,7 @@ from cusa.config.captions import PUBLISHED, CaptionCleaning
 from cusa.config.losses import HeadName
 from cusa.config.shards import Shards
 from cusa.errors import DataError
+from cusa.model.interface import cosines
 from cusa.runs.record import made_of_run_again
 
 EXPORT = "cusa.json"
@@ -65,3 +67,32 @@ class Exported(BaseModel):
     def write(self, folder: str | Path) -> None:
         """Write the cusa.json of a folder atomically."""
         write_json(Path(folder) / EXPORT, self.model_dump(mode="json", by_alias=True))
+
+
+About = TypeVar("About", bound=Exported)
+
+
+class ExportedModel(Generic[About]):
+    """What the models of exported folders have in common: what cusa.json says, and the comparison of embeddings."""
+
+    def __init__(self, about: About, folder: Path) -> None:
+        self.about, self.folder = about, folder.absolute()
+
+    @property
+    def dimension(self) -> int:
+        """The length D of the embeddings."""
+        return self.about.dimension
+
+    @property
+    def heads(self) -> tuple[HeadName, ...]:
+        """The heads that the folder holds."""
+        return self.about.heads
+
+    @property
+    def weights_sha256(self) -> str:
+        """The SHA-256 of best.safetensors of the run that was exported."""
+        return self.about.weights_sha256
+
+    def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """The cosine of each row of `first` [n, D] with each row of `second` [m, D], float32 [n, m]."""
+        return cosines(first, second)

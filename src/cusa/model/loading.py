@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -31,6 +32,8 @@ def load(
     An onnx folder imports no torch; it takes the device and the precision that its files are made for. Raises DataError
     when the folder is missing or damaged, ConfigurationError when one of its pre-trained parts cannot be loaded.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise ConfigurationError(f"folder is {folder!r}; expected the path of a run or of an exported folder.")
     folder = expanded(folder)
     if precision not in (None, *PRECISIONS):
         raise ConfigurationError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}, or None.")

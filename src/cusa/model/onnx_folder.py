@@ -20,8 +20,8 @@ from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.losses import HeadName
 from cusa.errors import ConfigurationError, DataError, cause_of
 from cusa.metrics.scores import unit_float32
-from cusa.model.exported import EXPORT, Exported, exported_again
-from cusa.model.interface import Picture, checked_head, cleaned_texts, cosines, listed_pictures, opened, unreadable
+from cusa.model.exported import EXPORT, Exported, ExportedModel, exported_again
+from cusa.model.interface import Picture, checked_head, cleaned_texts, listed_pictures, opened, unreadable
 from cusa.shards.writing import encode_image
 from cusa.teachers.transform import ImageTransform
 
@@ -79,24 +79,15 @@ class OnnxExported(Exported):
     int8: Int8 | None = Field(default=None, description="None where all weights are float32.")
 
 
-class OnnxModel:
+class OnnxModel(ExportedModel[OnnxExported]):
     """An exported model that onnxruntime runs. It is a RetrievalModel."""
 
     def __init__(self, folder: Path, device: str) -> None:
         """Open the files of a folder. Raises DataError if one is missing or damaged."""
-        self.about, self.folder, self.device = OnnxExported.read(folder), folder.absolute(), device
+        super().__init__(OnnxExported.read(folder), folder)
+        self.device = device
         self.image, self.text = Session(folder / IMAGE_FILE, device), Session(folder / TEXT_FILE, device)
         self.tokeniser = _read_tokeniser(folder / TOKENISER_FILE)
-
-    @property
-    def dimension(self) -> int:
-        """The length D of the embeddings."""
-        return self.about.dimension
-
-    @property
-    def weights_sha256(self) -> str:
-        """The SHA-256 of best.safetensors of the run that was exported."""
-        return self.about.weights_sha256
 
     def encode_image(self, items: Picture | Sequence[Picture], head: HeadName = "cross") -> np.ndarray:
         """Embeddings of pictures, float32 [n, D], normalised, in the order of `items`; see RetrievalModel."""
@@ -128,11 +119,6 @@ class OnnxModel:
         return unit_float32(self.image.run(checked_head(head, self.heads), {"pixels": np.stack(prepared)}))
 
     @property
-    def heads(self) -> tuple[HeadName, ...]:
-        """The heads that the folder holds."""
-        return self.about.heads
-
-    @property
     def batch_size(self) -> int:
         """The number of items that the model takes at once."""
         return BATCH
@@ -147,10 +133,6 @@ class OnnxModel:
         for rows in batches(order, "texts"):
             embeddings[rows] = self.text.run(head, padded([tokens[row] for row in rows], self.about.text.pad_token))
         return unit_float32(embeddings)
-
-    def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """The cosine of each row of `first` [n, D] with each row of `second` [m, D], float32 [n, m]."""
-        return cosines(first, second)
 
     def pixels(self, picture: Image.Image) -> np.ndarray:
         """An upright 8-bit RGB image as image.onnx reads it: uint8 [3, H, W].

@@ -17,8 +17,8 @@ from cusa.common.progress import progress
 from cusa.config.losses import HeadName
 from cusa.errors import DataError, cause_of
 from cusa.metrics.scores import unit_float32
-from cusa.model.exported import Exported, exported_again
-from cusa.model.interface import Picture, checked_head, cleaned_texts, cosines, listed_pictures, opened, unreadable
+from cusa.model.exported import Exported, ExportedModel, exported_again
+from cusa.model.interface import Picture, checked_head, cleaned_texts, listed_pictures, opened, unreadable
 from cusa.model.run_model import chosen_device
 from cusa.shards.writing import encode_image
 from cusa.teachers.transform import ImageTransform
@@ -32,7 +32,7 @@ class SentenceTransformersExported(Exported):
     image: ImageTransform = Field(description="Preprocessing of pictures.")
 
 
-class SentenceTransformersModel:
+class SentenceTransformersModel(ExportedModel[SentenceTransformersExported]):
     """A RetrievalModel by sentence-transformers. It holds one head.
 
     Pictures are prepared as the run does it, and not by the library's image processor, which neither shrinks nor
@@ -47,18 +47,9 @@ class SentenceTransformersModel:
         device: torch.device,
         precision: Precision,
     ) -> None:
-        self.library, self.about, self.folder = library, about, folder.absolute()
+        super().__init__(about, folder)
+        self.library = library
         self.device, self.precision = device, precision
-
-    @property
-    def dimension(self) -> int:
-        """The length D of the embeddings."""
-        return self.about.dimension
-
-    @property
-    def weights_sha256(self) -> str:
-        """The SHA-256 of the best.safetensors of the run that was exported."""
-        return self.about.weights_sha256
 
     def encode_image(self, items: Picture | Sequence[Picture], head: HeadName = "cross") -> np.ndarray:
         """Embeddings of pictures, float32 [n, D], normalised, in the order of `items`; see RetrievalModel."""
@@ -88,10 +79,6 @@ class SentenceTransformersModel:
         read = self.library.preprocess
         parts = [self._encoded(read(sorted_texts[start : start + BATCH])) for start in batches]
         return self._joined(parts)[np.argsort(order, kind="stable")]
-
-    def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """The cosine of each row of `first` [n, D] with each row of `second` [m, D], float32 [n, m]."""
-        return cosines(first, second)
 
     def _prepared(self, place: int, item: Picture, problems: list[str]) -> Tensor | None:
         """A picture as the student saw them, uint8 [3, H, W]; a problem is added if it cannot be read."""

@@ -57,14 +57,14 @@ class Routes:
         get("/api/indexes", response_model=list[schemas.Index], summary="The indexes of this server")(self.list_indexes)
         get(
             "/api/search",
-            response_model=schemas.Found,
+            response_model=schemas.SearchResponse,
             responses=schemas.PROBLEMS,
             openapi_extra={"parameters": schemas.SEARCH_PARAMETERS},
             summary="Search with a text, or for more like an item; without either, list items",
         )(self.search)
         post(
             "/api/search",
-            response_model=schemas.Found,
+            response_model=schemas.SearchResponse,
             responses=schemas.UPLOAD_PROBLEMS,
             openapi_extra={"requestBody": schemas.SEARCH_BODY},
             summary="Search with a picture, and a text with it if you like",

@@ -79,7 +79,7 @@ class Answer(Schema):
     rank: int
 
 
-class Found(Schema):
+class SearchResponse(Schema):
     """The answer to a search."""
 
     query: InterpretedQuery

@@ -23,7 +23,7 @@
  * @property {{row: number, item: string, kind: "same"|"near"}|null} same_as   an earlier result, the same or nearly
  * @property {Object<string, unknown>} columns   all other columns of items.parquet
  *
- * @typedef {object} Found       GET or POST api/search
+ * @typedef {object} SearchResponse       GET or POST api/search
  * @property {{like: Result|null}} query   like: the item that `like` or `like_item` names
  * @property {Result[]} results
  * @property {{row: number, item: string, rank: number}[]|null} answers   ranks (from 1) among all rows, filtered or not;
@@ -68,7 +68,7 @@ export const giveToken = (token) => call("api/token", { method: "POST", body: ne
 /**
  * @param {{index: string, q: string, not: string[], like: string, weight: number, top: number,
  *   filters: Object<string, string[]>, file: Blob|null}} query
- * @returns {Promise<Found>}
+ * @returns {Promise<SearchResponse>}
  */
 export function search(query, signal) {
   const fields = [["index", query.index], ["top", query.top]];

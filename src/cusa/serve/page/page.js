@@ -20,7 +20,7 @@ let indexes = [];
 let state = read(location.search);
 /** @type {pictures.Picture|null} */
 let picture = null;
-/** @type {{side: "left"|"right", index: api.Index, found: api.Found, problem: api.ServerError|null}[]} */
+/** @type {{side: "left"|"right", index: api.Index, found: api.SearchResponse, problem: api.ServerError|null}[]} */
 let shown = [];
 let shownKey = ""; // what the panels show, without how many
 let running = new AbortController();

@@ -17,7 +17,7 @@ export const scoreText = (score) => (score === null ? "" : score.toFixed(3).repl
 export const sameText = (same) => (same.kind === "same" ? "the same as an earlier result" : "nearly the same as an earlier result");
 
 /**
- * @param {"left"|"right"} side @param {import("./api.js").Index} index @param {import("./api.js").Found} found
+ * @param {"left"|"right"} side @param {import("./api.js").Index} index @param {import("./api.js").SearchResponse} found
  * @param {boolean} titled whether the panel says which index it shows
  * @param {string} note a sentence above the results, or ""
  */
@@ -106,7 +106,7 @@ export function picture(result, height, text = "") {
 
 /**
  * "right answer: rank 3 | rank 41", of one panel or of two. Each rank opens its picture.
- * @param {{side: string, index: import("./api.js").Index, found: import("./api.js").Found}[]} shown
+ * @param {{side: string, index: import("./api.js").Index, found: import("./api.js").SearchResponse}[]} shown
  */
 export function answers(shown) {
   const most = Math.max(...shown.map(({ found }) => found.answers?.length ?? 0));
