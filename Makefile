@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 CORES ?= all
 INDEXES := $(foreach run,contrastive cusa,results/openmoji/runs/$(run)/seed23/search/all)
+# Older ones, as Python brings them, take twice as long to find that the exact versions fit.
+PIP := pip==26.3
 TOOLS := $(VENV)/.installed-demo,docs,test,slurm
+# Long modules come first (tests/conftest.py). xdist would start those with the most tests first.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 UV := uv==0.13.9
 PLATFORM := --python-version 3.11 --python-platform x86_64-manylinux_2_28
 
@@ -17,7 +21,8 @@ help: ## say what can be made
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cusa needs Python 3.11 or newer; name one with make PYTHON=/path/to/python3.11, after make clean-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	@touch $@
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
@@ -37,10 +42,10 @@ docs: $(TOOLS) ## the documentation as a site, with its links checked, in site/i
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 test: $(TOOLS) lint ## the linters, the types and the tests, but the slow ones
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not browser"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not browser"
 
 test-slow: $(TOOLS) ## the tests that take long; CI runs them too
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 fuzz: $(TOOLS) ## run every reader on damaged files; SECONDS=60 says how long, SEED=1 repeats
 	$(BIN)/python tests/fuzz.py --seconds $(or $(SECONDS),3600) $(if $(SEED),--seed $(SEED))
@@ -48,7 +53,7 @@ fuzz: $(TOOLS) ## run every reader on damaged files; SECONDS=60 says how long, S
 # Without the extra `slurm`: its plugin asks for newer versions than cusa itself. What old versions announced is over: their
 # warnings are no errors.
 test-lowest: $(LOWEST)/.installed ## the test suite on the lowest versions that pyproject.toml allows
-	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist loadfile -W default -k "not slurm" -m "not browser"
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -W default -k "not slurm" -m "not browser"
 
 test-cluster: $(TOOLS) ## the Slurm profile on a Slurm that this installs and starts (Debian, as root)
 	tests/cluster/run $(BIN)/python

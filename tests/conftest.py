@@ -33,6 +33,21 @@ SHAPES = ("circle", "square", "triangle", "cross")
 SIZES = ("small", "large")
 
 
+# The modules that take longest, the longest first, so that no process is left alone with one of them at the end.
+LONGEST = (
+    *("test_workflow", "test_installed_package", "test_search_workflow", "test_interrupted_runs", "test_plugins"),
+    *("test_sweep_workflow", "test_several_input_files", "test_use_the_model", "test_release", "test_documentation"),
+    *("test_onnx_files", "test_changed_images", "test_export_page", "test_step", "test_gallery_command"),
+    *("test_interruption", "test_sharding", "test_moved_results", "test_cli", "test_eccv_caption"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the modules that take longest first; the order within a module stays."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's chromium, in which pages are looked at; the modules of tests that need it say so where it is missing."""

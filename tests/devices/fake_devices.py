@@ -31,7 +31,7 @@ def fake_gpu(*modules: nn.Module) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         # Without a GPU, autocast and GradScaler would switch themselves off.
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
-        patch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
         patch.setattr(Tensor, "numpy", _zeros_of_the_host)
         patch.setattr(Tensor, "pin_memory", lambda tensor: tensor)  # not implemented for fake tensors
         with mode:

@@ -66,5 +66,5 @@ def _only_of_folders(name: str):
 
 
 def test_sentence_transformers_has_no_form_for_it(runs, tmp_path):
-    with pytest.raises(ConfigurationError, match="no model that plain sentence-transformers can hold; export with --t"):
+    with pytest.raises(ConfigurationError, match="not a model that plain sentence-transformers can hold; export"):
         export(runs["tiny-MobileCLIP"], "sentence-transformers", tmp_path / "out", ExportOptions())

@@ -268,9 +268,9 @@ def test_files_that_cannot_be_searched_with(careful, file, status, sentence):
 @pytest.mark.parametrize(
     ("kind", "content", "status", "sentence"),
     [
-        ("application/json", b'{"q": ', 400, "no valid JSON"),
-        ("application/json", b"\xff\xfe", 400, "no valid JSON"),
-        ("application/json", b"[" * 9_000, 400, "no valid JSON"),
+        ("application/json", b'{"q": ', 400, "not valid JSON"),
+        ("application/json", b"\xff\xfe", 400, "not valid JSON"),
+        ("application/json", b"[" * 9_000, 400, "not valid JSON"),
         ("application/json", b"[1]", 422, "The JSON of a search is an object"),
         ("application/json", b'{"q": {"a": 1}}', 422, "`q` is .*expected a text"),
         ("application/json", b'{"q": "a\\ud800"}', 422, "half of a character"),

@@ -214,7 +214,7 @@ def test_damaged_jsonl_and_parquet(rows, tmp_path):
         ),
         (
             {"format": "table", "file": "a.csv", "held_out": {"val": 0.1, "test": 0.1}, "encoding": "cp-1"},
-            "no encoding",
+            "is not an encoding",
         ),
         ({"format": "flickr30k", "file": "a", "splits": {"train": "b"}}, "splits lacks val, test"),
         ({"format": "albef", "annotations": {"train": "b"}}, "annotations lacks val, test"),
