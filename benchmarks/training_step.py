@@ -173,10 +173,7 @@ def published(
 
 def precisions() -> list[str]:
     """The precisions that are worth measuring on this processor, the fastest last."""
-    if has_instructions("cpu", "bf16"):
-        return ["fp32", "bf16"]
-    print("bf16 is not measured: this processor has no instructions for it")
-    return ["fp32"]
+    return ["fp32", "bf16"] if has_instructions("cpu", "bf16") else ["fp32"]
 
 
 def print_seconds(seconds: dict[str, float], reference: str) -> None:
@@ -255,6 +252,8 @@ def main() -> None:
         write_student(root / "student")
         write_data(folder, mapping)
         print(f"data and student: {time.perf_counter() - started:.0f} s", flush=True)
+        if "bf16" not in precisions():
+            print("bf16 is not measured: this processor has no instructions for it", flush=True)
         # A process each: every trainer has weights, gradients and moments of 2.4 GB, which Python may keep for a while.
         for report in (report_against_published, print_options, report_cusa_against_contrastive):
             process = get_context("spawn").Process(target=report, args=(mapping, folder, root))

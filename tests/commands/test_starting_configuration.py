@@ -393,6 +393,13 @@ def test_tables_of_one_split_that_are_not_alike_are_a_sentence(rows, tmp_path):
         look_at(tmp_path)
 
 
+def test_cocos_files_of_two_years_are_a_sentence(tmp_path):
+    for name in ("captions_train2014", "captions_train2017", "captions_val2017", "captions_test2017"):
+        (tmp_path / f"{name}.json").write_text('{"images": [], "annotations": []}')
+    with pytest.raises(ConfigurationError, match=r"2 files are of train by their names: .*captions_train2014.json"):
+        look_at(tmp_path)
+
+
 def test_json_files_of_single_pictures_are_no_tables(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.json").write_text(json.dumps({"caption": "a dog", "url": "http://x"}))

@@ -187,7 +187,7 @@ def _folder(path: Path, given: Given) -> Start:
         return _split_files(splits, given)
     if len(files) == 1:
         return _one_file(files[0], given)
-    if files and are_alike(files) and not _is_json_object(files[0], given.encoding):
+    if files and _are_parts(files, given.encoding):
         return table_start({None: files}, given)
     names = ", ".join(sorted(child.name for child in path.iterdir())[:8])
     raise ConfigurationError(
@@ -196,12 +196,14 @@ def _folder(path: Path, given: Given) -> Start:
     )
 
 
-def _is_json_object(path: Path, encoding: str | None) -> bool:
-    """Whether a file is one JSON object, such as what img2dataset says of one picture; it is not a table."""
-    if table_kind(path, encoding) != "json" or is_json_lines(path, encoding):
+def _are_parts(files: Sequence[Path], encoding: str | None) -> bool:
+    """Whether files are the parts of one table, by their names. A JSON object, such as one of COCO's, is no part."""
+    if not are_alike(files):
         return False
-    with open_json(path, encoding) as stream:
-        return stream.kind == "object"
+    if table_kind(files[0], encoding) != "json" or is_json_lines(files[0], encoding):
+        return True
+    with open_json(files[0], encoding) as stream:
+        return stream.kind == "list"
 
 
 def _hint(folder: Path) -> str:
@@ -222,7 +224,7 @@ def _hint(folder: Path) -> str:
 
 def _split_files(splits: FilesOfSplits, given: Given) -> Start:
     """Tables, or one of the JSON files that papers have, for each split."""
-    if any(len(members) > 1 and are_alike(members) for members in splits.values()):
+    if any(len(members) > 1 and _are_parts(members, given.encoding) for members in splits.values()):
         return table_start(dict(splits.items()), given)
     files = {split: _only(split, members) for split, members in splits.items()}
     annotations = {split: str(file) for split, file in files.items()}
