@@ -123,5 +123,6 @@ class PackedSource(SeveralFiles):
 
     def records(self) -> Iterator[Record | MalformedRow | LeftOut]:
         """Every caption of every file. The folder of pictures is complete when the last one has been yielded."""
-        with self.pictures.open([str(path) for path, _ in self.files()]):
-            yield from super().records()
+        files = self.files()
+        with self.pictures.open([str(path) for path, _ in files]):
+            yield from self.records_of(files)

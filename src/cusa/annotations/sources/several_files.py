@@ -32,8 +32,12 @@ class SeveralFiles(Source):
 
     def records(self) -> Iterator[Record | MalformedRow | LeftOut]:
         """Every caption of every file, in the order of the files."""
+        yield from self.records_of(self.files())
+
+    def records_of(self, files: list[tuple[Path, Split | None]]) -> Iterator[Record | MalformedRow | LeftOut]:
+        """The records of `files`, which `files()` returned."""
         self.splits = SplitsOfRows(self.dataset)
-        for path, split in self.files():
+        for path, split in files:
             yield from self.file_records(path, split)
         if self.parts == 1:
             yield from self.splits.unknown()
