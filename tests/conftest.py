@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -17,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from cusa.common.garbage import collect_rarely
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from playwright.sync_api import Browser
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from cusa.layout import DatasetFolder
     from cusa.model.interface import RetrievalModel
 
+collect_rarely()
 os.environ["HF_HUB_OFFLINE"] = "1"
 # These models are small: one thread loads them as fast as several, and a test process has once hung while loading one.
 os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
@@ -46,6 +50,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of the modules that take longest first; the order within a module stays."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """What the tests have imported stays, so that no look for garbage has to pass over it again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ environ.update(
 
 from cusa.annotations.enough_data import needs_json
 from cusa.common.files import quoted_path, require_no_dead_link, require_writable
+from cusa.common.garbage import collect_rarely
 from cusa.common.workflow_files import PACKAGE, STARTED, link_library
 from cusa.config import check_files, load, merge_onto_default, read_arguments, read_file
 from cusa.errors import CusaError
@@ -56,6 +57,8 @@ from cusa.plan import (
 )
 from cusa.plan.ending import lines_of_failure, lines_of_success
 from cusa.runs.previous import keep_previous
+
+collect_rarely()
 
 # Snakemake takes braces in the path of a rule's environment for wildcards, and PYTHONPATH separates folders by colons.
 if unusable := sorted({"{", "}", os.pathsep} & set(WORKFLOW_FOLDER)):

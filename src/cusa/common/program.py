@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from cusa.common.garbage import collect_rarely
 from cusa.errors import CusaError, StoppedError
 
 SIGNALLED = 128  # plus the number of a signal: the exit status that a shell reports for a process that it ended
@@ -41,6 +42,7 @@ def run(main: Callable[[], None]) -> None:
     other exception is a bug of this project and keeps its traceback. Of several processes that are stopped, the first
     says so.
     """
+    collect_rarely()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for package in ("faiss", "sentence_transformers", "huggingface_hub", "httpx"):
         logging.getLogger(package).setLevel(logging.ERROR)  # this project reports their failures in its own messages

@@ -102,7 +102,8 @@ def write_tokens(
     with atomic_folder(folder) as temporary:
         np.save(temporary / IDS, np.concatenate(ids))
         np.save(temporary / ENDS, np.cumsum(np.concatenate(lengths)))
-        _write_meta(data, temporary, {"captions": count, "tokens": sum(map(len, ids)), "pad_token": pad_token})
+        content = {"captions": count, "tokens": sum(map(len, ids)), "pad_token": pad_token}
+        _write_meta(temporary, content, _digest(data))
 
 
 def join_tokens(data: DatasetFolder, parts: Sequence[Path], folder: str | Path) -> None:
@@ -130,13 +131,13 @@ def join_tokens(data: DatasetFolder, parts: Sequence[Path], folder: str | Path) 
         ends.flush()
         # A part without captions has no padding id of its own.
         padding = next((meta["pad_token"] for meta in metas if meta["captions"]), metas[0]["pad_token"])
-        _write_meta(data, temporary, {"captions": captions, "tokens": count, "pad_token": padding})
+        _write_meta(temporary, {"captions": captions, "tokens": count, "pad_token": padding}, digest)
 
 
-def _write_meta(data: DatasetFolder, folder: Path, content: dict[str, int]) -> None:
+def _write_meta(folder: Path, content: dict[str, int], captions_sha256: str) -> None:
     files = {name: sha256_of_file(folder / name) for name in (IDS, ENDS)}
     write_json(
-        folder / META, {**content, "files_sha256": files, "captions_sha256": _digest(data), "versions": versions()}
+        folder / META, {**content, "files_sha256": files, "captions_sha256": captions_sha256, "versions": versions()}
     )
 
 
