@@ -9,6 +9,8 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import yaml
+from filelock import FileLock
 from PIL import Image, ImageDraw
 
 from cusa.common.garbage import collect_rarely
@@ -37,12 +41,13 @@ SHAPES = ("circle", "square", "triangle", "cross")
 SIZES = ("small", "large")
 
 
-# The modules that take longest, the longest first, so that no process is left alone with one of them at the end.
+# The modules that take longest, so that no process is left alone with one of them at the end. The first makes the
+# workflow's results that others copy; the next need none.
 LONGEST = (
-    *("test_workflow", "test_installed_package", "test_search_workflow", "test_interrupted_runs", "test_plugins"),
-    *("test_sweep_workflow", "test_several_input_files", "test_use_the_model", "test_release", "test_documentation"),
-    *("test_onnx_files", "test_changed_images", "test_export_page", "test_step", "test_gallery_command"),
-    *("test_interruption", "test_sharding", "test_moved_results", "test_cli", "test_eccv_caption"),
+    *("test_workflow", "test_installed_package", "test_moved_results", "test_onnx_files", "test_search_workflow"),
+    *("test_interrupted_runs", "test_sweep_workflow", "test_several_input_files", "test_use_the_model"),
+    *("test_plugins", "test_documentation", "test_export_page", "test_release", "test_changed_images", "test_step"),
+    *("test_gallery_command", "test_sharding", "test_interruption", "test_cli", "test_loop", "test_eccv_caption"),
 )
 
 
@@ -175,9 +180,27 @@ def _as_rank(environment: dict[str, str], function: Callable[..., None], argumen
 
 
 @pytest.fixture(scope="session")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Makes a folder of this name, which all processes of xdist share: the first that needs it fills it."""
+    folder = tmp_path_factory.getbasetemp()
+    root = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        made, done = root / name, root / f"{name}.done"
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                made.mkdir()
+                fill(made)
+                done.touch()
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shapes(made_once) -> Path:
     """The folder of `write_shapes`; read it, do not change it."""
-    return write_shapes(tmp_path_factory.mktemp("shapes"))
+    return made_once("shapes", write_shapes)
 
 
 @pytest.fixture(scope="session")
@@ -212,13 +235,10 @@ def _word_tokeniser(folder: Path, bert: bool) -> None:
     wrapped.save_pretrained(folder)
 
 
-@pytest.fixture(scope="session")
-def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A randomly initialised CLIP with 16-d embeddings and 32-pixel input, saved as Hugging Face saves it."""
+def write_tiny_clip(folder: Path) -> None:
     import torch
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-    folder = tmp_path_factory.mktemp("tiny-clip")
     torch.manual_seed(0)
     text = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
     text |= {"num_attention_heads": 2, "max_position_embeddings": 32, "eos_token_id": 3, "bos_token_id": 2}
@@ -229,16 +249,18 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder
     )
     _word_tokeniser(folder, bert=False)
-    return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A randomly initialised SigLIP whose text model reads 16 positions."""
+def tiny_clip(made_once) -> Path:
+    """A randomly initialised CLIP with 16-d embeddings and 32-pixel input, saved as Hugging Face saves it."""
+    return made_once("tiny-clip", write_tiny_clip)
+
+
+def write_tiny_siglip(folder: Path) -> None:
     import torch
     from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
 
-    folder = tmp_path_factory.mktemp("tiny-siglip")
     torch.manual_seed(3)
     common = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = common | {"vocab_size": 32, "max_position_embeddings": 16, "projection_size": 32}
@@ -246,42 +268,52 @@ def tiny_siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     _word_tokeniser(folder, bert=True)
-    return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_vision(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A randomly initialised ViT with 24-d features and 32-pixel input."""
+def tiny_siglip(made_once) -> Path:
+    """A randomly initialised SigLIP whose text model reads 16 positions."""
+    return made_once("tiny-siglip", write_tiny_siglip)
+
+
+def write_tiny_vision(folder: Path) -> None:
     import torch
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
-    folder = tmp_path_factory.mktemp("tiny-vit")
     torch.manual_seed(1)
     config = ViTConfig(
         hidden_size=24, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
     )
     ViTModel(config).save_pretrained(folder)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A randomly initialised BERT with mean pooling and 20-d embeddings, as sentence-transformers saves it."""
+def tiny_vision(made_once) -> Path:
+    """A randomly initialised ViT with 24-d features and 32-pixel input."""
+    return made_once("tiny-vit", write_tiny_vision)
+
+
+def write_tiny_sentences(folder: Path) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel
 
-    bert, folder = tmp_path_factory.mktemp("tiny-bert"), tmp_path_factory.mktemp("tiny-sentences")
     torch.manual_seed(2)
     config = BertConfig(vocab_size=32, hidden_size=20, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2)
-    BertModel(config).save_pretrained(bert)
-    _word_tokeniser(bert, bert=True)
-    transformer = Transformer(str(bert), max_seq_length=32)
-    pooling = Pooling(transformer.get_embedding_dimension())
-    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder))
-    return folder
+    with tempfile.TemporaryDirectory() as bert:
+        BertModel(config).save_pretrained(bert)
+        _word_tokeniser(Path(bert), bert=True)
+        transformer = Transformer(bert, max_seq_length=32)
+        pooling = Pooling(transformer.get_embedding_dimension())
+        SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder))
+
+
+@pytest.fixture(scope="session")
+def tiny_sentences(made_once) -> Path:
+    """A randomly initialised BERT with mean pooling and 20-d embeddings, as sentence-transformers saves it."""
+    return made_once("tiny-sentences", write_tiny_sentences)
 
 
 @pytest.fixture(scope="session")
@@ -310,23 +342,47 @@ def tiny_configuration(shapes: Path, tiny_clip: Path, tiny_vision: Path, tiny_se
 
 
 @pytest.fixture(scope="session")
-def shapes_data(tmp_path_factory: pytest.TempPathFactory, tiny_configuration: dict[str, object]) -> Path:
+def shapes_data(made_once, tiny_configuration: dict[str, object]) -> Path:
     """Everything training reads of the shapes: annotations, shards and teacher features. Read it only."""
-    from cusa.annotations.convert import convert
-    from cusa.config.configuration import load
-    from cusa.layout import DatasetFolder
-    from cusa.shards.writing import write_split
-    from cusa.teachers.extraction import extract_image_features, extract_text_features
 
-    configuration = load(tiny_configuration)
-    folder = DatasetFolder(tmp_path_factory.mktemp("shapes-data"))
-    convert(configuration.dataset, folder.annotations, folder.root / "images")
-    image, text = configuration.teachers.image, configuration.teachers.text
-    for split in ("train", "val", "test"):
-        write_split(folder.annotations, split, folder.shards(split), configuration.shards)
-        extract_image_features(folder.shards(split), image, folder.features("image", image.folder, split))
-        extract_text_features(folder.annotations, split, text, folder.features("text", text.folder, split))
-    return folder.root
+    def fill(root: Path) -> None:
+        from cusa.annotations.convert import convert
+        from cusa.config.configuration import load
+        from cusa.layout import DatasetFolder
+        from cusa.shards.writing import write_split
+        from cusa.teachers.extraction import extract_image_features, extract_text_features
+
+        configuration, folder = load(tiny_configuration), DatasetFolder(root)
+        convert(configuration.dataset, folder.annotations, folder.root / "images")
+        image, text = configuration.teachers.image, configuration.teachers.text
+        for split in ("train", "val", "test"):
+            write_split(folder.annotations, split, folder.shards(split), configuration.shards)
+            extract_image_features(folder.shards(split), image, folder.features("image", image.folder, split))
+            extract_text_features(folder.annotations, split, text, folder.features("text", text.folder, split))
+
+    return made_once("shapes-data", fill)
+
+
+@pytest.fixture(scope="session")
+def finished_workflow(made_once, tiny_configuration: dict[str, object]) -> Path:
+    """A working directory in which the workflow has made everything of its mine.yaml, `tiny_configuration`.
+
+    Read it only, and run no Snakemake in it; `copy_of_results` makes a copy for that.
+    """
+
+    def fill(folder: Path) -> None:
+        (folder / "mine.yaml").write_text(yaml.safe_dump(tiny_configuration))
+        words = [Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile", "--cores", "2"]
+        words += ["--directory", folder, "--configfile", folder / "mine.yaml"]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return made_once("finished-workflow", fill)
+
+
+def copy_of_results(source: Path, target: Path) -> Path:
+    """A copy of a working directory that can be changed, with the times of its files and Snakemake's records."""
+    return Path(shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import copy_of_results
 
 from cusa.common.files import sha256_of_file
 
@@ -39,9 +40,10 @@ def snakemake(directory: Path, *arguments: str, check: bool = True) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_configuration) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, finished_workflow, tiny_configuration) -> Path:
     """A folder in which one experiment is trained."""
-    folder = tmp_path_factory.mktemp("interrupted")
+    folder = copy_of_results(finished_workflow, tmp_path_factory.mktemp("interrupted"))
+    shutil.rmtree(folder / "results/shapes/runs/contrastive")
     experiments = {**tiny_configuration["experiments"], "contrastive": None}
     (folder / "mine.yaml").write_text(yaml.safe_dump({**tiny_configuration, "experiments": experiments}))
     snakemake(folder, TRAINED)

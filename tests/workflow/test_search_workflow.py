@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import copy_of_results
 from test_workflow import planned, snakemake, write
 
 from cusa import load
@@ -30,16 +31,17 @@ def jobs(output: str) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def searchable(tmp_path_factory, tiny_configuration) -> tuple[Path, str]:
+def searchable(tmp_path_factory, finished_workflow, tiny_configuration) -> tuple[Path, str]:
     """A run whose test pictures are searchable. Tests that change it work on a copy."""
-    directory = tmp_path_factory.mktemp("searchable")
+    directory = copy_of_results(finished_workflow, tmp_path_factory.mktemp("searchable"))
+    shutil.rmtree(directory / "results/shapes/runs/contrastive")
     config = write(directory, searching(tiny_configuration))
     snakemake(directory, "search", "scores", "--configfile", config)
     return directory, config
 
 
 def copied(searchable: tuple[Path, str], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(searchable[0], tmp_path, symlinks=True, dirs_exist_ok=True))
+    return copy_of_results(searchable[0], tmp_path)
 
 
 def test_the_test_pictures_are_searchable(searchable):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from conftest import copy_of_results
 from test_workflow import planned, snakemake, write
 
 from cusa.common.files import read_json
@@ -40,16 +41,18 @@ def cusa(directory: Path, *arguments: str, check: bool = True) -> subprocess.Com
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory, tiny_configuration) -> tuple[Path, str]:
-    """A finished sweep of two trials. Tests that change it work on a copy."""
-    directory = tmp_path_factory.mktemp("swept")
+def swept(tmp_path_factory, finished_workflow, tiny_configuration) -> tuple[Path, str]:
+    """A finished sweep of two trials, on data and features alone. Tests that change it work on a copy."""
+    directory = copy_of_results(finished_workflow, tmp_path_factory.mktemp("swept"))
+    for name in ("runs", "report"):
+        shutil.rmtree(directory / "results/shapes" / name)
     config = write(directory, sweeping(tiny_configuration))
     snakemake(directory, "sweep", "--configfile", config)
     return directory, config
 
 
 def copied(swept: tuple[Path, str], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(swept[0], tmp_path, symlinks=True, dirs_exist_ok=True))
+    return copy_of_results(swept[0], tmp_path)
 
 
 def study(directory: Path) -> Path:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import SHAPES, draw_shape, mounted_tmpfs
+from conftest import SHAPES, copy_of_results, draw_shape, mounted_tmpfs
 from published_files import checkpoint_of, clip_with_heads_of_64
 
 from cusa.common.files import read_json
@@ -57,17 +57,15 @@ def write(directory: Path, mapping: dict) -> str:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_configuration) -> tuple[Path, str]:
+def finished(tmp_path_factory: pytest.TempPathFactory, finished_workflow: Path) -> tuple[Path, str]:
     """A finished run of the whole chain on the shapes data. Tests that change it work on a copy."""
-    directory = tmp_path_factory.mktemp("finished")
-    config = write(directory, tiny_configuration)
-    snakemake(directory, "--configfile", config)
-    return directory, config
+    directory = copy_of_results(finished_workflow, tmp_path_factory.mktemp("finished"))
+    return directory, str(directory / "mine.yaml")
 
 
 def copied(finished: tuple[Path, str], tmp_path: Path) -> Path:
     """A copy of the finished run, at the same depth of the file system."""
-    return Path(shutil.copytree(finished[0], tmp_path, symlinks=True, dirs_exist_ok=True))
+    return copy_of_results(finished[0], tmp_path)
 
 
 def test_the_files_of_the_contract(finished):
