@@ -561,3 +561,15 @@ def test_data_of_which_no_row_can_be_read_are_told_before_anything_is_written(sh
         ConfigurationError, match="no row of the data can be read; the first one: .*has a NUL character"
     ):
         list(start.lines())
+
+
+def test_columns_of_one_name_are_numbered(tmp_path, shapes, names):
+    """Captions may be in all of them; other keys take the first."""
+    part = {n: "train" if n < 32 else "val" if n < 40 else "test" for n in range(len(names))}
+    rows = [f"{name},,one of them,two of them,{part[n]},{part[n]}" for n, name in enumerate(names)]
+    start = look_at(table(tmp_path, shapes, "image,image,text,text,split,split\n" + "\n".join(rows)))
+    assert start.section["columns"] == {"image": 0, "caption": [2, 3], "split": 4}
+    assert not start.warnings
+    assert "columns.caption is 2, 3, counted from 0: several columns are called `text`" in start.reasons
+    converts(start.section, tmp_path)
+    assert "two of them" in (tmp_path / "out/train.json").read_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +11,20 @@ from typing import Any, Literal
 from cusa.annotations.delimited import IMAGE_NAME
 from cusa.annotations.sources.rows import captions_in, identity, image_path, unpacked_cell
 from cusa.common.text import unstorable
+from cusa.config.data_files import JSON_ENDINGS, PARQUET_ENDINGS, TAR_ENDINGS
 from cusa.config.dataset_section import SPLITS, split_named
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 
 URL = re.compile(r"^(https?|ftp|s3|gs)://|^data:", re.IGNORECASE)
+# The first bytes of a JPEG, PNG, GIF or WebP in base64, alone or in an address.
+BASE64 = re.compile(r"^(data:[^,]*base64,)?(/9j/|iVBORw0KGgo|R0lGOD|UklGR)")
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".PNG")
+# How a cell becomes the name of a file: as it is, with an ending, or as COCO writes its ids.
+PATTERNS = ("{}", *(f"{{}}{ending}" for ending in ENDINGS), "{:0>12}.jpg")
+NO_SEPARATORS = (*JSON_ENDINGS, *PARQUET_ENDINGS, *TAR_ENDINGS)  # files whose columns no separator divides
+IMAGE_COLUMNS = re.compile(r"image|img|photo|picture", re.IGNORECASE)
+FILE_COLUMNS = re.compile(r"file|path", re.IGNORECASE)
 SPLIT_COLUMNS = re.compile(r"split|set|subset|partition|fold|usage|phase", re.IGNORECASE)
 LABEL_COLUMNS = re.compile(r"label|class|category|class_?name", re.IGNORECASE)
 LOOKED_FOR = 20  # files
@@ -53,7 +61,7 @@ def find_columns(
     names = list(dict.fromkeys(name for row in rows for name in row))
     texts = {name: [text for row in rows for text in _texts(row.get(name))] for name in names}
     if image is None:
-        found = _image(path, texts, folders)
+        found = _image(path, rows, texts, folders)
     else:
         found = FoundColumns(image, [], reasons=[f"columns.image is `{image}`: it holds the bytes of pictures"])
     found.warnings += [
@@ -66,7 +74,7 @@ def find_columns(
     others = {name: values for name, values in others.items() if name != found.split}
     label = next((name for name in others if LABEL_COLUMNS.fullmatch(str(name))), None)
     candidates = {name: values for name, values in others.items() if name != label}
-    _captions(path, found, candidates or others, texts, needs_captions)
+    _captions(path, found, candidates or others, rows, texts, needs_captions)
     if label is not None and label not in found.captions:
         found.label = label
         found.reasons.append(f"columns.label is `{label}`: its name says so")
@@ -107,7 +115,9 @@ def split_warnings(names: Mapping[str, int]) -> list[str]:
 
 
 def _texts(value: Any) -> list[str]:
-    """The texts of a cell: one, or those of a list; numbers are texts of ids."""
+    """The texts of a cell: one, or those of a list; numbers are texts of ids, NaN is none."""
+    if _is_empty(value):
+        return []
     if isinstance(value, str):
         value = unpacked_cell(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -120,52 +130,110 @@ def _share(values: Sequence[str], holds: Iterable[object]) -> float:
     return sum(map(bool, holds)) / len(values) if values else 0.0
 
 
-def _image(path: Path, texts: Mapping[Column, list[str]], folders: Sequence[Path]) -> FoundColumns:
-    places = []
-    for name, values in texts.items():
-        if _share(values, map(URL.search, values)) > SOME:
-            continue
-        for folder in folders:
-            some = values[:LOOKED_FOR]
-            for ending in ("", *ENDINGS):
-                if (
-                    share := _share(
-                        some, (_is_file(Path(image_path(str(folder), path, f"{value}{ending}"))) for value in some)
-                    )
-                ) > SOME:
-                    places.append((share, -folders.index(folder), name, folder, ending))
-                    break
+@dataclass(frozen=True)
+class _Place:
+    """A column, the folder and the pattern with which its values are files, and the share of those that are."""
+
+    column: Column
+    folder: Path
+    pattern: str
+    share: float
+
+    @property
+    def order(self) -> tuple[bool, int, float]:
+        """The largest is the best: names of files go before numbers that become some, then the column's name counts.
+
+        A number that only counts the rows may name another file by chance.
+        """
+        return self.pattern == "{}", _says_image(self.column), self.share
+
+
+def _says_image(column: Column) -> int:
+    """How clearly the name of a column says that it holds images, from 0 to 2."""
+    return 2 if IMAGE_COLUMNS.search(str(column)) else int(FILE_COLUMNS.search(str(column)) is not None)
+
+
+def _place(path: Path, column: Column, values: Sequence[str], folders: Sequence[Path]) -> _Place | None:
+    """Where the first values of a column are files; None if most are none anywhere."""
+    found = []
+    for folder in folders:
+        for pattern in PATTERNS:
+            names = [str(image_path(str(folder), path, pattern.format(value))) for value in values[:LOOKED_FOR]]
+            if (share := _share(names, (_is_file(Path(name)) for name in names))) > SOME:
+                found.append(_Place(column, folder, pattern, share))
+                break
+    return max(found, key=lambda place: (place.share, place.pattern == "{}"), default=None)
+
+
+def _image(
+    path: Path, rows: Sequence[Mapping[Any, Any]], texts: Mapping[Column, list[str]], folders: Sequence[Path]
+) -> FoundColumns:
+    no_addresses = {name: values for name, values in texts.items() if _share(values, map(URL.search, values)) <= SOME}
+    places = [
+        place for name, values in no_addresses.items() if (place := _place(path, name, values, folders)) is not None
+    ]
     if places:
-        share, _, name, folder, ending = max(places, key=lambda place: place[:2])
-        what = f"{share:.0%} of the values{f' with {ending}' if ending else ''} are files in {folder}"
-        found = FoundColumns(name, [], image_root=folder, image_name=f"{{}}{ending}" if ending else None)
-        found.reasons.append(f"columns.image is `{name}`: {what}")
+        best = max(places, key=lambda place: place.order)
+        name, pattern = best.column, None if best.pattern == "{}" else best.pattern
+        completed = (
+            "" if pattern is None else f" {'with' if pattern.startswith('{}') else 'as'} {pattern.removeprefix('{}')}"
+        )
+        found = FoundColumns(name, [], image_root=best.folder, image_name=pattern)
+        found.reasons.append(
+            f"columns.image is `{name}`: {best.share:.0%} of the values{completed} are files in {best.folder}"
+        )
+        # Others that name the same files are no other choice.
+        also = [each for each in places if each.pattern == "{}" and texts[each.column] != texts[name]]
+        if rest := ", ".join(f"`{each.column}`" for each in also if each is not best):
+            found.warnings.append(f"{rest} also holds names of images and is left out; see columns.image")
         return found
+    return _image_by_name(path, rows, texts)
+
+
+def _image_by_name(path: Path, rows: Sequence[Mapping[Any, Any]], texts: Mapping[Column, list[str]]) -> FoundColumns:
+    """The column whose values end like image files, none of which has been found."""
     named = {name: _share(values, map(_names_image, values)) for name, values in texts.items()}
-    best = max(named, key=lambda name: named[name], default=None)
+    best = max(named, key=lambda name: (named[name] >= MOST, _says_image(name), named[name]), default=None)
     if best is None or named[best] < MOST:
-        urls = [str(name) for name, values in texts.items() if _share(values, map(URL.search, values)) > SOME]
-        hint = (
-            f" (`{urls[0]}` holds addresses; download the images first, for instance with img2dataset)" if urls else ""
-        )
-        raise ConfigurationError(
-            f"{path} has {_shown(texts)}, none of which holds names of images{hint}; {_advice(texts)}."
-        )
+        raise ConfigurationError(_lacking(path, rows, texts, f"names of images{_no_image(texts)}"))
     found = FoundColumns(best, [])
     found.reasons.append(f"columns.image is `{best}`: {named[best]:.0%} of the values end like image files")
     found.warnings.append("none of the first images was found beside the table; give their folder with --images")
     return found
 
 
-def _shown(names: Collection[Column]) -> str:
-    return f"the columns {', '.join(map(str, names))}" if names else "no columns of texts"
+def _no_image(texts: Mapping[Column, list[str]]) -> str:
+    """A remark about columns that hold images in a way that cannot be read."""
+    for sign, what in (
+        (BASE64, "the text (base64) of pictures; write the pictures into files, or as bytes into a Parquet file"),
+        (URL, "addresses; download the images first, for instance with img2dataset"),
+    ):
+        if found := [name for name, values in texts.items() if _share(values, map(sign.search, values)) > SOME]:
+            return f" (`{found[0]}` holds {what})"
+    return ""
 
 
-def _advice(names: Collection[Column]) -> str:
+def _lacking(path: Path, rows: Sequence[Mapping[Any, Any]], texts: Mapping[Column, list[str]], what: str) -> str:
+    """The sentence about a table without `what`: its columns, those that hold no texts, and what to do."""
+    shown = f"the columns {', '.join(map(str, texts))}" if texts else "no columns"
+    others = [f"`{name}` holds {kind}" for name, values in texts.items() if not values and (kind := _kind(rows, name))]
     advice = "name the columns yourself in dataset.columns, see config/README.md"
-    if len(names) != 1:
-        return advice
-    return f"{advice}; if a CSV has a rare separator, name it in dataset.separator"
+    if others:
+        advice = f"{', '.join(others)}, but captions and names of images have to be texts; write columns of texts"
+    if len(texts) == 1 and not path.name.lower().endswith(NO_SEPARATORS):
+        advice += (
+            "; if a CSV has a rare separator, name it in dataset.separator, and if lines stand above its heading, "
+            "remove them"
+        )
+    return f"{path} has {shown}, none of which holds {what}; {advice}."
+
+
+def _kind(rows: Iterable[Mapping[Any, Any]], column: Column) -> str | None:
+    """What a column without texts holds, by its first value: objects, lists or bytes; None for anything else."""
+    value = next((row[column] for row in rows if row.get(column) is not None), None)
+    if isinstance(value, Mapping):
+        return f"objects with the keys {', '.join(map(str, list(value)[:4]))}" if value else "objects"
+    return {list: "lists", bytes: "bytes"}.get(type(value))
 
 
 def _names_image(value: str) -> bool:
@@ -194,6 +262,7 @@ def _captions(
     path: Path,
     found: FoundColumns,
     candidates: Mapping[Column, list[str]],
+    rows: Sequence[Mapping[Any, Any]],
     texts: Mapping[Column, list[str]],
     needed: bool,
 ) -> None:
@@ -204,11 +273,12 @@ def _captions(
     if not (likely or (unsure and needed)):
         if not needed:
             return
-        raise ConfigurationError(
-            f"{path} has {_shown(texts)}, none of which holds captions; {'; '.join(found.warnings) or _advice(texts)}."
-        )
+        left_out = f" ({'; '.join(found.warnings)})" if found.warnings else ""
+        raise ConfigurationError(_lacking(path, rows, texts, f"captions{left_out}"))
     best = max(likely or unsure, key=lambda name: words[name])
-    alike = [name for name in (likely or unsure) if _stem(name) == _stem(best)]
+    # A column that is empty in the first rows may have captions later.
+    empty = [name for name in texts if name not in candidates and all(_is_empty(row.get(name)) for row in rows)]
+    alike = [name for name in texts if name in (*(likely or unsure), *empty) and _stem(name) == _stem(best)]
     found.captions = alike if isinstance(best, str) else [best]
     shown = ", ".join(f"`{name}`" for name in found.captions)
     found.reasons.append(f"columns.caption is {shown}: {words[best]:.1f} words a value, no addresses or paths")
@@ -220,6 +290,11 @@ def _captions(
 
 def _stem(name: Column) -> str:
     return re.sub(r"[_ .-]?\d+$", "", str(name)) if isinstance(name, str) else str(name)
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a cell has no value."""
+    return value is None or value == "" or value != value  # NaN is not equal to itself
 
 
 def _is_sentence(value: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
 from cusa.annotations.sources.rows import identity
 from cusa.annotations.sources.source import MalformedRow
-from cusa.annotations.table_columns import find_columns, split_warnings
+from cusa.annotations.table_columns import FoundColumns, find_columns, split_warnings
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
 from cusa.commands.split_files import FilesOfSplits, add_missing_splits, draw_few, draw_splits, place_of
 from cusa.commands.starting_section import Given, Start
@@ -41,7 +41,7 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
     paths = files[None] if None in files else files["train"]
     path = paths[0]
     section: dict[str, Any] = {"format": "table", "file": _place(paths)}
-    reasons = []
+    reasons, heading = [], list[str]()
     if table_kind(path, given.encoding) == "delimited":
         dialect = sniffed(path, encoding=given.encoding)
         first = next(delimited_rows(path, dialect, given.encoding), None)
@@ -49,6 +49,8 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
         if first is not None and any(IMAGE_NAME.search(cell.strip()) for cell in first.cells):
             section["heading"] = False
             reasons.append(f"heading is false: the first row, {', '.join(first.cells)}, holds an image")
+        elif first is not None:
+            heading = [cell.strip() for cell in first.cells]
     reading = Reading(given.encoding, heading=section.get("heading"))
     if not (rows := sampled_rows(paths, reading)):
         odd = next((row for row in _rows(paths, reading) if isinstance(row, MalformedRow)), None)
@@ -81,9 +83,24 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
         # NaN is not equal to itself.
         names = Counter("" if value is None or value != value else identity(value) for value in values)
         found.warnings += split_warnings(names)
+    _number_equal_headings(columns, heading, found)
     if given.images is None and found.image_root is not None and found.image_root != path.parent:
         section["image_root"] = str(found.image_root)
     return Start(section, reasons + found.reasons, found.warnings)
+
+
+def _number_equal_headings(columns: dict[str, Any], heading: Sequence[str], found: FoundColumns) -> None:
+    """Replace names that several columns of a heading have by numbers; captions are in all columns of such a name."""
+    for key, value in columns.items():
+        names = value if isinstance(value, list) else [value]
+        if not any(heading.count(str(name)) > 1 for name in names):
+            continue
+        places = [place for place, name in enumerate(heading) if name in names]
+        if key == "caption":
+            found.warnings[:] = [each for each in found.warnings if not each.endswith("see columns.caption")]
+        columns[key] = places if key == "caption" else places[0]
+        shown = ", ".join(map(str, places if key == "caption" else places[:1]))
+        found.reasons.append(f"columns.{key} is {shown}, counted from 0: several columns are called `{names[0]}`")
 
 
 def image_folders(files: Sequence[Path]) -> list[Path]:
