@@ -78,7 +78,8 @@ def test_a_column_of_captions_that_is_empty_at_first_is_one_of_several(pictures)
     [
         ("image", {"path": "0.jpg"}, "`image` holds objects with the keys path, but captions and names of images"),
         ("image", [{"bytes": b"x"}], "`image` holds lists, but"),
-        ("image", b"\xff\xd8\xff", "`image` holds bytes, but"),
+        ("image", b"\x00\x01\xff", "`image` holds bytes that are no picture, but"),
+        ("caption", b"a dog", "none of which holds captions; `caption` holds bytes that are no picture but text, but"),
         (
             "image",
             base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(20)).decode(),

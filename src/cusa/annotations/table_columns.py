@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from cusa.annotations.delimited import IMAGE_NAME
 from cusa.annotations.sources.rows import captions_in, identity, image_path, unpacked_cell
+from cusa.common.image_files import TEXT, kind_of
 from cusa.common.text import unstorable
 from cusa.config.data_files import JSON_ENDINGS, PARQUET_ENDINGS, TAR_ENDINGS
 from cusa.config.dataset_section import SPLITS, split_named
@@ -145,10 +146,10 @@ class _Place:
 
         A number that only counts the rows may name another file by chance.
         """
-        return self.pattern == "{}", _says_image(self.column), self.share
+        return self.pattern == "{}", says_image(self.column), self.share
 
 
-def _says_image(column: Column) -> int:
+def says_image(column: Column) -> int:
     """How clearly the name of a column says that it holds images, from 0 to 2."""
     return 2 if IMAGE_COLUMNS.search(str(column)) else int(FILE_COLUMNS.search(str(column)) is not None)
 
@@ -193,7 +194,7 @@ def _image(
 def _image_by_name(path: Path, rows: Sequence[Mapping[Any, Any]], texts: Mapping[Column, list[str]]) -> FoundColumns:
     """The column whose values end like image files, none of which has been found."""
     named = {name: _share(values, map(_names_image, values)) for name, values in texts.items()}
-    best = max(named, key=lambda name: (named[name] >= MOST, _says_image(name), named[name]), default=None)
+    best = max(named, key=lambda name: (named[name] >= MOST, says_image(name), named[name]), default=None)
     if best is None or named[best] < MOST:
         raise ConfigurationError(_lacking(path, rows, texts, f"names of images{_no_image(texts)}"))
     found = FoundColumns(best, [])
@@ -233,7 +234,9 @@ def _kind(rows: Iterable[Mapping[Any, Any]], column: Column) -> str | None:
     value = next((row[column] for row in rows if row.get(column) is not None), None)
     if isinstance(value, Mapping):
         return f"objects with the keys {', '.join(map(str, list(value)[:4]))}" if value else "objects"
-    return {list: "lists", bytes: "bytes"}.get(type(value))
+    if isinstance(value, bytes):
+        return f"bytes that are no picture{' but text' if kind_of(value) == TEXT else ''}"
+    return "lists" if isinstance(value, list) else None
 
 
 def _names_image(value: str) -> bool:
@@ -273,7 +276,8 @@ def _captions(
     if not (likely or (unsure and needed)):
         if not needed:
             return
-        left_out = f" ({'; '.join(found.warnings)})" if found.warnings else ""
+        left_out = "; ".join(warning for warning in found.warnings if "is left out" in warning)
+        left_out = f" ({left_out})" if left_out else ""
         raise ConfigurationError(_lacking(path, rows, texts, f"captions{left_out}"))
     best = max(likely or unsure, key=lambda name: words[name])
     # A column that is empty in the first rows may have captions later.

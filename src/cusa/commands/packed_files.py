@@ -11,13 +11,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cusa.annotations.sources.packed import OTHER_ENDING, ending_of
 from cusa.annotations.sources.parquet import is_picture_type
 from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.source import Record
 from cusa.annotations.sources.tar_members import tar_members
 from cusa.annotations.sources.webdataset import CAPTION, METADATA, PICTURE_ENDINGS, TEXT
-from cusa.annotations.table_columns import find_columns, find_split, split_warnings
+from cusa.annotations.table_columns import LOOKED_FOR, find_columns, find_split, says_image, split_warnings
 from cusa.commands.split_files import (
     FilesOfSplits,
     add_missing_splits,
@@ -31,10 +35,11 @@ from cusa.commands.split_files import (
     splits_beside,
 )
 from cusa.commands.starting_section import Start
+from cusa.common.images import picture_size
 from cusa.config.data_files import PARQUET_ENDINGS, TAR_ENDINGS, matching_files
 from cusa.config.dataset import load_dataset, split_named
 from cusa.config.dataset_tables import Column
-from cusa.errors import ConfigurationError
+from cusa.errors import ConfigurationError, DataError
 
 SAMPLED_ROWS = 500
 BATCH_ROWS = 500
@@ -92,23 +97,35 @@ def is_too_large(folder: Path) -> bool:
 def _tars(path: Path, files: Sequence[Path]) -> Start:
     start = Start({"format": "webdataset"})
     splits = _splits(path, files, TAR_ENDINGS)
+    first = (splits.get("train") or files)[0]
     rows: list[dict[str, Any]] = []
-    has_texts = False
-    for member in islice(tar_members((splits.get("train") or files)[0], (TEXT, METADATA)), 2 * SAMPLED_ROWS):
+    texts: list[bytes] = []
+    odd: list[str] = []
+    for member in islice(tar_members(first, (TEXT, METADATA)), 2 * SAMPLED_ROWS):
+        if isinstance(member.content, str):
+            continue
         if member.ending == TEXT:
-            has_texts = True
-        elif not isinstance(member.content, str) and isinstance(row := _json(member.content), dict):
+            texts.append(member.content)
+        elif isinstance(row := _json(member.content), dict):
             rows.append(row)
+        else:
+            odd.append(f"{member.name} holds {'no JSON' if row is None else f'a {type(row).__name__}'}")
     keys: dict[str, Any] = {}
-    _require_samples((splits.get("train") or files)[0], has_texts or bool(rows))
-    if has_texts:
+    _require_samples(first, bool(texts or rows), odd)
+    if texts:
         start.reasons.append("the captions are those in KEY.txt")
+        if (several := sum(len(text.split(b"\n")) > 1 for text in map(bytes.strip, texts))) * 2 > len(texts):
+            start.warnings.append(
+                f"{several:,} of the first {len(texts):,} texts have several lines, and each text is one caption; "
+                f'several captions of a picture stand in a list, in KEY{METADATA}: {{"{CAPTION}": [...]}}'
+            )
     elif any(CAPTION in row for row in rows):
         start.reasons.append(f"the captions are the key `{CAPTION}` of KEY.json")
     elif rows:
         found = find_columns(files[0], rows, [], image="")
         keys["caption"] = str(found.captions[0])
         start.reasons.append(f"keys.caption is `{keys['caption']}`: it holds texts, and there is no KEY.txt")
+        start.warnings += [warning.replace("columns.", "dataset.keys.") for warning in found.warnings]
     column, reason = find_split(rows)
     column = _place(start, path, files, splits, TAR_ENDINGS, column, [str(row.get(str(column))) for row in rows])
     if column is not None:
@@ -119,15 +136,15 @@ def _tars(path: Path, files: Sequence[Path]) -> Start:
     return start
 
 
-def _require_samples(path: Path, has_captions: bool) -> None:
-    """Raise ConfigurationError for a tar without samples for training."""
+def _require_samples(path: Path, has_captions: bool, odd: Sequence[str]) -> None:
+    """Raise ConfigurationError for a tar without samples for training. `odd` are JSON files that are no objects."""
     has_pictures = any(tar_members(path, PICTURE_ENDINGS, contents=False))
     if not (has_pictures and has_captions):
         found = "captions, but no pictures" if has_captions else "pictures, but no captions"
         found = found if has_captions or has_pictures else "neither pictures nor captions"
         raise ConfigurationError(
             f"{path} has {found}; expected for each KEY a picture, such as KEY.jpg, and its "
-            f"captions in KEY{TEXT} or KEY{METADATA}."
+            f"captions in KEY{TEXT}, or under a key of an object in KEY{METADATA}{f' ({odd[0]})' if odd else ''}."
         )
 
 
@@ -139,15 +156,15 @@ def _json(content: bytes) -> Any:
 
 
 def _parquet(path: Path, files: Sequence[Path]) -> Start | None:
-    schema = parquet_schema(files[0])
-    pictures = [column.name for column in schema if is_picture_type(column.type)]
-    if not pictures:
+    splits = _splits(path, files, PARQUET_ENDINGS)
+    first = next(filter(_has_rows, splits.get("train") or files), files[0])
+    if (pictures := _picture_columns(first)) is None:
         return None
     start = Start({"format": "parquet"})
-    splits = _splits(path, files, PARQUET_ENDINGS)
-    first = (splits.get("train") or files)[0]
     others = [name for name in parquet_schema(first).names if name not in pictures]
     rows = [row for _, row in islice(parquet_rows(first, others, BATCH_ROWS), SAMPLED_ROWS) if isinstance(row, dict)]
+    if rest := ", ".join(f"`{name}`" for name in pictures[1:]):
+        start.warnings.append(f"{rest} also holds pictures and is left out; see columns.image")
     found = find_columns(first, rows, [], image=pictures[0])
     start.reasons += [reason for reason in found.reasons if not reason.startswith("columns.split")]
     start.warnings += found.warnings
@@ -167,6 +184,43 @@ def _parquet(path: Path, files: Sequence[Path]) -> Start | None:
         start.warnings += split_warnings(names)
     start.section["columns"] = columns
     return start
+
+
+def _has_rows(path: Path) -> bool:
+    return parquet_schema(path) is not None and pq.read_metadata(path).num_rows > 0
+
+
+def _picture_columns(path: Path) -> list[str] | None:
+    """The columns of pictures, the likeliest first; None if there is none.
+
+    A struct of bytes and a path holds pictures, whatever they are. Other bytes may be anything, so the first ones have
+    to be a picture. Raises ConfigurationError for a file without rows.
+    """
+    schema = parquet_schema(path)
+    typed = [column.name for column in schema if is_picture_type(column.type)]
+    if not typed:
+        return None
+    if not _has_rows(path):
+        raise ConfigurationError(f"{path} has no rows; expected at least one picture with a caption.")
+    rows = [row for _, row in islice(parquet_rows(path, typed, LOOKED_FOR), LOOKED_FOR) if isinstance(row, dict)]
+    found = [
+        name
+        for name in typed
+        if pa.types.is_struct(schema.field(name).type) or any(map(_is_picture, (row[name] for row in rows)))
+    ]
+    return sorted(found, key=says_image, reverse=True) or None
+
+
+def _is_picture(content: bytes | None) -> bool:
+    if content is None:
+        return False
+    if ending_of(content) != OTHER_ENDING:
+        return True
+    try:
+        picture_size(content)
+    except DataError:
+        return False
+    return True
 
 
 def _splits(path: Path, files: Sequence[Path], endings: tuple[str, ...]) -> FilesOfSplits:

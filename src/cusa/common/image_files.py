@@ -28,6 +28,7 @@ IMAGE_ENDINGS = (
 HEAD = 1024  # bytes from which the kind of a file is detected
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+TEXT = "it is text"
 HTML_PAGE = "it is an HTML page, perhaps of a download that failed"
 NOT_AN_IMAGE = (
     (b"version https://git-lfs", "it is a pointer of Git LFS; run `git lfs pull`"),
@@ -115,7 +116,7 @@ def kind_of(head: bytes) -> str | None:
             codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be incomplete
         except UnicodeDecodeError:
             return None
-        return "it is text"
+        return TEXT
     return None
 
 

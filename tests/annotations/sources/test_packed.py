@@ -365,7 +365,8 @@ def test_samples_that_lack_something_are_malformed_rows(tmp_path):
         "t.tar, key c has c.json, which is not a JSON object, or has a key twice with two values",
         "t.tar, key d has no `caption` (its keys: text), in its JSON",
         "t.tar, key e has two pictures; the second is e.jpg",
-        "t.tar, key f has f.txt, which is not UTF-8 (invalid start byte at byte 0)",
+        "t.tar, key f has f.txt, which is not UTF-8 (invalid start byte at byte 0); "
+        "name its encoding in dataset.encoding",
         "t.tar, key g has a list of something else than texts for `caption` (a NaN), in its JSON",
     ]
 

@@ -62,7 +62,7 @@ class PictureFolder:
     def add(self, content: bytes) -> tuple[str, str]:
         """Write a picture. Returns the path that it will have and its digest, 32 hexadecimal digits."""
         digest = hashlib.sha256(content).hexdigest()[:32]
-        name = f"{digest[:2]}/{digest[2:]}{_ending(content)}"
+        name = f"{digest[:2]}/{digest[2:]}{ending_of(content)}"
         if self._is_wanted(name):
             path = self.temporary / name
             path.parent.mkdir(exist_ok=True)
@@ -101,7 +101,8 @@ class PictureFolder:
         return self.most is None or not path.startswith(prefix) or path.removeprefix(prefix) in self.names
 
 
-def _ending(content: bytes) -> str:
+def ending_of(content: bytes) -> str:
+    """The ending of a picture by its first bytes; OTHER_ENDING where no signature is known."""
     found = (ending for start, sign, ending in SIGNATURES if content.startswith(sign, start))
     return next(found, OTHER_ENDING)
 

@@ -159,7 +159,8 @@ def _add(sample: Sample, member: Member, encoding: str) -> None:
             sample.text = member.content.decode(encoding)
         except UnicodeDecodeError as error:
             name = encoding.removesuffix("-sig").upper()
-            sample.problem = f"has {member.name}, which is not {name} ({error.reason} at byte {error.start})"
+            advice = "name its encoding in dataset.encoding"
+            sample.problem = f"has {member.name}, which is not {name} ({error.reason} at byte {error.start}); {advice}"
     else:
         try:
             metadata = json.loads(member.content, object_pairs_hook=unrepeated)
