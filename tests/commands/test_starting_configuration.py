@@ -573,3 +573,21 @@ def test_columns_of_one_name_are_numbered(tmp_path, shapes, names):
     assert "columns.caption is 2, 3, counted from 0: several columns are called `text`" in start.reasons
     converts(start.section, tmp_path)
     assert "two of them" in (tmp_path / "out/train.json").read_text()
+
+
+def test_annotations_without_a_list_of_images_are_none_of_cocos(tmp_path):
+    """The rows of a list under a key are told to be taken out of it."""
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"annotations": [{"file_name": "0.jpg", "caption": "a dog"}]}))
+    with pytest.raises(
+        CusaError, match=r"starts with the key `annotations`.*`jq .annotations a.json > rows.json` takes"
+    ):
+        look_at(path)
+
+
+def test_objects_with_captions_and_splits_keyed_by_image(tmp_path, shapes, names):
+    part = {n: "train" if n < 32 else "val" if n < 40 else "test" for n in range(len(names))}
+    content = {name: {"captions": ["one", "a second one"], "part": part[n]} for n, name in enumerate(names)}
+    section = started(table(tmp_path, shapes, json.dumps(content), "t.json"))
+    assert section["columns"] == {"image": "image", "caption": "captions", "split": "part"}
+    converts(section, tmp_path)

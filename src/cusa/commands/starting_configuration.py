@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cusa.annotations.sources.registry import open_source
-from cusa.annotations.sources.rows import is_json_lines, json_items, json_rows
+from cusa.annotations.sources.rows import is_json_lines, json_rows
 from cusa.annotations.sources.source import Record
 from cusa.annotations.sources.webdataset import PICTURE_ENDINGS
 from cusa.annotations.table_columns import find_split
@@ -163,13 +163,24 @@ def _json_object(path: Path, encoding: str | None) -> Start | None:
         first = next(stream.entries(), None) if stream.kind == "object" else None
     if first not in ("images", "info", "licenses", "annotations", "dataset", "type"):
         return None
-    image: Any = next(json_items(path, "images", encoding), None)
+    if (image := _first_image(path, encoding)) is None:
+        return None
     if isinstance(image, Mapping) and "sentences" in image:
         return Start({"format": "karpathy", "file": str(path)})
     raise ConfigurationError(
         f"{path} looks like one of COCO's files, which have one split each; name their folder, with train, val and "
         "test in the names of the files."
     )
+
+
+def _first_image(path: Path, encoding: str | None) -> Any:
+    """The first member of the list `images` of a JSON object; None if there is no such list, or nothing in it."""
+    with open_json(path, encoding) as stream:
+        for key in stream.entries():
+            if key == "images" and stream.kind == "list":
+                return next(stream.members(), None)
+            stream.skip()
+    return None
 
 
 def _folder(path: Path, given: Given) -> Start:

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cusa.annotations.sources.rows import unpacked_cell
+from cusa.annotations.sources.rows import captions_of, unpacked_cell
 from cusa.annotations.sources.source import MalformedRow, Record
 from cusa.annotations.sources.table import open_source
+from cusa.annotations.table_rows import table_rows
 from cusa.config.dataset import load_dataset
+from cusa.config.dataset_tables import Columns
 from cusa.errors import DataError
 
 SHARES = {"val": 0.1, "test": 0.1}
@@ -223,3 +225,50 @@ def test_a_tuple_of_texts_is_captions_and_other_brackets_are_text(tmp_path, cell
     path = written(tmp_path, "image\tcaption\n" + f"a.jpg\t{cell}\nb.jpg\tx\n", "t.tsv")
     found = records(path, separator="\t", quotes=False)
     assert [row.caption for row in found] == [*captions, "x"]
+
+
+def rows_of(folder: Path, content: object, columns: Columns | None = None) -> list[object]:
+    """The rows of a JSON file with this content, or with this text."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / "my rows.json").write_text(text)
+    return [row for _, row in table_rows(folder / "my rows.json", columns)]
+
+
+@pytest.mark.parametrize("key", ["0.jpg", "0001"])
+@pytest.mark.parametrize("captions", ["captions", "sentences", "raw"])
+def test_objects_with_captions_may_be_keyed_by_image(tmp_path, key, captions):
+    value = {captions: ["a dog", "a hound"], "split": "train"}
+    assert rows_of(tmp_path, {key: value}) == [{"image": key, **value}]
+
+
+def test_an_image_whose_object_has_no_captions_is_told_by_its_keys(tmp_path):
+    (row,) = rows_of(tmp_path, {"0.jpg": {"width": 3}}, Columns())
+    assert captions_of(row, ["caption"])[1] == "has no `caption` (its keys: image, width)"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"data": [{"image": "0.jpg", "caption": "a dog"}]}, r"`jq .data 'my rows.json' > rows.json` takes the list"),
+        ({"my data": [{"file": "0.jpg", "caption": "a dog"}]}, r"""`jq '.\["my data"\]' 'my rows.json' > rows.json`"""),
+        ({"annotations": [{"image_id": 3, "caption": "a dog"}]}, r"`jq .annotations 'my rows.json' > rows.json` takes"),
+        ({"image": ["0.jpg"], "caption": ["a dog"]}, r"table by columns, pandas .* to_json.orient='records'."),
+        (
+            {"filename": {"0": "0.jpg"}, "text": {"0": "a dog"}},
+            r"table by columns, pandas .* to_json.orient='records'.",
+        ),
+        (
+            '{\n"image": "0.jpg"\n}\n{\n"image": "1.jpg"\n}',
+            r"`jq -c . 'my rows.json' > rows.jsonl` writes each into a l",
+        ),
+    ],
+)
+def test_an_object_that_is_no_table_is_told_how_it_becomes_one(tmp_path, content, says):
+    with pytest.raises(DataError, match=says):
+        rows_of(tmp_path, content)
+
+
+def test_lists_in_lines_are_rows_that_are_no_objects(tmp_path):
+    rows = rows_of(tmp_path, '["0.jpg", "a dog"]\n["1.jpg", "a cat"]\n')
+    assert [row.reason for row in rows] == ["is a list, expected an object with the columns"] * 2
+    assert rows_of(tmp_path, '[{"image": "0.jpg"},\n\n{"image": "1.jpg"}]') == [{"image": "0.jpg"}, {"image": "1.jpg"}]

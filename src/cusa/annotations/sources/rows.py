@@ -91,10 +91,12 @@ def json_rows(path: Path, encoding: str | None = None) -> Iterator[tuple[str, An
 
 
 def is_json_lines(path: Path, encoding: str | None = None) -> bool:
-    """Whether the file has an object per line, and is not one list or one object."""
+    """Whether the file has an object per line, and is not one list or one object; lists per line are odd rows."""
     with open_text(path, encoding, newline=None) as file:
         pieces = iter(lambda: file.readline(LONGEST_FIRST_LINE), "")
         lines = list(islice((line.strip() for line in pieces if line.strip()), 2))
+    if len(lines) == 2 and all(line.startswith("[") and _is_json(line.removesuffix(",")) for line in lines):
+        return True
     if not lines or not lines[0].startswith("{"):
         return False
     if len(lines) == 1:
