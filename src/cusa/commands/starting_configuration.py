@@ -15,6 +15,7 @@ from cusa.annotations.sources.source import Record
 from cusa.annotations.sources.webdataset import PICTURE_ENDINGS
 from cusa.annotations.table_columns import find_split
 from cusa.annotations.table_rows import Reading, table_kind
+from cusa.commands.image_folders import add_image_root, image_folders
 from cusa.commands.packed_files import MOST_ENTRIES, is_too_large, packed_start
 from cusa.commands.split_files import (
     FilesOfSplits,
@@ -27,7 +28,7 @@ from cusa.commands.split_files import (
     splits_beside,
 )
 from cusa.commands.starting_section import Given, Start
-from cusa.commands.starting_tables import image_folders, sampled_rows, table_start
+from cusa.commands.starting_tables import sampled_rows, table_start
 from cusa.common.files import expanded
 from cusa.common.json_stream import open_json
 from cusa.common.text import is_text_encoding, text_lines, unstorable
@@ -39,6 +40,7 @@ from cusa.errors import ConfigurationError
 
 LONGEST_NAME = 100  # characters of a data set's name, which is that of a folder
 PUBLISHED_KEYS = {"image_path", "caption", "image_id"}
+PAPERS = ("published", "albef", "karpathy", "coco")  # formats without columns, whose images may be in another folder
 COCO_KEYS = ("images", "info", "licenses", "annotations", "type")
 IN_LISTS: Mapping[Split, str] = {"train": "train", "val": "val|dev", "test": "test"}
 LIST_OF_IMAGES = r"(?i:(.*[_.-])?({})(_?images)?\.txt)"
@@ -84,6 +86,8 @@ def look_at(
         start = _folder(path, given) if path.is_dir() else _one_file(path, given)
     start.reasons.insert(0, f"format is {start.section['format']}, by what is in {path}")
     start.section |= given.section
+    if start.section["format"] in PAPERS and given.images is None:
+        add_image_root(start.section, start.reasons, start.warnings)
     plain = re.sub(r"[^A-Za-z0-9_.\-]+", "-", path.name.removesuffix(".gz").partition(".")[0])
     dataset = {"name": name or plain.strip("-.")[:LONGEST_NAME] or "mine", **start.section}
     start.section = dataset

@@ -13,6 +13,7 @@ from cusa.annotations.sources.rows import identity
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_columns import FoundColumns, find_columns, split_warnings
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
+from cusa.commands.image_folders import image_folders, warn_of_split_folders
 from cusa.commands.split_files import FilesOfSplits, add_missing_splits, draw_few, draw_splits, place_of
 from cusa.commands.starting_section import Given, Start
 from cusa.config.data_files import TABLE_ENDINGS
@@ -86,6 +87,8 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
     _number_equal_headings(columns, heading, found)
     if given.images is None and found.image_root is not None and found.image_root != path.parent:
         section["image_root"] = str(found.image_root)
+        if found.split is not None or None not in files:
+            warn_of_split_folders(found.image_root, found.warnings)
     return Start(section, reasons + found.reasons, found.warnings)
 
 
@@ -101,12 +104,3 @@ def _number_equal_headings(columns: dict[str, Any], heading: Sequence[str], foun
         columns[key] = places if key == "caption" else places[0]
         shown = ", ".join(map(str, places if key == "caption" else places[:1]))
         found.reasons.append(f"columns.{key} is {shown}, counted from 0: several columns are called `{names[0]}`")
-
-
-def image_folders(files: Sequence[Path]) -> list[Path]:
-    """The folders that may have images: beside a table, in folders beside it, and above tables in their own folders."""
-    beside = [file.parent for file in files]
-    above = [folder.parent for folder in beside[:1] if len(set(beside)) > 1]
-    places = [*beside[:1], *above]
-    below = [child for folder in places for child in sorted(folder.iterdir()) if child.is_dir()]
-    return list(dict.fromkeys([*places, *below]))
