@@ -23,6 +23,10 @@ from cusa.errors import DataError
         ("pics/a b.jpg ", ", but a b.jpg does, without blanks at its ends"),
         ("pics/a%20b.jpg", ", but a b.jpg does, without percent signs"),
         ("pics/A B.jpg", ", but a b.jpg does"),
+        ("pics/a b.png", ", but a b.jpg does"),
+        ("pics/a b", ", but a b.jpg does; image_name: {}.jpg completes such names"),
+        ("Pics/a b.jpg", ": there is no folder Pics, but pics"),
+        ("PICS/A b.JPG", ": there is no folder PICS, but pics"),
     ],
     ids=str,
 )
@@ -37,7 +41,17 @@ def test_the_name_of_a_missing_image_is_looked_at(name, says, shapes, tmp_path):
 
 
 def test_a_name_that_says_nothing_gets_no_advice(tmp_path):
+    (tmp_path / "b.jpg").touch()
+    assert why_missing(tmp_path / "b.c") == ""
     assert why_missing(tmp_path / "a.jpg") == why_missing("a:b.jpg") == why_missing("x" * 5000) == ""
+
+
+def test_a_folder_that_is_in_the_root_and_in_the_name_is_told(tmp_path):
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "pics" / "a.jpg").touch()
+    said = why_missing(tmp_path / "pics" / "pics" / "a.jpg")
+    assert said == f", but {tmp_path}/pics/a.jpg does: pics is in dataset.image_root and in the name"
+    assert why_missing(tmp_path / "pics" / "pics" / "b.jpg") == why_missing(tmp_path / "no" / "pics" / "a.jpg") == ""
 
 
 def test_init_says_it_too_and_shows_each_pair_in_one_line(tmp_path):

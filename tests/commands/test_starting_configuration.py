@@ -591,3 +591,27 @@ def test_objects_with_captions_and_splits_keyed_by_image(tmp_path, shapes, names
     section = started(table(tmp_path, shapes, json.dumps(content), "t.json"))
     assert section["columns"] == {"image": "image", "caption": "captions", "split": "part"}
     converts(section, tmp_path)
+
+
+@pytest.mark.parametrize("parts", [("0", "1", "2"), ("True", "False", "False"), ("fold a", "fold b", "fold c")])
+def test_names_that_mean_no_split_are_left_to_split_names(tmp_path, shapes, names, parts):
+    """The configuration is written, because it is the place to say what they mean."""
+    part = {n: parts[0] if n < 32 else parts[1] if n < 40 else parts[2] for n in range(len(names))}
+    rows = [f"{name},a picture,{part[n]}" for n, name in enumerate(names)]
+    start = look_at(table(tmp_path, shapes, "image,caption,split\n" + "\n".join(rows)))
+    said = "\n".join(start.lines())
+    assert "    none before dataset.split_names says what the names of splits mean" in said
+    assert f"the split column has `{parts[0]}` (32 rows)" in start.warnings[0]
+    if len(set(parts)) == 3:
+        converts(start.section | {"split_names": dict(zip(parts, SPLITS, strict=True))}, tmp_path)
+
+
+def test_a_name_that_may_mean_val_or_test_is_told_and_no_test_is_advised(tmp_path, shapes, names):
+    part = {n: "train" if n < 32 else "dev" if n < 40 else "Eval" for n in range(len(names))}
+    rows = [f"{name},a picture,{part[n]}" for n, name in enumerate(names)]
+    start = look_at(table(tmp_path, shapes, "image,caption,split\n" + "\n".join(rows)))
+    assert start.warnings == [
+        "`Eval` (8 rows) stands beside `dev` in the split column, so it may mean test; say in dataset.split_names what "
+        "it means, for instance {Eval: test}"
+    ]
+    converts(start.section | {"split_names": {"Eval": "test"}}, tmp_path)

@@ -13,7 +13,7 @@ from cusa.annotations.sources.rows import captions_in, identity, image_path, unp
 from cusa.common.image_files import TEXT, kind_of
 from cusa.common.text import unstorable
 from cusa.config.data_files import JSON_ENDINGS, PARQUET_ENDINGS, TAR_ENDINGS
-from cusa.config.dataset_section import SPLITS, split_named
+from cusa.config.dataset_section import AMBIGUOUS_SPLIT_NAMES, SPLITS, split_named
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 
@@ -108,7 +108,15 @@ def split_warnings(names: Mapping[str, int]) -> list[str]:
             f"the split column has {', '.join(unknown[:8])}, which name no split; say in dataset.split_names what they "
             "mean, for instance {NAME: test} or {NAME: skip}"
         )
-    if missing := [split for split in SPLITS if split not in map(split_named, names)]:
+    vals = [name for name in names if split_named(name) == "val"]
+    unclear = [name for name in vals if name.casefold() in AMBIGUOUS_SPLIT_NAMES and len(vals) > 1]
+    warnings += [
+        f"`{name}` ({names[name]:,} rows) stands beside `{next(other for other in vals if other != name)}` in the "
+        f"split column, so it may mean test; say in dataset.split_names what it means, for instance {{{name}: test}}"
+        for name in unclear
+    ]
+    found = {*map(split_named, names), "test" if unclear else None}
+    if missing := [split for split in SPLITS if split not in found]:
         shares = ", ".join(f"{split}: {HELD_OUT[split]}" for split in missing if split != "train")
         hint = "" if "train" in missing else f"; dataset.held_out: {{{shares}}} draws it from the images of train"
         warnings.append(f"no row of the split column is of {' or '.join(missing)}{hint}")

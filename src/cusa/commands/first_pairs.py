@@ -20,16 +20,16 @@ SHOWN_PAIRS = 3
 def first_pairs(section: Mapping[str, Any], warnings: list[str]) -> Iterator[str]:
     """The lines of the first pairs as they are read; a warning is added if an image is not there.
 
-    Raises ConfigurationError if no row can be read.
+    Raises ConfigurationError if no row can be read, whatever the names of splits mean.
     """
-    missing, shown, odd = [], 0, list[MalformedRow]()
+    missing, shown, odd = [], 0, dict[str, MalformedRow]()
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch).absolute() / "images"
         source = open_source(_first_files(section), made)
         source.sample_images(SHOWN_PAIRS)
         for record in source.records():
             if isinstance(record, MalformedRow):
-                odd = odd or [record]
+                odd.setdefault(record.kind, record)
             if not isinstance(record, Record):
                 continue
             shown += 1
@@ -40,8 +40,15 @@ def first_pairs(section: Mapping[str, Any], warnings: list[str]) -> Iterator[str
                 missing.append(record.image_path)
             if shown == SHOWN_PAIRS:
                 break
+    if not shown and (unknown := odd.get("unknown_split")):
+        # The configuration that is written is the place to say it.
+        yield "    none before dataset.split_names says what the names of splits mean"
+        if not any("split_names" in warning for warning in warnings):
+            warnings.append(f"{unknown.place} {unknown.reason}; say in dataset.split_names what it means")
+        return
     if not shown:
-        why = f"; the first one: {odd[0].place} {odd[0].reason}" if odd else ""
+        first = next(iter(odd.values()), None)
+        why = f"; the first one: {first.place} {first.reason}" if first else ""
         raise ConfigurationError(f"no row of the data can be read{why}. Expected at least one image with a caption.")
     if missing:
         why = why_missing(missing[0]) or "; correct dataset.image_root, or give the folder with --images"

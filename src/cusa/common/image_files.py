@@ -14,7 +14,7 @@ import stat
 import struct
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 from urllib.parse import unquote
@@ -72,15 +72,16 @@ def why_missing(path: str | Path) -> str:
     """A remark about a file that does not exist; empty without one.
 
     It is an address or a path of Windows, or its folder has its name in another spelling or as a broken link. The
-    spellings are those of upper and lower case, of blanks at the ends, of addresses (%20), and Unicode's: macOS stores
-    an accent as a character of its own.
+    spellings are those of upper and lower case, of blanks at the ends, of addresses (%20), other endings, and
+    Unicode's: macOS stores an accent as a character of its own. The folder itself may be twice in it, or be spelled in
+    another case.
     """
     if (match := _ELSEWHERE.search(str(path))) is not None:
         return _WHERE_ELSE[match.lastgroup or ""]
     try:
         names = os.listdir(os.path.dirname(path))  # noqa: PTH120, PTH208 (a Path cannot have every text)
     except (OSError, ValueError):
-        return ""
+        return _other_folder(path)
     wanted = os.path.basename(path)  # noqa: PTH119
     if wanted in names:
         return ": it is a symbolic link to something that does not exist"
@@ -89,9 +90,44 @@ def why_missing(path: str | Path) -> str:
         return f", but {found} does"
     if (found := next((plain for plain in (wanted.strip(), unquote(wanted)) if plain in names), None)) is not None:
         return f", but {found} does, without {'blanks at its ends' if found == wanted.strip() else 'percent signs'}"
+    if (found := _other_ending(wanted, names)) is not None:
+        return found
     composed = unicodedata.normalize("NFC", wanted)
     if any(unicodedata.normalize("NFC", name) == composed for name in names):
         return ", but one does whose accents are other Unicode characters (NFC or NFD); rename it, or correct the path"
+    return ""
+
+
+def _other_ending(wanted: str, names: Sequence[str]) -> str | None:
+    """A remark about a picture of the same name with another ending, or with one at all; None if there is none."""
+    stem, ending = os.path.splitext(wanted)  # noqa: PTH122
+    for name in names:
+        other, own = os.path.splitext(name)  # noqa: PTH122
+        if own.lower() in IMAGE_ENDINGS and wanted and other == wanted:
+            return f", but {name} does; image_name: {{}}{own} completes such names"
+        if own.lower() in IMAGE_ENDINGS and ending.lower() in IMAGE_ENDINGS and other == stem:
+            return f", but {name} does"
+    return None
+
+
+def _other_folder(path: str | Path) -> str:
+    """A remark about the first folder of a path that does not exist; empty without one.
+
+    It is twice in the path, as when image_root and the names of images both have it, or has its name in another case.
+    """
+    folder = os.path.dirname(path)  # noqa: PTH120
+    while (above := os.path.dirname(folder)) != folder:  # noqa: PTH120
+        wanted = os.path.basename(folder)  # noqa: PTH119
+        try:
+            names = os.listdir(above)  # noqa: PTH208
+        except (OSError, ValueError):
+            folder = above
+            continue
+        once = f"{above}{str(path)[len(folder) :]}"
+        if os.path.basename(above) == wanted and os.path.exists(once):  # noqa: PTH110, PTH119
+            return f", but {once} does: {wanted} is in dataset.image_root and in the name"
+        found = next((name for name in names if name.lower() == wanted.lower()), None)
+        return f": there is no folder {wanted}, but {found}" if found not in (None, wanted) else ""
     return ""
 
 
