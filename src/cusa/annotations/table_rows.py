@@ -134,7 +134,7 @@ def _positions(path: Path, columns: Columns | None, names: Sequence[Column]) -> 
             shown = f"the columns {shown}" if len(names) > 1 else shown
             raise DataError(
                 f"{path} has {shown}, but not {_lacking(columns, names)}; correct the mapping"
-                + ("." if len(names) > 1 else ", or name the character between the cells in dataset.separator.")
+                + ("." if len(names) > 1 else ", or dataset.separator, the character between the cells.")
             )
     return found
 

@@ -188,6 +188,13 @@ class TableDataset(OneWayToSplit):
         """The files of one split, or of the key `file` if `split` is None, in a fixed order."""
         return as_written(self.places[split], super().files_of(split))
 
+    @field_validator("separator")
+    @classmethod
+    def _between_cells(cls, separator: str | None) -> str | None:
+        if separator is not None and separator in '"\r\n\0':
+            raise ValueError(f"{separator!r} cannot stand between cells; write for instance ';', or \"\\t\" for a tab")
+        return separator
+
     @field_validator("image_name")
     @classmethod
     def _one_place_for_the_cell(cls, pattern: str | None) -> str | None:

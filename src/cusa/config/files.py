@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ IN_QUOTES = "put the value in quotation marks, within those of the shell: 'KEY=\
 YAML_TAG = "tag:yaml.org,2002:"
 MADE_BY_TAGS = frozenset({"binary", "omap", "pairs", "set"})  # values that JSON has not, so no key expects them
 MOST_VALUES = 1_000_000  # of a configuration with its aliases written out
+COLONS = "put a blank after each colon, and quotation marks around text with a colon"
 ADVICE = (
     (r"'\\t'|\btab", "indent with blanks, not with tabs"),
-    (r"escape character", "a Windows path needs single quotation marks, or none"),
+    (r"escape (character|sequence)", "a Windows path needs single quotation marks, or none"),
+    (r"mapping values|block mapping|block end", f"{COLONS}; indent the keys of a mapping alike"),
     (r"another document", "write one configuration per file, without a line `---` within it"),
     (r"constructor for the tag", "write plain values, without tags (`!`)"),
     (r"special characters", "save the file as UTF-8 text"),
@@ -276,11 +279,23 @@ def _problems_of_keys(node: yaml.MappingNode, keys: tuple[str, ...]) -> Iterator
             kind = key.tag.removeprefix(YAML_TAG)
             read = f"YAML reads the key {key.value} as {KINDS.get(kind, kind)}"
             yield f"{line}: {read}; write '{key.value}' in quotation marks."
+        elif what := _unseen(key):
+            yield f"{line}: the key `{key.value.strip()}` begins or ends with {what}; write blanks, or nothing."
         elif key.value in lines:
             path = ".".join((*keys, key.value))
             yield f"{line}: the key `{path}` is there already, in line {lines[key.value]}; keep one of them."
         else:
             lines[key.value] = line
+
+
+def _unseen(node: yaml.ScalarNode) -> str | None:
+    """What looks like a blank, or like nothing, and is no blank at the ends of text without quotation marks, or None.
+
+    Such characters come from web pages and editors: the no-break space, the zero width space, marks of direction.
+    """
+    ends = (node.value[:1], node.value[-1:]) if node.style is None else ()
+    odd = next((sign for sign in ends if sign and unicodedata.category(sign) in ("Zs", "Cf", "Cc")), None)
+    return odd and f"the character U+{ord(odd):04X} ({unicodedata.name(odd, 'a control character').lower()})"
 
 
 KINDS = {"bool": "true or false", "int": "a number", "float": "a number", "timestamp": "a date"}
@@ -290,7 +305,9 @@ def _problems_of_plain_text(node: yaml.ScalarNode, keys: tuple[str, ...]) -> Ite
     """Text without quotation marks that YAML reads as something that no key of the configuration expects."""
     line, text, kind = node.start_mark.line + 1, node.value, node.tag.removeprefix(YAML_TAG)
     at = f"`{'.'.join(keys)}`" if keys else "the value"
-    if kind in ("int", "float") and ":" in text:
+    if what := _unseen(node):
+        yield f"{line}: the value of {at} begins or ends with {what}; remove it, or write quotation marks around it."
+    elif kind in ("int", "float") and ":" in text:
         yield f"{line}: YAML reads {text} of {at} in base 60; write a number in base 10, or text as '{text}'."
     elif kind == "int" and re.fullmatch(r"[-+]?0[0-7_]+", text):
         yield f"{line}: YAML reads {text} of {at} in base 8; write a number without leading zeros, or text as '{text}'."

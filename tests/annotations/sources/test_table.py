@@ -16,7 +16,7 @@ from cusa.annotations.sources.table import open_source
 from cusa.annotations.table_rows import table_rows
 from cusa.config.dataset import load_dataset
 from cusa.config.dataset_tables import Columns
-from cusa.errors import DataError
+from cusa.errors import ConfigurationError, DataError
 
 SHARES = {"val": 0.1, "test": 0.1}
 
@@ -272,3 +272,14 @@ def test_lists_in_lines_are_rows_that_are_no_objects(tmp_path):
     rows = rows_of(tmp_path, '["0.jpg", "a dog"]\n["1.jpg", "a cat"]\n')
     assert [row.reason for row in rows] == ["is a list, expected an object with the columns"] * 2
     assert rows_of(tmp_path, '[{"image": "0.jpg"},\n\n{"image": "1.jpg"}]') == [{"image": "0.jpg"}, {"image": "1.jpg"}]
+
+
+@pytest.mark.parametrize("separator", ['"', "\n", "\r", "\0"])
+def test_what_no_csv_has_between_cells_is_refused_with_the_configuration(tmp_path, separator):
+    with pytest.raises(ConfigurationError, match=r"cannot stand between cells; write for instance ';'"):
+        records(written(tmp_path, "image,caption\n0.jpg,a dog\n"), separator=separator)
+
+
+def test_a_separator_that_the_heading_does_not_have_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"one column, `image,caption`.*, or dataset.separator, the character between"):
+        records(written(tmp_path, "image,caption\n0.jpg,a dog\n"), separator=";")
