@@ -181,6 +181,60 @@ def test_files_that_do_not_fit_are_a_sentence(files, tmp_path):
         build_student(settings_of("tiny-LongCLIP", tmp_path / "nan.safetensors"), LOSSES)
 
 
+@pytest.mark.parametrize(
+    ("wrap", "says"),
+    [
+        (lambda state: {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}, "epoch": 3}, None),
+        (lambda state: {"state_dict": state, "model": {"other": torch.ones(1)}}, None),
+        (lambda state: {name: tensor.half() for name, tensor in state.items()}, None),
+        (lambda state: {"model": state}, "holds no state dict|has its weights where open_clip does not look"),
+        (
+            lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
+            "where open_clip does not look",
+        ),
+        (lambda state: {name: tensor.to(torch.int8) for name, tensor in state.items()}, "are quantised to 8 bits"),
+        (lambda state: {}, "holds no state dict"),
+        (lambda state: [state], "holds no state dict"),
+    ],
+)
+def test_files_as_training_programs_write_them(files, tmp_path, wrap, says):
+    """Read as open_clip reads them, or told what has to be changed."""
+    from safetensors.torch import load_file
+
+    torch.save(wrap(load_file(files["tiny-LongCLIP"])), tmp_path / "trained.pt")
+    settings = settings_of("tiny-LongCLIP", tmp_path / "trained.pt")
+    if says is None:
+        assert {weight.dtype for weight in build_student(settings, LOSSES).parameters()} == {torch.float32}
+    else:
+        with pytest.raises(ConfigurationError, match=f"could not be had .*({says}).*has to hold the weights of this"):
+            build_student(settings, LOSSES)
+
+
+@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+def test_a_file_that_is_something_else_is_called_so(files, tmp_path, ending):
+    (tmp_path / f"weights{ending}").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    with pytest.raises(
+        ConfigurationError, match=r"could not be had .*it is a pointer of Git LFS, .*run `git lfs pull`"
+    ):
+        build_student(settings_of("tiny-LongCLIP", tmp_path / f"weights{ending}"), LOSSES)
+
+
+def test_weights_that_open_clip_resizes_are_logged(files, tmp_path, caplog):
+    """Positions of another size of pictures or length of texts than the architecture has."""
+    import open_clip
+
+    architecture = copy.deepcopy(ARCHITECTURES["tiny-LongCLIP"])
+    architecture["text_cfg"]["context_length"] = 77
+    (tmp_path / "tiny-ShortCLIP.json").write_text(json.dumps(architecture))
+    open_clip.add_model_config(tmp_path)
+    build_student(settings_of("tiny-ShortCLIP", files["tiny-LongCLIP"]), LOSSES)
+    assert "1 of 62 weights (positional_embedding) have another shape than in the architecture" in caplog.text
+    assert "positional_embedding is [120, 32] in the file and [77, 32] here" in caplog.text
+    caplog.clear()
+    build_student(settings_of("tiny-LongCLIP", files["tiny-LongCLIP"]), LOSSES)
+    assert "another shape" not in caplog.text
+
+
 class _Evil:
     def __init__(self, touched: Path) -> None:
         self.touched = touched

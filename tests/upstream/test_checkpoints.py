@@ -15,7 +15,7 @@ from cusa.config.benchmarks import ImageTextRetrieval
 from cusa.embeddings import embed
 from cusa.errors import DataError
 from cusa.layout import DatasetFolder
-from cusa.upstream.checkpoints import import_checkpoint, load_checkpoint
+from cusa.upstream.checkpoints import PublishedCheckpoint, import_checkpoint, load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 WIDTH, TEXT_WIDTH, DIMENSION, PATCH, SIDE, WORDS, CONTEXT = 128, 64, 24, 8, 32, 40, 20
@@ -163,6 +163,9 @@ def test_a_logit_scale_changes_no_output(tmp_path):
         lambda state: {"model": state, "epoch": 3},
         lambda state: {"model": state, "epoch": None, "config": None, "optimizer": {"lr": 0.1}},
         lambda state: {"state_dict": state},
+        lambda state: {"model_state_dict": state, "optimizer_state_dict": {"state": {}}},
+        lambda state: {"module": state, "ds_version": "0.1"},
+        lambda state: {"net": state},
         lambda state: state,
         lambda state: {"model": {f"module.{name}": tensor for name, tensor in state.items()}},
         lambda state: {"model": {f"_orig_mod.module.{name}": tensor for name, tensor in state.items()}},
@@ -181,6 +184,51 @@ def test_weights_that_are_not_finite_are_listed(tmp_path):
     state["tau"] = torch.tensor(torch.inf)
     with pytest.raises(DataError, match=r"2 of \d+ weights \(clip_model.visual.proj, tau\) hold NaN or infinite"):
         load_checkpoint(save_checkpoint(tmp_path / "nan.pth", state))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda tensor: tensor.to("meta"), r"80 of 80 weights \(.*\) are without numbers"),
+        (lambda tensor: tensor.to_sparse() if tensor.ndim == 2 else tensor, r"25 of 80 weights \(.*\) are sparse"),
+        (lambda tensor: tensor.to(torch.complex64), "are complex; expected plain tensors of float32"),
+        (lambda tensor: tensor.to(torch.int8) if tensor.ndim > 1 else tensor, "are quantised to 8 bits"),
+        (lambda tensor: tensor.to(torch.float8_e4m3fn), "are quantised to 8 bits"),
+    ],
+    ids=["meta", "sparse", "complex", "int8", "float8"],
+)
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+def test_tensors_that_are_no_plain_numbers_are_told(tmp_path, change, says):
+    """PyTorch would refuse some of them in the middle, and take others without their scales or imaginary parts."""
+    save_checkpoint(tmp_path / "odd.pth", {name: change(tensor) for name, tensor in openai_state().items()})
+    with pytest.raises(DataError, match=says):
+        load_checkpoint(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("epoch", [torch.tensor([1, 2]), float("nan"), "best", None, torch.tensor(float("inf"))])
+def test_an_epoch_that_is_no_number_is_none(tmp_path, epoch):
+    torch.save({"model": openai_state(), "best_epoch": epoch}, tmp_path / "c.pth")
+    assert PublishedCheckpoint.read(tmp_path / "c.pth").epoch == 0
+
+
+@pytest.mark.parametrize("configuration", [{"schedular": "cosine"}, {"schedular": {"epochs": "many"}}])
+def test_the_configuration_of_other_code_is_told(tmp_path, configuration):
+    torch.save({"model": openai_state(), "config": configuration}, tmp_path / "c.pth")
+    with pytest.raises(DataError, match="its `config` is not that of the published code"):
+        _ = PublishedCheckpoint.read(tmp_path / "c.pth").epochs
+
+
+@pytest.mark.parametrize("losses", ["kl", 3])
+def test_losses_of_other_code_are_told(tmp_path, losses):
+    torch.save({"model": openai_state(), "config": {"loss_config": losses}}, tmp_path / "c.pth")
+    with pytest.raises(DataError, match="its `config` is not that of the published code"):
+        _ = PublishedCheckpoint.read(tmp_path / "c.pth").losses
+
+
+def test_a_temperature_of_several_numbers_is_told(tmp_path):
+    save_checkpoint(tmp_path / "c.pth", openai_state() | {"tau": torch.ones(3)})
+    with pytest.raises(DataError, match="`tau` has 3 numbers; expected the published"):
+        load_checkpoint(tmp_path / "c.pth")
 
 
 def test_a_head_that_is_not_there_is_the_features_before(tmp_path):

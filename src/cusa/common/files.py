@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cusa.common.tensor_files import why_no_tensors
 from cusa.errors import DataError, reason_of
 
 if TYPE_CHECKING:
@@ -250,10 +251,9 @@ def read_tensors(path: str | Path, device: str = "cpu", mapped: bool = False) ->
         raise DataError(f"{path} does not exist.") from None
     except DAMAGED as error:
         refuse_unreadable(path, error)
-        reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"{path} is damaged, or holds something else than tensors and plain values, which is never loaded "
-            f"({reason})."
+            f"({why_no_tensors(path, error)})."
         ) from None
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from cusa.common.files import expand_home, expanded
 from cusa.common.root_logger import root_logger_at
 from cusa.config.models import OPEN_CLIP, StudentSettings, is_weights_file
-from cusa.errors import ConfigurationError, CusaError, cause_of
+from cusa.errors import ConfigurationError, CusaError, DataError, cause_of
+from cusa.student.open_clip_files import shapes_in, warn_of_resized
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +78,26 @@ def load_open_clip(settings: StudentSettings, weights: bool = True) -> Loaded:
         keys |= {"pretrained": source.pretrained, "require_pretrained": True}
     else:
         keys |= {"pretrained": None, "load_weights": False, "pretrained_text": False}
+    file = Path(source.pretrained) if source.pretrained is not None and is_weights_file(source.pretrained) else None
+    shapes: Mapping[str, tuple[int, ...]] = {}
     try:
+        if weights and file is not None:
+            shapes = shapes_in(file)
         # open_clip logs each of its steps, and also the errors that it raises, to the root logger.
         with root_logger_at(logging.CRITICAL):
             model = open_clip.create_model(source.name, **keys)
+    except DataError as error:
+        raise ConfigurationError(
+            f"the weights of student.name {name} could not be had ({str(error).removesuffix('.')}). {_advice(source)}"
+        ) from None
     except CusaError:
         raise
     except Exception as error:  # open_clip and the hub raise anything at weights that do not fit or are not there
         raise ConfigurationError(
             f"the weights of student.name {name} could not be had ({cause_of(error)}). {_advice(source)}"
         ) from error
+    if file is not None:
+        warn_of_resized(file, shapes, model)
     about = dict(open_clip.get_model_config(source.name) or {})
     if source.quick_gelu:
         about["quick_gelu"] = True

@@ -11,7 +11,7 @@ from torch import Tensor
 from cusa.errors import DataError
 
 # The keys under which training programs save a model, beside its epoch and its optimiser.
-WRAPPED_UNDER = ("model", "state_dict")
+WRAPPED_UNDER = ("model", "state_dict", "model_state_dict", "module", "net")
 # The prefixes that DataParallel, DistributedDataParallel and torch.compile put before each name.
 PREFIXES = ("module.", "_orig_mod.")
 EXAMPLES = 5
@@ -40,8 +40,19 @@ def _without_prefixes(name: str) -> str:
     return name
 
 
+def require_plain(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise DataError, which lists examples, when tensors are sparse, complex, quantised or without numbers."""
+    kinds = {name: kind for name, tensor in state.items() if (kind := _unusual_kind(tensor)) is not None}
+    if kinds:
+        raise DataError(
+            f"{source}: {examples(list(kinds), len(state))} are {next(iter(kinds.values()))}; expected plain tensors "
+            "of float32, float16 or bfloat16. Save the weights as such."
+        )
+
+
 def require_finite(state: Mapping[str, Tensor], source: str) -> None:
-    """Raise DataError, which lists examples, when tensors hold NaN or infinite numbers."""
+    """Raise DataError, which lists examples, when tensors hold NaN or infinite numbers, or are no plain tensors."""
+    require_plain(state, source)
     bad = [
         name
         for name, tensor in state.items()
@@ -52,6 +63,18 @@ def require_finite(state: Mapping[str, Tensor], source: str) -> None:
             f"{source}: {examples(bad, len(state))} hold NaN or infinite numbers, and then the features do too. The "
             "training that made them diverged, or half precision overflowed; give other weights."
         )
+
+
+def _unusual_kind(tensor: Tensor) -> str | None:
+    """The kind of a tensor that PyTorch would not copy into a model, or would with other numbers; None for others."""
+    if tensor.is_meta:
+        return "without numbers (the device meta)"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    if tensor.is_complex():
+        return "complex"
+    eight_bits = tensor.dtype == torch.int8 or str(tensor.dtype).startswith("torch.float8")
+    return "quantised to 8 bits" if tensor.is_quantized or (eight_bits and tensor.ndim > 1) else None
 
 
 def examples(names: list[str], of: int) -> str:

@@ -5,7 +5,9 @@ A checkpoint is loaded as tensors and plain values. No code from the file is exe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,12 @@ from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import Contrastive, LossConfiguration, UniSoftLabel
 from cusa.config.models import StudentSettings
 from cusa.config.training import Train
-from cusa.errors import DataError
+from cusa.errors import DataError, reason_of
 from cusa.runs.record import HISTORY, WEIGHTS, ImportedFile, RunRecord, write_history
 from cusa.runs.weights import STUDENT_PREFIX, save_weights
 from cusa.student.dual_encoder import DualEncoder
 from cusa.student.student import Student, build_student
-from cusa.teachers.state_dicts import require_finite, state_dict_of
+from cusa.teachers.state_dicts import WRAPPED_UNDER, require_finite, state_dict_of
 from cusa.teachers.transform import CLIP_MEAN, CLIP_STD, ImageTransform
 from cusa.upstream.configurations import loss_config
 from cusa.upstream.openai_clip import CLIP, clip_configuration, hugging_face_names
@@ -52,16 +54,22 @@ class PublishedCheckpoint:
         state = state_dict_of(content)
         if state is None or not any(name.startswith(CLIP) for name in state):
             raise DataError(
-                f"{path} has no state dict with tensors named `{CLIP}...`, under `model`, `state_dict` or alone; "
-                "expected the published checkpoint_best.pth."
+                f"{path} has no state dict with tensors named `{CLIP}...`, alone or under one of the keys "
+                f"{', '.join(WRAPPED_UNDER)}; expected the published checkpoint_best.pth. Weights of open_clip are "
+                "given as student.pretrained."
             )
         require_finite(state, str(path))
+        if several := [name for name, tensor in state.items() if "tau" in name and tensor.numel() != 1]:
+            raise DataError(
+                f"{path}: `{several[0]}` has {state[several[0]].numel()} numbers; expected the published "
+                "checkpoint_best.pth, in which a temperature has one."
+            )
         configuration, epoch = content.get("config"), content.get("best_epoch", content.get("epoch"))
         return cls(
             path=Path(path),
             state=state,
             configuration=configuration if isinstance(configuration, Mapping) else {},
-            epoch=int(epoch) if isinstance(epoch, int | float | Tensor) else 0,
+            epoch=_whole_number(epoch),
         )
 
     @property
@@ -77,12 +85,25 @@ class PublishedCheckpoint:
     def losses(self) -> LossConfiguration:
         """The losses that it was trained with: those of its configuration if it has one, else those of its heads."""
         published = self.configuration.get("loss_config")
-        return self.losses_of_heads if published is None else loss_config(published)
+        with self._own_configuration():
+            return self.losses_of_heads if published is None else loss_config(published)
 
     @property
     def epochs(self) -> int:
         """The number of epochs in its configuration; the published number if it has none."""
-        return int((self.configuration.get("schedular") or {}).get("epochs", PUBLISHED_EPOCHS))
+        with self._own_configuration():
+            return int((self.configuration.get("schedular") or {}).get("epochs", PUBLISHED_EPOCHS))
+
+    @contextmanager
+    def _own_configuration(self) -> Iterator[None]:
+        """Raise DataError if the block finds something else in the configuration than the published code puts there."""
+        try:
+            yield
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{self.path}: its `config` is not that of the published code ({type(error).__name__}: "
+                f"{reason_of(error)}); expected the published checkpoint_best.pth, or one without `config`."
+            ) from None
 
     @property
     def temperatures(self) -> dict[str, float]:
@@ -119,6 +140,13 @@ class PublishedCheckpoint:
             for layer, prefix in enumerate(("ln_", ""))
             for kind in ("weight", "bias")
         }
+
+
+def _whole_number(value: object) -> int:
+    """An epoch as a checkpoint has it: a number, perhaps in a tensor; 0 for anything else."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
 def load_checkpoint(path: str | Path) -> Student:

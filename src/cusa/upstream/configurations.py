@@ -118,7 +118,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
             "schedular.decay_rate": (schedule.get("decay_rate", 1), 1),
             "is_all_gather": (published.get("is_all_gather", False), False),
         }
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"{path} lacks a key, or a key has the wrong type ({type(error).__name__}: {error}); expected one of the "
             "published YAML files."

@@ -1,0 +1,43 @@
+"""What is wrong with a file that PyTorch does not read as tensors: its kind by its first bytes, or what it holds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cusa.common.text import GZIP, stand_in
+
+HEAD = 4096  # bytes
+SAFETENSORS_HEADER = slice(8, 10)  # after eight bytes with its length
+LONGEST_REASON = 200  # characters
+# What PyTorch says of an object of a class, and the advice before it, which would execute what the file holds.
+_CLASS = re.compile(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)|GLOBAL ([\w.]+) was not an allowed global")
+_ADVICE = re.compile(r"Weights only load failed\..*?(?=WeightsUnpickler error)|\x1b\[[0-9;]*m", re.DOTALL)
+ALONE = "save its state dict alone, with torch.save(model.state_dict(), FILE)"
+
+
+def why_no_tensors(path: str | Path, error: Exception) -> str:
+    """The reason why `error` was raised for a file, as a remark in brackets, and what to do if that is known."""
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(HEAD)
+    except OSError as unreadable:
+        return unreadable.strerror or str(unreadable)
+    if not start:
+        return "it has zero bytes"
+    if (what := stand_in(start)) is not None:
+        return f"it {what}"
+    if start.startswith(GZIP):
+        return "it is compressed with gzip; unpack it"
+    if start[SAFETENSORS_HEADER] == b'{"':
+        return "it is a safetensors file; give it the ending .safetensors"
+    message = str(error)
+    if "TorchScript" in message:
+        return f"it is a program of TorchScript; {ALONE}"
+    if "legacy .tar format" in message:
+        return "it is a tar, perhaps around a file of weights; unpack it"
+    if "not in a subdirectory" in message:
+        return "it is a ZIP archive, perhaps around a file of weights; unpack it"
+    if (match := _CLASS.search(message)) is not None:
+        return f"it holds {match[1] or match[2]}; {ALONE}"
+    return " ".join(_ADVICE.sub("", message).split())[:LONGEST_REASON] or type(error).__name__
