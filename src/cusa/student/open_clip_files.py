@@ -30,7 +30,7 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
     """
     if path.suffix in NUMPY:
         return {}
-    content = _safetensors(path) if path.suffix == SAFETENSORS else read_tensors(path, mapped=is_zipfile(path))
+    content: Any = _safetensors(path) if path.suffix == SAFETENSORS else read_tensors(path, mapped=is_zipfile(path))
     found = content.get(UNDER, content) if isinstance(content, Mapping) else content
     if (state := state_dict_of(found)) is None:
         raise DataError(f"{path} holds no state dict, a mapping of names to tensors, alone or under `{UNDER}`.")
