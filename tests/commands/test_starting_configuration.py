@@ -615,3 +615,25 @@ def test_a_name_that_may_mean_val_or_test_is_told_and_no_test_is_advised(tmp_pat
         "it means, for instance {Eval: test}"
     ]
     converts(start.section | {"split_names": {"Eval": "test"}}, tmp_path)
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_a_first_row_whose_id_is_an_image_is_no_heading(tmp_path, shapes, names, separator):
+    """Names without an ending do not look like images, but they are files with one."""
+    rows = [f"{Path(name).stem}{separator}a picture {n}" for n, name in enumerate(names)]
+    start = look_at(table(tmp_path, shapes, "\n".join(rows)))
+    assert (start.section["heading"], start.section["columns"]) == (False, {"image": 0, "caption": 1})
+    assert f"heading is false: `{Path(names[0]).stem}` of the first row is the image {names[0]}" in start.reasons
+    converts(start.section, tmp_path)
+    written = [json.loads((tmp_path / f"out/{split}.json").read_text()) for split in SPLITS]
+    assert sum(map(len, written)) == len(names)
+
+
+def test_pictures_as_text_are_no_captions(tmp_path, shapes, names):
+    """Base64 in a TSV, as some releases have it, and as its heading in one without a heading."""
+    rows = [f"{Path(name).stem}\t/9j/4AAQSkZJRgABAQ{'A' * 200}{n}" for n, name in enumerate(names)]
+    with pytest.raises(
+        ConfigurationError, match=r"none of which holds captions \(`/9j/.*` holds the text .base64. of"
+    ) as e:
+        look_at(table(tmp_path, shapes, "\n".join(rows), "t.tsv"))
+    assert "A" * 60 not in str(e.value)

@@ -20,6 +20,10 @@ from cusa.errors import ConfigurationError
 URL = re.compile(r"^(https?|ftp|s3|gs)://|^data:", re.IGNORECASE)
 # The first bytes of a JPEG, PNG, GIF or WebP in base64, alone or in an address.
 BASE64 = re.compile(r"^(data:[^,]*base64,)?(/9j/|iVBORw0KGgo|R0lGOD|UklGR)")
+ODD_IMAGES = {
+    BASE64: "the text (base64) of pictures; write the pictures into files, or as bytes into a Parquet file",
+    URL: "addresses; download the images first, for instance with img2dataset",
+}
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".PNG")
 # How a cell becomes the name of a file: as it is, with an ending, or as COCO writes its ids.
 PATTERNS = ("{}", *(f"{{}}{ending}" for ending in ENDINGS), "{:0>12}.jpg")
@@ -32,6 +36,7 @@ LOOKED_FOR = 20  # files
 MOST = 0.8
 HELD_OUT: Mapping[Literal["val", "test"], float] = {"val": 0.1, "test": 0.1}
 SOME = 0.5
+LONGEST_SHOWN = 60  # characters of a column's name, which may be a cell of a table without a heading
 
 
 @dataclass
@@ -204,27 +209,25 @@ def _image_by_name(path: Path, rows: Sequence[Mapping[Any, Any]], texts: Mapping
     named = {name: _share(values, map(_names_image, values)) for name, values in texts.items()}
     best = max(named, key=lambda name: (named[name] >= MOST, says_image(name), named[name]), default=None)
     if best is None or named[best] < MOST:
-        raise ConfigurationError(_lacking(path, rows, texts, f"names of images{_no_image(texts)}"))
+        raise ConfigurationError(_lacking(path, rows, texts, f"names of images{_odd_images(texts)}"))
     found = FoundColumns(best, [])
     found.reasons.append(f"columns.image is `{best}`: {named[best]:.0%} of the values end like image files")
     found.warnings.append("none of the first images was found beside the table; give their folder with --images")
     return found
 
 
-def _no_image(texts: Mapping[Column, list[str]]) -> str:
-    """A remark about columns that hold images in a way that cannot be read."""
-    for sign, what in (
-        (BASE64, "the text (base64) of pictures; write the pictures into files, or as bytes into a Parquet file"),
-        (URL, "addresses; download the images first, for instance with img2dataset"),
-    ):
+def _odd_images(texts: Mapping[Column, list[str]], signs: Sequence[re.Pattern[str]] = (BASE64, URL)) -> str:
+    """A remark about a column that holds images in a way that cannot be read, which one of `signs` shows."""
+    for sign in signs:
         if found := [name for name, values in texts.items() if _share(values, map(sign.search, values)) > SOME]:
-            return f" (`{found[0]}` holds {what})"
+            return f" (`{str(found[0])[:LONGEST_SHOWN]}` holds {ODD_IMAGES[sign]})"
     return ""
 
 
 def _lacking(path: Path, rows: Sequence[Mapping[Any, Any]], texts: Mapping[Column, list[str]], what: str) -> str:
     """The sentence about a table without `what`: its columns, those that hold no texts, and what to do."""
-    shown = f"the columns {', '.join(map(str, texts))}" if texts else "no columns"
+    names = [str(name) if len(str(name)) <= LONGEST_SHOWN else f"{str(name)[:LONGEST_SHOWN]}..." for name in texts]
+    shown = f"the columns {', '.join(names)}" if texts else "no columns"
     others = [f"`{name}` holds {kind}" for name, values in texts.items() if not values and (kind := _kind(rows, name))]
     advice = "name the columns yourself in dataset.columns, see config/README.md"
     if others:
@@ -285,7 +288,7 @@ def _captions(
         if not needed:
             return
         left_out = "; ".join(warning for warning in found.warnings if "is left out" in warning)
-        left_out = f" ({left_out})" if left_out else ""
+        left_out = f" ({left_out})" if left_out else _odd_images(candidates, (BASE64,))
         raise ConfigurationError(_lacking(path, rows, texts, f"captions{left_out}"))
     best = max(likely or unsure, key=lambda name: words[name])
     # A column that is empty in the first rows may have captions later.
@@ -314,4 +317,6 @@ def _is_sentence(value: str) -> bool:
 
 
 def _is_word(value: str) -> bool:
-    return not (URL.search(value) or _names_image(value) or re.fullmatch(r"[\d\s.,:\-]+", value))
+    return not (
+        URL.search(value) or BASE64.search(value) or _names_image(value) or re.fullmatch(r"[\d\s.,:\-]+", value)
+    )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
-from cusa.annotations.sources.rows import identity
+from cusa.annotations.sources.rows import identity, image_path
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_columns import FoundColumns, find_columns, split_warnings
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
@@ -37,28 +38,56 @@ def _place(paths: Sequence[Path]) -> str:
     return str(paths[0]) if len(paths) == 1 else place_of(paths, TABLE_ENDINGS)
 
 
-def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> Start:
-    """Tables, under None, or those of each split, of which those of train are looked at."""
-    paths = files[None] if None in files else files["train"]
-    path = paths[0]
-    section: dict[str, Any] = {"format": "table", "file": _place(paths)}
-    reasons, heading = [], list[str]()
+@dataclass(frozen=True)
+class _Look:
+    """The first rows of a table and the columns found in them. `heading` is empty if there is none."""
+
+    rows: Sequence[dict[Column, Any]]
+    found: FoundColumns
+    heading: Sequence[str]
+    reading: Reading
+    reasons: Sequence[str]
+
+
+def _look(paths: Sequence[Path], folders: Sequence[Path], given: Given, no_heading: str | None = None) -> _Look:
+    """Look at the first rows of tables. `no_heading` is the reason why the first row is no heading, if that is known.
+
+    Raises ConfigurationError if no row can be read, or a column is missing.
+    """
+    path, reasons, heading = paths[0], list[str](), list[str]()
     if table_kind(path, given.encoding) == "delimited":
         dialect = sniffed(path, encoding=given.encoding)
         first = next(delimited_rows(path, dialect, given.encoding), None)
         reasons.append(f"the separator is {dialect.separator!r}")
         if first is not None and any(IMAGE_NAME.search(cell.strip()) for cell in first.cells):
-            section["heading"] = False
-            reasons.append(f"heading is false: the first row, {', '.join(first.cells)}, holds an image")
+            no_heading = f"the first row, {', '.join(first.cells)}, holds an image"
+        if no_heading is not None:
+            reasons.append(f"heading is false: {no_heading}")
         elif first is not None:
             heading = [cell.strip() for cell in first.cells]
-    reading = Reading(given.encoding, heading=section.get("heading"))
+    reading = Reading(given.encoding, heading=None if no_heading is None else False)
     if not (rows := sampled_rows(paths, reading)):
         odd = next((row for row in _rows(paths, reading) if isinstance(row, MalformedRow)), None)
         what = "no rows" if odd is None else f"no row that can be read; the first one: {odd.place} {odd.reason}"
         raise ConfigurationError(f"{path} has {what}; expected at least one image with a caption.")
+    found = find_columns(path, rows, folders)
+    if found.image in heading and found.image_root is not None:
+        name = (found.image_name or "{}").format(found.image)
+        if Path(image_path(str(found.image_root), path, name)).is_file():
+            return _look(paths, folders, given, f"`{found.image}` of the first row is the image {name}")
+    return _Look(rows, found, heading, reading, reasons)
+
+
+def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> Start:
+    """Tables, under None, or those of each split, of which those of train are looked at."""
+    paths = files[None] if None in files else files["train"]
+    path = paths[0]
     tables = [members[0] for members in files.values()]
-    found = find_columns(path, rows, [Path(given.images)] if given.images else image_folders(tables))
+    look = _look(paths, [Path(given.images)] if given.images else image_folders(tables), given)
+    rows, found = look.rows, look.found
+    section: dict[str, Any] = {"format": "table", "file": _place(paths)}
+    if look.reading.heading is False:
+        section["heading"] = False
     columns = {"image": found.image, "caption": found.captions if len(found.captions) > 1 else found.captions[0]}
     columns |= {key: name for key, name in (("label", found.label), ("split", found.split)) if name is not None}
     section["columns"] = columns
@@ -80,16 +109,16 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
         draw_splits(section, "no column", found.reasons)
     else:
         column = found.split
-        values = (row.get(column) for row in _rows(paths, reading) if isinstance(row, dict))
+        values = (row.get(column) for row in _rows(paths, look.reading) if isinstance(row, dict))
         # NaN is not equal to itself.
         names = Counter("" if value is None or value != value else identity(value) for value in values)
         found.warnings += split_warnings(names)
-    _number_equal_headings(columns, heading, found)
+    _number_equal_headings(columns, look.heading, found)
     if given.images is None and found.image_root is not None and found.image_root != path.parent:
         section["image_root"] = str(found.image_root)
         if found.split is not None or None not in files:
             warn_of_split_folders(found.image_root, found.warnings)
-    return Start(section, reasons + found.reasons, found.warnings)
+    return Start(section, [*look.reasons, *found.reasons], found.warnings)
 
 
 def _number_equal_headings(columns: dict[str, Any], heading: Sequence[str], found: FoundColumns) -> None:
