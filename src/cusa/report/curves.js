@@ -35,12 +35,17 @@
       value: (_, value) => number(value),
     }));
     const data = uPlot.join(runs.map((run) => [run.x, run.y[quantity]]));
+    // There is nothing between two epochs of a chart that has a point after each.
+    const whole = data[0].every(Number.isInteger) ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {};
     const options = {
       width: width(),
       height: 300,
       cursor: { sync: { key: together.key, setSeries: false }, drag: { x: true, y: false } },
       scales: { x: { time: false }, y: { distr: logarithmic ? 3 : 1 } },
-      axes: [{ ...axis, label: "epoch" }, { ...axis, size: 64, label, values: (_, ticks) => ticks.map(number) }],
+      axes: [
+        { ...axis, ...whole, label: "epoch" },
+        { ...axis, size: 64, label, values: (_, ticks) => ticks.map(number) },
+      ],
       series: [{ label: "epoch", value: (_, value) => number(value) }, ...series],
       hooks: { setSeries: [(plot, at, change) => "show" in change && shown.set(plot.series[at].label, change.show)] },
     };
