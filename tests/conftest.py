@@ -342,25 +342,23 @@ def tiny_configuration(shapes: Path, tiny_clip: Path, tiny_vision: Path, tiny_se
 
 
 @pytest.fixture(scope="session")
-def shapes_data(made_once, tiny_configuration: dict[str, object]) -> Path:
+def shapes_data(tmp_path_factory: pytest.TempPathFactory, tiny_configuration: dict[str, object]) -> Path:
     """Everything training reads of the shapes: annotations, shards and teacher features. Read it only."""
+    from cusa.annotations.convert import convert
+    from cusa.config.configuration import load
+    from cusa.layout import DatasetFolder
+    from cusa.shards.writing import write_split
+    from cusa.teachers.extraction import extract_image_features, extract_text_features
 
-    def fill(root: Path) -> None:
-        from cusa.annotations.convert import convert
-        from cusa.config.configuration import load
-        from cusa.layout import DatasetFolder
-        from cusa.shards.writing import write_split
-        from cusa.teachers.extraction import extract_image_features, extract_text_features
-
-        configuration, folder = load(tiny_configuration), DatasetFolder(root)
-        convert(configuration.dataset, folder.annotations, folder.root / "images")
-        image, text = configuration.teachers.image, configuration.teachers.text
-        for split in ("train", "val", "test"):
-            write_split(folder.annotations, split, folder.shards(split), configuration.shards)
-            extract_image_features(folder.shards(split), image, folder.features("image", image.folder, split))
-            extract_text_features(folder.annotations, split, text, folder.features("text", text.folder, split))
-
-    return made_once("shapes-data", fill)
+    configuration = load(tiny_configuration)
+    folder = DatasetFolder(tmp_path_factory.mktemp("shapes-data"))
+    convert(configuration.dataset, folder.annotations, folder.root / "images")
+    image, text = configuration.teachers.image, configuration.teachers.text
+    for split in ("train", "val", "test"):
+        write_split(folder.annotations, split, folder.shards(split), configuration.shards)
+        extract_image_features(folder.shards(split), image, folder.features("image", image.folder, split))
+        extract_text_features(folder.annotations, split, text, folder.features("text", text.folder, split))
+    return folder.root
 
 
 @pytest.fixture(scope="session")
