@@ -343,7 +343,7 @@ def tiny_configuration(shapes: Path, tiny_clip: Path, tiny_vision: Path, tiny_se
 
 @pytest.fixture(scope="session")
 def shapes_data(tmp_path_factory: pytest.TempPathFactory, tiny_configuration: dict[str, object]) -> Path:
-    """Everything training reads of the shapes: annotations, shards and teacher features. Read it only."""
+    """Everything training reads of the shapes: annotations, shards and teacher features. Only runs may be added."""
     from cusa.annotations.convert import convert
     from cusa.config.configuration import load
     from cusa.layout import DatasetFolder
