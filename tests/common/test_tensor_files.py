@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -38,8 +39,8 @@ WRITERS = {
     "it is a ZIP archive": lambda path: archive(path, "zip"),
     "it is a tar": lambda path: archive(path, "tar"),
     "it is a safetensors file; give it the ending": lambda path: save_file({"a": torch.ones(2)}, path),
-    "it holds argparse.Namespace; save its state dict alone": lambda path: torch.save(
-        {"model": {}, "args": argparse.Namespace(lr=1)}, path
+    "it holds cusa.errors.DataError; save its state dict alone": lambda path: torch.save(
+        {"model": {}, "error": DataError("a")}, path
     ),
     "it holds torch.nn.modules.linear.Linear; save": lambda path: torch.save(torch.nn.Linear(2, 2), path),
     "Is a directory": lambda path: path.mkdir(),
@@ -54,6 +55,35 @@ def test_the_kind_of_the_file_is_told(tmp_path, says):
     assert says in str(raised.value)
     assert "weights_only" not in str(raised.value)
     assert "\x1b" not in str(raised.value)
+
+
+def test_arguments_and_scores_beside_the_weights_are_read(tmp_path):
+    """As training programs save them: argparse.Namespace, and numbers of NumPy 1 and 2."""
+    best = [kind(1) for kind in (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8, np.bool_)]
+    content = {"model": {"a": torch.ones(2)}, "args": argparse.Namespace(lr=0.1, model="ViT-B/32"), "best": best}
+    torch.save(content, tmp_path / "new.pt")
+    # The pickle is stored in the archive as it is, with the names of the functions as text.
+    with zipfile.ZipFile(tmp_path / "new.pt") as new, zipfile.ZipFile(tmp_path / "old.pt", "w") as old:
+        for name in new.namelist():
+            old.writestr(name, new.read(name).replace(b"numpy._core", b"numpy.core"))
+    for name in ("new.pt", "old.pt"):
+        read = read_tensors(tmp_path / name)
+        assert read["args"] == content["args"]
+        assert read["best"] == best
+        assert [type(number) for number in read["best"]] == [type(number) for number in best]
+
+
+class RunsCode:
+    def __reduce__(self):
+        return eval, ("1 + 1",)
+
+
+@pytest.mark.parametrize("hidden", [RunsCode(), np.array([RunsCode()], dtype=object), argparse.Namespace(a=RunsCode())])
+def test_code_is_never_run(tmp_path, monkeypatch, hidden):
+    torch.save({"model": {}, "best": hidden}, tmp_path / "weights.pt")
+    monkeypatch.setattr("builtins.eval", lambda text: pytest.fail(f"{text} was run"))
+    with pytest.raises(DataError, match="which is never loaded"):
+        read_tensors(tmp_path / "weights.pt")
 
 
 def test_a_file_that_is_cut_off_keeps_the_reason(tmp_path):

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cusa.common.tensor_files import why_no_tensors
+from cusa.common.tensor_files import plain_classes, why_no_tensors
 from cusa.errors import DataError, reason_of
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def read_array(path: str | Path, advice: str) -> np.ndarray:
 
 
 def read_tensors(path: str | Path, device: str = "cpu", mapped: bool = False) -> Any:
-    """Read a file that torch.save wrote: tensors, numbers, text, and containers of them.
+    """Read a file that torch.save wrote: tensors, numbers, text, and containers of them, also argparse.Namespace.
 
     With `mapped` the tensors are read when they are needed, from memory that processes share. No code from the file is
     executed. Raises DataError when the file does not exist, is damaged, or holds any other type of object.
@@ -246,7 +246,8 @@ def read_tensors(path: str | Path, device: str = "cpu", mapped: bool = False) ->
     import torch
 
     try:
-        return torch.load(path, map_location=device, weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals(plain_classes()):
+            return torch.load(path, map_location=device, weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except DAMAGED as error:

@@ -1,9 +1,14 @@
-"""What is wrong with a file that PyTorch does not read as tensors: its kind by its first bytes, or what it holds."""
+"""Files that torch.save wrote: which plain values they may hold, and what a file is that is not read as tensors."""
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from cusa.common.text import GZIP, stand_in
 
@@ -14,6 +19,21 @@ LONGEST_REASON = 200  # characters
 _CLASS = re.compile(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)|GLOBAL ([\w.]+) was not an allowed global")
 _ADVICE = re.compile(r"Weights only load failed\..*?(?=WeightsUnpickler error)|\x1b\[[0-9;]*m", re.DOTALL)
 ALONE = "save its state dict alone, with torch.save(model.state_dict(), FILE)"
+
+# NumPy 1 and 2 call the function that makes a number by different names.
+_SCALAR = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+_NUMBERS = tuple(type(np.dtype(kind)) for kind in "?bhilqBHILQefd")
+
+
+def plain_classes() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """What a file of tensors may hold beside plain values, for torch.serialization.safe_globals.
+
+    Programs save their arguments (argparse.Namespace) and their best scores (numbers of NumPy) beside the weights.
+    Reading these executes no code from the file.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    assert callable(scalar)
+    return [argparse.Namespace, np.dtype, *_NUMBERS, *((scalar, name) for name in _SCALAR)]
 
 
 def why_no_tensors(path: str | Path, error: Exception) -> str:
