@@ -46,8 +46,9 @@ SIZES = ("small", "large")
 LONGEST = (
     *("test_workflow", "test_installed_package", "test_moved_results", "test_onnx_files", "test_search_workflow"),
     *("test_interrupted_runs", "test_sweep_workflow", "test_several_input_files", "test_use_the_model"),
-    *("test_plugins", "test_documentation", "test_export_page", "test_release", "test_changed_images", "test_step"),
-    *("test_gallery_command", "test_sharding", "test_interruption", "test_cli", "test_loop", "test_eccv_caption"),
+    *("test_plugins", "test_folder_names", "test_documentation", "test_export_page", "test_release"),
+    *("test_changed_images", "test_sharding", "test_open_clip_exports", "test_compilation", "test_step"),
+    *("test_gallery_command", "test_interruption", "test_cli", "test_loop", "test_eccv_caption"),
 )
 
 
