@@ -190,6 +190,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
         made, done = root / name, root / f"{name}.done"
         with FileLock(root / f"{name}.lock"):
             if not done.exists():
+                shutil.rmtree(made, ignore_errors=True)  # of a process that failed; this one shall fail in the same way
                 made.mkdir()
                 fill(made)
                 done.touch()
