@@ -109,6 +109,9 @@ def test_a_browser_draws_switches_and_hides_curves(scored_runs, tmp_path):
         assert page.locator("#curves canvas").count() == 2
         assert not page.locator("#figures").get_attribute("open")
         first = page.locator(".chart").first
+        # The last values are shown until the pointer chooses others.
+        legend = first.locator(".u-legend .u-value")
+        assert all(legend.all_inner_texts())
         before = first.locator("canvas").evaluate("canvas => canvas.toDataURL()")
         first.locator("select").select_option("t2i_r1")
         assert first.locator(".plot").get_attribute("aria-label").startswith("text-to-image R@1, %")

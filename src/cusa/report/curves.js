@@ -16,6 +16,11 @@
     return value == null ? "" : Number(value.toPrecision(4)).toString();
   }
 
+  // What the legend says: the value under the pointer, or the last one where there is no pointer.
+  function legend(plot, value, at, index) {
+    return number(index == null ? plot.data[at].findLast((each) => each != null) : value);
+  }
+
   function width() {
     return Math.max(280, place.clientWidth);
   }
@@ -32,7 +37,7 @@
       spanGaps: true,
       show: shown.get(run.label) !== false,
       points: { show: run.x.length < 2 },
-      value: (_, value) => number(value),
+      value: legend,
     }));
     const data = uPlot.join(runs.map((run) => [run.x, run.y[quantity]]));
     // There is nothing between two epochs of a chart that has a point after each.
@@ -46,7 +51,7 @@
         { ...axis, ...whole, label: "epoch" },
         { ...axis, size: 64, label, values: (_, ticks) => ticks.map(number) },
       ],
-      series: [{ label: "epoch", value: (_, value) => number(value) }, ...series],
+      series: [{ label: "epoch", value: legend }, ...series],
       hooks: { setSeries: [(plot, at, change) => "show" in change && shown.set(plot.series[at].label, change.show)] },
     };
     const target = box.querySelector(".plot");
