@@ -69,6 +69,7 @@ onstart:
         ]
     )
     keep_previous_runs()
+    show_a_line_for_each_job()
     show_running_jobs()
     interrupt_once()
 

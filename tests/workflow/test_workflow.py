@@ -387,6 +387,30 @@ def test_bad_data_stops_at_the_start_and_its_log_says_why(tmp_path, tiny_configu
     }
 
 
+def test_short_output_has_one_line_for_each_job(tmp_path, tiny_configuration, shapes):
+    short = (
+        "--quiet",
+        "rules",
+        "host",
+        "--show-failed-logs",
+        "--keep-going",
+    )  # as `cusa run` has it, where there is no terminal
+    data = Path(shutil.copytree(shapes, tmp_path / "data"))
+    files = {split: str(data / f"{split}.json") for split in ("train", "val", "test")}
+    mapping = {**tiny_configuration, "dataset": {**tiny_configuration["dataset"], "annotations": files}}
+    config = write(tmp_path, mapping)
+    picture = min((data / "pics").glob("*.jpg"))
+    picture.rename(tmp_path / "elsewhere.jpg")
+    lines = snakemake(tmp_path, "annotations", "--configfile", config, *short, check=False).splitlines()
+    failed = next(place for place, line in enumerate(lines) if re.fullmatch(r"\[.+\] failed: convert", line))
+    assert lines[failed + 1] == "Error: the data set has problems:"
+    assert not any("CalledProcessError" in line for line in lines)
+
+    (tmp_path / "elsewhere.jpg").rename(picture)
+    output = snakemake(tmp_path, "annotations", "--configfile", config, *short)
+    assert re.search(r"\ntotal +2\n\n\[.+\] 1 of 2 steps \(50%\) done: convert\n\[.+\] 2 of 2 steps", output)
+
+
 def test_a_benchmark_that_refuses_the_data_says_so_before_training(finished, tmp_path, tiny_configuration):
     """ECCV Caption covers only Karpathy's COCO test split; other images are recognised from the annotations."""
     directory = copied(finished, tmp_path)

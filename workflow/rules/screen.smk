@@ -4,7 +4,8 @@ import logging
 import signal
 import threading
 
-from snakemake.logging import is_quiet_about, logger
+from snakemake.logging import DefaultFormatter, is_quiet_about, logger, timestamp
+from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from cusa.plan.reasons import changed_keys
@@ -12,8 +13,21 @@ from cusa.plan.running_jobs import Bars, Job, Lines, RunningJobs
 
 # Resources that are parts of a command; see `train`.
 PARTS_OF_COMMANDS = ("script", "operation", "configuration")
+# What Snakemake says between jobs and after a job that has failed; the messages at the end have what the job wrote.
+NOT_SHOWN = (
+    "Select jobs to execute...",
+    "RuleException:\nCalledProcessError",
+    "Exiting because a job execution failed.",
+)
+STREAM = "DefaultStreamHandler"  # Snakemake's name of what writes on the screen
 RUNNING = RunningJobs()
 INTERRUPTED = threading.Event()
+
+
+def name_of(record):
+    """The name of a job, as in the messages at the end: experiment and seed, model and split."""
+    log = next(map(Path, record.log), None)
+    return f"{log.parent.name}/{log.stem}" if log else record.rule_name
 
 
 class Listener(logging.Filter):
@@ -59,9 +73,46 @@ class Listener(logging.Filter):
         log, output = (
             next(map(Path, paths), None) for paths in (record.log, record.output)
         )
-        # As in the messages at the end: experiment and seed, model and split.
-        name = f"{log.parent.name}/{log.stem}" if log else record.rule_name
-        return Job(name, log, output.parent if output else None)
+        return Job(name_of(record), log, output.parent if output else None)
+
+
+class OneLineForEachJob(DefaultFormatter):
+    """On the screen, one line says that a job has ended. Snakemake's own formatter and scheduler write five."""
+
+    def __init__(self, quiet, show_failed_logs):
+        super().__init__(quiet, show_failed_logs)
+        self.names = {}
+        self.ended = []
+
+    def filter(self, record):
+        """Whether a record has a line of its own; remembers the names of jobs."""
+        event = getattr(record, "event", None)
+        if event == LogEvent.JOB_INFO:
+            parts = [record.rule_name, *name_of(record).split("/")]
+            self.names[record.jobid] = " ".join(dict.fromkeys(parts))
+        elif event == LogEvent.JOB_FINISHED:
+            self.ended.append(self.names[record.job_id])
+        elif event == LogEvent.JOB_ERROR:
+            say([f"{timestamp()} failed: {self.names[record.jobid]}"])
+        return event not in (
+            LogEvent.JOB_FINISHED,
+            LogEvent.JOB_STARTED,
+        ) and not record.getMessage().startswith(NOT_SHOWN)
+
+    def format_progress(self, msg):
+        names, self.ended = ", ".join(self.ended), []
+        return f"{timestamp()} {super().format_progress(msg)}: {names}"
+
+
+def show_a_line_for_each_job():
+    """Replace what Snakemake writes between jobs, unless it is told to say more or less."""
+    settings = workflow.output_settings
+    handler = next((each for each in logger.handlers if each.name == STREAM), None)
+    quiet = settings.quiet or []
+    if handler is not None and Quietness.RULES in quiet and not settings.dryrun:
+        lines = OneLineForEachJob(quiet, settings.show_failed_logs)
+        handler.filters.insert(0, lines)
+        handler.setFormatter(lines)
 
 
 def interrupt_once():

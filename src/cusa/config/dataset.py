@@ -52,10 +52,12 @@ __all__ = [
 ]
 
 
+WITH_SKIN_TONES = "people_body"
+
+
 class OpenMojiDataset(DatasetSection):
     """The embedded default: OpenMoji pictures with the names and keywords of Unicode CLDR."""
 
-    provides: ClassVar[frozenset[str]] = frozenset({"extended_positives", "variants", "sentence_pairs"})
     makes_images: ClassVar[bool] = True
     few_images: ClassVar[bool] = True
     cleaning: ClassVar[Cleaning] = "published"
@@ -68,13 +70,20 @@ class OpenMojiDataset(DatasetSection):
     split_seed: Seed = Field(default=0, description="Seed of the split by base emoji.")
     groups: list[str] | None = Field(
         default=None,
-        description="Unicode groups to use, for instance [food_drink, animals_nature]; null takes all ten.",
+        description="Unicode groups to use, for instance [food_drink, animals_nature]; null takes all ten. Only "
+        "people_body has the skin tones that benchmarks.image_retrieval compares, so the benchmark needs this group.",
     )
     labels: Literal["emoji", "group"] = added_key(
         "emoji",
         "What the label of an image says: which emoji it is, or its group, to be classified. The skin-tone variants "
         "have their emoji in any case.",
     )
+
+    @property
+    def provides(self) -> frozenset[str]:  # type: ignore[override]
+        """What is there besides captioned images; skin-tone variants only of the group that has skin tones."""
+        toned = self.groups is None or WITH_SKIN_TONES in self.groups
+        return frozenset({"extended_positives", "sentence_pairs", *(("variants",) if toned else ())})
 
 
 class PublishedDataset(SplitFilesDataset):

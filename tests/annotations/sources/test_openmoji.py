@@ -91,6 +91,20 @@ def test_records_of_one_group(tmp_path):
         assert picture.convert("RGBA").getextrema()[3] == (255, 255)
 
 
+def test_only_people_have_skin_tones(tmp_path):
+    assert "variants" in source(tmp_path).dataset.provides
+    assert "variants" in source(tmp_path, groups=["flags", "people_body"]).dataset.provides
+    others = source(tmp_path, groups=["food_drink", "animals_nature"], test_images=20)
+    assert "variants" not in others.dataset.provides
+    assert others.variants == []
+
+
+def test_people_without_skin_tones_in_test_are_refused(tmp_path):
+    few = source(tmp_path, groups=["flags", "people_body"], test_images=1, val_images=1)
+    with pytest.raises(ConfigurationError, match="None of the 3 emoji of test has skin-tone variants.*test_images"):
+        few.variants  # noqa: B018
+
+
 def test_positives_list_every_emoji_of_a_keyword(tmp_path):
     emoji = source(tmp_path, groups=["animals_nature"], test_images=60, val_images=10)
     pairs = list(emoji.extended_positives())
