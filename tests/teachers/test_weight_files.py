@@ -80,6 +80,7 @@ def test_an_index_that_is_none(tiny_vision, tmp_path, content):
     ("content", "says"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "run `git lfs pull`"),
+        (b"<!DOCTYPE html><title>404</title>", "It is an HTML page"),
         (b"", "not a whole safetensors file"),
         (None, "not a whole safetensors file"),
     ],

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cusa.common.files import sha256_of_file
+from cusa.common.text import GUESSED_ON, stand_in
 from cusa.errors import ConfigurationError, reason_of
 
 # In the order in which transformers looks for them; an index names the files that the weights are divided into.
@@ -95,6 +96,6 @@ def _types(shard: Path) -> Iterator[tuple[str, str]]:
                     yield name, str(weight.get_dtype())
     except (SafetensorError, OSError) as error:
         with shard.open("rb") as content:
-            pointer = content.read(40).startswith(b"version https://git-lfs")
-        advice = "It is a pointer of Git LFS: run `git lfs pull`" if pointer else "Fetch it again"
+            what = stand_in(content.read(GUESSED_ON))
+        advice = "Fetch it again" if what is None else f"It {what}"
         raise ConfigurationError(f"{shard} is not a whole safetensors file ({reason_of(error)}). {advice}.") from None
