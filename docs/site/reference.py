@@ -54,7 +54,7 @@ def _rows(key: str, value: Schema, definitions: Schema, inside: tuple[str, ...])
     if not value.get("properties") or inside:
         default = _default(value["default"]) if "default" in value else ""
         meaning = value.get("description") or " ".join(each.get("description", "") for each in resolved)
-        yield f"| `{key}` | {_cell(_kind(value, definitions))} | {_code(default)} | {_cell(meaning)} |"
+        yield f"| `{key}` | {_cell(_kind(_without_null(value), definitions))} | {_code(default)} | {_cell(meaning)} |"
     for name, option in [("", value), *zip(references, resolved, strict=True)]:
         if name in inside:
             continue
@@ -85,6 +85,13 @@ def _options(value: Schema) -> list[Schema]:
 def _resolved(value: Schema, definitions: Schema) -> Schema:
     name = value.get("$ref", "").rpartition("/")[2]
     return {**definitions[name], **{key: part for key, part in value.items() if key != "$ref"}} if name else value
+
+
+def _without_null(value: Schema) -> Schema:
+    """A key without the value null where null only gives it its default, which the page says once."""
+    if value.get("default", "") is None or "anyOf" not in value:
+        return value
+    return {**value, "anyOf": [option for option in value["anyOf"] if option.get("type") != "null"]}
 
 
 def _kind(value: Schema, definitions: Schema) -> str:
