@@ -76,7 +76,8 @@ onstart:
 
 onsuccess:
     RUNNING.stop()
-    say(lines_of_success(PLAN, SEARCH))
+    made = {str(path) for job in workflow.dag.jobs for path in job.output}
+    say(lines_of_success(PLAN, SEARCH, made))
 
 
 onerror:

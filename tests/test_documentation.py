@@ -197,8 +197,8 @@ def test_the_walk_from_pictures_and_a_csv_word_for_word(tmp_path, shapes):
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="../shared/coco-sample is not here: the second data set is NOT tried")
 def test_the_second_data_set_of_the_configuration_page_converts(tmp_path):
-    overlay = next(block for block in blocks(ROOT / "config/README.md", "yaml") if "coco-sample" in block)
-    (tmp_path / "coco.yaml").write_text(overlay.replace("../shared/coco-sample", str(SAMPLE)))
+    overlay = next(block for block in blocks(ROOT / "config/README.md", "yaml") if "name: photographs" in block)
+    (tmp_path / "coco.yaml").write_text(overlay.replace("data/", f"{SAMPLE}/"))
     arguments = [
         "--snakefile",
         ROOT / "Snakefile",
@@ -209,4 +209,4 @@ def test_the_second_data_set_of_the_configuration_page_converts(tmp_path):
         tmp_path / "coco.yaml",
     ]
     run(BIN / "snakemake", *arguments, cwd=tmp_path)
-    assert (tmp_path / "results/coco-sample/annotations/captions.parquet").is_file()
+    assert (tmp_path / "results/photographs/annotations/captions.parquet").is_file()

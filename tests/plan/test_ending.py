@@ -16,18 +16,28 @@ from cusa.plan.ending import lines_of_failure, lines_of_success
 def ended(tmp_path):
     """A plan and a search plan of a folder with a summary, a report and one of two indexes."""
     rows = [
-        {"benchmark": "itr", "metric": "r_mean", "experiment": "contrastive", "mean": 40.0},
-        {"benchmark": "itr", "metric": "r_mean", "experiment": "cusa", "mean": 44.44},
-        {"benchmark": "itr", "metric": "r_mean", "experiment": "failed", "mean": None},
-        {"benchmark": "itr", "metric": "rsum", "experiment": "csa", "mean": 300.0},
+        {"data": "", "metric": "r_mean", "experiment": "contrastive", "mean": 40.0},
+        {"data": "", "metric": "r_mean", "experiment": "cusa", "mean": 44.44},
+        {"data": "", "metric": "r_mean", "experiment": "failed", "mean": None},
+        {"data": "", "metric": "r_mean", "experiment": "of another configuration", "mean": 90.0},
+        {"data": "", "metric": "rsum", "experiment": "csa", "mean": 300.0},
+        {"data": "languages", "metric": "r_mean", "experiment": "contrastive", "mean": 80.0},
+        {"data": "folds", "metric": "r_mean", "experiment": "cusa", "mean": 70.0},
     ]
+    rows = [{"benchmark": "itr", **row} for row in rows]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "summary.parquet")
     for name in ("report/index.html", "an index/meta.json"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
     folders = [str(tmp_path / "an index"), str(tmp_path / "missing")]
-    plan = SimpleNamespace(folder=SimpleNamespace(root=tmp_path))
-    return plan, SimpleNamespace(index_folders=lambda: folders)
+    names = ["contrastive", "csa", "cusa", "failed"]
+    plan = SimpleNamespace(
+        folder=SimpleNamespace(root=tmp_path),
+        runs=names,
+        configuration=SimpleNamespace(sweep=None),
+    )
+    made = {str(tmp_path / name) for name in ("summary.parquet", "report/index.html")}
+    return plan, SimpleNamespace(index_folders=lambda: folders), made
 
 
 def test_success_names_the_best_experiment_the_report_and_the_search(ended, tmp_path):
@@ -42,6 +52,13 @@ def test_what_is_not_there_is_not_named(ended, tmp_path):
     for name in ("summary.parquet", "report/index.html", "an index/meta.json"):
         (tmp_path / name).unlink()
     assert list(lines_of_success(*ended)) == []
+
+
+def test_what_the_targets_do_not_make_is_not_named(ended, tmp_path):
+    """A sweep, or features alone, beside results of an earlier workflow."""
+    plan, search, _ = ended
+    (line,) = lines_of_success(plan, search, {"results/features.npy"})
+    assert line.startswith("search: ")
 
 
 def test_failure_names_the_sentences_of_this_run_and_its_logs(tmp_path):

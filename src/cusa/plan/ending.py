@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
 from cusa.plan.plan import Plan
 from cusa.plan.search import SearchPlan
+from cusa.plan.sweep import SweepPlan
+from cusa.sweep.summary import MARKDOWN, TABLE
 
 # Options that force finished jobs to run again, and whether names follow them.
 FORCING = {"--forcerun": True, "-R": True, "--forceall": False, "-F": False, "--force": False, "-f": False}
@@ -20,11 +22,17 @@ MOST_LINES = 20  # of a message, after its first one
 BUG = "Traceback (most recent call last):"
 
 
-def lines_of_success(plan: Plan, search: SearchPlan) -> Iterator[str]:
-    """The best experiment, the address of the report and the next command, if they exist."""
-    yield from _best(plan.folder.root / "summary.parquet")
-    page = plan.folder.root / "report/index.html"
-    if page.is_file():
+def lines_of_success(plan: Plan, search: SearchPlan, made: Container[str]) -> Iterator[str]:
+    """The best experiment, the address of the report, the best trial and the next command.
+
+    `made` are the files that the targets of this workflow stand for; what is only there from before is not named.
+    """
+    summary, page = plan.folder.root / "summary.parquet", plan.folder.root / "report/index.html"
+    if str(summary) in made and summary.is_file():
+        yield from _best(summary, plan.runs)
+    if (study := SweepPlan(plan).study) is not None and str(study.folder / TABLE) in made:
+        yield f"the trials: {study.folder / MARKDOWN}; `cusa sweep best` writes the best of them"
+    if str(page) in made and page.is_file():
         yield f"the report: {page.absolute().as_uri()}"
     if folders := [folder for folder in search.index_folders() if (Path(folder) / "meta.json").is_file()]:
         yield f"search:     cusa serve {shlex.join(map(str, folders))}"
@@ -79,17 +87,17 @@ def _what_failed(lines: list[str]) -> str:
     return f"{SENTENCE}{lines[-1].strip()}" if BUG in lines else ""
 
 
-def _best(summary: Path) -> Iterator[str]:
-    """The experiment with the best mean recall on the test split, if that was measured."""
-    if not summary.is_file():
-        return
+def _best(summary: Path, runs: Collection[str]) -> Iterator[str]:
+    """Which of the runs has the best mean recall on the test split, of all its images and texts, if it was measured."""
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(summary, columns=["benchmark", "metric", "experiment", "mean"]).to_pylist()
+    rows = pq.read_table(summary, columns=["benchmark", "data", "metric", "experiment", "mean"]).to_pylist()
     scores = {
         row["experiment"]: row["mean"]
         for row in rows
-        if (row["benchmark"], row["metric"]) == ("itr", "r_mean") and row["mean"] is not None
+        if (row["benchmark"], row["data"], row["metric"]) == ("itr", "", "r_mean")  # folds and languages have data
+        and row["experiment"] in runs
+        and row["mean"] is not None
     }
     if scores:
         best = max(scores, key=lambda name: scores[name])

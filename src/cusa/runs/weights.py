@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cusa.common.files import atomic_file
+from cusa.common.tensor_files import write_tensors
 from cusa.common.workflow_files import workflow_command
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import DataError
@@ -24,7 +25,7 @@ def save_weights(path: str | Path, tensors: dict[str, Tensor], metadata: dict[st
     """Write a state dict atomically as a safetensors file, the same bytes for the same tensors and metadata."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_file(path) as temporary:
-        save_file(plain, temporary, metadata)
+        write_tensors(temporary, plain, metadata)
         if len(metadata) > 1:
             _sort_metadata(temporary)
 
