@@ -78,6 +78,7 @@ def test_finished_runs_and_baselines(scored_runs):
     _, runs = scored_runs
     row = row_of(runs["cusa"][0])
     assert row.state == "finished"
+    assert 0 < row.last_r_mean <= row.best_r_mean
     assert row.epoch == row.epochs
     assert row.pairs_per_second > 0
     assert row.seconds > 0

@@ -90,6 +90,13 @@ def test_unicoms_tokens_are_named_where_they_are_read(tiny_configuration):
     assert not any("Unicom" in sentence for sentence in advice(slow, configured(tiny_configuration)))
 
 
+def test_only_large_batches_are_told_to_become_smaller(tiny_configuration):
+    slow = profile(heads_and_loss=1.0)
+    assert not any("Lower" in sentence for sentence in advice(slow, configured(tiny_configuration)))
+    large = configured(tiny_configuration, batch_size=2048)
+    assert list(advice(slow, large)) == ["Lower train.batch_size: the comparisons grow with its square."]
+
+
 def test_frozen_towers_are_given_no_advice_that_cannot_be_followed(tiny_configuration):
     """Their features are read: no picture is decoded, no tower computes, and none can be trained less."""
     teachers = tiny_configuration["teachers"]

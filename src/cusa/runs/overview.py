@@ -10,7 +10,7 @@ from pathlib import Path
 from cusa.common.workflow_files import workflow_command
 from cusa.errors import DataError
 from cusa.runs.live import LiveRun, holder_of, is_alive
-from cusa.runs.record import RUN, STATE_FILE, STATE_FOLDER, RunRecord
+from cusa.runs.record import HISTORY, RUN, STATE_FILE, STATE_FOLDER, RunRecord
 
 SHOWN_MESSAGE = 100  # characters of an error
 
@@ -106,10 +106,26 @@ def row_of(run: Path) -> RunRow:
     )
 
 
+def _last_r_mean(history: Path) -> float | None:
+    """The score of the last epoch; None if no epoch was scored, or the file is not there or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if "r_mean" not in pq.read_schema(history).names:
+            return None
+        scores = pq.read_table(history, columns=["r_mean"])["r_mean"].drop_null()
+    except (OSError, pa.ArrowInvalid):
+        return None
+    last: float | None = scores[-1].as_py() if len(scores) else None
+    return last
+
+
 def _finished(run: Path, record: RunRecord) -> RunRow:
     trained = record.training_pairs is not None and record.epochs > 0
     metrics = record.selection_metrics or {}
     pairs = (record.training_pairs or 0) * record.epochs
+    is_training = record.configuration.interpolate is None
     return RunRow(
         run=str(run),
         experiment=record.configuration.experiment,
@@ -119,7 +135,9 @@ def _finished(run: Path, record: RunRecord) -> RunRow:
         epochs=record.configuration.train.epochs if trained else None,
         best_r_mean=metrics.get("r_mean"),
         best_epoch=record.selected_epoch if trained else None,
-        pairs_per_second=pairs / record.seconds if trained and record.seconds > 0 else None,
+        last_r_mean=_last_r_mean(run / HISTORY),
+        # An interpolation takes the time of its own, and the pairs of the training.
+        pairs_per_second=pairs / record.seconds if trained and is_training and record.seconds > 0 else None,
         seconds=record.seconds if trained else None,
         updated=record.finished,
     )

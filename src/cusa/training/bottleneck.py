@@ -18,6 +18,7 @@ LIMITS: dict[Part, float] = {
     "host": 0.25,
 }
 GOOD_UTILISATION = 0.4
+LARGE_BATCH = 1024  # pairs, from which on comparing all of them takes noticeable time
 TOWERS = ("image", "text")
 NAMES: dict[Part, str] = {
     "data": "loading data",
@@ -66,7 +67,10 @@ def advice(profile: StepProfile, configuration: RunConfiguration) -> Iterator[st
             f"Raise train.workers (it is {settings.workers}): {'each' if settings.workers else 'none'} of them decodes "
             "images beside the training; give the job as many cores."
         )
-        yield "Write smaller images (shards.shorter_side), as large as the student reads them, on a local disk."
+        yield (
+            "shards: {pixels: memory-map} decodes each image once for all epochs, and shards.shorter_side makes them "
+            "as small as the student reads them, if these are not set yet."
+        )
         return
     if part == "gather":
         yield "Raise train.batch_size or train.accumulate, so that processes meet less often for the same pairs."
@@ -77,10 +81,13 @@ def advice(profile: StepProfile, configuration: RunConfiguration) -> Iterator[st
         unicom = None if configuration.teachers is None else configuration.teachers.image.unicom
         if "image" in configuration.losses.teachers and unicom is not None and unicom.features == "tokens":
             yield (
-                "Use teacher features with fewer numbers: Unicom's `embedding` has 768 where its `tokens` have 37,632 "
-                "(teachers.image.unicom.features)."
+                "Use teacher features with fewer numbers: Unicom's `embedding` has some hundred, its `tokens` tens of "
+                "thousands (teachers.image.unicom.features)."
             )
-        yield "Lower train.batch_size: the comparisons grow with its square."
+        if isinstance(settings.batch_size, int) and settings.batch_size >= LARGE_BATCH:
+            yield "Lower train.batch_size: the comparisons grow with its square."
+        else:
+            yield "The towers are small or frozen, so a step computes little else, and there is little to gain."
         return
     if part == "optimiser":
         yield "Raise train.batch_size or train.accumulate, so that weights change less often for the same pairs."
