@@ -77,7 +77,7 @@ onstart:
 onsuccess:
     RUNNING.stop()
     made = {str(path) for job in workflow.dag.jobs for path in job.output}
-    say(lines_of_success(PLAN, SEARCH, made))
+    say(lines_of_success(PLAN, SEARCH, SWEEP, made))
 
 
 onerror:

@@ -89,7 +89,7 @@ def _resolved(value: Schema, definitions: Schema) -> Schema:
 
 def _without_null(value: Schema) -> Schema:
     """A key without the value null where null only gives it its default, which the page says once."""
-    if value.get("default", "") is None or "anyOf" not in value:
+    if "anyOf" not in value or ("default" in value and value["default"] is None):
         return value
     return {**value, "anyOf": [option for option in value["anyOf"] if option.get("type") != "null"]}
 

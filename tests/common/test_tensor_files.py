@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 
 from cusa.common.files import read_tensors
-from cusa.common.tensor_files import write_tensors
 from cusa.errors import DataError
 
 
@@ -92,9 +91,3 @@ def test_a_file_that_is_cut_off_keeps_the_reason(tmp_path):
     (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:3000])
     with pytest.raises(DataError, match=r"cut.pt is damaged, or holds .* \(.+\)"):
         read_tensors(tmp_path / "cut.pt")
-
-
-def test_weights_have_the_permissions_of_other_files(tmp_path):
-    write_tensors(tmp_path / "weights.safetensors", {"a": torch.zeros(2)}, {"about": "b"})
-    (tmp_path / "other").touch()
-    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

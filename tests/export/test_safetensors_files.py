@@ -56,6 +56,8 @@ KINDS = {**RUNS, "timm": timm_run, "side of a CLIP": clip_side_run}
 def test_a_moved_folder_embeds_as_the_run_does(request, kind, data, tmp_path):
     (paths, texts), run = data, KINDS[kind](request.getfixturevalue)
     told = export(run, "safetensors", tmp_path / "out", ExportOptions())
+    modes = {path.stat().st_mode for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert modes == {(tmp_path / "out/cusa.json").stat().st_mode}
     moved = Path(shutil.move(tmp_path / "out", tmp_path / "elsewhere"))
     model, found = cusa.load(run, device="cpu"), cusa.load(moved, device="cpu")
     assert isinstance(found, Model)

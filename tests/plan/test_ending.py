@@ -30,14 +30,10 @@ def ended(tmp_path):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
     folders = [str(tmp_path / "an index"), str(tmp_path / "missing")]
-    names = ["contrastive", "csa", "cusa", "failed"]
-    plan = SimpleNamespace(
-        folder=SimpleNamespace(root=tmp_path),
-        runs=names,
-        configuration=SimpleNamespace(sweep=None),
-    )
+    plan = SimpleNamespace(folder=SimpleNamespace(root=tmp_path), runs=["contrastive", "csa", "cusa", "failed"])
+    sweep = SimpleNamespace(study=SimpleNamespace(folder=tmp_path / "sweep"))
     made = {str(tmp_path / name) for name in ("summary.parquet", "report/index.html")}
-    return plan, SimpleNamespace(index_folders=lambda: folders), made
+    return plan, SimpleNamespace(index_folders=lambda: folders), sweep, made
 
 
 def test_success_names_the_best_experiment_the_report_and_the_search(ended, tmp_path):
@@ -56,9 +52,15 @@ def test_what_is_not_there_is_not_named(ended, tmp_path):
 
 def test_what_the_targets_do_not_make_is_not_named(ended, tmp_path):
     """A sweep, or features alone, beside results of an earlier workflow."""
-    plan, search, _ = ended
-    (line,) = lines_of_success(plan, search, {"results/features.npy"})
+    *plans, _ = ended
+    (line,) = lines_of_success(*plans, {"results/features.npy"})
     assert line.startswith("search: ")
+
+
+def test_a_sweep_names_its_trials(ended, tmp_path):
+    *plans, _ = ended
+    trials, _ = lines_of_success(*plans, {str(tmp_path / "sweep/trials.parquet")})
+    assert trials == f"the trials: {tmp_path}/sweep/trials.md; `cusa sweep best` writes the best of them"
 
 
 def test_failure_names_the_sentences_of_this_run_and_its_logs(tmp_path):

@@ -388,13 +388,8 @@ def test_bad_data_stops_at_the_start_and_its_log_says_why(tmp_path, tiny_configu
 
 
 def test_short_output_has_one_line_for_each_job(tmp_path, tiny_configuration, shapes):
-    short = (
-        "--quiet",
-        "rules",
-        "host",
-        "--show-failed-logs",
-        "--keep-going",
-    )  # as `cusa run` has it, where there is no terminal
+    """As `cusa run` writes where there is no terminal."""
+    short = ("--quiet", "rules", "host", "--show-failed-logs", "--keep-going")
     data = Path(shutil.copytree(shapes, tmp_path / "data"))
     files = {split: str(data / f"{split}.json") for split in ("train", "val", "test")}
     mapping = {**tiny_configuration, "dataset": {**tiny_configuration["dataset"], "annotations": files}}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DEVICES = ("/dev", "/proc")  # folders with the names of open files and devices, which cannot be replaced
 MEMORY = "/dev/shm"  # ordinary files, in memory
 SMALL = 10_000_000  # bytes
+OTHERS = 0o077  # what a file's group and all others may do with it
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 TOO_MANY_OPEN = frozenset({errno.EMFILE, errno.ENFILE})
 # The exceptions that unpickling damaged or untrusted bytes may raise.
@@ -73,9 +74,21 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        give_usual_permissions(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def give_usual_permissions(path: Path) -> None:
+    """Give a file the permissions that new files get here, if a library lets only its owner read it (safetensors)."""
+    if path.stat().st_mode & OTHERS:
+        return
+    probe = _beside(path)
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    path.chmod(mode)
 
 
 def is_ordinary_file(path: Path) -> bool:

@@ -1,19 +1,16 @@
-"""Files of tensors: writing them, which plain values those of torch.save may hold, and what other files are."""
+"""Files that torch.save wrote: which plain values they may hold, and what a file is that is not read as tensors."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cusa.common.text import GZIP, stand_in
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 HEAD = 4096  # bytes
 SAFETENSORS_HEADER = slice(8, 10)  # after eight bytes with its length
@@ -37,16 +34,6 @@ def plain_classes() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]
     scalar = np.float64(0).__reduce__()[0]
     assert callable(scalar)
     return [argparse.Namespace, np.dtype, *_NUMBERS, *((scalar, name) for name in _SCALAR)]
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file with the permissions that other files get; the library lets only its owner read it."""
-    from safetensors.torch import save_file
-
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(dict(tensors), path, None if metadata is None else dict(metadata))
-    path.chmod(mode)
 
 
 def why_no_tensors(path: str | Path, error: Exception) -> str:

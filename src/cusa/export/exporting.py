@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cusa.common.files import atomic_folder, expanded, read_json, require_writable, sha256_of_file, write_json
+from cusa.common.files import (
+    atomic_folder,
+    expanded,
+    give_usual_permissions,
+    read_json,
+    require_writable,
+    sha256_of_file,
+    write_json,
+)
 from cusa.common.versions import versions
 from cusa.config.losses import HeadName
 from cusa.errors import ConfigurationError
@@ -64,6 +72,8 @@ def export(run: str | Path, to: ExportFormat, output: str | Path, options: Expor
         lines = _write(model, about, temporary, options)
         write_model_card(temporary, run, record, about, lines)
         record_files(temporary)
+        for path in temporary.rglob("*.safetensors"):
+            give_usual_permissions(path)
     lines = [*lines, f"wrote {output}; in Python: cusa.load({str(output)!r}); its model card is README.md"]
     if options.push_to_hub is not None:
         lines.append(f"uploaded to {push(output, options.push_to_hub)}; fill in the licence there")

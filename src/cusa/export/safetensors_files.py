@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from cusa.common.files import expand_home
-from cusa.common.tensor_files import write_tensors
 from cusa.errors import ConfigurationError, CusaError, cause_of
 from cusa.model.exported import Exported
 from cusa.model.run_model import Model
@@ -61,8 +61,7 @@ def write_safetensors(model: Model, about: Exported, folder: Path) -> list[str]:
         if not name.startswith(elsewhere)
     }
     # A file without tensors cannot be read.
-    trained = {"trained": torch.tensor(bool(model.encoder.student.heads))}
-    write_tensors(folder / WEIGHTS, tensors | trained)
+    save_file(tensors | {"trained": torch.tensor(bool(model.encoder.student.heads))}, folder / WEIGHTS)
     SafetensorsExported(
         **about.model_dump(exclude={"schema_version"}), configuration=model.configuration, folders=folders, named=named
     ).write(folder)

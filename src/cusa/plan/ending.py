@@ -22,7 +22,7 @@ MOST_LINES = 20  # of a message, after its first one
 BUG = "Traceback (most recent call last):"
 
 
-def lines_of_success(plan: Plan, search: SearchPlan, made: Container[str]) -> Iterator[str]:
+def lines_of_success(plan: Plan, search: SearchPlan, sweep: SweepPlan, made: Container[str]) -> Iterator[str]:
     """The best experiment, the address of the report, the best trial and the next command.
 
     `made` are the files that the targets of this workflow stand for; what is only there from before is not named.
@@ -30,7 +30,7 @@ def lines_of_success(plan: Plan, search: SearchPlan, made: Container[str]) -> It
     summary, page = plan.folder.root / "summary.parquet", plan.folder.root / "report/index.html"
     if str(summary) in made and summary.is_file():
         yield from _best(summary, plan.runs)
-    if (study := SweepPlan(plan).study) is not None and str(study.folder / TABLE) in made:
+    if (study := sweep.study) is not None and str(study.folder / TABLE) in made:
         yield f"the trials: {study.folder / MARKDOWN}; `cusa sweep best` writes the best of them"
     if str(page) in made and page.is_file():
         yield f"the report: {page.absolute().as_uri()}"

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cusa.common.files import read_parquet
 from cusa.common.workflow_files import workflow_command
 from cusa.errors import DataError
 from cusa.runs.live import LiveRun, holder_of, is_alive
@@ -108,17 +109,12 @@ def row_of(run: Path) -> RunRow:
 
 def _last_r_mean(history: Path) -> float | None:
     """The score of the last epoch; None if no epoch was scored, or the file is not there or damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
-        if "r_mean" not in pq.read_schema(history).names:
-            return None
-        scores = pq.read_table(history, columns=["r_mean"])["r_mean"].drop_null()
-    except (OSError, pa.ArrowInvalid):
+        rows = read_parquet(history).to_pylist()
+    except DataError:
         return None
-    last: float | None = scores[-1].as_py() if len(scores) else None
-    return last
+    scores = [row["r_mean"] for row in rows if row.get("r_mean") is not None]
+    return scores[-1] if scores else None
 
 
 def _finished(run: Path, record: RunRecord) -> RunRow:

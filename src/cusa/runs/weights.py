@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cusa.common.files import atomic_file
-from cusa.common.tensor_files import write_tensors
 from cusa.common.workflow_files import workflow_command
 from cusa.config.experiments import RunConfiguration
 from cusa.errors import DataError
@@ -25,7 +24,7 @@ def save_weights(path: str | Path, tensors: dict[str, Tensor], metadata: dict[st
     """Write a state dict atomically as a safetensors file, the same bytes for the same tensors and metadata."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_file(path) as temporary:
-        write_tensors(temporary, plain, metadata)
+        save_file(plain, temporary, metadata)
         if len(metadata) > 1:
             _sort_metadata(temporary)
 

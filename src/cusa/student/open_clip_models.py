@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cusa.common.files import write_json
-from cusa.common.tensor_files import write_tensors
 from cusa.config.models import StudentSettings
 from cusa.errors import ConfigurationError
 from cusa.student.backbones import Backbone, TextInput
@@ -96,7 +96,7 @@ class OpenClip(Backbone):
         looks = {key: self.model.visual.preprocess_cfg[key] for key in LOOKS}
         write_json(folder / CONFIGURATION, {"model_cfg": self.model_settings, "preprocess_cfg": looks})
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.model.state_dict().items()}
-        write_tensors(folder / SAVED_WEIGHTS, tensors)
+        save_file(tensors, folder / SAVED_WEIGHTS)
         if self.words is not None:
             self.words.save_pretrained(folder)
 

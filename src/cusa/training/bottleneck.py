@@ -79,14 +79,16 @@ def advice(profile: StepProfile, configuration: RunConfiguration) -> Iterator[st
         return
     if part == "heads and loss":
         unicom = None if configuration.teachers is None else configuration.teachers.image.unicom
-        if "image" in configuration.losses.teachers and unicom is not None and unicom.features == "tokens":
+        long = "image" in configuration.losses.teachers and unicom is not None and unicom.features == "tokens"
+        large = isinstance(settings.batch_size, int) and settings.batch_size >= LARGE_BATCH
+        if long:
             yield (
                 "Use teacher features with fewer numbers: Unicom's `embedding` has some hundred, its `tokens` tens of "
                 "thousands (teachers.image.unicom.features)."
             )
-        if isinstance(settings.batch_size, int) and settings.batch_size >= LARGE_BATCH:
+        if large:
             yield "Lower train.batch_size: the comparisons grow with its square."
-        else:
+        if not (long or large):
             yield "The towers are small or frozen, so a step computes little else, and there is little to gain."
         return
     if part == "optimiser":
