@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cusa.config import load
+from cusa.config.files import merge_onto_default
 from cusa.errors import ConfigurationError
 from cusa.layout import CachedFeatures
 from cusa.plan import Plan
@@ -141,6 +142,18 @@ def test_what_is_not_scored_has_a_reason(tiny_configuration):
     assert found.benchmarks_of("cusa") == ["itr"]
     assert found.left_out["teachers, itr"] == "The two teachers share no space, so no text finds an image."
     assert found.left_out["image_retrieval, cub"].startswith("no/such/place does not exist")
+
+
+def test_emoji_without_skin_tones_have_no_split_and_no_benchmark_of_them():
+    """The groups are one key; no other has to be set for it."""
+    found = Plan(load(merge_onto_default({"dataset": {"groups": ["food_drink"]}})))
+    assert found.splits == ["train", "val", "test"]
+    assert "image_retrieval" not in found.benchmarks
+    assert found.left_out["image_retrieval, variants"].startswith("only the emoji of people_body have skin tones")
+    every = Plan(load(merge_onto_default({})))
+    assert "variants" in every.splits
+    assert "image_retrieval" in every.benchmarks
+    assert every.left_out == {}
 
 
 def test_the_gallery_and_the_reference_are_runs_that_are_made(tiny_configuration):

@@ -77,8 +77,8 @@ class Configuration(Section):
             section = self.benchmarks.sections[benchmark]
             if section is not None and not section.brings_data and data not in self.dataset.provides:
                 yield (
-                    f"Configuration key `benchmarks.{benchmark}` needs {data.replace('_', ' ')}, which this data set "
-                    f"(format `{self.dataset.format}`) does not provide; {WITHOUT_DATASET[benchmark]}, or set "
+                    f"Configuration key `benchmarks.{benchmark}` needs {data.replace('_', ' ')}, which the format "
+                    f"`{self.dataset.format}` does not provide; {WITHOUT_DATASET[benchmark]}, or set "
                     f"benchmarks.{benchmark}: null."
                 )
 

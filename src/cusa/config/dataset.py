@@ -58,6 +58,7 @@ WITH_SKIN_TONES = "people_body"
 class OpenMojiDataset(DatasetSection):
     """The embedded default: OpenMoji pictures with the names and keywords of Unicode CLDR."""
 
+    provides: ClassVar[frozenset[str]] = frozenset({"extended_positives", "variants", "sentence_pairs"})
     makes_images: ClassVar[bool] = True
     few_images: ClassVar[bool] = True
     cleaning: ClassVar[Cleaning] = "published"
@@ -71,7 +72,7 @@ class OpenMojiDataset(DatasetSection):
     groups: list[str] | None = Field(
         default=None,
         description="Unicode groups to use, for instance [food_drink, animals_nature]; null takes all ten. Only "
-        "people_body has the skin tones that benchmarks.image_retrieval compares, so the benchmark needs this group.",
+        "people_body has the skin tones that benchmarks.image_retrieval compares.",
     )
     labels: Literal["emoji", "group"] = added_key(
         "emoji",
@@ -79,11 +80,11 @@ class OpenMojiDataset(DatasetSection):
         "have their emoji in any case.",
     )
 
-    @property
-    def provides(self) -> frozenset[str]:  # type: ignore[override]
-        """What is there besides captioned images; skin-tone variants only of the group that has skin tones."""
-        toned = self.groups is None or WITH_SKIN_TONES in self.groups
-        return frozenset({"extended_positives", "sentence_pairs", *(("variants",) if toned else ())})
+    def absent(self) -> dict[str, str]:
+        """Skin-tone variants, if the group that has skin tones is not used."""
+        if self.groups is None or WITH_SKIN_TONES in self.groups:
+            return {}
+        return {"variants": f"only the emoji of {WITH_SKIN_TONES} have skin tones, and dataset.groups leaves them out."}
 
 
 class PublishedDataset(SplitFilesDataset):

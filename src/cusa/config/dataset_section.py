@@ -79,6 +79,10 @@ class DatasetSection(Section):
         "`near_copies` the same picture in another size or quality.",
     )
 
+    def absent(self) -> dict[str, str]:
+        """What the format provides, but not with these keys, each with a sentence. It is not scored."""
+        return {}
+
     @property
     def files(self) -> dict[str, str]:
         """Every annotation file that the section names, by its key."""

@@ -38,6 +38,12 @@ class BenchmarkPlan:
         }
 
     @property
+    def provides(self) -> frozenset[str]:
+        """What the data set offers besides captioned images."""
+        dataset = self.configuration.dataset
+        return dataset.provides - dataset.absent().keys()
+
+    @property
     def added(self) -> list[str]:
         """The benchmarks of `benchmarks.more` that are not null."""
         return list(self.configuration.benchmarks.added)
@@ -66,9 +72,9 @@ class BenchmarkPlan:
     @cached_property
     def data_of(self) -> dict[str, tuple[str, ...]]:
         """The names of the embedded data that each benchmark scores; empty if none of its data exist."""
-        provides = self.configuration.dataset.provides
         return {
-            name: registry.data_of(self.module_of(name), provides, settings) for name, settings in self.settings.items()
+            name: registry.data_of(self.module_of(name), self.provides, settings)
+            for name, settings in self.settings.items()
         }
 
     @property

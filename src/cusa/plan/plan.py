@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cusa.benchmarks import registry
 from cusa.common.files import sha256_of_file
+from cusa.config.benchmarks import NEEDED_OF_DATASET
 from cusa.config.dataset import SPLITS
 from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import LossConfiguration
@@ -138,6 +139,12 @@ class Plan(BenchmarkPlan):
             for benchmark, settings in self.settings.items()
             for data, why in settings.left_out().items()
         }
+        absent = self.configuration.dataset.absent()
+        missing |= {
+            f"{benchmark}, {data}": absent[data]
+            for benchmark, data in NEEDED_OF_DATASET.items()
+            if data in absent and benchmark in self.settings
+        }
         return missing | {
             f"{run}, {benchmark}": TEACHERS_SHARE_NO_SPACE
             for run in self.baselines
@@ -154,12 +161,12 @@ class Plan(BenchmarkPlan):
     @property
     def splits(self) -> list[str]:
         """The splits that are stored as shards."""
-        return [*SPLITS, *({VARIANTS} & self.configuration.dataset.provides)]
+        return [*SPLITS, *({VARIANTS} & self.provides)]
 
     @property
     def extra_tables(self) -> list[str]:
         """The tables that the data set's format writes in addition to images and captions."""
-        return sorted(self.configuration.dataset.provides & {"extended_positives", "sentence_pairs"})
+        return sorted(self.provides & {"extended_positives", "sentence_pairs"})
 
     @property
     def text_tables(self) -> list[str]:

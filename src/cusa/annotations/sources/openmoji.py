@@ -122,7 +122,7 @@ class OpenMojiSource(Source):
             toned = with_tones.get(emoji.characters.replace(chr(VARIATION_SELECTOR), ""), [])
             if toned:
                 variants += [(emoji, picture) for picture in [emoji.svg, *sorted(set(toned))]]
-        if not variants and "variants" in self.dataset.provides:
+        if not variants and "variants" not in self.dataset.absent():
             raise ConfigurationError(
                 f"None of the {len(self.splits['test'])} emoji of test has skin-tone variants, which image "
                 "retrieval compares here; raise dataset.test_images, choose another dataset.split_seed, or take "
