@@ -215,8 +215,8 @@ def _check(arguments: argparse.Namespace) -> None:
         sys.stdout.flush()
         findings.append(finding)
     require_sound(findings)
-    if arguments.files:
-        sys.stdout.write(f"next: cusa run --configfile {shlex.join(map(str, arguments.files))}\n")
+    named = f" --configfile {shlex.join(map(str, arguments.files))}" if arguments.files else ""
+    sys.stdout.write(f"next: cusa run{named}\n")
 
 
 def _import_config(arguments: argparse.Namespace) -> None:

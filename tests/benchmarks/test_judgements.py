@@ -88,7 +88,7 @@ def test_scores_are_those_of_the_right_pairs_by_hand(folder, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,caption,right\n9,x,1\n", "line 2 names the image 9, which .*images.parquet does not have"),
+        ("image,caption,right\n9,x,1\n", "line 2 names the image 9, which the data set does not have"),
         ("image,caption,right\n1,x,maybe\n", "line 2 has 'maybe' for `right`; expected 1 or 0"),
         ("image,caption,right\n1,x,1\n1,X,0\n", "line 3 says that the pair is wrong, but .*line 2 that it is right"),
         ("image,caption,right\n1,x,0\n0,y,1\n", "has no right answer among the test images"),

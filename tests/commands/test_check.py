@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -87,8 +88,9 @@ def test_chunks_of_a_student_that_normalises_over_the_batch_are_a_finding(tiny_c
     towers = {"image": {"name": "efficientnet-lite0"}, "text": {"name": text}, "dimension": 8}
     train = {**tiny_configuration["train"], "chunk_size": 4}
     findings = found({**tiny_configuration, "student": {"name": None, "towers": towers}, "train": train})
-    assert not findings["student of contrastive"][1]
-    assert "`train.chunk_size`: the student normalises over the batch" in findings["student of contrastive"][0]
+    text, sound = findings["training of contrastive"]
+    assert not sound
+    assert "`train.chunk_size`: the student normalises over the batch" in text
 
 
 @pytest.mark.parametrize(
@@ -299,6 +301,47 @@ def test_a_disk_that_is_too_small(tiny_configuration, monkeypatch):
     text, sound = found(tiny_configuration)["disk"]
     assert not sound
     assert "0.00 MB free in" in text
+
+
+@pytest.mark.skipif(os.access("/proc/sys", os.W_OK), reason="/proc/sys can be written here: NOT tested")
+def test_a_folder_that_cannot_be_written(tiny_configuration, monkeypatch):
+    monkeypatch.chdir("/proc/sys")
+    text, sound = found(tiny_configuration)["disk"]
+    assert not sound
+    assert text.startswith("/proc/sys cannot be written; make it writable, or work in another folder")
+
+
+def test_a_student_that_cannot_be_loaded_is_tried_once(tiny_configuration, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    findings = found(tiny_configuration | {"student": {"name": "no-such/model"}})
+    assert "student.name no-such/model could not be loaded" in findings["student of contrastive"][0]
+    assert findings["student of cusa"] == ("it is that of contrastive, see there", False)
+
+
+def test_the_near_name_of_a_teacher_is_suggested(tiny_configuration):
+    teachers = tiny_configuration["teachers"] | {"image": {"name": "efficientnet-lite"}}
+    text, sound = found(tiny_configuration | {"teachers": teachers})["image model efficientnet-lite"]
+    assert not sound
+    assert "Did you mean efficientnet-lite0?" in text
+
+
+def test_copies_across_splits_are_doubtful(tiny_configuration, shapes, tmp_path):
+    lists = {}
+    for split, path in tiny_configuration["dataset"]["annotations"].items():
+        lists[split] = json.loads(Path(path).read_text())
+        for record in lists[split]:
+            record["image_path"] = str(shapes / record["image_path"])
+    copy = tmp_path / "copy.png"
+    shutil.copy(lists["train"][0]["image_path"], copy)
+    lists["test"].append({"image_path": str(copy), "caption": "a copy", "image_id": "copy"})
+    annotations = {split: str(tmp_path / f"{split}.json") for split in lists}
+    for split, records in lists.items():
+        Path(annotations[split]).write_text(json.dumps(records))
+    dataset = tiny_configuration["dataset"] | {"annotations": annotations}
+    (copies,) = [each for each in check(tiny_configuration | {"dataset": dataset}) if "copies" in each.subject]
+    assert copies.sound
+    assert copies.doubtful
+    assert copies.text.startswith("1 images are byte-identical copies of one in another split")
 
 
 def test_too_little_data_is_a_finding(tiny_configuration, tmp_path):

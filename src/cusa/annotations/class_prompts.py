@@ -62,7 +62,7 @@ def class_names(data: str, labels: Sequence[str], settings: ZeroShotClassificati
     Raises DataError if a name is given for a label that no image has: it may be misspelt.
     """
     given = settings.class_names.get(data, {})
-    named = _read_names(expanded(given)) if isinstance(given, str) else dict(_as_lists(given))
+    named = read_class_names(expanded(given)) if isinstance(given, str) else dict(_as_lists(given))
     if stray := [label for label in named if label not in labels]:
         source = given if isinstance(given, str) else f"benchmarks.zero_shot_classification.class_names.{data}"
         shown = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
@@ -84,8 +84,11 @@ def _as_lists(names: Mapping[str, Names]) -> Iterator[tuple[str, list[str]]]:
         yield label, [given] if isinstance(given, str) else given
 
 
-def _read_names(path: Path) -> dict[str, list[str]]:
-    """The names of a table with the columns label and name. Several rows of a label are several names."""
+def read_class_names(path: Path) -> dict[str, list[str]]:
+    """The names of a table with the columns label and name. Several rows of a label are several names.
+
+    Raises DataError if a row cannot be read.
+    """
     names: dict[str, list[str]] = {}
     for place, row in table_rows(path):
         if isinstance(row, MalformedRow):

@@ -132,8 +132,8 @@ def inspect(
 ) -> Inspection:
     """Read a data set as `convert` does, and count its images, captions and problems.
 
-    `scratch` is a folder for temporary files. `sample` images are decoded, all if it is None; the others are taken
-    to be sound.
+    `scratch` is a folder for temporary files, and gets images.parquet. `sample` images are decoded, all if it is None;
+    the others are taken to be sound.
     """
     problems = Problems()
     made_images = Path(scratch).absolute() / "images"
@@ -145,6 +145,7 @@ def inspect(
     images = DistinctImages(records, problems)
     inspected = images.check_files(dataset, problems, threads, sample, source.has_image)
     images.check_splits(dataset, problems)
+    _write_images(images, Path(scratch) / IMAGES)
     paths = [path for _, table in images.blocks(inspected, ["image_path"]) for path in table["image_path"].to_pylist()]
     made = [
         Path(path).stat().st_size for path in paths if Path(path).is_relative_to(made_images) and Path(path).is_file()

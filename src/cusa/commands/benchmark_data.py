@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+import pyarrow.compute as pc
+
+from cusa.annotations.class_prompts import class_names, read_class_names
+from cusa.annotations.judged_pairs import judged_pairs
 from cusa.annotations.labelled_images import ARCHIVES, labelled_images, require_two_classes
 from cusa.annotations.sentence_pairs import KNOWN_PAIRS, own_pairs, senteval_pairs
 from cusa.commands.finding import Finding
+from cusa.common.files import expanded
 from cusa.config.benchmarks import Benchmarks, BenchmarkSection, ImageRetrieval, LinearProbe, SentenceSimilarity
-from cusa.config.classification import Classification
+from cusa.config.captions import CaptionCleaning
+from cusa.config.classification import Classification, ZeroShotClassification
 from cusa.errors import CusaError
 
 SENTEVAL_SOURCE = "https://github.com/facebookresearch/SentEval (data/downstream/get_transfer_data.bash)"
@@ -69,22 +76,48 @@ def pairs_of(places: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(f"sentence pairs {name}", str(error), sound=False)
 
 
-def images_of(places: Mapping[str, str], counts: dict[str, int]) -> Iterator[Finding]:
+def images_of(places: Mapping[str, str], labels: dict[str, Counter[str]]) -> Iterator[Finding]:
     """A finding about the labelled images at each place, by name; it is not sound if they cannot be searched.
 
-    The number of images goes into `counts`, 0 if they cannot be read.
+    The number of images of each label goes into `labels`; there is none if they cannot be read.
     """
     for name, place in places.items():
-        counts[name] = 0
+        labels[name] = Counter()
         try:
             images = labelled_images(name, place)
             require_two_classes(name, place, images)
         except (CusaError, FileNotFoundError) as error:
             yield Finding(f"labelled images {name}", str(error), sound=False)
             continue
-        counts[name] = len(images)
-        classes = len({image.label for image in images})
-        yield Finding(f"labelled images {name}", f"{len(images):,} images, {classes:,} classes")
+        labels[name] = Counter(image.label for image in images)
+        yield Finding(f"labelled images {name}", f"{len(images):,} images, {len(labels[name]):,} classes")
+
+
+def class_names_of(settings: ZeroShotClassification, labels: Mapping[str, Counter[str]]) -> Iterator[Finding]:
+    """A finding about the names of the classes of each data set that has some; it is not sound if they do not fit.
+
+    `labels` has the images of each label, by the labelled images that could be read. Those of the data set's own images
+    are not known yet.
+    """
+    for data, given in settings.class_names.items():
+        try:
+            count = len(read_class_names(expanded(given)) if isinstance(given, str) else given)
+            if known := labels.get(data):
+                class_names(data, sorted(known), settings)
+            yield Finding(f"class names of {data}", f"names for {count:,} labels")
+        except CusaError as error:
+            yield Finding(f"class names of {data}", str(error), sound=False)
+
+
+def judgements_of(table: str, annotations: Path, cleaning: CaptionCleaning) -> Finding:
+    """A finding about the user's own judgements; it is not sound if they do not fit images.parquet in `annotations`."""
+    try:
+        pairs = judged_pairs(annotations, table, cleaning)
+    except CusaError as error:
+        return Finding("extended positives", str(error), sound=False)
+    right = pc.sum(pairs["right"]).as_py()
+    captions = pc.count_distinct(pairs["cleaned"]).as_py()
+    return Finding("extended positives", f"{len(pairs):,} judgements of {captions:,} captions, {right:,} of them right")
 
 
 def _collections(benchmarks: Benchmarks) -> Iterator[_Collection]:

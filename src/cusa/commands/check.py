@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ import numpy as np
 
 from cusa.annotations.convert import Inspection, inspect
 from cusa.annotations.problems import WHAT_TO_DO, can_be_skipped
-from cusa.commands.benchmark_data import images_of, pairs_of
+from cusa.commands.benchmark_data import class_names_of, images_of, judgements_of, pairs_of
 from cusa.commands.finding import Finding
+from cusa.commands.gpu_findings import gpu_findings
 from cusa.commands.search_findings import ModelSize, search_findings
 from cusa.commands.token_findings import clean_up, parts_to_change, student_tokens, text_model_tokens
 from cusa.commands.training_findings import (
@@ -22,11 +24,12 @@ from cusa.commands.training_findings import (
     keys_without_effect,
     labels,
     learning_rates,
-    require_trainable,
+    not_trainable,
     shared_images,
 )
 from cusa.common.files import gigabytes
 from cusa.config import check_files, load
+from cusa.config.classification import ZeroShotClassification
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, ImageTower, TextModel, TextTower
 from cusa.config.views import ImageViews, TextViews
@@ -38,11 +41,11 @@ from cusa.shards.writing import bytes_per_image
 from cusa.tracking.tracker import require_trackers
 
 if TYPE_CHECKING:
-    from cusa.layout import Modality
     from cusa.student.student import Student
 
 SAMPLED_IMAGES = 500
 SAMPLED_FOR_SIZE = 50
+TOO_GOOD_RESULTS = ("copies_across_splits", "near_copies")  # notes on data that a user should think about
 TAR_OVERHEAD = 2048  # bytes of headers and padding of the two files of a sample
 FLOAT32 = 4  # bytes
 SAVED_PER_PARAMETER = 4 * FLOAT32  # the state holds the weights, the optimiser's two moments, and the best weights
@@ -71,7 +74,9 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     with tempfile.TemporaryDirectory() as scratch:
         sample = None if every_image else SAMPLED_IMAGES
         inspection = inspect(configuration.dataset, scratch, os.cpu_count() or 1, sample, configuration.cleaning)
-        yield from _data(plan, inspection)
+        yield from _data(plan, inspection, Path(scratch))
+        for table in plan.text_sources("eccv_caption"):
+            yield judgements_of(table, Path(scratch), configuration.cleaning)
         image_bytes = bytes_per_image(
             inspection.paths[:SAMPLED_FOR_SIZE], configuration.shards, configuration.dataset.max_pixels
         )
@@ -80,8 +85,11 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     yield from learning_rates(plan)
     yield from keys_without_effect(plan)
     yield from parts_to_change(plan, inspection)
-    labelled: dict[str, int] = {}
-    yield from images_of(plan.labelled_images, labelled)
+    labels_of: dict[str, Counter[str]] = {}
+    yield from images_of(plan.labelled_images, labels_of)
+    if isinstance(classified := plan.settings.get("zero_shot_classification"), ZeroShotClassification):
+        yield from class_names_of(classified, labels_of)
+    labelled = {name: labels.total() for name, labels in labels_of.items()}
     sizes = _Sizes(plan, inspection, image_bytes, labelled)
     yield from pairs_of(plan.sentence_pairs)
     if configuration.dataset.makes_images:
@@ -94,7 +102,7 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     if "image_retrieval" in plan.benchmarks or plan.gallery_runs or search.searched_runs:
         yield _faiss()
     yield from _trackers(plan)
-    yield from _gpus(plan)
+    yield from gpu_findings(plan)
 
 
 def _trackers(plan: Plan) -> Iterator[Finding]:
@@ -116,7 +124,7 @@ def _faiss() -> Finding:
         return Finding("faiss", str(error), sound=False)
 
 
-def _data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
+def _data(plan: Plan, inspection: Inspection, scratch: Path) -> Iterator[Finding]:
     for split, images in inspection.images.items():
         yield Finding(f"split {split}", f"{images:,} images, {inspection.captions[split]:,} captions")
     for name, reason in plan.left_out.items():
@@ -132,7 +140,9 @@ def _data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
         advice = "skipped, as dataset.skip says" if skipped else f"{WHAT_TO_DO[kind]}{option}"
         yield Finding(kind.replace("_", " "), f"{count:,} {advice}. For instance: {examples}", skipped)
     for kind, sentence in problems.note_sentences():
-        yield Finding(kind.replace("_", " "), sentence)
+        # The images that a source makes are named by the place that they will have.
+        text = sentence.replace(str(scratch.absolute() / "images"), str(plan.folder.images))
+        yield Finding(kind.replace("_", " "), text, doubtful=kind in TOO_GOOD_RESULTS)
 
 
 def _counted(noun: str, count: int) -> str:
@@ -219,18 +229,23 @@ class _Sizes:
         from cusa.student.student import trained_parameters
 
         plan, parameters, states, size = self.plan, dict[str, tuple[int, int | None]](), [0], 0
+        failures, tokens_of = dict[str, str](), set[str]()
         for run in plan.runs:
             configuration = plan.run_configuration(run)
+            settings = configuration.student.model_dump_json()
+            if settings in failures:  # a hub that cannot be reached is not waited for again
+                yield Finding(f"student of {run}", f"it is that of {failures[settings]}, see there", sound=False)
+                continue
             try:
                 student = self._build(configuration)
-                if student is not None and run in plan.experiments:
-                    require_trainable(student, configuration.train)
             except CusaError as error:
+                failures[settings] = run
                 yield Finding(f"student of {run}", str(error), sound=False)
                 continue
             if student is None:
                 continue  # one of its frozen towers could not be loaded, and `models` has reported that
             if run in plan.experiments:
+                yield from not_trainable(run, student, configuration.train)
                 yield from shared_images(run, student, configuration.train)
             count = sum(parameter.numel() for parameter in student.parameters())
             frozen = sum(self.encoders[tower.folder] for tower in _frozen_towers(configuration))
@@ -242,6 +257,8 @@ class _Sizes:
                 text = f"{name}: {count / 1e6:.1f} million parameters"
                 part = "" if trained is None else f", of which {trained / 1e6:.2f} million are trained (student.adapt)"
                 yield Finding(f"student of {run}", text + part)
+            if (whole := configuration.student.whole.model_dump_json()) not in tokens_of:
+                tokens_of.add(whole)
                 yield from student_tokens(run, student.backbone, self.inspection)
             folders = len(plan.seeds_of(run))
             saved = count if trained is None else trained
@@ -280,7 +297,11 @@ class _Sizes:
     def disk(self) -> Finding:
         """Whether all files together fit on the disk of results/."""
         results = Path.cwd() / RESULTS
-        free = shutil.disk_usage(results if results.exists() else Path.cwd()).free
+        place = results if results.exists() else Path.cwd()
+        if not os.access(place, os.W_OK | os.X_OK):
+            text = f"{place} cannot be written; make it writable, or work in another folder (cusa run --directory)"
+            return Finding("disk", text, sound=False)
+        free = shutil.disk_usage(place).free
         text = f"{gigabytes(self.needed)} needed, {gigabytes(free)} free in {results}"
         return Finding("disk", text, sound=self.needed < free)
 
@@ -288,43 +309,3 @@ class _Sizes:
 def _frozen_towers(configuration: RunConfiguration) -> list[ImageTower | TextTower]:
     towers = configuration.student.towers
     return [] if towers is None else [tower for tower in (towers.image, towers.text) if not tower.trainable]
-
-
-def _gpus(plan: Plan) -> Iterator[Finding]:
-    import torch
-
-    wanted = plan.gpus_of_largest_job
-    if wanted == 0:
-        yield Finding("device", f"CPU, {os.cpu_count()} cores; train.gpus is 0")
-        return
-    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if visible < wanted:
-        text = f"train.gpus asks for {wanted}, PyTorch sees {visible}; lower train.gpus, or run nvidia-smi to see why"
-        yield Finding("GPUs", text, sound=False)
-        return
-    yield Finding("GPUs", f"{visible} x {torch.cuda.get_device_name(0)}")
-    for name in plan.experiments:
-        configuration = plan.run_configuration(name)
-        if configuration.student.name is not None and configuration.train.batch_size != "auto":
-            yield _batch_memory(name, configuration)
-
-
-def _batch_memory(experiment: str, configuration: RunConfiguration) -> Finding:
-    """Whether one training step with a full batch of generated pairs fits into the memory of the first GPU."""
-    import torch
-
-    from cusa.student.backbones import FrozenDimensions
-    from cusa.training.batch_size import trial_step
-
-    subject = f"memory of a batch, {experiment}"
-    total = torch.cuda.get_device_properties(0).total_memory / 2**30
-    try:
-        # Teachers' features take little memory, and their length is not known before they are made.
-        features: dict[Modality, int] = dict.fromkeys(configuration.losses.teachers, 8)
-        trial_step(configuration, FrozenDimensions(), features, torch.device("cuda", 0))
-    except torch.cuda.OutOfMemoryError:
-        text = f"train.batch_size {configuration.train.batch_size} does not fit {total:.1f} GiB; lower it"
-        return Finding(subject, text, sound=False)
-    finally:
-        torch.cuda.empty_cache()
-    return Finding(subject, f"{torch.cuda.max_memory_allocated(0) / 2**30:.1f} of {total:.1f} GiB")

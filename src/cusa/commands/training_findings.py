@@ -12,6 +12,7 @@ from cusa.config.adaptation import adapter_sides
 from cusa.config.models import StudentSettings
 from cusa.config.student_inputs import pixels_folder
 from cusa.config.training import Train
+from cusa.errors import CusaError
 from cusa.plan import Plan
 
 if TYPE_CHECKING:
@@ -71,16 +72,23 @@ def labels(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
 
 
 def learning_rates(plan: Plan) -> Iterator[Finding]:
-    """Trainings whose learning rate is usual for new heads, and spoils pre-trained weights."""
+    """Trainings whose learning rate is usual for new heads, and spoils pre-trained weights.
+
+    Students of the user's own Python file are left out: whether they are pre-trained is not known.
+    """
+    experiments: dict[float, list[str]] = {}
     for name in plan.experiments:
         student, recipe = plan.configuration.student_of(name), plan.configuration.recipe(name)
         rate = recipe.lr if recipe.tower_lr is None else recipe.tower_lr
-        if student.trained_sides - adapter_sides(student.adapt) and rate > HIGHEST_TOWER_RATE:
-            text = (
-                f"the pre-trained weights of experiment {name} are trained with the learning rate {rate:g}, which "
-                "usually makes them forget what they know; set train.tower_lr, for instance to 1e-5"
-            )
-            yield Finding("learning rate", text, doubtful=True)
+        is_pretrained = student.trained_sides - adapter_sides(student.adapt) and not student.python_files
+        if is_pretrained and rate > HIGHEST_TOWER_RATE:
+            experiments.setdefault(rate, []).append(name)
+    for rate, names in experiments.items():
+        text = (
+            f"the pre-trained weights of {', '.join(names)} are trained with the learning rate {rate:g}, which "
+            "usually makes them forget what they know; set train.tower_lr, for instance to 1e-5"
+        )
+        yield Finding("learning rate", text, doubtful=True)
 
 
 def keys_without_effect(plan: Plan) -> Iterator[Finding]:
@@ -121,17 +129,20 @@ def _without_effect(student: StudentSettings, recipe: Train, sides: set[str]) ->
         yield f"train.cpu_processes is {recipe.cpu_processes}, but train.gpus is {recipe.gpus}"
 
 
-def require_trainable(student: Student, recipe: Train) -> None:
-    """Raise ConfigurationError if a training would stop at a student whose layers do not suit the recipe."""
+def not_trainable(run: str, student: Student, recipe: Train) -> Iterator[Finding]:
+    """Whether a training would stop at the student, because its layers do not suit the recipe."""
     from cusa.training.checkpointing import checkpoint_towers
     from cusa.training.sharding import require_shardable
     from cusa.training.step import require_chunkable
 
-    require_chunkable(student, recipe)
-    if recipe.shard_student:
-        require_shardable(student.backbone)
-    if recipe.checkpoint_towers:
-        checkpoint_towers(student)
+    try:
+        require_chunkable(student, recipe)
+        if recipe.shard_student:
+            require_shardable(student.backbone)
+        if recipe.checkpoint_towers:
+            checkpoint_towers(student)
+    except CusaError as error:
+        yield Finding(f"training of {run}", str(error), sound=False)
 
 
 def shared_images(run: str, student: Student, recipe: Train) -> Iterator[Finding]:

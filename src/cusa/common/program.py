@@ -44,8 +44,10 @@ def run(main: Callable[[], None]) -> None:
     """
     collect_rarely()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for package in ("faiss", "sentence_transformers", "huggingface_hub", "httpx"):
-        logging.getLogger(package).setLevel(logging.ERROR)  # this project reports their failures in its own messages
+    # This project reports their failures in its own messages. The hub's package sets its level when it is imported.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    for package in ("faiss", "sentence_transformers", "httpx"):
+        logging.getLogger(package).setLevel(logging.ERROR)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text, as on standard error
     try:

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
@@ -87,6 +88,11 @@ class Registry:
     def names(self) -> list[str]:
         """Our names, then those of installed packages."""
         return list(dict.fromkeys([*self.modules, *sorted(entry.name for entry in registered_in(self.group))]))
+
+    def meant(self, name: str) -> str:
+        """A question for the name that is most like one that could not be loaded, with a space; empty without one."""
+        near = next(iter(get_close_matches(name, set(self.names()) - {name}, n=1)), None)
+        return "" if near is None else f"Did you mean {near}? "
 
     def load(self, name: str, key: str = "") -> Any:
         """The module for a name.

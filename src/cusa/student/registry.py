@@ -46,8 +46,9 @@ def load_backbone(settings: StudentSettings) -> Backbone:
         raise
     except Exception as error:  # libraries raise anything at files that are not as they expect
         raise ConfigurationError(
-            f"student.name {name} could not be loaded ({cause_of(error)}). Give the path of a folder with the "
-            "model, its tokeniser and its preprocessor_config.json, or make sure that the hub can be reached."
+            f"student.name {name} could not be loaded ({cause_of(error)}). {STUDENTS.meant(name)}Give the path of a "
+            "folder with the model, its tokeniser and its preprocessor_config.json, or make sure that the hub can be "
+            "reached."
         ) from error
     if not isinstance(backbone, Backbone):
         raise ConfigurationError(

@@ -38,7 +38,7 @@ def load_image_encoder(model: ImageModel) -> ImageEncoder:
     Raises ConfigurationError if it cannot be loaded.
     """
     module = IMAGE_ENCODERS.load(TIMM if _is_timm_folder(model.name) else model.name)
-    encoder: ImageEncoder = _load(module.image_encoder, model, ImageEncoder)
+    encoder: ImageEncoder = _load(module.image_encoder, model, ImageEncoder, IMAGE_ENCODERS)
     return encoder
 
 
@@ -47,7 +47,7 @@ def load_text_encoder(model: TextModel) -> TextEncoder:
 
     Raises ConfigurationError if it cannot be loaded.
     """
-    encoder: TextEncoder = _load(TEXT_ENCODERS.load(model.name).text_encoder, model, TextEncoder)
+    encoder: TextEncoder = _load(TEXT_ENCODERS.load(model.name).text_encoder, model, TextEncoder, TEXT_ENCODERS)
     if model.prompt is not None and encoder.prompt is None:
         raise ConfigurationError(
             f"The text model {model.name} has the prompt {model.prompt!r}, but its encoder {type(encoder).__name__} "
@@ -61,15 +61,15 @@ def load_text_encoder(model: TextModel) -> TextEncoder:
     return encoder
 
 
-def _load(build: Any, model: ImageModel | TextModel, kind: Any) -> Any:
+def _load(build: Any, model: ImageModel | TextModel, kind: Any, registry: Registry) -> Any:
     try:
         encoder = call_part(build, model)
     except CusaError:
         raise
     except Exception as error:  # libraries raise errors of any type for unexpected files
         raise ConfigurationError(
-            f"the model {model.name} could not be loaded ({cause_of(error)}). Give the path of a folder that holds "
-            "it, or make sure that the package or the hub it comes from can be reached."
+            f"the model {model.name} could not be loaded ({cause_of(error)}). {registry.meant(model.name)}Give the "
+            "path of a folder that holds it, or make sure that the package or the hub it comes from can be reached."
         ) from error
     if not isinstance(encoder, kind):
         raise ConfigurationError(
