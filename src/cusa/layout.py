@@ -11,6 +11,7 @@ from cusa.config.experiments import RunConfiguration
 from cusa.config.models import MODALITIES, StudentSettings
 from cusa.config.views import views_of_training
 
+RESULTS = Path("results")  # all data sets have their folders here, in the working directory
 Modality = Literal["image", "text"]
 META = "meta.json"
 # A folder beside those of the data sets. It holds the labelled images and sentence pairs of the benchmarks; the runs of

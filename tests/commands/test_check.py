@@ -308,7 +308,7 @@ def test_a_folder_that_cannot_be_written(tiny_configuration, monkeypatch):
     monkeypatch.chdir("/proc/sys")
     text, sound = found(tiny_configuration)["disk"]
     assert not sound
-    assert text.startswith("/proc/sys cannot be written; make it writable, or work in another folder")
+    assert text.startswith("/proc/sys cannot be written (a read-only file system, or another user's folder)")
 
 
 def test_a_student_that_cannot_be_loaded_is_tried_once(tiny_configuration, monkeypatch):

@@ -18,7 +18,8 @@ def found(mapping: dict) -> dict[str, tuple[str, bool]]:
 @pytest.fixture
 def test_image(tiny_configuration) -> str:
     """The name of the file of a test image."""
-    return Path(json.loads(Path(tiny_configuration["dataset"]["annotations"]["test"]).read_text())[0]["image_path"]).name
+    records = json.loads(Path(tiny_configuration["dataset"]["annotations"]["test"]).read_text())
+    return Path(records[0]["image_path"]).name
 
 
 def judged(configuration: dict, table: Path, text: str) -> tuple[str, bool]:

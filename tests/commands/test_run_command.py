@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -14,7 +15,7 @@ import yaml
 from cusa.commands import running
 from cusa.commands.running import run, says_how_much, snakemake_arguments
 from cusa.commands.targets import OF_FILES, OF_RULES, rules_with_targets, targets
-from cusa.errors import ConfigurationError
+from cusa.errors import ConfigurationError, DataError
 from cusa.plan.reasons import SECTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -181,6 +182,27 @@ def test_without_snakemake_it_is_a_sentence(monkeypatch):
     monkeypatch.setattr(running, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="snakemake is not installed here"):
         run([])
+
+
+@pytest.mark.skipif(os.access("/proc/sys", os.W_OK), reason="/proc/sys can be written here: NOT tested")
+def test_a_folder_that_cannot_be_written_is_a_sentence():
+    with pytest.raises(DataError, match=r"/proc/sys cannot be written .* run in another directory \(--directory\)"):
+        run(["--directory", "/proc/sys", "-n"])
+
+
+def test_a_lock_is_told_with_the_command_that_removes_it(folder, tiny_configuration):
+    (folder / "mine.yaml").write_text(yaml.safe_dump(tiny_configuration))
+    (folder / ".snakemake/locks").mkdir(parents=True)
+    (folder / ".snakemake/locks/0.output.lock").write_text("results/shapes/annotations/images.parquet\n")
+    command = [CUSA, "run", "annotations", "--cores", "1", "--configfile", "mine.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"{folder} is locked: another run makes the same files, or one was killed" in done.stderr
+    assert "    cusa run annotations --cores 1 --configfile mine.yaml --unlock\n" in done.stderr
+    assert "LockException" not in done.stderr
+    unlocked = subprocess.run([*command, "--unlock"], capture_output=True, text=True, check=True)
+    assert "Unlocked working directory." in unlocked.stderr
+    subprocess.run(command, capture_output=True, check=True)
 
 
 def said_by(given, folder, capsys) -> str:

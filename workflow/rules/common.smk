@@ -46,7 +46,6 @@ from cusa.config import check_files, load, merge_onto_default, read_arguments, r
 from cusa.errors import CusaError
 from cusa.layout import DatasetFolder
 from cusa.plan import (
-    RESULTS,
     Plan,
     SearchPlan,
     StudentInputsPlan,

@@ -46,8 +46,20 @@ class Listener(logging.Filter):
             RUNNING.end(record.job_id)
         elif event == LogEvent.JOB_ERROR:
             RUNNING.end(record.jobid)
+        elif event in (None, LogEvent.ERROR):
+            self.translate(record)
         # Jobs that Ctrl-C has stopped are not errors. The messages at the end tell what they have saved.
         return not (INTERRUPTED.is_set() and record.levelno >= logging.ERROR)
+
+    def translate(self, record):
+        """Say what to do about a lock, with the user's own command."""
+        if record.getMessage().startswith("LockException"):
+            record.args = ()
+            record.msg = (
+                f"{Path.cwd()} is locked: another run makes the same files, or one was killed (kill -9, a power loss). "
+                f"Wait for the other run. If there is none, remove the lock with\n    {COMMAND} --unlock\n"
+                "and then run the same command again; what was finished stays."
+            )
 
     def shorten(self, record):
         """Replace the reason of a job by the keys that have changed."""

@@ -27,16 +27,16 @@ from cusa.commands.training_findings import (
     not_trainable,
     shared_images,
 )
-from cusa.common.files import gigabytes
+from cusa.common.files import gigabytes, require_writable
 from cusa.config import check_files, load
 from cusa.config.classification import ZeroShotClassification
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, ImageTower, TextModel, TextTower
 from cusa.config.views import ImageViews, TextViews
 from cusa.errors import CusaError
-from cusa.layout import CachedFeatures
+from cusa.layout import RESULTS, CachedFeatures
 from cusa.metrics.neighbours import import_faiss
-from cusa.plan import RESULTS, Plan, SearchPlan, SweepPlan, require_plain_names
+from cusa.plan import Plan, SearchPlan, SweepPlan, require_plain_names
 from cusa.shards.writing import bytes_per_image
 from cusa.tracking.tracker import require_trackers
 
@@ -297,11 +297,11 @@ class _Sizes:
     def disk(self) -> Finding:
         """Whether all files together fit on the disk of results/."""
         results = Path.cwd() / RESULTS
-        place = results if results.exists() else Path.cwd()
-        if not os.access(place, os.W_OK | os.X_OK):
-            text = f"{place} cannot be written; make it writable, or work in another folder (cusa run --directory)"
-            return Finding("disk", text, sound=False)
-        free = shutil.disk_usage(place).free
+        try:
+            require_writable(results)
+        except CusaError as error:
+            return Finding("disk", str(error), sound=False)
+        free = shutil.disk_usage(results if results.exists() else Path.cwd()).free
         text = f"{gigabytes(self.needed)} needed, {gigabytes(free)} free in {results}"
         return Finding("disk", text, sound=self.needed < free)
 

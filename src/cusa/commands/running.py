@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from cusa.commands.targets import require_known_targets
-from cusa.common.files import expanded
+from cusa.common.files import expanded, require_writable
 from cusa.common.workflow_files import STARTED, found_file, workflow_folder
 from cusa.config.files import DEFAULT, read_file, without_dots
 from cusa.errors import ConfigurationError
@@ -37,6 +37,7 @@ PROFILES = ("--profile", "--workflow-profile")
 FILES = ("--configfile", "--configfiles")
 SETTINGS = ("--config", "-C")
 PROFILE_FOLDER = Path("workflow/profiles")
+RECORDS = ".snakemake"
 UNASKED = (Path("default"), Path("profiles/default"))  # profiles that Snakemake takes where none is named
 
 
@@ -50,14 +51,14 @@ def add_run(commands: Any) -> None:
 def run(arguments: Sequence[str]) -> None:
     """Replace this process by Snakemake, so that signals and the exit status are Snakemake's own.
 
-    Raises ConfigurationError if Snakemake is not installed.
+    Raises ConfigurationError if Snakemake is not installed, and DataError if it could not write its records.
     """
     if find_spec("snakemake") is None:
         raise ConfigurationError("snakemake is not installed here; install cusa with its dependencies.")
     given = [argument for argument in arguments if argument != PRINT_COMMAND]
     command = snakemake_arguments(given)
+    directory = Path(next(reversed(_values(given, "--directory", "d")), ""))
     if not _values(given, "--snakefile", "s"):
-        directory = Path(next(reversed(_values(given, "--directory", "d")), ""))
         require_known_targets(given, directory)
         if os.path.lexists(directory / DEFAULT):
             read_file(directory / DEFAULT)  # Snakemake reads it too, but its error messages say less
@@ -66,6 +67,7 @@ def run(arguments: Sequence[str]) -> None:
         name = ["snakemake"] if shutil.which("snakemake") == program[0] else program
         sys.stdout.write(f"{shlex.join([*name, *command])}\n")
         return
+    require_writable(directory / RECORDS)  # Snakemake would end with a traceback
     if not says_how_much(given):
         sys.stderr.write(f"cusa run: no --cores given, so all cores are used ({os.cpu_count()})\n")
     os.environ[STARTED] = shlex.join(["cusa", "run", *given])

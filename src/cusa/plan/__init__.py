@@ -3,13 +3,12 @@
 from cusa.plan.changed_images import ChangedImages, find_changed_images
 from cusa.plan.lost_files import lost_features, lost_gallery_files
 from cusa.plan.named_inputs import require_plain_names
-from cusa.plan.plan import RESULTS, VARIANTS, Plan
+from cusa.plan.plan import VARIANTS, Plan
 from cusa.plan.search import SearchPlan
 from cusa.plan.student_inputs import StudentInputsPlan
 from cusa.plan.sweep import SweepPlan
 
 __all__ = [
-    "RESULTS",
     "VARIANTS",
     "ChangedImages",
     "Plan",

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from cusa.benchmarks import registry
 from cusa.common.files import sha256_of_file
@@ -19,11 +18,10 @@ from cusa.config.dataset import SPLITS
 from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import LossConfiguration
 from cusa.config.models import ImageModel, TextModel
-from cusa.layout import CachedFeatures, DatasetFolder, RunInputs
+from cusa.layout import RESULTS, CachedFeatures, DatasetFolder, RunInputs
 from cusa.plan.benchmarks import BenchmarkPlan
 from cusa.plan.frozen_models import image_models, text_models
 
-RESULTS = Path("results")
 VARIANTS = "variants"
 TEACHERS_SHARE_NO_SPACE = "The two teachers share no space, so no text finds an image."
 
