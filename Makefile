@@ -32,7 +32,7 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 
 demo: $(VENV)/.installed-demo ## train and evaluate the emoji search, then print where the report is, and how to search
 	$(BIN)/cusa run --cores $(CORES)
-	@echo "            or shorter: make serve"
+	@echo "To search the emoji in the browser, run: make serve"
 
 serve: $(VENV)/.installed-demo ## search the emoji with two models in the browser, after make demo; PORT=8080 is the port
 	@for index in $(INDEXES); do test -f $$index/meta.json || { echo "$$index is not there yet; run make demo"; exit 1; }; done

@@ -94,8 +94,7 @@ def test_the_pages_have_commands():
     assert {words.values[0][0] for words in commands("make", "snakemake", "pip")} == {"make", "snakemake", "pip"}
 
 
-# docs/extending.md is followed, file and all, in tests/workflow/test_plugins.py.
-PLANNABLE = [command for command in commands("snakemake") if not {"--report", "birds.yaml"} & set(command.values[0])]
+PLANNABLE = [command for command in commands("snakemake") if "--report" not in command.values[0]]
 
 
 @pytest.mark.parametrize("words", PLANNABLE)
@@ -105,7 +104,10 @@ def test_snakemake_commands_plan(directory, words):
     assert "Job stats" in output or "Nothing to be done" in output
 
 
-CUSA_RUN = [command for command in commands("cusa") if command.values[0][1] == "run"]
+# docs/extending.md is followed, file and all, in tests/workflow/test_plugins.py.
+CUSA_RUN = [
+    command for command in commands("cusa") if command.values[0][1] == "run" and "birds.yaml" not in command.values[0]
+]
 
 
 @pytest.mark.parametrize("words", CUSA_RUN)

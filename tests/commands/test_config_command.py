@@ -66,7 +66,7 @@ def test_the_command_takes_values_as_snakemake_does(mine):
     wrong = subprocess.run([*command, "sead=1"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 1
     assert wrong.stderr == (
-        "Error: Configuration key `sead` is unknown; did you mean `seeds`? config/README.md has all keys.\n"
+        f"Error: Configuration key `sead` is unknown; did you mean `seeds`? {ROOT / 'config/README.md'} has all keys.\n"
     )
 
 

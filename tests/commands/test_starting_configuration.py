@@ -254,7 +254,7 @@ def test_a_split_without_a_file_is_drawn_from_train_and_this_is_said(rows, tmp_p
         "val": str(tmp_path / f"hub/validation-00000-of-00001.{kind}"),
     }
     assert start.section["held_out"] == {"test": 0.1}
-    assert "no file is of test by its name; held_out draws a tenth of the images of train" in start.warnings[0]
+    assert "no file is of test by its name; held_out draws about a tenth of the images of train" in start.warnings[0]
     train, val, test = counts(start.section, tmp_path)
     assert (train + test, val) == (64, 16)
     assert test > 0

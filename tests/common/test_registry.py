@@ -72,7 +72,7 @@ def test_a_name_that_nobody_registers(site):
     install(site, "more-colours", {"blue": "more_colours"})
     assert problem("green") == (
         "there is no image colour 'green'; expected one of 'red', 'named/', 'blue'. An installed package can add one "
-        "(entry point group `cusa.tests`), and so can a Python file; see docs/extending.md."
+        "(entry point group `cusa.tests`), and so can a Python file; see docs/extending.md in cusa's repository."
     )
 
 
@@ -113,7 +113,7 @@ def test_a_package_whose_module_lacks_something(site):
     install(site, "more-colours", {"blue": "more_colours"}, source="PAINT = 1\n")
     assert problem("blue") == (
         "the package more-colours 1.2 (more_colours) has no `mix`. The module of an image colour needs PAINT, mix; "
-        "docs/extending.md shows one."
+        "docs/extending.md in cusa's repository shows one."
     )
 
 

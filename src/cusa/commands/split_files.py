@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from cusa.annotations.sources.splits import drawn_split
 from cusa.annotations.table_columns import HELD_OUT
+from cusa.common.workflow_files import page_of_keys
 from cusa.config.data_files import PATTERN_SIGNS, matching_files
 from cusa.config.dataset import SPLITS, Split, split_named
 from cusa.config.dataset_section import AMBIGUOUS_SPLIT_NAMES
@@ -61,7 +62,7 @@ def splits_beside(path: Path, files: Sequence[Path], root: Path) -> FilesOfSplit
         other = next(file for file in found["val"] if file not in ambiguous)
         raise ConfigurationError(
             f"{ambiguous[0]} stands beside {other}, so it may be of val or of test; name the files of each split "
-            "yourself in dataset.annotations, see config/README.md."
+            f"yourself in dataset.annotations, see {page_of_keys()}."
         )
     return found
 
@@ -125,19 +126,23 @@ def add_missing_splits(
     if missing := [split for split in HELD_OUT if split not in splits]:
         section["held_out"] = {split: HELD_OUT[split] for split in missing}
         warnings.append(
-            f"no file is of {' or '.join(missing)} by its name; held_out draws a tenth of the images of train for it "
-            "and leaves the other splits as they are. If there is such a file, name it in dataset.annotations instead"
+            f"no file is of {' or '.join(missing)} by its name; held_out draws about a tenth of the images of train "
+            "for it, by a hash of their names, and leaves the other splits as they are. If there is such a file, name "
+            "it in dataset.annotations instead"
         )
         if (draw := _enough(ids, missing)) not in (None, FIRST_DRAW):
             share, seed = draw
             section |= {"held_out": dict.fromkeys(missing, share), "split_seed": seed}
-            reasons.append(_drawn(f"{share:.0%} of the images of train are drawn", seed, len(ids)))
+            reasons.append(_drawn(f"about {share:.0%} of the images of train are drawn", seed, len(ids)))
 
 
 def draw_splits(section: dict[str, Any], nothing: str, reasons: list[str]) -> None:
     """Add shares of all images for val and test, because `nothing` says the split."""
     section["held_out"] = dict(HELD_OUT)
-    reasons.append(f"held_out: {nothing} says the split, so a tenth is drawn for val and a tenth for test")
+    reasons.append(
+        f"held_out: {nothing} says the split, so about a tenth of the images is drawn for val and about a tenth for "
+        "test, by a hash of their names; `cusa check` counts them"
+    )
 
 
 def draw_few(section: dict[str, Any], ids: Collection[str], reasons: list[str], warnings: list[str]) -> None:
@@ -161,7 +166,7 @@ def draw_more(
         share, seed = draw
         section |= {"held_out": dict.fromkeys(splits, share), "split_seed": seed}
         reasons[:] = [reason for reason in reasons if not reason.startswith("held_out")]
-        how = f"{because}{share:.0%} of the images are drawn for {' and as many for '.join(splits)}"
+        how = f"{because}about {share:.0%} of the images are drawn for {' and as many for '.join(splits)}"
         reasons.append(_drawn(how, seed, len(ids)))
 
 

@@ -32,7 +32,7 @@ from cusa.commands.starting_tables import sampled_rows, table_start
 from cusa.common.files import expanded
 from cusa.common.json_stream import open_json
 from cusa.common.text import is_text_encoding, text_lines, unstorable
-from cusa.common.workflow_files import head_of_file
+from cusa.common.workflow_files import head_of_file, page_of_keys
 from cusa.config.data_files import TABLE_ENDINGS
 from cusa.config.dataset import SPLITS, DatasetSection, Split, load_dataset, split_named
 from cusa.config.files import read_files, yaml_text
@@ -96,7 +96,7 @@ def look_at(
         overlay["train"] = {"batch_size": batch}
     overlay["benchmarks"] = {"eccv_caption": None, "image_retrieval": None, "sts": None}
     command = shlex.join(["cusa", "init", str(path)])
-    text = head_of_file(f"Written by `{command}`; every key is explained in config/README.md.")
+    text = head_of_file(f"Written by `{command}`; every key is explained in {page_of_keys()}.")
     start.text = text + yaml_text(overlay) + CAPTIONS
     return start
 
@@ -270,7 +270,7 @@ def _only(split: Split, files: Sequence[Path]) -> Path:
     if len(files) > 1 and len(captions) != 1:
         raise ConfigurationError(
             f"{len(files):,} files are of {split} by their names: {', '.join(map(str, files[:4]))}. Name one of those "
-            "that belong together, or name the files of each split in dataset.annotations, see config/README.md."
+            f"that belong together, or name the files of each split in dataset.annotations, see {page_of_keys()}."
         )
     return (captions if len(files) > 1 else files)[0]
 

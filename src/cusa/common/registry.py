@@ -111,7 +111,7 @@ class Registry:
         if missing := [attribute for attribute in self.needs if not hasattr(module, attribute)]:
             raise ConfigurationError(
                 f"{problem}{source} has no `{missing[0]}`. The module of {_article(self.kind)} needs "
-                f"{', '.join(self.needs)}; docs/extending.md shows one."
+                f"{', '.join(self.needs)}; docs/extending.md in cusa's repository shows one."
             )
         return module
 
@@ -145,7 +145,7 @@ class Registry:
         raise ConfigurationError(
             f"{problem}there is no {self.kind} {name!r}; expected one of {', '.join(map(repr, self.names()))}. An "
             f"installed package can add one (entry point group `{self.group}`), and so can a Python file; see "
-            "docs/extending.md."
+            "docs/extending.md in cusa's repository."
         )
 
     def _load_entry_point(self, entry: EntryPoint, problem: str) -> Any:

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGED = PACKAGE / "workflow_files"
 CLONE = PACKAGE.parents[1]
 SCHEMA = "config/schema.json"  # of configuration files; `cusa schema --output config/schema.json` writes it
+KEYS = "config/README.md"  # explains every key
 
 STARTED = "CUSA_RUN"  # the variable with the command line that the user has started the workflow with
 SNAKEFILES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile")  # where Snakemake looks for one
@@ -72,6 +73,17 @@ def head_of_file(*comments: str) -> str:
     # A line end in the name of a file would end the comment.
     shown = (line if line.isprintable() else line.encode("unicode_escape").decode("ascii") for line in comments)
     return editor_line() + "".join(f"# {line}\n" for line in shown)
+
+
+def page_of_keys() -> str:
+    """Where all keys are explained, for sentences such as `see ...`: a file that exists here, or a command.
+
+    In the folder of a clone it is config/README.md, elsewhere the absolute path of this file.
+    """
+    for folder in (PACKAGED, CLONE):
+        if (page := folder / KEYS).is_file():
+            return KEYS if Path(KEYS).is_file() and page.samefile(KEYS) else str(page)
+    return "`cusa schema`"
 
 
 def link_library(folder: Path) -> Path:

@@ -240,8 +240,8 @@ class Benchmarks(Section):
 
 WITHOUT_DATASET = {
     "eccv_caption": "set ground_truth: coco for Karpathy's COCO test, or name a table of your own in positives",
-    "image_retrieval": "name labelled images (config/README.md)",
-    "sts": "name sentence pairs (config/README.md)",
+    "image_retrieval": "name your own in labelled_images",
+    "sts": "name your own in sentence_pairs",
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from cusa.common.workflow_files import found_file, workflow_folder
+from cusa.common.workflow_files import found_file, page_of_keys, workflow_folder
 from cusa.config.paths import is_path_key
 from cusa.errors import ConfigurationError, reason_of
 
@@ -85,10 +85,10 @@ def read_file(path: str | Path) -> dict[str, Any]:
     if content is None:
         content = _yaml(text, str(path), _FileLoader)
     if content is None:
-        raise ConfigurationError(f"{path} is empty; expected keys, as config/README.md explains.")
+        raise ConfigurationError(f"{path} is empty; expected keys, as {page_of_keys()} explains.")
     if not isinstance(content, dict):
         raise ConfigurationError(
-            f"{path} holds a {type(content).__name__}; expected a mapping of keys, as config/README.md explains."
+            f"{path} holds a {type(content).__name__}; expected a mapping of keys, as {page_of_keys()} explains."
         )
     return content
 

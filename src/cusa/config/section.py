@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from cusa.common.workflow_files import page_of_keys
 from cusa.config.nearest_key import nearest_key
 from cusa.errors import ConfigurationError
 
@@ -113,11 +114,11 @@ def _of_problem(key: str, details: Any) -> list[str]:
         case "extra_forbidden":
             if (nearest := details["nearest"]) is not None:
                 return [
-                    f"Configuration key `{key}` is unknown; did you mean `{nearest}`? config/README.md has all keys."
+                    f"Configuration key `{key}` is unknown; did you mean `{nearest}`? {page_of_keys()} has all keys."
                 ]
-            return [f"Configuration key `{key}` is unknown; see config/README.md for the keys that exist."]
+            return [f"Configuration key `{key}` is unknown; see {page_of_keys()} for the keys that exist."]
         case "missing":
-            return [f"Configuration key `{key}` is missing and has no default; see config/README.md."]
+            return [f"Configuration key `{key}` is missing and has no default; see {page_of_keys()}."]
         case "value_error":
             problem = details["ctx"]["error"]
             if isinstance(problem, ProblemsError):

