@@ -11,6 +11,7 @@ import yaml
 from published_files import published_yaml
 
 import cusa as cusa_package
+from cusa.cli import parser
 
 CUSA = Path(sys.executable).parent / "cusa"
 
@@ -24,6 +25,17 @@ def test_help_lists_the_commands(tmp_path):
     text = cusa("--help", cwd=tmp_path).stdout
     for command in ("check", "import-config", "import-features", "export-features", "import-checkpoint"):
         assert command in text
+
+
+def test_without_a_command_it_shows_the_help(tmp_path):
+    done = subprocess.run([CUSA], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "cusa init data/captions.csv" in done.stderr
+
+
+def test_the_help_of_each_command_says_what_it_does():
+    (commands,) = parser()._subparsers._group_actions
+    assert {name for name, each in commands.choices.items() if not each.description} == set()
 
 
 def test_version_is_that_of_the_package(tmp_path):

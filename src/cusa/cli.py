@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from cusa import __version__
-from cusa.commands.command_parser import CommandParser
+from cusa.commands.command_parser import CommandParser, describe
 from cusa.commands.configurations import add_config, add_schema
 from cusa.commands.embedding import add_embed
 from cusa.commands.indexing import add_index
@@ -59,6 +59,9 @@ def _main() -> None:
     if sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv[2:]):
         run(sys.argv[2:])  # its arguments are Snakemake's, which the parser below does not know
         return
+    if len(sys.argv) == 1:
+        parser().print_help(sys.stderr)
+        sys.exit(2)
     arguments = parser().parse_args()
     arguments.call(arguments)
 
@@ -104,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     add_serve(commands)
     add_sweep(commands)
     add_verify(commands)
+    describe(commands)
     return root
 
 
@@ -203,6 +207,7 @@ def _datasets(arguments: argparse.Namespace) -> None:
     )
     for finding in benchmark_data_findings(benchmarks):
         sys.stdout.writelines(f"{line}\n" for line in finding.lines())
+    sys.stdout.write("ok: as expected, FIX: incomplete or not as expected, -: not there; without it a run goes on\n")
 
 
 def _check(arguments: argparse.Namespace) -> None:

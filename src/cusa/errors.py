@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 
 class CusaError(Exception):
@@ -32,6 +33,12 @@ class StoppedError(CusaError):
         """`number` is that of the signal."""
         super().__init__(message)
         self.number = number
+
+
+def first_lines(examples: Sequence[str], most: int = 5) -> str:
+    """The first examples of a problem for the end of a message, a line each, and how many more there are."""
+    more = [f"... and {len(examples) - most:,} more"] if len(examples) > most else []
+    return "".join(f"\n    {line}" for line in [*examples[:most], *more])
 
 
 def reason_of(error: BaseException) -> str:

@@ -104,7 +104,7 @@ def without(archive, name):
 @pytest.mark.parametrize(
     ("name", "make", "sentence"),
     [
-        ("cub", without(archives.cub, "images.txt"), r"images.txt does not exist; `cusa datasets` shows the layout"),
+        ("cub", without(archives.cub, "images.txt"), r"images.txt does not exist; unpack all of the archive into"),
         ("cub", damage(archives.cub, "image_class_labels.txt", "9 101\n"), "has the image 9, which images.txt does"),
         ("cub", damage(archives.cub, "images.txt", "1 a b\n"), r"images.txt, line 1: 3 columns, expected 2: '1 a b'"),
         ("cub", damage(archives.cub, "image_class_labels.txt", "1 1\n"), "lists no test image; expected images.txt"),

@@ -22,8 +22,8 @@ def test_everything_known_is_listed_and_counted(tmp_path):
     cub = found["image_retrieval.cub"]
     assert cub.text == "4 images, 2 classes; expected 5,924 images, 100 classes"
     assert cub.sound is False
-    assert found["image_retrieval.sop"].sound is False
-    assert "does not exist" in found["image_retrieval.sop"].text
+    assert found["image_retrieval.sop"].sound is None
+    assert found["image_retrieval.sop"].text == "does not exist, so that it is left out"
     assert found["image_retrieval.cars"].sound is None
     expected = "not named in the configuration; expected 136,093 images, 2,452 classes"
     assert found["image_retrieval.inaturalist"].text == expected
@@ -38,7 +38,13 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["cusa", "datasets", "mine.yaml"])
     cli.main()
     printed = capsys.readouterr().out
-    assert "FIX   CUB-200-2011 (benchmarks.image_retrieval.cub)" in printed
+    assert "-     CUB-200-2011 (benchmarks.image_retrieval.cub): does not exist, so that it is left out" in printed
+    assert printed.splitlines()[-1].startswith("ok: as expected")
+    (tmp_path / "CUB_200_2011").mkdir()
+    cli.main()
+    incomplete = capsys.readouterr().out
+    assert "FIX   CUB-200-2011 (benchmarks.image_retrieval.cub)" in incomplete
+    assert "images.txt does not exist; unpack all of the archive into" in incomplete
     assert "layout:  images.txt, image_class_labels.txt, images/" in printed
     assert "CUB_200_2011" in printed
     assert "-     Stanford Online Products" in printed

@@ -38,6 +38,7 @@ def test_it_prints_speed_parts_and_advice_and_writes_a_trace(directory):
         assert any(line.startswith(part) and "%" in line for line in lines), part
     assert "Most worth a look: " in done.stdout
     assert json.loads((directory / "trace.json").read_text())["traceEvents"]
+    assert "profiler" not in done.stderr  # PyTorch's own messages
     assert cusa(directory, "--trace", "trace.json").stderr.startswith("Error: trace.json exists already")
 
 
@@ -49,6 +50,15 @@ def test_without_data_the_pairs_are_synthetic_and_json_says_it(directory):
     assert found["synthetic"] == "results/shapes/annotations/images.parquet does not exist yet"
     assert found["bottleneck"] in found["seconds_of_parts"]
     assert not (directory / "results/shapes").exists()
+
+
+def test_missing_gpus_are_told_once(directory, tiny_configuration):
+    train = tiny_configuration["train"] | {"gpus": 4}
+    (directory / "config/config.yaml").write_text(yaml.safe_dump(tiny_configuration | {"train": train}))
+    done = cusa(directory)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: train.gpus asks for 4 GPUs, but this machine has")
 
 
 def test_an_experiment_that_is_not_trained_is_a_sentence(directory):

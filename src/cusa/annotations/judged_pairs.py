@@ -10,14 +10,13 @@ from typing import Any
 import pyarrow as pa
 
 from cusa.annotations.captions import clean_caption
-from cusa.annotations.problems import EXAMPLES
 from cusa.annotations.sources.rows import identity, malformed
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_rows import table_rows
 from cusa.annotations.tables import IMAGES, JUDGED_PAIRS, cleaning_of, read_table, write_table
 from cusa.common.files import expanded
 from cusa.config.captions import CaptionCleaning
-from cusa.errors import DataError
+from cusa.errors import DataError, first_lines
 from cusa.layout import DatasetFolder
 
 log = logging.getLogger(__name__)
@@ -63,9 +62,7 @@ def judged_pairs(annotations: Path, table: str | Path, cleaning: CaptionCleaning
         if before != right:
             problems.append(f"{place} says that the pair is {_named(right)}, but {first} that it is {_named(before)}.")
     if problems:
-        shown = "".join(f"\n    {problem}" for problem in problems[:EXAMPLES])
-        more = f"\n    ... and {len(problems) - EXAMPLES:,} more" if len(problems) > EXAMPLES else ""
-        raise DataError(f"{path} has {len(problems):,} judgements that cannot be used:{shown}{more}")
+        raise DataError(f"{path} has {len(problems):,} judgements that cannot be used:{first_lines(problems)}")
     if elsewhere:
         log.info("%s: left out %s judgements of images of train and val", path, f"{elsewhere:,}")
     if not any(right for _, right, _ in found.values()):

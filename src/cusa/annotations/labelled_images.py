@@ -15,7 +15,7 @@ from cusa.annotations.table_rows import table_rows
 from cusa.common.files import expanded
 from cusa.common.image_files import IMAGE_ENDINGS, file_problem
 from cusa.common.text import text_lines
-from cusa.errors import DataError
+from cusa.errors import DataError, first_lines
 
 log = logging.getLogger(__name__)
 
@@ -92,16 +92,16 @@ def labelled_images(name: str, path: str | Path) -> list[LabelledImage]:
     if not images:
         raise DataError(f"{place} lists no test image; expected {_expected(name)}.")
     if odd := [image for image in images if not _is_unicode(image)]:
-        shown = "\n    ".join(ascii(str(image.path)) for image in odd[:5])
+        names = first_lines([ascii(str(image.path)) for image in odd])
         raise DataError(
             f"{len(odd):,} image files in {place} have names that are not UTF-8 text; rename them, for instance with "
-            f"convmv:\n    {shown}"
+            f"convmv:{names}"
         )
     if missing := [image for image in images if file_problem(image.path) is not None]:
-        shown = "\n    ".join(printable(str(image.path)) for image in missing[:5])
+        names = first_lines([printable(str(image.path)) for image in missing])
         raise DataError(
             f"{place} lists {len(images):,} test images, but {len(missing):,} of them do not exist or cannot "
-            f"be read; unpack all of the archive:\n    {shown}"
+            f"be read; unpack all of the archive:{names}"
         )
     if name not in LOADERS:
         _refuse_repeated(place, images)
@@ -117,10 +117,9 @@ def _refuse_repeated(place: Path, images: Sequence[LabelledImage]) -> None:
         if (other := first.setdefault((status.st_dev, status.st_ino), image.path)) is not image.path:
             repeated.append(f"{printable(str(image.path))} and {printable(str(other))}")
     if repeated:
-        shown = "\n    ".join(repeated[:5])
         raise DataError(
             f"{place} has {len(repeated):,} images that are the file of another one, so that a search for them finds "
-            f"themselves; name each file once:\n    {shown}"
+            f"themselves; name each file once:{first_lines(repeated)}"
         )
 
 
@@ -248,7 +247,7 @@ LOADERS: Mapping[str, Callable[[Path], Iterator[LabelledImage]]] = {
 def _existing(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
-        raise DataError(f"{path} does not exist; `cusa datasets` shows the layout that is expected.")
+        raise DataError(f"{path} does not exist; unpack all of the archive into {folder}.")
     return path
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from cusa.annotations.delimited import delimited_rows, sniffed
 from cusa.common.files import expanded
 from cusa.common.text import text_lines, unstorable
-from cusa.errors import DataError
+from cusa.errors import DataError, first_lines
 
 YEARS = {
     "sts12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
@@ -57,10 +57,9 @@ def senteval_pairs(folder: str | Path) -> list[ScoredPair]:
     needed = [path for year in YEARS for pair in _year_files(folder, year).values() for path in pair]
     needed += [_stsb(folder), _sickr(folder)]
     if missing := [str(path) for path in needed if not path.is_file()]:
-        shown = "\n    ".join(missing[:5])
         raise DataError(
-            f"{folder} lacks {len(missing)} of the {len(needed)} files of SentEval's STS tasks; `cusa datasets` says "
-            f"where to get them:\n    {shown}"
+            f"{folder} lacks {len(missing)} of the {len(needed)} files of SentEval's STS tasks, which its script "
+            f"get_transfer_data.bash writes:{first_lines(missing)}"
         )
     pairs = [pair for year in YEARS for pair in _year(folder, year)]
     for task, path, columns in (("stsb", _stsb(folder), (5, 6, 4)), ("sickr", _sickr(folder), (1, 2, 3))):

@@ -21,6 +21,7 @@ from cusa.config.classification import Classification, ZeroShotClassification
 from cusa.errors import CusaError
 
 SENTEVAL_SOURCE = "https://github.com/facebookresearch/SentEval (data/downstream/get_transfer_data.bash)"
+MISSING = "does not exist, so that it is left out"
 SENTEVAL_LAYOUT = (
     "STS/STS12-en-test/ ... STS/STS16-en-test/, STS/STSBenchmark/sts-test.csv, SICK/SICK_test_annotated.txt"
 )
@@ -42,7 +43,7 @@ class _Collection:
     known: str | None = None
 
     def finding(self) -> Finding:
-        """Count the collection. The finding is not sound if it does not exist or its size is not the known one."""
+        """Count the collection. The finding is not sound if it is incomplete or its size is not the known one."""
         sound, text = self._counted()
         details = {"from": self.source, "layout": self.layout} | ({} if self.place is None else {"place": self.place})
         return Finding(f"{self.title} ({self.key})", text, sound, details)
@@ -50,11 +51,13 @@ class _Collection:
     def _counted(self) -> tuple[bool | None, str]:
         if self.place is None:
             return None, f"not named in the configuration; expected {self.known}"
+        if not expanded(self.place).exists():
+            return None, MISSING
         count = _count_pairs if self.key.startswith("benchmarks.sts") else _count_images
         try:
             counted = count(self.name, self.place)
         except FileNotFoundError:
-            return False, "does not exist"
+            return None, MISSING
         except CusaError as error:
             return False, str(error)
         if self.known is None or counted == self.known:

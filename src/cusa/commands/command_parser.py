@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 
+def describe(commands: argparse._SubParsersAction[CommandParser]) -> None:
+    """Let `--help` of each command begin with the sentence that the list of commands has, if it has no longer text."""
+    for listed in commands._choices_actions:
+        command = commands.choices[listed.dest]
+        if command.description is None and listed.help:
+            command.description = f"{listed.help[0].upper()}{listed.help[1:]}."
+
+
 class CommandParser(argparse.ArgumentParser):
     """Reads `RUN --output gallery photos` as it reads `RUN photos --output gallery`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def _embed(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{arguments.output}: {meta.rows:,} {unit}, {meta.dtype} [{meta.rows}, {meta.dimension}]\n")
     if meta.unreadable:
         sys.stdout.write(f"unreadable: {meta.unreadable:,}, listed in {arguments.output}/unreadable.parquet\n")
+    sys.stdout.write(f"next: {shlex.join(['cusa', 'index', str(arguments.output)])}\n")
 
 
 def _run(arguments: argparse.Namespace) -> Any:

@@ -34,7 +34,9 @@ def add_index(commands: Any) -> None:
     command.add_argument("gallery", type=Path, help="the folder that cusa embed wrote")
     command.add_argument("--output", type=Path, metavar="INDEX", help="folder of the index; default: the gallery's")
     changes = command.add_mutually_exclusive_group()
-    changes.add_argument("--add", type=Path, metavar="OUT2", help="add the embeddings of another gallery of the model")
+    changes.add_argument(
+        "--add", type=Path, metavar="GALLERY", help="add the embeddings of another gallery of the model"
+    )
     changes.add_argument(
         "--remove", type=Path, metavar="FILE", help="remove the items in FILE, one name per line; - is standard input"
     )
@@ -54,7 +56,7 @@ def add_index(commands: Any) -> None:
     command.add_argument("--flat-rows", type=int, help="up to this many rows the index is flat; default 20000")
     command.add_argument("--memory", type=float, metavar="GIB", help="largest memory of the index; default 2")
     command.add_argument(
-        "--queries", type=Path, metavar="OUT3", help="a gallery of texts to measure with; default: captions"
+        "--queries", type=Path, metavar="GALLERY", help="a gallery of texts to measure with; default: captions"
     )
     command.add_argument("--model", type=Path, help="model folder that embeds queries; default: the gallery's model")
     command.add_argument("--duplicates", choices=["near", "same", "none"], help="duplicates to mark; default near")

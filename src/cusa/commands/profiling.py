@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cusa.config import load
 from cusa.config.files import read_files
+from cusa.devices import available
 from cusa.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ DESCRIPTION = """Take some training steps, and print pairs and images per second
 GPU the share of its highest speed. The steps use the data in results/, or synthetic pairs of the same shapes if the
 data do not exist yet. Nothing is saved."""
 BAR = 30  # characters of the longest bar
+MOST_THREADS = 8  # of a training job in the workflow
+QUIET_TRACES = ("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler says that it starts, stops, and has no GPU
 
 
 def add_profile(commands: Any) -> None:
@@ -40,7 +43,7 @@ def add_profile(commands: Any) -> None:
     )
     command.add_argument("--synthetic", action="store_true", help="use synthetic pairs, also if the data exist")
     command.add_argument("--trace", type=Path, metavar="FILE", help="write three steps as a trace for chrome://tracing")
-    command.add_argument("--threads", type=int, help="CPU threads of all processes; default: the number of cores")
+    command.add_argument("--threads", type=int, help="CPU threads of all processes; default: those of the workflow")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(call=_profile)
 
@@ -58,6 +61,8 @@ def _profile(arguments: argparse.Namespace) -> None:
     if arguments.trace is not None and arguments.trace.exists():
         raise ConfigurationError(f"{arguments.trace} exists already; name another file, nothing is overwritten.")
     configuration = plan.run_configuration(experiment)
+    _require_gpus(configuration)
+    os.environ.setdefault(*QUIET_TRACES)
     processes = configuration.train.processes_per_node
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         sys.exit(_in_processes(processes))
@@ -68,12 +73,28 @@ def _profile(arguments: argparse.Namespace) -> None:
     reason = "--synthetic asks for them" if arguments.synthetic else None
     if reason is None and (missing := missing_data(configuration, plan.folder)) is not None:
         reason = f"{missing} does not exist yet"
-    with joined(configuration.train.gpus > 0, arguments.threads or os.cpu_count() or 1) as (group, _):
+    with joined(configuration.train.gpus > 0, arguments.threads or _threads(configuration)) as (group, _):
         result = profile_steps(
             configuration, plan.folder, group, steps=arguments.steps, synthetic=reason, trace=arguments.trace
         )
         if group.is_main:
             _print(arguments, configuration, result)
+
+
+def _require_gpus(configuration: RunConfiguration) -> None:
+    """Raise ConfigurationError if the training has fewer GPUs than it asks for; each process would say so."""
+    if (wanted := configuration.train.gpus) > (found := available()):
+        raise ConfigurationError(
+            f"train.gpus asks for {wanted} GPUs, but this machine has {found}; run this where the training will run, "
+            "lower train.gpus (0 measures on the CPU), or run nvidia-smi to see why."
+        )
+
+
+def _threads(configuration: RunConfiguration) -> int:
+    """As many threads as the workflow gives the training on this machine, if it may use all cores."""
+    cores, student = os.cpu_count() or 1, configuration.student
+    is_small = student.towers is not None and not student.trained_sides
+    return max(1, min(MOST_THREADS, cores // 2 if is_small else cores))
 
 
 def _in_processes(processes: int) -> int:

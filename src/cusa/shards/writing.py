@@ -28,7 +28,7 @@ from cusa.common.images import decoded_rgb, resize_shorter_side
 from cusa.common.progress import progress, stopwatch
 from cusa.config.dataset_section import MAX_PIXELS
 from cusa.config.shards import Shards
-from cusa.errors import DataError
+from cusa.errors import DataError, first_lines
 from cusa.shards.image_files import describe_files, write_image_files
 from cusa.shards.reading import EXTENSION_OF, INDEX, STATISTICS
 
@@ -114,11 +114,10 @@ def write_split(
 def _refuse_undecodable(failed: list[str], split: str) -> None:
     if not failed:
         return
-    examples = "\n    ".join(failed[:10])
     raise DataError(
         f"{len(failed)} images of {split} could not be decoded; replace them. Images of the data set are left out if "
         "you add unreadable_image to dataset.skip and set dataset.check_images: decode; labelled images of a "
-        f"benchmark, if you take them out of its folder or table:\n    {examples}"
+        f"benchmark, if you take them out of its folder or table:{first_lines(failed, 10)}"
     )
 
 
