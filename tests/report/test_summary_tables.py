@@ -62,3 +62,16 @@ def test_one_table_for_many_data_sets():
     assert table.columns == ["CUB-200-2011", "Stanford Online Products", "average"]
     assert table.title == "Image retrieval, R@1 of each data set"
     assert table.size.startswith("Queries: CUB-200-2011 7,")
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "metrics", "size"),
+    [
+        ("itr", {"t2i_r1": 1.0, "i2t_r1": 2.0}, "50 texts and 30 images, each searched with the other"),
+        ("zero_shot_classification", {"acc1": 1.0}, "50 images, 30 classes"),
+        ("image_retrieval", {"r1": 1.0}, "50 queries, 30 in the gallery"),
+    ],
+)
+def test_sizes_are_called_what_they_are(benchmark, metrics, size):
+    each = result("cusa", 1, benchmark=benchmark, **metrics) | {"n_queries": 50, "n_gallery": 30, "sizes": {}}
+    assert benchmark_tables(summary_rows([each]))[0].size == size

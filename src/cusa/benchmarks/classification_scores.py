@@ -39,7 +39,6 @@ class ClassificationScores:
             self.metrics["average/acc1"] = float(np.mean([self.metrics[name] for name in averaged]))
             self.statistics["average/acc1"] = Combination.mean(averaged)
         images, classes = (sum(size[side] for size in self.sizes.values()) for side in (0, 1))
-        self.sizes.pop("", None)
         return Result(
             metrics=self.metrics,
             protocol=protocol,

@@ -17,6 +17,7 @@ TITLES = {
     "linear_probe": "Linear probe",
 }
 # If several data sets are scored, one table shows this metric of each; summary.parquet has the others.
+CLASSIFICATION = ("zero_shot_classification", "linear_probe")
 MAIN_METRIC = {"image_retrieval": "r1", "sts": "spearman", "zero_shot_classification": "acc1", "linear_probe": "acc1"}
 DATA_TITLES = {
     **{name: archive.title for name, archive in ARCHIVES.items()},
@@ -161,9 +162,14 @@ def _title(benchmark: str, data: str) -> str:
 def _size(data: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """The numbers of queries and, for one data set, of gallery items."""
     if data != "*":
-        return f"{rows[0]['n_queries']:,} queries, {rows[0]['n_gallery']:,} in the gallery"
-    queries = {row["data"]: row["n_queries"] for row in rows if row["data"] not in ("average", "languages")}
-    return "Queries: " + ", ".join(f"{data_title(name)} {count:,}" for name, count in queries.items())
+        queries, gallery = rows[0]["n_queries"], rows[0]["n_gallery"]
+        if {"t2i", "i2t"} <= {row["metric"].partition("_")[0] for row in rows}:
+            return f"{queries:,} texts and {gallery:,} images, each searched with the other"
+        if rows[0]["benchmark"] in CLASSIFICATION:
+            return f"{queries:,} images, {gallery:,} classes"
+        return f"{queries:,} queries, {gallery:,} in the gallery"
+    counts = {row["data"]: row["n_queries"] for row in rows if row["data"] not in ("average", "languages")}
+    return "Queries: " + ", ".join(f"{data_title(name)} {count:,}" for name, count in counts.items())
 
 
 def to_markdown(
