@@ -117,7 +117,7 @@ def test_named_images_and_the_mean_over_data(folder, tmp_path):
     assert result["metrics"]["birds/acc1"] == pytest.approx(100 * 2 / 3)
     assert result["metrics"]["birds/mean_per_class_recall"] == pytest.approx(75)
     assert result["metrics"]["average/acc1"] == pytest.approx(100 * 5 / 6)
-    assert result["sizes"] == {"": [6, 2], "birds": [3, 2]}
+    assert result["sizes"] == {"": [5, 3], "birds": [3, 2]}
     section = validate(settings_of("zero_shot_classification"), settings)
     assert data_of("zero_shot_classification", frozenset(), section) == ("class_prompts", "test", "birds")
 
