@@ -10,7 +10,7 @@ from cusa.config.losses import FalseNegatives, LossConfiguration
 from cusa.config.section import validate
 from cusa.errors import ConfigurationError
 from cusa.false_negatives import false_negatives, similarity_to_other_captions
-from cusa.losses import CUSALoss
+from cusa.losses import CUSALoss, Losses
 
 B, IDS = 7, np.array([0, 0, 1, 2, 3, 4, 4])
 POSITIVE = np.array([0.2, 0.1, 1.0, 0.3, 0.05, -0.1, 0.25])
@@ -65,7 +65,13 @@ def oracle(
     return total / B**2 if reduction == "mean" else total / B
 
 
-def loss_of(arrays: dict, contrastive: dict) -> tuple[CUSALoss, dict, torch.Tensor]:
+def share_left_out(settings: FalseNegatives, arrays: dict) -> float:
+    """Of the pairs of different images, those that are left out."""
+    negatives = [(i, j) for i in range(B) for j in range(B) if IDS[i] != IDS[j]]
+    return sum(is_left_out(settings, arrays, i, j) for i, j in negatives) / len(negatives)
+
+
+def loss_of(arrays: dict, contrastive: dict) -> tuple[CUSALoss, dict, Losses]:
     section = {"temperature": {"start": TAU}} | contrastive
     loss = CUSALoss(validate(LossConfiguration, {"contrastive": section})).double()
     loss.temperatures["contrastive"].data.fill_(TAU)  # not the float32 next to it
@@ -76,8 +82,7 @@ def loss_of(arrays: dict, contrastive: dict) -> tuple[CUSALoss, dict, torch.Tens
         if name.startswith("cross") or name in needed
     }
     given = dict.fromkeys(("teacher_image", "teacher_text", "uni_image", "uni_text")) | tensors
-    found = loss(**given, image_ids=torch.tensor(IDS), positive_text=torch.tensor(POSITIVE))
-    return loss, tensors, found.contrastive
+    return loss, tensors, loss(**given, image_ids=torch.tensor(IDS), positive_text=torch.tensor(POSITIVE))
 
 
 @pytest.mark.parametrize("teacher", ["image", "text", "either", "both"])
@@ -114,8 +119,9 @@ def test_value_and_gradients_equal_those_of_the_oracle(teacher, reduction, kind)
     settings, arrays = FalseNegatives(teacher=teacher, margin=0.3), batch(1)
     section = {"false_negatives": settings.model_dump(), "reduction": reduction, "kind": kind}
     _, tensors, found = loss_of(arrays, section)
-    assert found.item() == pytest.approx(oracle(settings, arrays, reduction, kind), rel=1e-12)
-    found.backward()
+    assert found.contrastive.item() == pytest.approx(oracle(settings, arrays, reduction, kind), rel=1e-12)
+    assert found.left_out_share.item() == pytest.approx(share_left_out(settings, arrays))
+    found.contrastive.backward()
     rng, step = np.random.default_rng(2), 1e-6
     for name in ("cross_image", "cross_text"):
         direction = rng.standard_normal(arrays[name].shape)
@@ -132,8 +138,8 @@ def test_smoothed_labels_are_spread_over_what_stays(reduction):
     settings, arrays = FalseNegatives(teacher="text", margin=0.2), batch(6)
     section = {"false_negatives": settings.model_dump(), "reduction": reduction, "label_smoothing": 0.2}
     _, tensors, found = loss_of(arrays, section)
-    assert found.item() == pytest.approx(oracle(settings, arrays, reduction, smoothing=0.2), rel=1e-12)
-    found.backward()
+    assert found.contrastive.item() == pytest.approx(oracle(settings, arrays, reduction, smoothing=0.2), rel=1e-12)
+    found.contrastive.backward()
     assert tensors["cross_text"].grad.isfinite().all()
 
 
@@ -144,11 +150,11 @@ def test_a_pair_whose_negatives_are_all_left_out_has_no_loss():
     arrays["teacher_text"][:] = arrays["teacher_text"][0]
     _, tensors, found = loss_of(arrays, {"false_negatives": {"teacher": "text"}, "reduction": "sum"})
     alone = np.flatnonzero(np.bincount(IDS)[IDS] == 1)[1:]  # pair 2 has no other caption: nothing is above 1
-    found.backward()
-    assert found.isfinite()
+    found.contrastive.backward()
+    assert found.contrastive.isfinite()
     assert tensors["cross_image"].grad.isfinite().all()
     gone = oracle(FalseNegatives(teacher="text"), arrays, "sum")
-    assert found.item() == pytest.approx(gone, rel=1e-9)
+    assert found.contrastive.item() == pytest.approx(gone, rel=1e-9)
     assert len(alone) == 2
 
 

@@ -47,11 +47,16 @@ from cusa.teacher_similarities import GatherRows, normalised, teacher_similarity
 
 @dataclass
 class Losses:
-    """The three terms, scalars, multiplied by their rates; a term whose family is off is 0."""
+    """The three terms, scalars, multiplied by their rates; a term whose family is off is 0.
+
+    `left_out_share` is the share of the negatives that the contrastive loss leaves out, a scalar from 0 to 1; None
+    if none is judged.
+    """
 
     contrastive: Tensor
     cross: Tensor
     uni: Tensor
+    left_out_share: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
@@ -64,7 +69,7 @@ class Losses:
 
     def detached(self) -> Losses:
         """The same values without the graph of their computation."""
-        return Losses(self.contrastive.detach(), self.cross.detach(), self.uni.detach())
+        return Losses(self.contrastive.detach(), self.cross.detach(), self.uni.detach(), self.left_out_share)
 
 
 class CUSALoss(nn.Module):
@@ -200,6 +205,7 @@ class CUSALoss(nn.Module):
                 left_out = None
                 if (settings := contrastive.false_negatives) is not None:
                     left_out = false_negatives(settings, teachers, positive_text, same_image)
+                    losses.left_out_share = left_out.sum() / (~same_image).sum().clamp(min=1)
                 losses.contrastive = self._contrastive(contrastive, image_to_text, text_to_image, same_image, left_out)
             if (cross := self.configuration.cross_softlabel) is not None:
                 targets = mixed(teachers["image"], teachers["text"], cross.other_teacher)

@@ -128,6 +128,21 @@ def test_a_rows_losses_are_the_means_over_the_steps_batches(tiny_configuration, 
     assert row["temperature_cross_teacher"] == 1.0
 
 
+def test_the_share_of_negatives_left_out_is_in_the_rows_of_a_run_that_judges_them(tiny_configuration, clock):
+    history = history_of(tiny_configuration, clock, log_every=1)
+    take(history, clock, 1, 1.0)
+    assert "left_out_share" not in history.rows[0]
+    judged = tiny_configuration | {"experiments": {"cusa": {"contrastive": {"false_negatives": {}}}}}
+    history = history_of(judged, clock, log_every=1)
+    zero = torch.zeros(())
+    losses = [Losses(torch.tensor(1.0), zero, zero, torch.tensor(share)) for share in (0.25, 0.75)]
+    history.after_step(Progress(step=1), StepResult(rate=0.1, losses=losses), Spent())
+    history.settle()
+    (row,) = history.rows
+    assert (row["loss"], row["left_out_share"]) == (1.0, 0.5)
+    assert row["temperature_contrastive"] == pytest.approx(0.05)
+
+
 def test_a_row_is_read_from_the_device_a_step_later(tiny_configuration, clock):
     """Its losses and temperatures are those of its own step, whatever the next step has made of the temperatures."""
     history = history_of(tiny_configuration, clock, log_every=1)

@@ -21,6 +21,7 @@ LABELS = {
     "loss_contrastive": "loss: contrastive",
     "loss_cross": "loss: CSA",
     "loss_uni": "loss: USA",
+    "left_out_share": "share of the negatives left out",
     "lr": "learning rate",
     "samples_per_second": "pairs per second",
     "images_per_second": "images per second",

@@ -21,6 +21,7 @@ from cusa.training.step import StepResult
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 30.0
+LEFT_OUT = "left_out_share"  # of the negatives; see false_negatives.py
 LOSSES = ("loss", "loss_contrastive", "loss_cross", "loss_uni")
 
 
@@ -124,15 +125,22 @@ class History:
         self.on_row(row)
 
     def _values(self, result: StepResult) -> Tensor:
-        """The losses (means over the step's batches and all processes), and the loss's scalars: float32 [n]."""
-        terms = torch.stack([torch.stack(part.terms()) for part in result.losses])
+        """The losses and the share of negatives left out, if negatives are judged (means over the step's batches and
+        all processes), and the loss's scalars: float32 [n]."""
+        shares = [[] if part.left_out_share is None else [part.left_out_share] for part in result.losses]
+        terms = torch.stack(
+            [torch.stack([*part.terms(), *share]) for part, share in zip(result.losses, shares, strict=True)]
+        )
         scalars = [value.detach().reshape(1) for value in self.loss.scalars().values()]
         return torch.cat([self.group.mean(terms.mean(dim=0)), *scalars])
 
     def _add_step(self, row: dict[str, Any], measured: dict[str, Any], numbers: list[float]) -> None:
         """Add the row of a step: its epoch and step, the numbers of `_values`, and the measurements."""
-        losses, scalars = numbers[: len(LOSSES)], numbers[len(LOSSES) :]
-        self._add(row | dict(zip(LOSSES, losses, strict=True)) | self.loss.named_values(scalars) | measured)
+        contrastive = self.configuration.losses.contrastive
+        judged = [LEFT_OUT] if contrastive is not None and contrastive.false_negatives is not None else []
+        names = [*LOSSES, *judged]
+        means, scalars = numbers[: len(names)], numbers[len(names) :]
+        self._add(row | dict(zip(names, means, strict=True)) | self.loss.named_values(scalars) | measured)
 
     def _speed(self, progress: Progress, now: float, spent: Spent) -> dict[str, float | None]:
         """Speeds and memory since the last row, see `speeds`."""
