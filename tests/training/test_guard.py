@@ -60,7 +60,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_its_term_and_its_batch
     good, bad = (Losses(torch.ones(()), torch.ones(()), torch.tensor(value)) for value in (0.5, float("inf")))
     fitting.guard.step([good, bad], [torch.arange(8), IMAGES], epoch=3, step=7)
     with pytest.raises(
-        TrainingError, match=r"not finite at epoch 3, step 7: contrastive 1, cross 1, uni inf; .*\[8, 9"
+        TrainingError, match=r"not finite at epoch 4, step 8: contrastive 1, cross 1, uni inf; .*\[8, 9"
     ):
         fitting.guard.check()
 
@@ -92,7 +92,7 @@ def test_the_scale_changes_no_gradient():
 
 def test_a_scale_that_falls_for_ever_is_an_error():
     fitting = Fitting(precision="fp16")
-    with pytest.raises(TrainingError, match=r"overflow at epoch 3, step 2\d, .* multiplied by 0\.000\d+ only"):
+    with pytest.raises(TrainingError, match=r"overflow at epoch 4, step [23]\d, .* multiplied by 0\.000\d+ only"):
         for _ in range(40):
             fitting.step(float("nan"))
 
@@ -101,7 +101,7 @@ def test_a_loss_that_is_not_finite_is_an_error_in_float16_too():
     fitting = Fitting(precision="fp16")
     before = fitting.step()
     assert fitting.step(loss=float("nan")) == before
-    with pytest.raises(TrainingError, match="loss is not finite at epoch 3, step 1"):
+    with pytest.raises(TrainingError, match="loss is not finite at epoch 4, step 2"):
         fitting.guard.check()
 
 

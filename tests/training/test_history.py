@@ -199,7 +199,7 @@ def test_the_log_says_what_is_trained_and_where_it_continues(tiny_configuration,
         history.announce(Progress(epoch=1, step=3))
     first, continuing, second = caplog.messages
     assert first == "training cusa, seed 23, on 1 x cpu: 64 pairs, 8 steps an epoch, 5 of 5 epochs to go"
-    assert continuing == "continuing at epoch 1, step 3"
+    assert continuing == "continuing at epoch 2, step 4"
     assert second.endswith("4 of 5 epochs to go")
 
 

@@ -174,7 +174,7 @@ def test_sigterm_saves_the_step_and_the_same_command_ends_bit_identical(
     for folder in ("stopped", "undisturbed"):
         with caplog.at_level("INFO"):
             train(run, DatasetFolder(shapes_data), tmp_path / folder)
-    assert f"continuing at epoch {state['epoch']}, step {state['step']}" in caplog.text
+    assert f"continuing at epoch {state['epoch'] + 1}, step {state['step'] + 1}" in caplog.text
     assert weights_sha256(tmp_path / "undisturbed") == sha256_of_file(tmp_path / "stopped/best.safetensors")
 
 

@@ -167,7 +167,7 @@ def test_a_full_disk_is_reported_and_the_state_before_stays(
         assert saved(folder / "run")["epoch"] == 2
         with caplog.at_level("INFO"):
             train(run, data, folder / "run")
-        assert "continuing at epoch 2, step 0" in caplog.text
+        assert "continuing at epoch 3, step 1" in caplog.text
         assert weights_sha256(folder / "run") == sha256_of_file(tmp_path / "undisturbed/best.safetensors")
 
 

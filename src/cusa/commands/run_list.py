@@ -60,7 +60,7 @@ def _cells(row: RunRow) -> tuple[str, ...]:
     time = ""
     if row.seconds is not None:
         time = f"took {duration(row.seconds)}"
-    elif row.seconds_left is not None and row.state not in ("failed", "finished"):
+    elif row.seconds_left is not None and row.state == "running":
         time = f"{duration(row.seconds_left)} left"
     return (
         row.run,

@@ -43,6 +43,11 @@ class Report:
     values: HostCopy
     images: Sequence[Tensor]
 
+    @property
+    def place(self) -> str:
+        """The epoch and the step, counted from 1 as in the log."""
+        return f"epoch {self.epoch + 1}, step {self.step + 1}"
+
 
 class Guard:
     """Takes the optimiser's steps for a module; `device` is that of its weights."""
@@ -105,13 +110,13 @@ class Guard:
         if self.scaler.is_enabled():
             if scale < SMALLEST_SCALE:
                 raise TrainingError(
-                    f"the gradients of float16 overflow at epoch {report.epoch}, step {report.step}, although the loss "
+                    f"the gradients of float16 overflow at {report.place}, although the loss "
                     f"is multiplied by {scale:g} only: the model has diverged. Nothing was saved since. Lower "
                     "train.lr, set train.gradient_clip, or use train.precision: bf16."
                 )
         elif not math.isfinite(norm):
             raise TrainingError(
-                f"the gradients are not finite at epoch {report.epoch}, step {report.step} (norm {norm:g}), but the "
+                f"the gradients are not finite at {report.place} (norm {norm:g}), but the "
                 f"loss is; temperatures {self._scalars()}. No optimiser step was taken with them. Lower train.lr, "
                 "raise the lower bounds of learned temperatures, or use train.precision: fp32."
             )
@@ -121,7 +126,7 @@ class Guard:
             f"{name} {value:g}" for name, value in zip(("contrastive", "cross", "uni"), parts, strict=True)
         )
         return TrainingError(
-            f"the loss is not finite at epoch {report.epoch}, step {report.step}: {terms}; temperatures "
+            f"the loss is not finite at {report.place}: {terms}; temperatures "
             f"{self._scalars()}; first images of the batch (positions in train): {images.tolist()}. No optimiser step "
             "was taken with it. Lower train.lr, set train.gradient_clip, or use train.precision: fp32."
         )

@@ -63,7 +63,7 @@ class History:
         if not self.group.is_main:
             return
         if progress.epoch or progress.step:
-            log.info("continuing at epoch %d, step %d", progress.epoch, progress.step)
+            log.info("continuing at epoch %d, step %d", progress.epoch + 1, progress.step + 1)
         log.info(
             "training %s, seed %d, on %d x %s: %d pairs, %d steps an epoch, %d of %d epochs to go",
             self.configuration.experiment,
