@@ -76,8 +76,7 @@ onstart:
 
 onsuccess:
     RUNNING.stop()
-    made = {str(path) for job in workflow.dag.jobs for path in job.output}
-    say(lines_of_success(PLAN, SEARCH, SWEEP, made))
+    say(results_of_targets())
 
 
 onerror:

@@ -105,7 +105,9 @@ def test_every_job_leaves_a_log_and_a_timing(finished):
 
 
 def test_a_second_run_does_nothing(finished):
-    assert "Nothing to be done" in snakemake(finished[0], "--configfile", finished[1])
+    again = snakemake(finished[0], "--configfile", finished[1])
+    assert "Nothing to be done" in again
+    assert f"the report: {(finished[0] / 'results/shapes/report/index.html').as_uri()}" in again
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,12 @@ def say(lines):
     sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
+def results_of_targets():
+    """The lines for the end about what the targets of this command stand for."""
+    made = {str(path) for job in workflow.dag.jobs for path in job.output}
+    return list(lines_of_success(PLAN, SEARCH, SWEEP, made))
+
+
 def require_writable_results():
     """Stop if results cannot be written. Called once before jobs run, so that a dry run works on read-only results."""
     try:

@@ -52,8 +52,11 @@ class Listener(logging.Filter):
         return not (INTERRUPTED.is_set() and record.levelno >= logging.ERROR)
 
     def translate(self, record):
-        """Say what to do about a lock, with the user's own command."""
-        if record.getMessage().startswith("LockException"):
+        """Say what to do about a lock, with the user's own command, and what is there if nothing has to be done."""
+        message = record.getMessage()
+        if message.startswith("Nothing to be done") and not workflow.dryrun:
+            record.args, record.msg = (), "\n".join([message, *results_of_targets()])
+        elif message.startswith("LockException"):
             record.args = ()
             record.msg = (
                 f"{Path.cwd()} is locked: another run makes the same files, or one was killed (kill -9, a power loss). "
