@@ -38,6 +38,11 @@ def test_the_help_of_each_command_says_what_it_does():
     assert {name for name, each in commands.choices.items() if not each.description} == set()
 
 
+def test_a_sweep_that_is_missing_is_told_with_the_command_that_was_given(tmp_path):
+    for action in ("trials", "best"):
+        assert f"as in `cusa sweep {action} mine.yaml`" in cusa("sweep", action, cwd=tmp_path).stderr
+
+
 def test_version_is_that_of_the_package(tmp_path):
     assert cusa("--version", cwd=tmp_path).stdout == f"cusa {cusa_package.__version__}\n"
 

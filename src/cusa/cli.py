@@ -50,6 +50,12 @@ from cusa.config.section import validate
 from cusa.errors import ConfigurationError
 
 
+CHECK = (
+    "Check the data, models, disk and GPUs of a configuration before anything runs for hours. A line begins with ok, with "
+    "WARN where results may be worse than need be, or with FIX where a run would stop; then the exit status is 1."
+)
+
+
 def main() -> None:
     """Entry point of the command."""
     program.run(_main)
@@ -82,7 +88,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--output", type=Path, default=Path("mine.yaml"), help="YAML file to write; default mine.yaml")
     command.set_defaults(call=_init)
 
-    command = commands.add_parser("check", help="check the data, models, disk and GPUs of a configuration")
+    command = commands.add_parser(
+        "check", help="check the data, models, disk and GPUs of a configuration", description=CHECK
+    )
     command.add_argument("files", nargs="*", type=Path, help="YAML files, merged onto config/config.yaml in this order")
     command.add_argument("--all", action="store_true", help="check every image, not only 500 of them")
     command.set_defaults(call=_check)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cusa.commands.command_parser import describe
 from cusa.common.workflow_files import workflow_command
 from cusa.config import load
 from cusa.config.files import read_files
@@ -18,7 +19,7 @@ def add_sweep(commands: Any) -> None:
     sweep = commands.add_parser(
         "sweep", help="show the trials of a search over settings, or write the best one to a file"
     )
-    actions = sweep.add_subparsers(required=True, metavar="ACTION")
+    actions = sweep.add_subparsers(required=True, metavar="ACTION", dest="action")
     best = actions.add_parser("best", help="write the values of the best trial to a file for --configfile")
     trials = actions.add_parser("trials", help="print a table of the trials that have ended, also during the search")
     for action in (best, trials):
@@ -31,6 +32,7 @@ def add_sweep(commands: Any) -> None:
     best.add_argument("--output", type=Path, help="YAML file to write; default: standard output")
     best.set_defaults(call=_best)
     trials.set_defaults(call=_trials)
+    describe(actions)
 
 
 def _ended(arguments: argparse.Namespace) -> tuple[Any, list[Any]]:
@@ -40,8 +42,8 @@ def _ended(arguments: argparse.Namespace) -> tuple[Any, list[Any]]:
     plan = SweepPlan(Plan(load(read_files(arguments.files))))
     if plan.study is None:
         raise ConfigurationError(
-            "Configuration key `sweep` is null or missing, so there are no trials; name the files of the sweep, as "
-            "`cusa sweep best mine.yaml`."
+            "Configuration key `sweep` is null or missing, so there are no trials; name the files of the sweep, as in "
+            f"`cusa sweep {arguments.action} mine.yaml`."
         )
     ended = [result for name in plan.points if (result := plan.study.trial(name).result) is not None]
     if not ended:
