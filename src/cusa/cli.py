@@ -49,10 +49,9 @@ from cusa.config.paths import expand_variables
 from cusa.config.section import validate
 from cusa.errors import ConfigurationError
 
-
 CHECK = (
-    "Check the data, models, disk and GPUs of a configuration before anything runs for hours. A line begins with ok, with "
-    "WARN where results may be worse than need be, or with FIX where a run would stop; then the exit status is 1."
+    "Check the data, models, disk and GPUs of a configuration before anything runs for hours. A line begins with ok, "
+    "with WARN where results may be worse than need be, or with FIX where a run would stop; then the exit status is 1."
 )
 
 
