@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import sys
@@ -12,9 +13,18 @@ from threading import Lock
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from cusa.common.images import ImageCheck, _PixelBudget, check_image, decoded_rgb, open_rgb, resize_shorter_side
+from cusa.common.images import (
+    ImageCheck,
+    _PixelBudget,
+    check_image,
+    decoded_rgb,
+    open_rgb,
+    picture_size,
+    resize_shorter_side,
+    upright_rgb,
+)
 from cusa.errors import DataError
 from cusa.teachers.transform import ImageTransform
 
@@ -25,6 +35,36 @@ def test_exif_rotation_is_applied(tmp_path):
     exif[0x0112] = 6  # turn by 90 degrees
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert open_rgb(tmp_path / "turned.jpg").size == (10, 20)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "avif", "tif", "lzw.tif"])
+def test_every_format_is_upright_and_has_its_upright_size(tmp_path, kind, orientation):
+    stored = Image.new("RGB", (64, 32), "white")
+    stored.paste("red", (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{kind}"
+    if kind.endswith("tif"):
+        compression = "tiff_lzw" if kind == "lzw.tif" else None
+        stored.save(path, tiffinfo={0x0112: orientation}, compression=compression)
+    else:
+        stored.save(path, exif=exif, quality=95)
+    stored.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(stored), dtype=int)
+    shown = open_rgb(path)
+    assert picture_size(path) == picture_size(path.read_bytes()) == shown.size == expected.shape[1::-1]
+    assert np.abs(np.asarray(shown, dtype=int) - expected).max() < 100  # JPEG blurs the edge of the square
+    assert np.array_equal(np.asarray(upright_rgb(Image.open(path))), np.asarray(shown))
+
+
+def test_a_pillow_image_that_cannot_be_decoded_is_a_sentence(shapes):
+    good = next((shapes / "pics").glob("*.jpg"))
+    with Image.open(good) as closed:
+        pass
+    for broken in (closed, Image.open(io.BytesIO(good.read_bytes()[:-200]))):
+        with pytest.raises(DataError, match="cannot be read as an image"):
+            upright_rgb(broken)
 
 
 def test_problems_of_files(tmp_path, shapes):

@@ -118,7 +118,17 @@ def picture_size(source: Source) -> tuple[int, int]:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """A Pillow image of any mode as upright 8-bit RGB. Raises DataError if it cannot be decoded."""
     with _decoders_errors():
-        return colours.to_rgb(_upright(image, image))
+        return colours.to_rgb(upright(image, image))
+
+
+def upright(image: Image.Image, of: Image.Image) -> Image.Image:
+    """Rotate an image as the EXIF data of the image `of` say. Raises an error of Pillow's if it cannot be decoded.
+
+    ImageOps.exif_transpose writes the EXIF data again, which fails for some values that can be read.
+    """
+    of.load()  # which turns a TIFF, and removes the orientation
+    transposition = _transposition(of)
+    return image if transposition is None else image.transpose(transposition)
 
 
 def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
@@ -251,7 +261,8 @@ def _read_header(source: Source, max_pixels: int | None) -> tuple[Note, ...]:
 def _upright_size(source: Source) -> tuple[int, int]:
     with _open(source) as image:
         _refuse_oversized(image, None)
-        sideways = _transposition(image) in SIDEWAYS
+        # Pillow turns a TIFF as it loads it, and its size is the upright one from the start.
+        sideways = image.format != "TIFF" and _transposition(image) in SIDEWAYS
         return (image.height, image.width) if sideways else image.size
 
 
@@ -276,30 +287,20 @@ def _decode(source: Source, max_pixels: int | None, held: ExitStack, at_an_eight
         budget.enter_context(_BUDGET.take(pixels))
         deep = colours.has_deep_colours(image)
         image.load()
-        if deep and colours.is_dark(image):
+        if deep and (colours.is_dark(image) or colours.has_clear_colour(image)):
             with _open(source) as lower:
-                colours.read_lower_bytes(lower)
-                rgb = _upright(colours.combined_bytes(image, lower), image)
-            notes = (*notes, "grey_range")
+                rgb = upright(colours.combined_bytes(image, colours.read_lower_bytes(lower)), image)
+            notes = (*notes, "grey_range") if colours.is_dark(image) else notes
         else:
             if image.mode in colours.DEEP_GREYS and colours.grey_scale(image) != colours.FULL_SIXTEEN_BITS:
                 notes = (*notes, "grey_range")
-            rgb = colours.to_rgb(_upright(image, image))
+            rgb = colours.to_rgb(upright(image, image))
         rgb = rgb.copy() if rgb is image else rgb
         # Without its metadata, of which a writer would store some, and which may be broken.
         rgb.info, rgb.format = {}, image.format
         image.close()  # which frees its pixels
         held.enter_context(budget.pop_all())
         return _Picture(rgb, notes)
-
-
-def _upright(image: Image.Image, of: Image.Image) -> Image.Image:
-    """Rotate an image as the EXIF data of the image `of` say.
-
-    ImageOps.exif_transpose writes the EXIF data again, which fails for some values that can be read.
-    """
-    transposition = _transposition(of)
-    return image if transposition is None else image.transpose(transposition)
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:
