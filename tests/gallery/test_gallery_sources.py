@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import sys
 import tarfile
 
 import numpy as np
@@ -13,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cusa.common.image_files import IMAGE_ENDINGS
+from cusa.common.images import check_image
 from cusa.errors import ConfigurationError, DataError
 from cusa.gallery.items import column_of, items_table
 from cusa.gallery.sources.opening import Reading, open_source
@@ -92,6 +96,57 @@ class TestFolder:
         found = entries(open_source(str(pictures)))[-1]
         assert "not UTF-8" in found.problem
         found.item.encode()
+
+    def test_links_that_lead_nowhere_are_unreadable_items(self, pictures):
+        (pictures / "circle.jpg").symlink_to("circle.jpg")
+        (pictures / "circle").symlink_to("circle")
+        (pictures / "gone.jpg").symlink_to("nowhere.jpg")
+        (pictures / "long.jpg").symlink_to("x" * 300)
+        (pictures / "through.jpg").symlink_to("b.jpg/x")
+        source = open_source(str(pictures))
+        added = {"circle.jpg", "gone.jpg", "long.jpg", "through.jpg"}
+        assert set(names(source)) == added | {"a/10.jpg", "a/2.PNG", "a.jpg", "b.jpg", "c/d/e.jpeg"}
+        assert source.total == 9
+        for entry in entries(source):
+            assert (check_image(entry.path, "decode").problem is not None) == (entry.item in added)
+
+    @pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG, errno.EIO])
+    def test_a_folder_that_cannot_be_read_is_an_unreadable_item(self, pictures, monkeypatch, number):
+        scandir = os.scandir
+
+        def refuse(folder):
+            if folder.endswith("/c"):
+                raise OSError(number, os.strerror(number), folder)
+            return scandir(folder)
+
+        monkeypatch.setattr("cusa.gallery.sources.folder.os.scandir", refuse)
+        *sound, last = entries(open_source(str(pictures)))
+        assert [entry.item for entry in sound] == ["a/10.jpg", "a/2.PNG", "a.jpg", "b.jpg"]
+        assert (last.item, last.path) == ("c/", None)
+        assert last.problem.startswith(f"this folder cannot be read ({os.strerror(number)}); give yourself the right")
+
+    def test_tars_beside_a_folder_that_cannot_be_read_are_found(self, tars, monkeypatch):
+        (tars / "lost+found").mkdir()
+        scandir = os.scandir
+
+        def refuse(folder):
+            if str(folder).endswith("lost+found"):
+                raise PermissionError(errno.EACCES, "Permission denied", folder)
+            return scandir(folder)
+
+        monkeypatch.setattr("cusa.gallery.sources.folder.os.scandir", refuse)
+        assert len(names(open_source(str(tars)))) == 6
+
+    def test_folders_lie_in_each_other_to_any_depth(self, tmp_path):
+        name = "d/" * 400 + "a.jpg"
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(picture_bytes())
+        before = sys.getrecursionlimit()
+        sys.setrecursionlimit(300)
+        try:
+            assert names(open_source(str(tmp_path))) == [name]
+        finally:
+            sys.setrecursionlimit(before)
 
     def test_a_change_is_noticed(self, pictures):
         before = open_source(str(pictures)).describe()
@@ -250,7 +305,53 @@ class TestTars:
             ("a.tar/d.jpg", [], None),
             ("a.tar/e.jpg", [], None),
         ]
-        assert "3 captions or JSON files that cannot be read" in caplog.text
+        assert (
+            "3 captions or JSON files that cannot be read in the tars are left out; for instance, a.tar/a.json: "
+            "Expecting property name" in caplog.text
+        )
+        assert (
+            "1 texts without a picture beside them in the tars are left out; for instance, a.tar/b.txt" in caplog.text
+        )
+
+    def test_a_json_that_is_no_object_is_told(self, tmp_path, caplog):
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            add(tar, "a.jpg", picture_bytes(1))
+            add(tar, "a.json", b"5")
+        assert len(entries(open_source(str(tmp_path / "a.tar")))) == 1
+        assert "a.tar/a.json: is a int, expected a JSON object" in caplog.text
+
+    @pytest.mark.parametrize("ending", IMAGE_ENDINGS)
+    def test_tars_and_folders_have_pictures_of_the_same_endings(self, tmp_path, ending, caplog):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / f"a{ending}").write_bytes(picture_bytes(1))
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            add(tar, f"a{ending.upper()}", picture_bytes(1))
+            add(tar, "a.txt", b"one")
+        (found,) = entries(open_source(str(tmp_path / "a.tar")))
+        assert (found.captions, found.picture()) == (["one"], picture_bytes(1))
+        assert names(open_source(str(tmp_path / "folder"))) == [f"a{ending}"]
+        assert "left out" not in caplog.text
+
+    def test_files_of_other_endings_are_counted_and_named(self, tmp_path, caplog):
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            add(tar, "a.jpg", picture_bytes(1))
+            for name in ("a.cls", "b.cls", "b.jxl", "c"):
+                add(tar, name, b"7")
+        with caplog.at_level("INFO"):
+            assert len(entries(open_source(str(tmp_path / "a.tar")))) == 1
+        assert (
+            "4 files whose endings are none of a picture, .txt or .json in the tars are left out (.cls, " in caplog.text
+        )
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+    @pytest.mark.parametrize("ending", ["txt", "json"])
+    def test_captions_have_any_encoding_that_they_are_marked_with(self, tmp_path, encoding, ending):
+        text = "ein grünes 木" if ending == "txt" else json.dumps({"caption": "ein grünes 木"}, ensure_ascii=False)
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            add(tar, "a.jpg", picture_bytes(1))
+            add(tar, f"a.{ending}", text.encode(encoding))
+        (found,) = entries(open_source(str(tmp_path / "a.tar")))
+        assert found.captions == ["ein grünes 木"]
 
     def test_a_name_that_a_tar_has_twice_is_a_problem(self, tmp_path):
         with tarfile.open(tmp_path / "a.tar", "w") as tar:

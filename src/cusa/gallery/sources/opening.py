@@ -74,11 +74,13 @@ def _folder(place: Path, how: Reading, output: Path | None) -> Source:
         return SplitSource(DatasetFolder(place), how.splits)
     _refuse_splits(place, how)
     found = FolderSource(place, output)
-    if found.total:
+    if found.has_pictures:
         return found
     for endings in (TAR_ENDINGS, PARQUET_ENDINGS):
         if matching_files(str(place), endings):
             return _packed(str(place), how)
+    if found.total:  # folders that cannot be read, which the embedding reports
+        return found
     raise DataError(
         f"{place} has no picture ({', '.join(IMAGE_ENDINGS[:6])}, ...), no tar and no Parquet file in it or in its "
         "folders; hidden ones are left out."
