@@ -383,6 +383,57 @@ class TestParquet:
         assert found[7].path == str(tmp_path / "beside.jpg")
         assert "has no picture" in found[8].problem
 
+    @pytest.mark.parametrize("first", [b"\x00\x01 bytes", None])
+    def test_bytes_that_are_no_pictures_are_no_column_of_pictures(self, tmp_path, caplog, first):
+        table = {"bin": [first, b"no picture"], "image": [None, picture_bytes(1)], "caption": ["a", "b"]}
+        pq.write_table(pa.table(table), tmp_path / "t.parquet")
+        (tmp_path / "folder").mkdir()
+        for number in range(2):
+            pq.write_table(pa.table(table), tmp_path / f"folder/{number}.parquet")
+        for place in ("t.parquet", "folder"):
+            found = entries(open_source(str(tmp_path / place)))
+            assert [entry.content for entry in found[:2]] == [None, picture_bytes(1)]
+            assert [entry.captions for entry in found[:2]] == [["a"], ["b"]]
+        assert "the bytes in `bin` are left out of the gallery" in caplog.text
+
+    def test_bytes_beside_names_of_pictures_are_left_out(self, pictures, caplog):
+        rows = {"file": ["a.jpg", "b.jpg"], "embedding": [b"\1\2", b"\3\4"], "text": ["a", "b"]}
+        pq.write_table(pa.table(rows), pictures / "t.parquet")
+        found = entries(open_source(str(pictures / "t.parquet")))
+        assert [(entry.item, entry.captions, entry.problem) for entry in found] == [
+            ("a.jpg", ["a"], None),
+            ("b.jpg", ["b"], None),
+        ]
+        assert "t.parquet: the bytes in `embedding` are left out of the gallery" in caplog.text
+
+    def test_pictures_that_are_all_broken_are_unreadable_items(self, tmp_path):
+        pq.write_table(pa.table({"image": [b"broken"] * 30, "caption": ["a"] * 30}), tmp_path / "t.parquet")
+        assert [entry.content for entry in entries(open_source(str(tmp_path / "t.parquet")))] == [b"broken"] * 30
+
+    def test_a_second_picture_of_a_row_is_not_kept_as_text(self, tmp_path, caplog):
+        second = {"bytes": picture_bytes(2), "path": "x.jpg"}
+        pq.write_table(pa.table({"image": [picture_bytes(1)], "second": [second]}), tmp_path / "t.parquet")
+        (found,) = entries(open_source(str(tmp_path / "t.parquet"), Reading(image_column="image")))
+        assert found.columns == {"second": '{"bytes": null, "path": "x.jpg"}'}
+        assert "the bytes in `second` are left out of the gallery" in caplog.text
+
+    def test_times_that_lose_nanoseconds_are_told(self, tmp_path, pictures, caplog):
+        times = {
+            "at": pa.array([1_000], pa.timestamp("ns")),
+            "t": pa.array([1_000], pa.time64("ns")),
+            "took": pa.array([[1_000]], pa.list_(pa.duration("ns"))),
+            "fine": pa.array([1], pa.timestamp("us")),
+        }
+        says = "t.parquet: the times in `at`, `t`, `took` have nanoseconds; the gallery keeps them to the microsecond"
+        pq.write_table(pa.table({"image": [picture_bytes(1)], **times}), tmp_path / "t.parquet")
+        open_source(str(tmp_path / "t.parquet"))
+        assert caplog.text.count(says) == 1
+        pq.write_table(pa.table({"file": ["a.jpg"], "text": ["a"], **times}), pictures / "t.parquet")
+        open_source(str(pictures / "t.parquet"))
+        assert caplog.text.count(says) == 2
+        open_source(str(pictures / "t.parquet"), Reading(texts="text"))
+        assert caplog.text.count(says) == 3
+
     def test_rows_that_nobody_wants_are_passed(self, tmp_path):
         source = open_source(str(self.write(tmp_path)))
         found = list(source.entries(lambda number: number in (4, 8)))
@@ -449,6 +500,24 @@ class TestTexts:
             open_source(None, Reading(texts=str(tmp_path / "gone.txt")))
         with pytest.raises(ConfigurationError, match="name what to embed"):
             open_source(None)
+
+
+@pytest.mark.parametrize("name", ["c.tar", "c.tar.gz"])
+def test_texts_of_a_tar_are_a_sentence(tars, name):
+    (tars / "00000.tar").rename(tars / name)
+    says = "c.tar.* is a tar, of which pictures are embedded, not texts; .*expected a table with the column `caption`"
+    with pytest.raises(ConfigurationError, match=says):
+        open_source(str(tars / name), Reading(texts="caption"))
+    with pytest.raises(ConfigurationError, match="--texts names a file with a text per line"):
+        open_source(None, Reading(texts=str(tars / name)))
+
+
+def test_a_pipe_is_a_sentence_and_never_waits(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    pipe = str(tmp_path / "pipe.csv")
+    for items, how in ((pipe, Reading()), (pipe, Reading(texts="caption")), (None, Reading(texts=pipe))):
+        with pytest.raises(DataError, match="pipe.csv is a pipe, but is read more than once; write its content into"):
+            open_source(items, how)
 
 
 def test_other_things_are_sentences(tmp_path, pictures):
