@@ -86,6 +86,31 @@ def test_problems_of_files(tmp_path, shapes):
         open_rgb(tmp_path / "cut.jpg")
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.8])
+def test_a_jpeg_whose_rest_is_zeros_is_cut_off(tmp_path, progressive, part):
+    """Small pictures of high quality: the zeros are enough for the decoder to take them for all of the pixels."""
+    noise, buffer = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8), io.BytesIO()
+    thumbnail = Image.Exif()
+    thumbnail[0x010E] = "\xff\xd9"  # the mark of an end, in the metadata
+    Image.fromarray(noise).save(buffer, "JPEG", quality=98, progressive=progressive, exif=thumbnail)
+    content = buffer.getvalue()
+    kept = content[: int(len(content) * part)]
+    (tmp_path / "cut.jpg").write_bytes(kept + bytes(len(content) - len(kept)))
+    assert "cut off" in check_image(tmp_path / "cut.jpg", "decode").problem or part < 0.5
+    assert check_image(tmp_path / "cut.jpg", "decode").problem is not None
+    with pytest.raises(DataError, match="cut.jpg cannot be read as an image"):
+        open_rgb(tmp_path / "cut.jpg")
+    for padding in (1, 64, 5000):  # after the end of a sound file
+        for more in (b"", content, b"of a camera"):
+            assert check_image_of(tmp_path, content + more + bytes(padding)) == ImageCheck()
+
+
+def check_image_of(folder, content: bytes) -> ImageCheck:
+    (folder / "of.jpg").write_bytes(content)
+    return check_image(folder / "of.jpg", "decode")
+
+
 @pytest.mark.parametrize("name", ["a very long caption " * 40, "nul\0.jpg", "half \ud83d.jpg", "x.jpg/y.jpg"])
 def test_whatever_the_file_system_says_of_a_name_is_a_missing_image(tmp_path, name):
     (tmp_path / "x.jpg").touch()

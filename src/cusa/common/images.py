@@ -16,7 +16,16 @@ from typing import Literal, TypeVar
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cusa.common import colours
-from cusa.common.image_files import HEAD, file_problem, is_heif, kind_of, register_heif, without_metadata
+from cusa.common.image_files import (
+    HEAD,
+    ZEROS,
+    file_problem,
+    is_heif,
+    kind_of,
+    lost_its_end,
+    register_heif,
+    without_metadata,
+)
 from cusa.common.perceptual_hash import SIDE, perceptual_hash
 from cusa.errors import DataError, reason_of
 
@@ -31,6 +40,7 @@ Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
 PIXELS_AT_ONCE = 178_956_970
 UNKNOWN = "its format is unknown, or its header is damaged"
 DRAWINGS = ("EPS", "WMF")
+JPEGS = ("JPEG", "MPO")
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -278,6 +288,8 @@ def _decode(source: Source, max_pixels: int | None, held: ExitStack, at_an_eight
     """Decode an image file to upright RGB. The share of the pixel budget that this takes is kept in `held`."""
     with ExitStack() as budget, _open(source) as image:
         _refuse_oversized(image, max_pixels)
+        if image.format in JPEGS and lost_its_end(image.fp):  # type: ignore[attr-defined]
+            raise DataError(f"it is cut off: its last {ZEROS} bytes or more are zero, and it has no end")
         notes = _notes_of_header(image)
         pixels = image.width * image.height
         if at_an_eighth:
