@@ -112,6 +112,13 @@ def test_a_single_text_and_none(model):
     assert model.encode_text([]).shape == model.encode_image([]).shape == (0, model.dimension)
 
 
+def closed_picture() -> Image.Image:
+    """A picture whose pixels are gone, as after a `with` block."""
+    picture = Image.new("RGB", (4, 4))
+    picture.close()
+    return picture
+
+
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
@@ -121,6 +128,7 @@ def test_a_single_text_and_none(model):
         ("https://example.org/a.jpg", "item 1: https://example.org/a.jpg is not a local file"),
         (np.zeros((4, 4)), "item 1: an array of shape .* float64; expected uint8"),
         (7, "item 1: a int; expected a path"),
+        (closed_picture(), "item 1: cannot be read as an image .Operation on closed image"),
     ],
 )
 def test_items_that_cannot_be_read_are_named(model, paths, item, reason):

@@ -126,8 +126,8 @@ def test_full_sixteen_bits_are_the_upper_eight():
     assert np.array_equal(FULL_SIXTEEN_BITS.apply(samples), samples >> 8)
 
 
-def write_sixteen_bit_colours(path, samples: np.ndarray) -> None:
-    """A PNG of 16 bits a channel, which Pillow cannot write: samples [H, W, 3 or 4]."""
+def write_sixteen_bit_colours(path, samples: np.ndarray, transparent: int | None = None) -> None:
+    """A PNG of 16 bits a channel, which Pillow cannot write: samples [H, W, 1 to 4], the level that is transparent."""
     import struct
     import zlib
 
@@ -136,8 +136,9 @@ def write_sixteen_bit_colours(path, samples: np.ndarray) -> None:
 
     height, width, channels = samples.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
-    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    clear = [] if transparent is None else [chunk(b"tRNS", struct.pack(">H", transparent) * channels)]
+    parts = chunk(b"IHDR", header), *clear, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
@@ -150,14 +151,40 @@ def write_sixteen_bit_colours(path, samples: np.ndarray) -> None:
         ([0, 0, 0], [0, 0, 0], ("grey_range",)),
     ],
 )
-@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_colours_of_sixteen_bits_are_seen_by_their_real_range(tmp_path, samples, expected, notes, channels):
     pixels = np.repeat(np.array(samples)[None, :, None], channels, axis=2)
-    pixels[..., 3:] = 0xFFFF
+    if channels in (2, 4):
+        pixels[..., -1] = 0xFFFF
     write_sixteen_bit_colours(tmp_path / "deep.png", pixels)
     found = check_image(tmp_path / "deep.png", "decode")
     assert (found.problem, found.notes) == (None, notes)
     assert levels(open_rgb(tmp_path / "deep.png")) == expected
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_black_icon_of_sixteen_bits_is_laid_on_white(tmp_path, channels):
+    pixels = np.zeros((1, 3, channels), dtype=np.uint16)
+    pixels[..., -1] = [0, 0x8000, 0xFFFF]
+    write_sixteen_bit_colours(tmp_path / "icon.png", pixels)
+    assert check_image(tmp_path / "icon.png", "decode").problem is None
+    assert levels(open_rgb(tmp_path / "icon.png")) == [255, 127, 0]
+
+
+@pytest.mark.parametrize(
+    ("samples", "transparent", "expected"),
+    [
+        ([20000, 20001, 0, 0xFFFF], 20000, [255, 78, 0, 255]),  # both are 78 in eight bits
+        ([0, 100, 252], 100, [0, 255, 252]),  # dark, so that the range decides
+        ([0, 100, 252], 7, [0, 100, 252]),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transparent_colour_of_sixteen_bits_becomes_white(tmp_path, samples, transparent, expected, channels):
+    pixels = np.repeat(np.array(samples)[None, :, None], channels, axis=2)
+    write_sixteen_bit_colours(tmp_path / "clear.png", pixels, transparent)
+    assert check_image(tmp_path / "clear.png", "decode").problem is None
+    assert levels(open_rgb(tmp_path / "clear.png")) == expected
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "I;16", "F", "P"])

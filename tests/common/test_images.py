@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import sys
@@ -12,9 +13,18 @@ from threading import Lock
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from cusa.common.images import ImageCheck, _PixelBudget, check_image, decoded_rgb, open_rgb, resize_shorter_side
+from cusa.common.images import (
+    ImageCheck,
+    _PixelBudget,
+    check_image,
+    decoded_rgb,
+    open_rgb,
+    picture_size,
+    resize_shorter_side,
+    upright_rgb,
+)
 from cusa.errors import DataError
 from cusa.teachers.transform import ImageTransform
 
@@ -25,6 +35,36 @@ def test_exif_rotation_is_applied(tmp_path):
     exif[0x0112] = 6  # turn by 90 degrees
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert open_rgb(tmp_path / "turned.jpg").size == (10, 20)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "avif", "tif", "lzw.tif"])
+def test_every_format_is_upright_and_has_its_upright_size(tmp_path, kind, orientation):
+    stored = Image.new("RGB", (64, 32), "white")
+    stored.paste("red", (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{kind}"
+    if kind.endswith("tif"):
+        compression = "tiff_lzw" if kind == "lzw.tif" else None
+        stored.save(path, tiffinfo={0x0112: orientation}, compression=compression)
+    else:
+        stored.save(path, exif=exif, quality=95)
+    stored.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(stored), dtype=int)
+    shown = open_rgb(path)
+    assert picture_size(path) == picture_size(path.read_bytes()) == shown.size == expected.shape[1::-1]
+    assert np.abs(np.asarray(shown, dtype=int) - expected).max() < 100  # JPEG blurs the edge of the square
+    assert np.array_equal(np.asarray(upright_rgb(Image.open(path))), np.asarray(shown))
+
+
+def test_a_pillow_image_that_cannot_be_decoded_is_a_sentence(shapes):
+    good = next((shapes / "pics").glob("*.jpg"))
+    with Image.open(good) as closed:
+        pass
+    for broken in (closed, Image.open(io.BytesIO(good.read_bytes()[:-200]))):
+        with pytest.raises(DataError, match="cannot be read as an image"):
+            upright_rgb(broken)
 
 
 def test_problems_of_files(tmp_path, shapes):
@@ -44,6 +84,31 @@ def test_problems_of_files(tmp_path, shapes):
     assert check_image(tmp_path / "cut.jpg", "header").problem is None
     with pytest.raises(DataError, match="cut.jpg cannot be read as an image .*truncated.*; replace or remove it"):
         open_rgb(tmp_path / "cut.jpg")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.8])
+def test_a_jpeg_whose_rest_is_zeros_is_cut_off(tmp_path, progressive, part):
+    """Small pictures of high quality: the zeros are enough for the decoder to take them for all of the pixels."""
+    noise, buffer = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8), io.BytesIO()
+    thumbnail = Image.Exif()
+    thumbnail[0x010E] = "\xff\xd9"  # the mark of an end, in the metadata
+    Image.fromarray(noise).save(buffer, "JPEG", quality=98, progressive=progressive, exif=thumbnail)
+    content = buffer.getvalue()
+    kept = content[: int(len(content) * part)]
+    (tmp_path / "cut.jpg").write_bytes(kept + bytes(len(content) - len(kept)))
+    assert "cut off" in check_image(tmp_path / "cut.jpg", "decode").problem or part < 0.5
+    assert check_image(tmp_path / "cut.jpg", "decode").problem is not None
+    with pytest.raises(DataError, match="cut.jpg cannot be read as an image"):
+        open_rgb(tmp_path / "cut.jpg")
+    for padding in (1, 64, 5000):  # after the end of a sound file
+        for more in (b"", content, b"of a camera"):
+            assert check_image_of(tmp_path, content + more + bytes(padding)) == ImageCheck()
+
+
+def check_image_of(folder, content: bytes) -> ImageCheck:
+    (folder / "of.jpg").write_bytes(content)
+    return check_image(folder / "of.jpg", "decode")
 
 
 @pytest.mark.parametrize("name", ["a very long caption " * 40, "nul\0.jpg", "half \ud83d.jpg", "x.jpg/y.jpg"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import os
+import socket
+import tarfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cusa.common.text import open_text, text_lines, text_of, unstorable
+from cusa.common.text import open_text, refuse_pipe, refuse_stand_in, text_lines, text_of, unstorable
 from cusa.errors import DataError
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-be-mark", "utf-32-be-mark")
@@ -123,3 +127,40 @@ def test_text_that_no_file_can_store(text, reason):
 def test_a_member_of_an_archive_that_is_not_utf_8():
     with pytest.raises(DataError, match=r"0001.txt in a.tar, byte 3: is not UTF-8 text"):
         text_of(b"caf\xe9 au lait", "0001.txt in a.tar")
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda path: os.mkfifo(path), "a pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device"),
+        (lambda path: socket.socket(socket.AF_UNIX).bind(os.path.relpath(path)), "a socket"),
+    ],
+    ids=["pipe", "device", "socket"],
+)
+def test_what_can_be_read_only_once_is_a_sentence(tmp_path, monkeypatch, make, what):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "t")
+    says = f"t is {what}, but is read more than once; write its content into a file, and name that"
+    for read in (text_lines, refuse_pipe, refuse_stand_in):
+        with pytest.raises(DataError, match=says):
+            list(read(tmp_path / "t") or ())
+
+
+def test_bytes_of_another_process_are_a_pipe():
+    reading, writing = os.pipe()
+    os.close(writing)
+    with pytest.raises(DataError, match="is a pipe"):
+        list(text_lines(Path(f"/dev/fd/{reading}")))
+    os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("a.txt", "give it the ending .tar, or unpack it"), ("a.tar", "unpack it, and name such a file in it")],
+)
+def test_a_tar_is_told_by_its_bytes(tmp_path, name, advice):
+    with tarfile.open(tmp_path / name, "w") as tar:
+        tar.addfile(tarfile.TarInfo("x"))
+    with pytest.raises(DataError, match=f"{name} is not text, but a tar; .*{advice}"):
+        list(text_lines(tmp_path / name))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import sys
 import tarfile
 
 import numpy as np
@@ -13,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cusa.common.image_files import IMAGE_ENDINGS
+from cusa.common.images import check_image
 from cusa.errors import ConfigurationError, DataError
 from cusa.gallery.items import column_of, items_table
 from cusa.gallery.sources.opening import Reading, open_source
@@ -92,6 +96,57 @@ class TestFolder:
         found = entries(open_source(str(pictures)))[-1]
         assert "not UTF-8" in found.problem
         found.item.encode()
+
+    def test_links_that_lead_nowhere_are_unreadable_items(self, pictures):
+        (pictures / "circle.jpg").symlink_to("circle.jpg")
+        (pictures / "circle").symlink_to("circle")
+        (pictures / "gone.jpg").symlink_to("nowhere.jpg")
+        (pictures / "long.jpg").symlink_to("x" * 300)
+        (pictures / "through.jpg").symlink_to("b.jpg/x")
+        source = open_source(str(pictures))
+        added = {"circle.jpg", "gone.jpg", "long.jpg", "through.jpg"}
+        assert set(names(source)) == added | {"a/10.jpg", "a/2.PNG", "a.jpg", "b.jpg", "c/d/e.jpeg"}
+        assert source.total == 9
+        for entry in entries(source):
+            assert (check_image(entry.path, "decode").problem is not None) == (entry.item in added)
+
+    @pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG, errno.EIO])
+    def test_a_folder_that_cannot_be_read_is_an_unreadable_item(self, pictures, monkeypatch, number):
+        scandir = os.scandir
+
+        def refuse(folder):
+            if folder.endswith("/c"):
+                raise OSError(number, os.strerror(number), folder)
+            return scandir(folder)
+
+        monkeypatch.setattr("cusa.gallery.sources.folder.os.scandir", refuse)
+        *sound, last = entries(open_source(str(pictures)))
+        assert [entry.item for entry in sound] == ["a/10.jpg", "a/2.PNG", "a.jpg", "b.jpg"]
+        assert (last.item, last.path) == ("c/", None)
+        assert last.problem.startswith(f"this folder cannot be read ({os.strerror(number)}); give yourself the right")
+
+    def test_tars_beside_a_folder_that_cannot_be_read_are_found(self, tars, monkeypatch):
+        (tars / "lost+found").mkdir()
+        scandir = os.scandir
+
+        def refuse(folder):
+            if str(folder).endswith("lost+found"):
+                raise PermissionError(errno.EACCES, "Permission denied", folder)
+            return scandir(folder)
+
+        monkeypatch.setattr("cusa.gallery.sources.folder.os.scandir", refuse)
+        assert len(names(open_source(str(tars)))) == 6
+
+    def test_folders_lie_in_each_other_to_any_depth(self, tmp_path):
+        name = "d/" * 400 + "a.jpg"
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(picture_bytes())
+        before = sys.getrecursionlimit()
+        sys.setrecursionlimit(300)
+        try:
+            assert names(open_source(str(tmp_path))) == [name]
+        finally:
+            sys.setrecursionlimit(before)
 
     def test_a_change_is_noticed(self, pictures):
         before = open_source(str(pictures)).describe()
@@ -250,7 +305,53 @@ class TestTars:
             ("a.tar/d.jpg", [], None),
             ("a.tar/e.jpg", [], None),
         ]
-        assert "3 captions or JSON files that cannot be read" in caplog.text
+        assert (
+            "3 captions or JSON files that cannot be read in the tars are left out; for instance, a.tar/a.json: "
+            "Expecting property name" in caplog.text
+        )
+        assert (
+            "1 texts without a picture beside them in the tars are left out; for instance, a.tar/b.txt" in caplog.text
+        )
+
+    def test_a_json_that_is_no_object_is_told(self, tmp_path, caplog):
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            add(tar, "a.jpg", picture_bytes(1))
+            add(tar, "a.json", b"5")
+        assert len(entries(open_source(str(tmp_path / "a.tar")))) == 1
+        assert "a.tar/a.json: is a int, expected a JSON object" in caplog.text
+
+    @pytest.mark.parametrize("ending", IMAGE_ENDINGS)
+    def test_tars_and_folders_have_pictures_of_the_same_endings(self, tmp_path, ending, caplog):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / f"a{ending}").write_bytes(picture_bytes(1))
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            add(tar, f"a{ending.upper()}", picture_bytes(1))
+            add(tar, "a.txt", b"one")
+        (found,) = entries(open_source(str(tmp_path / "a.tar")))
+        assert (found.captions, found.picture()) == (["one"], picture_bytes(1))
+        assert names(open_source(str(tmp_path / "folder"))) == [f"a{ending}"]
+        assert "left out" not in caplog.text
+
+    def test_files_of_other_endings_are_counted_and_named(self, tmp_path, caplog):
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            add(tar, "a.jpg", picture_bytes(1))
+            for name in ("a.cls", "b.cls", "b.jxl", "c"):
+                add(tar, name, b"7")
+        with caplog.at_level("INFO"):
+            assert len(entries(open_source(str(tmp_path / "a.tar")))) == 1
+        assert (
+            "4 files whose endings are none of a picture, .txt or .json in the tars are left out (.cls, " in caplog.text
+        )
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+    @pytest.mark.parametrize("ending", ["txt", "json"])
+    def test_captions_have_any_encoding_that_they_are_marked_with(self, tmp_path, encoding, ending):
+        text = "ein grünes 木" if ending == "txt" else json.dumps({"caption": "ein grünes 木"}, ensure_ascii=False)
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            add(tar, "a.jpg", picture_bytes(1))
+            add(tar, f"a.{ending}", text.encode(encoding))
+        (found,) = entries(open_source(str(tmp_path / "a.tar")))
+        assert found.captions == ["ein grünes 木"]
 
     def test_a_name_that_a_tar_has_twice_is_a_problem(self, tmp_path):
         with tarfile.open(tmp_path / "a.tar", "w") as tar:
@@ -281,6 +382,57 @@ class TestParquet:
         assert found[3].columns == {"n": 3}
         assert found[7].path == str(tmp_path / "beside.jpg")
         assert "has no picture" in found[8].problem
+
+    @pytest.mark.parametrize("first", [b"\x00\x01 bytes", None])
+    def test_bytes_that_are_no_pictures_are_no_column_of_pictures(self, tmp_path, caplog, first):
+        table = {"bin": [first, b"no picture"], "image": [None, picture_bytes(1)], "caption": ["a", "b"]}
+        pq.write_table(pa.table(table), tmp_path / "t.parquet")
+        (tmp_path / "folder").mkdir()
+        for number in range(2):
+            pq.write_table(pa.table(table), tmp_path / f"folder/{number}.parquet")
+        for place in ("t.parquet", "folder"):
+            found = entries(open_source(str(tmp_path / place)))
+            assert [entry.content for entry in found[:2]] == [None, picture_bytes(1)]
+            assert [entry.captions for entry in found[:2]] == [["a"], ["b"]]
+        assert "the bytes in `bin` are left out of the gallery" in caplog.text
+
+    def test_bytes_beside_names_of_pictures_are_left_out(self, pictures, caplog):
+        rows = {"file": ["a.jpg", "b.jpg"], "embedding": [b"\1\2", b"\3\4"], "text": ["a", "b"]}
+        pq.write_table(pa.table(rows), pictures / "t.parquet")
+        found = entries(open_source(str(pictures / "t.parquet")))
+        assert [(entry.item, entry.captions, entry.problem) for entry in found] == [
+            ("a.jpg", ["a"], None),
+            ("b.jpg", ["b"], None),
+        ]
+        assert "t.parquet: the bytes in `embedding` are left out of the gallery" in caplog.text
+
+    def test_pictures_that_are_all_broken_are_unreadable_items(self, tmp_path):
+        pq.write_table(pa.table({"image": [b"broken"] * 30, "caption": ["a"] * 30}), tmp_path / "t.parquet")
+        assert [entry.content for entry in entries(open_source(str(tmp_path / "t.parquet")))] == [b"broken"] * 30
+
+    def test_a_second_picture_of_a_row_is_not_kept_as_text(self, tmp_path, caplog):
+        second = {"bytes": picture_bytes(2), "path": "x.jpg"}
+        pq.write_table(pa.table({"image": [picture_bytes(1)], "second": [second]}), tmp_path / "t.parquet")
+        (found,) = entries(open_source(str(tmp_path / "t.parquet"), Reading(image_column="image")))
+        assert found.columns == {"second": '{"bytes": null, "path": "x.jpg"}'}
+        assert "the bytes in `second` are left out of the gallery" in caplog.text
+
+    def test_times_that_lose_nanoseconds_are_told(self, tmp_path, pictures, caplog):
+        times = {
+            "at": pa.array([1_000], pa.timestamp("ns")),
+            "t": pa.array([1_000], pa.time64("ns")),
+            "took": pa.array([[1_000]], pa.list_(pa.duration("ns"))),
+            "fine": pa.array([1], pa.timestamp("us")),
+        }
+        says = "t.parquet: the times in `at`, `t`, `took` have nanoseconds; the gallery keeps them to the microsecond"
+        pq.write_table(pa.table({"image": [picture_bytes(1)], **times}), tmp_path / "t.parquet")
+        open_source(str(tmp_path / "t.parquet"))
+        assert caplog.text.count(says) == 1
+        pq.write_table(pa.table({"file": ["a.jpg"], "text": ["a"], **times}), pictures / "t.parquet")
+        open_source(str(pictures / "t.parquet"))
+        assert caplog.text.count(says) == 2
+        open_source(str(pictures / "t.parquet"), Reading(texts="text"))
+        assert caplog.text.count(says) == 3
 
     def test_rows_that_nobody_wants_are_passed(self, tmp_path):
         source = open_source(str(self.write(tmp_path)))
@@ -348,6 +500,24 @@ class TestTexts:
             open_source(None, Reading(texts=str(tmp_path / "gone.txt")))
         with pytest.raises(ConfigurationError, match="name what to embed"):
             open_source(None)
+
+
+@pytest.mark.parametrize("name", ["c.tar", "c.tar.gz"])
+def test_texts_of_a_tar_are_a_sentence(tars, name):
+    (tars / "00000.tar").rename(tars / name)
+    says = "c.tar.* is a tar, of which pictures are embedded, not texts; .*expected a table with the column `caption`"
+    with pytest.raises(ConfigurationError, match=says):
+        open_source(str(tars / name), Reading(texts="caption"))
+    with pytest.raises(ConfigurationError, match="--texts names a file with a text per line"):
+        open_source(None, Reading(texts=str(tars / name)))
+
+
+def test_a_pipe_is_a_sentence_and_never_waits(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    pipe = str(tmp_path / "pipe.csv")
+    for items, how in ((pipe, Reading()), (pipe, Reading(texts="caption")), (None, Reading(texts=pipe))):
+        with pytest.raises(DataError, match="pipe.csv is a pipe, but is read more than once; write its content into"):
+            open_source(items, how)
 
 
 def test_other_things_are_sentences(tmp_path, pictures):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -144,6 +145,62 @@ def test_items_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(DataError, match="no column path"):
         write_gallery(tmp_path / "out", unit(1), pa.table({"item": ["a"]}), "run", "00")
     assert not (tmp_path / "out").exists()
+
+
+WRONG = [
+    ("item", [1, 2, 3], "int64 in the column `item`, expected string"),
+    ("item", [b"a", b"b", b"c"], "binary in the column `item`, expected string"),
+    ("path", [1, 2, 3], "int64 in the column `path`, expected string"),
+    ("offset", ["a", "2", None], "string in the column `offset`, expected int64"),
+    ("offset", [0.5, 2.0, None], "double in the column `offset`, expected int64"),
+    ("size", [True, True, None], "bool in the column `size`, expected int64"),
+    ("captions", ["a", "b", "c"], "string in the column `captions`, expected list<string>"),
+    ("captions", [[1], [2], []], "list<int64> in the column `captions`, expected list<string>"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "says"), WRONG)
+def test_columns_of_other_types_are_refused(folder, name, values, says):
+    path = folder / "items.parquet"
+    table = pq.read_table(path)
+    changed = table.set_column(table.column_names.index(name), name, pa.array(values))
+    pq.write_table(changed, path)
+    with pytest.raises(DataError, match=re.escape(f"items.parquet has the type {says}; correct it, or delete ")):
+        _ = Gallery.open(folder).items
+    with pytest.raises(DataError, match=re.escape(f"the table of the items of {folder}2 has the type {says}.")):
+        write_gallery(f"{folder}2", unit(3), changed, "run", "00")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "says"),
+    [
+        ("item", ["a", None, None], "has 2 rows without a name in the column `item`"),
+        ("captions", [["a", None], None, []], "has 1 nulls in the lists of the column `captions`"),
+    ],
+)
+def test_nulls_in_names_and_captions_are_refused(folder, name, values, says):
+    table = pq.read_table(folder / "items.parquet")
+    pq.write_table(table.set_column(table.column_names.index(name), name, pa.array(values)), folder / "items.parquet")
+    with pytest.raises(DataError, match=f"items.parquet {says}"):
+        _ = Gallery.open(folder).items
+
+
+def test_items_that_pandas_wrote_are_read(folder):
+    """It knows no integers beside nulls, and has wider texts and categories."""
+    table, before = pq.read_table(folder / "items.parquet"), Gallery.open(folder).items
+    changed = {
+        "item": table["item"].cast(pa.large_string()).dictionary_encode(),
+        "path": table["path"].cast(pa.large_string()),
+        "offset": table["offset"].cast(pa.float64()),
+        "size": table["size"].cast(pa.int32()),
+        "captions": table["captions"].cast(pa.large_list(pa.large_string())),
+    }
+    pq.write_table(
+        pa.table({**{name: table[name] for name in table.column_names}, **changed}), folder / "items.parquet"
+    )
+    gallery = Gallery.open(folder)
+    assert gallery.items.equals(before)
+    assert gallery.picture_bytes(1) == b"234"
 
 
 def test_columns_of_several_types_become_wider_numbers_or_text():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -73,7 +73,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode in DEEP_GREYS:
         scale = grey_scale(image)
-        return _by_bands([image], lambda band: Image.fromarray(scale.apply(np.asarray(band))).convert("RGB"))
+        return _by_bands([image], lambda band: _scaled(np.asarray(band)[..., None], scale, image))
     if image.mode in TRANSPARENT or "transparency" in image.info:
         return _by_bands([image], _on_white)
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -82,6 +82,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _on_white(image: Image.Image) -> Image.Image:
     rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _scaled(samples: np.ndarray, scale: Scale, of: Image.Image) -> Image.Image:
+    """Deep samples [H, W, 1 or 3] as 8-bit RGB. Those that the picture `of` says are transparent become white."""
+    rgb = np.repeat(scale.apply(samples), 3 // samples.shape[-1], axis=-1)
+    if has_clear_colour(of):
+        rgb[(samples == np.asarray(of.info["transparency"])).all(axis=-1)] = 255
+    return Image.fromarray(rgb)
+
+
+def has_clear_colour(image: Image.Image) -> bool:
+    """Whether a picture of deep samples says that one colour is transparent, as a PNG can."""
+    return isinstance(image.info.get("transparency"), int | tuple)
 
 
 def has_deep_colours(image: Image.Image) -> bool:
@@ -94,28 +107,34 @@ def is_dark(image: Image.Image) -> bool:
     return all(high < DARK for _, high in image.getextrema()[:3])  # type: ignore[misc]
 
 
-def read_lower_bytes(image: Image.Image) -> None:
-    """Load the lower eight bits of colours of 16 bits, into an image that is not loaded yet."""
+def read_lower_bytes(image: Image.Image) -> Image.Image:
+    """The lower eight bits of colours of 16 bits, of an image that is not loaded yet, which this loads."""
     tiles = _swapped_tiles(image)
     if tiles is None:
         raise DataError("its 16-bit colours are dark, and their lower eight bits cannot be read")
     image.tile = tiles  # type: ignore[attr-defined]
     image.load()
+    if all(_rawmode(tile) == AS_FOUR_BYTES for tile in tiles):
+        grey = image.getchannel("G")
+        return Image.merge("RGBA", (grey, grey, grey, image.getchannel("A")))
+    return image
 
 
 def combined_bytes(upper: Image.Image, lower: Image.Image) -> Image.Image:
-    """The 8-bit RGB of dark colours of 16 bits, from both halves of their samples, scaled as `scale_of` says."""
+    """The 8-bit RGB of colours of 16 bits, from both halves of their samples; dark ones are scaled by `scale_of`."""
 
     def samples(band: Image.Image, lower_band: Image.Image) -> np.ndarray:
         halves = (np.asarray(half)[..., :3].astype(np.int32) for half in (band, lower_band))
         return next(halves) * 256 + next(halves)
 
-    bands = (samples(upper.crop(box), lower.crop(box)) for box in _bands(upper))
-    lowest, highest = zip(*((int(band.min()), int(band.max())) for band in bands), strict=True)
-    scale = scale_of(min(lowest), max(highest), integers=True)
+    scale = FULL_SIXTEEN_BITS
+    if is_dark(upper):
+        bands = (samples(upper.crop(box), lower.crop(box)) for box in _bands(upper))
+        lowest, highest = zip(*((int(band.min()), int(band.max())) for band in bands), strict=True)
+        scale = scale_of(min(lowest), max(highest), integers=True)
 
     def convert(band: Image.Image, lower_band: Image.Image) -> Image.Image:
-        colours = Image.fromarray(scale.apply(samples(band, lower_band)))
+        colours = _scaled(samples(band, lower_band), scale, upper)
         if band.mode != "RGBA":
             return colours
         colours.putalpha(band.getchannel("A"))
@@ -124,21 +143,29 @@ def combined_bytes(upper: Image.Image, lower: Image.Image) -> Image.Image:
     return _by_bands([upper, lower], convert)
 
 
-# In a sample of two bytes, read in the other byte order, Pillow takes the lower byte for the upper one.
+# In a sample of two bytes, read in the other byte order, Pillow takes the lower byte for the upper one. It has no such
+# reader for grey and alpha: read as four bytes, the second of them is the lower one of the grey.
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+GREY_AND_ALPHA, AS_FOUR_BYTES = "LA;16B", "RGBA"
 
 
 def _swapped_tiles(image: Image.Image) -> list[object] | None:
     """The tiles of an image with 16-bit samples, read in the other byte order; None if it has no such tiles."""
     swapped: list[object] = []
-    for codec, extents, offset, arguments in getattr(image, "tile", []):
-        rawmode, *others = arguments if isinstance(arguments, tuple) else (arguments,)
-        if not isinstance(rawmode, str) or rawmode[-4:-1] != ";16" or rawmode[-1] not in OTHER_ORDER:
+    for tile in getattr(image, "tile", []):
+        rawmode = _rawmode(tile)
+        if rawmode is None or rawmode[-4:-1] != ";16" or rawmode[-1] not in OTHER_ORDER:
             return None
-        other = rawmode[:-1] + OTHER_ORDER[rawmode[-1]]
-        tile = (codec, extents, offset, (other, *others) if isinstance(arguments, tuple) else other)
-        swapped.append(type(image.tile[0])(*tile) if hasattr(image.tile[0], "_fields") else tile)  # type: ignore[attr-defined]
+        other = AS_FOUR_BYTES if rawmode == GREY_AND_ALPHA else rawmode[:-1] + OTHER_ORDER[rawmode[-1]]
+        arguments = (other, *tile[3][1:]) if isinstance(tile[3], tuple) else other
+        swapped.append(tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments))
     return swapped or None
+
+
+def _rawmode(tile: Any) -> str | None:
+    """How the bytes of a tile are read."""
+    rawmode = tile[3][0] if isinstance(tile[3], tuple) and tile[3] else tile[3]
+    return rawmode if isinstance(rawmode, str) else None
 
 
 def _bands(image: Image.Image) -> list[tuple[int, int, int, int]]:

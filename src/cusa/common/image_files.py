@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
+from typing import IO
 from urllib.parse import unquote
 
 from PIL import features
@@ -25,6 +26,7 @@ IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".pbm"),
 )
+ZEROS = 64  # bytes at the end of a file, which may stand for lost ones
 HEAD = 1024  # bytes from which the kind of a file is detected
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
@@ -229,19 +231,51 @@ def _png(content: bytes, keep_exif: bool) -> bytes:
 
 def _jpeg(content: bytes, keep_exif: bool) -> bytes:
     """A JPEG without comments and application segments, but those that say how its colours are stored."""
-    parts, place = [content[:2]], 2
+    parts = [content[:2]]
+    for marker, segment in _jpeg_segments(content):
+        is_metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
+        is_exif = marker == 0xE1 and segment[4:8] == b"Exif"
+        if not is_metadata or marker in (0xE0, 0xEE) or (keep_exif and is_exif):
+            parts.append(segment)
+    return b"".join(parts)
+
+
+def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The markers and segments of a JPEG. The last one is all from its pixels to the end of the file."""
+    place = 2
     while content[place] == 0xFF and content[place + 1] != 0xDA:  # the pixels begin at 0xDA
         if content[place + 1] == 0xFF:  # padding
             place += 1
             continue
         marker, length = struct.unpack_from(">xBH", content, place)
-        segment = content[place : place + 2 + length]
-        is_metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
-        is_exif = marker == 0xE1 and segment[4:8] == b"Exif"
-        if not is_metadata or marker in (0xE0, 0xEE) or (keep_exif and is_exif):
-            parts.append(segment)
+        yield marker, content[place : place + 2 + length]
         place += 2 + length
-    return b"".join([*parts, content[place:]])
+    yield 0xDA, content[place:]
+
+
+def _jpeg_pixels(content: bytes) -> bytes:
+    return list(_jpeg_segments(content))[-1][1]
+
+
+def lost_its_end(jpeg: IO[bytes]) -> bool:
+    """Whether a JPEG ends in zeros where its pixels should go on, as when a download stopped whose place was reserved.
+
+    Decoders take the zeros for pixels. A sound file has the mark of the end after its pixels, also if zeros follow.
+    """
+    place = jpeg.tell()
+    try:
+        jpeg.seek(max(0, jpeg.seek(0, os.SEEK_END) - ZEROS))
+        if jpeg.read().strip(b"\0"):
+            return False
+        jpeg.seek(0)
+        content = jpeg.read()
+    finally:
+        jpeg.seek(place)
+    try:
+        start = len(content) - len(_jpeg_pixels(content))
+    except (struct.error, IndexError):
+        return False  # the structure of the file cannot be read
+    return content.find(b"\xff\xd9", start) < 0
 
 
 # The tags of a TIFF that say how its pixels are stored: sizes, samples, strips, tiles, colours; not the other ones.

@@ -16,7 +16,16 @@ from typing import Literal, TypeVar
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cusa.common import colours
-from cusa.common.image_files import HEAD, file_problem, is_heif, kind_of, register_heif, without_metadata
+from cusa.common.image_files import (
+    HEAD,
+    ZEROS,
+    file_problem,
+    is_heif,
+    kind_of,
+    lost_its_end,
+    register_heif,
+    without_metadata,
+)
 from cusa.common.perceptual_hash import SIDE, perceptual_hash
 from cusa.errors import DataError, reason_of
 
@@ -31,6 +40,7 @@ Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
 PIXELS_AT_ONCE = 178_956_970
 UNKNOWN = "its format is unknown, or its header is damaged"
 DRAWINGS = ("EPS", "WMF")
+JPEGS = ("JPEG", "MPO")
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -118,7 +128,17 @@ def picture_size(source: Source) -> tuple[int, int]:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """A Pillow image of any mode as upright 8-bit RGB. Raises DataError if it cannot be decoded."""
     with _decoders_errors():
-        return colours.to_rgb(_upright(image, image))
+        return colours.to_rgb(upright(image, image))
+
+
+def upright(image: Image.Image, of: Image.Image) -> Image.Image:
+    """Rotate an image as the EXIF data of the image `of` say. Raises an error of Pillow's if it cannot be decoded.
+
+    ImageOps.exif_transpose writes the EXIF data again, which fails for some values that can be read.
+    """
+    of.load()  # which turns a TIFF, and removes the orientation
+    transposition = _transposition(of)
+    return image if transposition is None else image.transpose(transposition)
 
 
 def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
@@ -251,7 +271,8 @@ def _read_header(source: Source, max_pixels: int | None) -> tuple[Note, ...]:
 def _upright_size(source: Source) -> tuple[int, int]:
     with _open(source) as image:
         _refuse_oversized(image, None)
-        sideways = _transposition(image) in SIDEWAYS
+        # Pillow turns a TIFF as it loads it, and its size is the upright one from the start.
+        sideways = image.format != "TIFF" and _transposition(image) in SIDEWAYS
         return (image.height, image.width) if sideways else image.size
 
 
@@ -267,6 +288,8 @@ def _decode(source: Source, max_pixels: int | None, held: ExitStack, at_an_eight
     """Decode an image file to upright RGB. The share of the pixel budget that this takes is kept in `held`."""
     with ExitStack() as budget, _open(source) as image:
         _refuse_oversized(image, max_pixels)
+        if image.format in JPEGS and lost_its_end(image.fp):  # type: ignore[attr-defined]
+            raise DataError(f"it is cut off: its last {ZEROS} bytes or more are zero, and it has no end")
         notes = _notes_of_header(image)
         pixels = image.width * image.height
         if at_an_eighth:
@@ -276,30 +299,20 @@ def _decode(source: Source, max_pixels: int | None, held: ExitStack, at_an_eight
         budget.enter_context(_BUDGET.take(pixels))
         deep = colours.has_deep_colours(image)
         image.load()
-        if deep and colours.is_dark(image):
+        if deep and (colours.is_dark(image) or colours.has_clear_colour(image)):
             with _open(source) as lower:
-                colours.read_lower_bytes(lower)
-                rgb = _upright(colours.combined_bytes(image, lower), image)
-            notes = (*notes, "grey_range")
+                rgb = upright(colours.combined_bytes(image, colours.read_lower_bytes(lower)), image)
+            notes = (*notes, "grey_range") if colours.is_dark(image) else notes
         else:
             if image.mode in colours.DEEP_GREYS and colours.grey_scale(image) != colours.FULL_SIXTEEN_BITS:
                 notes = (*notes, "grey_range")
-            rgb = colours.to_rgb(_upright(image, image))
+            rgb = colours.to_rgb(upright(image, image))
         rgb = rgb.copy() if rgb is image else rgb
         # Without its metadata, of which a writer would store some, and which may be broken.
         rgb.info, rgb.format = {}, image.format
         image.close()  # which frees its pixels
         held.enter_context(budget.pop_all())
         return _Picture(rgb, notes)
-
-
-def _upright(image: Image.Image, of: Image.Image) -> Image.Image:
-    """Rotate an image as the EXIF data of the image `of` say.
-
-    ImageOps.exif_transpose writes the EXIF data again, which fails for some values that can be read.
-    """
-    transposition = _transposition(of)
-    return image if transposition is None else image.transpose(transposition)
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:

@@ -6,6 +6,7 @@ import codecs
 import gzip
 import io
 import re
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,8 +82,10 @@ UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 def open_bytes(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, unpacked if it is gzip, whatever its ending.
 
-    Raises DataError if the file does not exist, cannot be read, or is cut off, also while the block reads it.
+    Raises DataError if the file does not exist, cannot be read, or is a pipe, and if it is cut off, also while the
+    block reads it.
     """
+    refuse_pipe(path)
     try:
         with path.open("rb") as file:
             packed = file.read(2) == GZIP
@@ -170,8 +173,24 @@ def stand_in(start: bytes) -> str | None:
     return next((what for sign, what in STAND_INS.items() if text.startswith(sign)), None)
 
 
+def refuse_pipe(path: Path) -> None:
+    """Raise DataError for a pipe or a device. Says nothing of what is not there or cannot be looked at.
+
+    Files are opened more than once, for instance to see whether they are compressed. A pipe gives its bytes once, and
+    without a writer it blocks its reader for ever.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        what = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise DataError(f"{path} is {what}, but is read more than once; write its content into a file, and name that.")
+
+
 def refuse_stand_in(path: Path) -> None:
     """Raise DataError if a file has been saved in the place of data. Says nothing of what cannot be read."""
+    refuse_pipe(path)
     try:
         with path.open("rb") as file:
             what = stand_in(file.read(GUESSED_ON))
@@ -192,7 +211,7 @@ def _encoding(path: Path, start: bytes, wanted: str | None) -> str:
         if start.startswith(magic):
             raise DataError(f"{path} is not text, but {what}.")
     if start[TAR_AT : TAR_AT + 5] == b"ustar":
-        raise DataError(f"{path} is not text, but a tar; give it the ending .tar, or unpack it.")
+        raise DataError(f"{path} is not text, but a tar; {_advice_for_tar(path)}.")
     if start[:GUESSED_ON].count(0) * 4 > len(start[:GUESSED_ON]):
         name = "UTF-16BE" if start[0] == 0 else "UTF-16LE"
         raise DataError(
@@ -200,6 +219,12 @@ def _encoding(path: Path, start: bytes, wanted: str | None) -> str:
             + _convert(path, name)
         )
     return "utf-8"
+
+
+def _advice_for_tar(path: Path) -> str:
+    if path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
+        return "expected a table or a file of text here; unpack it, and name such a file in it"
+    return "give it the ending .tar, or unpack it"
 
 
 def _where_it_fails(path: Path, name: str) -> str:

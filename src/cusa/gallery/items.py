@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from cusa.errors import DataError
+
 FIELDS: Mapping[str, pa.DataType] = {
     "item": pa.string(),
     "path": pa.string(),
@@ -39,6 +41,48 @@ def items_table(
     table = {name: pa.array(values, kind) for (name, kind), values in zip(FIELDS.items(), given, strict=True)}
     table |= {own_name(name): column_of(values) for name, values in (columns or {}).items()}
     return pa.table(table)
+
+
+def typed_items(table: pa.Table) -> pa.Table:
+    """A table whose columns of FIELDS have their types. Other forms of the same type, as pandas writes them, are cast.
+
+    Raises DataError, whose message continues a sentence about the file, for another type, and for an item or a caption
+    that is null.
+    """
+    for place, (name, kind) in zip(map(table.column_names.index, FIELDS), FIELDS.items(), strict=True):
+        column = table.column(place)
+        if column.type == kind:
+            continue
+        try:
+            cast = column.cast(kind) if _is_form_of(column.type, kind) else None
+        except pa.ArrowException:
+            cast = None
+        if cast is None:
+            raise DataError(f"has the type {_shown(column.type)} in the column `{name}`, expected {_shown(kind)}")
+        table = table.set_column(place, name, cast)
+    if count := table["item"].null_count:
+        raise DataError(f"has {count:,} rows without a name in the column `item`, expected one in each row")
+    if count := sum(chunk.flatten().null_count for chunk in table["captions"].chunks):
+        raise DataError(f"has {count:,} nulls in the lists of the column `captions`, expected texts")
+    return table
+
+
+def _is_form_of(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of the type `found` are values of `wanted` in another form, such as integers with a decimal."""
+    if pa.types.is_null(found):
+        return True
+    if pa.types.is_dictionary(found):
+        return _is_form_of(found.value_type, wanted)
+    if pa.types.is_list(wanted):
+        lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+        return any(is_kind(found) for is_kind in lists) and _is_form_of(found.value_type, wanted.value_type)
+    texts, numbers = (pa.types.is_string, pa.types.is_large_string), (pa.types.is_integer, pa.types.is_floating)
+    return any(is_kind(found) for is_kind in (texts if pa.types.is_string(wanted) else numbers))
+
+
+def _shown(kind: pa.DataType) -> str:
+    """The name of a type, without that of the field of a list, which is another one in each program."""
+    return f"list<{_shown(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
 
 
 def own_name(column: object) -> str:

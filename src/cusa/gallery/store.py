@@ -23,7 +23,7 @@ from cusa import __version__
 from cusa.common.files import atomic_file, read_array, read_json, read_parquet, sha256_of_file, write_json
 from cusa.common.pydantic_errors import first_problem
 from cusa.errors import DataError
-from cusa.gallery.items import FIELDS, UNREADABLE_SCHEMA, cast_items, joined_schema
+from cusa.gallery.items import FIELDS, UNREADABLE_SCHEMA, cast_items, joined_schema, typed_items
 from cusa.runs.record import made_of_run_again
 
 META = "meta.json"
@@ -192,7 +192,10 @@ class Gallery:
                 f"{path} has {len(table):,} rows, but {self.folder / META} says {part.rows:,} embeddings; "
                 f"{made_again(path)}"
             )
-        return table
+        try:
+            return typed_items(table)
+        except DataError as error:
+            raise DataError(f"{path} {error}; correct it, or {made_again(path)}") from None
 
     @cached_property
     def unreadable(self) -> pa.Table:
@@ -283,11 +286,15 @@ def write_gallery(
 
     `embeddings` is float32 or float16 [rows, D], normalised; `items` is a table as `items_table` makes it, one row an
     embedding. `described` are other keys of GalleryMeta: modality, head, source, versions. meta.json is written last.
-    Raises DataError if the rows differ, a column is missing, or an item occurs twice.
+    Raises DataError if the rows differ, a column is missing or has another type, or an item occurs twice.
     """
     folder = Path(folder).absolute()
     if lacking := [name for name in FIELDS if name not in items.column_names]:
         raise DataError(f"the items of {folder} have no column {', '.join(lacking)}.")
+    try:
+        items = typed_items(items)
+    except DataError as error:
+        raise DataError(f"the table of the items of {folder} {error}.") from None
     if embeddings.ndim != 2 or len(embeddings) != len(items):
         raise DataError(f"{folder}: {len(items):,} items, but embeddings of shape {list(embeddings.shape)}.")
     if (distinct := len(items["item"].unique())) != len(items):

@@ -9,7 +9,8 @@ from threading import Lock
 
 from PIL import Image
 
-from cusa.common.images import decoded_rgb, picture_size
+from cusa.common.colours import DEEP_GREYS, has_deep_colours
+from cusa.common.images import decoded_rgb, picture_size, upright
 from cusa.config.dataset_section import MAX_PIXELS
 from cusa.errors import DataError
 from cusa.serve.engine import Engine
@@ -104,12 +105,13 @@ def _webp(content: bytes, height: int | None) -> bytes:
 
 
 def _transparent(content: bytes) -> Image.Image | None:
-    """A picture with transparency, as RGBA; None if it has none, or is large or odd."""
+    """A picture with transparency, upright and as RGBA; None if it has none, or is large, deep or odd."""
     try:
         with Image.open(io.BytesIO(content)) as picture:
             small = picture.width * picture.height <= TRANSPARENT_PIXELS
-            if small and (picture.mode in ("RGBA", "LA") or "transparency" in picture.info):
-                return picture.convert("RGBA")
+            deep = picture.mode in DEEP_GREYS or has_deep_colours(picture)
+            if small and not deep and (picture.mode in ("RGBA", "LA") or "transparency" in picture.info):
+                return upright(picture.convert("RGBA"), picture)
     # Pillow's decoders raise errors of any type; decoded_rgb, which is tried next, reports the problem.
     except Exception:  # noqa: BLE001
         return None

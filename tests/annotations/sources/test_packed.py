@@ -33,6 +33,7 @@ from cusa.annotations.sources.packed import PictureFolder
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.source import LeftOut, MalformedRow, Record
 from cusa.annotations.tables import IMAGES, read_table
+from cusa.common.image_files import IMAGE_ENDINGS
 from cusa.config.captions import CaptionCleaning
 from cusa.config.dataset import load_dataset
 from cusa.errors import ConfigurationError, DataError
@@ -302,6 +303,13 @@ def test_keys_with_dots_folders_hidden_files_and_upper_case_endings(tmp_path):
     assert [Path(record.image_path).suffix for record in found] == [".jpg", ".webp"]
 
 
+@pytest.mark.parametrize("ending", IMAGE_ENDINGS)
+def test_tars_have_pictures_of_the_endings_that_folders_have(tmp_path, ending):
+    place = tar(tmp_path / "t.tar", {f"a{ending}": picture(1), "a.txt": b"one"})
+    found = records(tmp_path, {"format": "webdataset", **split_three_ways(place)})
+    assert [record.caption for record in found] == ["one"]
+
+
 def test_names_in_a_tar_never_become_paths(tmp_path):
     names = ["../../escape", "/absolute", "a" * 300, "it's #2\n", "\u65e5\u672c"]
     members = [
@@ -361,7 +369,7 @@ def test_samples_that_lack_something_are_malformed_rows(tmp_path):
     ]
     assert sorted(reasons(webdataset(tmp_path, members))) == [
         "t.tar, key a has no caption: neither a .txt nor a .json",
-        "t.tar, key b has no picture (.jpg, .jpeg, .png, .webp, .gif, .bmp, .tif, .tiff, .avif, .heic, .heif)",
+        f"t.tar, key b has no picture ({', '.join(IMAGE_ENDINGS)})",
         "t.tar, key c has c.json, which is not a JSON object, or has a key twice with two values",
         "t.tar, key d has no `caption` (its keys: text), in its JSON",
         "t.tar, key e has two pictures; the second is e.jpg",

@@ -7,22 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from cusa.annotations.sources.packed import PackedSource
+from cusa.annotations.sources.packed import OTHER_ENDING, PackedSource, ending_of
 from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
 from cusa.annotations.sources.rows import captions_of, image_path, language_of, malformed
 from cusa.annotations.sources.rows import identity as identity_of
 from cusa.annotations.sources.source import MalformedRow, Record
+from cusa.common.files import parquet_damage
+from cusa.common.images import picture_size
 from cusa.config.dataset import ParquetDataset, Split
 from cusa.errors import DataError
 
 SETTINGS = ParquetDataset
 BATCH_ROWS = 32
+LOOKED_AT = 20  # values, to see whether bytes are pictures
 
 
 class ParquetSource(PackedSource):
@@ -98,8 +103,48 @@ def is_picture_type(kind: Any) -> bool:
     if pa.types.is_struct(kind):
         names = [kind.field(number).name for number in range(kind.num_fields)]
         return "bytes" in names and is_picture_type(kind.field(names.index("bytes")).type)
+    return is_bytes(kind)
+
+
+def is_bytes(kind: Any) -> bool:
+    """Whether an Arrow type is bytes."""
     kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
     return any(is_kind(kind) for is_kind in kinds)
+
+
+def columns_of_bytes(path: Path) -> list[str]:
+    """The columns of a Parquet file whose type may hold pictures. Raises DataError if the file is damaged."""
+    return [field.name for field in parquet_schema(path) if is_picture_type(field.type)]
+
+
+def picture_columns(path: Path) -> list[str]:
+    """The columns of a Parquet file that hold pictures. Raises DataError if the file is damaged.
+
+    A struct of bytes holds pictures, whatever they are. Other bytes may be anything, so one of the first has to be a
+    picture.
+    """
+    typed, schema = columns_of_bytes(path), parquet_schema(path)
+    plain = [name for name in typed if not pa.types.is_struct(schema.field(name).type)]
+    rows = islice(parquet_rows(path, plain, LOOKED_AT), LOOKED_AT) if plain and _has_rows(path) else iter(())
+    values = [row for _, row in rows if isinstance(row, dict)]
+    return [name for name in typed if name not in plain or any(_is_picture(row[name]) for row in values)]
+
+
+def _has_rows(path: Path) -> bool:
+    with parquet_damage(path):
+        return bool(pq.read_metadata(path).num_rows)
+
+
+def _is_picture(content: bytes | None) -> bool:
+    if content is None:
+        return False
+    if ending_of(content) != OTHER_ENDING:
+        return True
+    try:
+        picture_size(content)
+    except DataError:
+        return False
+    return True
 
 
 def _has_path(kind: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
@@ -35,8 +36,12 @@ class Member(NamedTuple):
     size: int = 0
 
 
-def tar_members(path: Path, endings: tuple[str, ...], contents: bool = True) -> Iterator[Member]:
+def tar_members(
+    path: Path, endings: tuple[str, ...], contents: bool = True, others: Counter[str] | None = None
+) -> Iterator[Member]:
     """The files whose names end in one of `endings`, in the order of the tar. Hidden files are left out.
+
+    `others` counts the endings of the files that are left out for theirs.
 
     A key is the name without its ending, folders included, so names may contain dots. One file is in memory at a
     time; without `contents` none is read, and every `content` of a sound file is empty. Raises DataError if the tar
@@ -48,7 +53,11 @@ def tar_members(path: Path, endings: tuple[str, ...], contents: bool = True) -> 
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
                 name = PurePosixPath(member.name)
                 ending = name.suffix.lower()
-                if member.isdir() or ending not in endings or _is_hidden(name):
+                if member.isdir() or _is_hidden(name):
+                    continue
+                if ending not in endings:
+                    if others is not None:
+                        others[ending] += 1
                     continue
                 key = name.as_posix()[: -len(ending)]
                 yield Member(

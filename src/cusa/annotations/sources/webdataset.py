@@ -20,12 +20,13 @@ from cusa.annotations.sources.rows import captions_in, language_of, malformed
 from cusa.annotations.sources.rows import identity as identity_of
 from cusa.annotations.sources.source import LeftOut, MalformedRow, Record
 from cusa.annotations.sources.tar_members import Member, tar_members
+from cusa.common.image_files import IMAGE_ENDINGS
 from cusa.common.json_stream import unrepeated
 from cusa.common.text import marked_encoding, unstorable
 from cusa.config.dataset import Split, WebDatasetDataset
 
 SETTINGS = WebDatasetDataset
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+PICTURE_ENDINGS = IMAGE_ENDINGS
 TEXT, METADATA = ".txt", ".json"
 ENDINGS = (*PICTURE_ENDINGS, TEXT, METADATA)
 CAPTION = "caption"

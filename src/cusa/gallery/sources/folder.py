@@ -25,6 +25,7 @@ HIDDEN, NO_PICTURES, LINKS = (
     "files that are not pictures by their endings",
     "links to folders",
 )
+_Found = tuple[str, os.DirEntry[str] | str]  # the path from the folder; a text is the reason why it cannot be read
 
 
 class FolderSource:
@@ -40,19 +41,27 @@ class FolderSource:
 
     @property
     def total(self) -> int:
-        """The number of pictures."""
+        """The number of pictures and of folders that cannot be read."""
         return int(self._state[0])
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there is a picture, and not only folders that cannot be read."""
+        return any(not isinstance(entry, str) for _, entry in self._files())
+
     def describe(self) -> dict[str, Any]:
-        """The folder, its number of pictures, and a digest of their names, sizes and times."""
+        """The folder, its number of items, and a digest of their names, sizes and times."""
         count, digest = self._state
         return {"kind": "folder", "place": storable(str(self.folder)), "items": count, "digest": digest}
 
     def entries(self, wanted: Wanted) -> Iterator[Entry | None]:
-        """Every picture, called by its path from the folder."""
-        for number, (name, _) in enumerate(self._files()):
+        """Every picture, called by its path from the folder; a folder that cannot be read is an unreadable item."""
+        for number, (name, entry) in enumerate(self._files()):
             if not wanted(number):
                 yield None
+                continue
+            if isinstance(entry, str):
+                yield Entry(storable(name), problem=entry)
                 continue
             path = f"{self.folder}/{name}"
             if unstorable(name) is not None or unstorable(path) is not None:
@@ -64,38 +73,60 @@ class FolderSource:
     def _state(self) -> tuple[int, str]:
         count, digest, ignored = 0, hashlib.sha256(), Counter[str]()
         for name, entry in self._files(ignored):
-            try:
-                status = entry.stat()
-                state = f"{status.st_size}\0{status.st_mtime_ns}"
-            except OSError:  # a broken link, which the embedding reports
-                state = "none"
+            state = entry if isinstance(entry, str) else _state_of(entry)
             digest.update(f"{name}\0{state}\n".encode("utf-8", "surrogateescape"))
             count += 1
         for what, number in ignored.items():
             log.info("%s: ignored %s %s", printable(str(self.folder)), f"{number:,}", what)
         return count, digest.hexdigest()
 
-    def _files(self, ignored: Counter[str] | None = None) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        yield from self._within(str(self.folder), "", Counter() if ignored is None else ignored)
+    def _files(self, ignored: Counter[str] | None = None) -> Iterator[_Found]:
+        """The pictures. Folders wait in a list, not on Python's stack, so they may lie in each other to any depth."""
+        ignored = Counter() if ignored is None else ignored
+        waiting = [self._sorted(str(self.folder), "")]
+        while waiting:
+            name, entry = next(waiting[-1], ("", None))
+            if entry is None:
+                waiting.pop()
+            elif isinstance(entry, str):
+                yield name, entry
+            elif is_hidden(entry.name):
+                ignored[HIDDEN] += 1
+            elif _is_folder(entry, follow=False):
+                if self.ignored_folder is None or Path(entry.path) != self.ignored_folder:
+                    waiting.append(self._sorted(entry.path, f"{name}/"))
+            elif entry.is_symlink() and _is_folder(entry, follow=True):
+                ignored[LINKS] += 1
+            elif entry.name.lower().endswith(IMAGE_ENDINGS):
+                yield name, entry
+            else:
+                ignored[NO_PICTURES] += 1
 
-    def _within(self, folder: str, prefix: str, ignored: Counter[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    def _sorted(self, folder: str, prefix: str) -> Iterator[_Found]:
+        """What is in a folder, or why it cannot be read. Raises DataError if that is the folder that the user named."""
         try:
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            raise DataError(
-                f"{printable(folder)} cannot be read ({error.strerror}); give yourself the right to, or remove it."
-            ) from None
-        for entry in entries:
-            is_folder = entry.is_dir(follow_symlinks=False)
-            if is_hidden(entry.name):
-                ignored[HIDDEN] += 1
-            elif is_folder:
-                if self.ignored_folder is None or Path(entry.path) != self.ignored_folder:
-                    yield from self._within(entry.path, f"{prefix}{entry.name}/", ignored)
-            elif entry.is_symlink() and entry.is_dir():
-                ignored[LINKS] += 1
-            elif entry.name.lower().endswith(IMAGE_ENDINGS):
-                yield f"{prefix}{entry.name}", entry
-            else:
-                ignored[NO_PICTURES] += 1
+            problem = f"cannot be read ({error.strerror or error}); give yourself the right to, or remove it"
+            if not prefix:
+                raise DataError(f"{printable(folder)} {problem}.") from None
+            yield prefix, f"this folder {problem}"
+            return
+        yield from ((f"{prefix}{entry.name}", entry) for entry in entries)
+
+
+def _is_folder(entry: os.DirEntry[str], follow: bool) -> bool:
+    """Whether an entry is a folder. What cannot be told, as of links that lead in a circle, is taken for a file."""
+    try:
+        return entry.is_dir(follow_symlinks=follow)
+    except OSError:
+        return False
+
+
+def _state_of(entry: os.DirEntry[str]) -> str:
+    try:
+        status = entry.stat()
+    except OSError:  # a broken link, which the embedding reports
+        return "none"
+    return f"{status.st_size}\0{status.st_mtime_ns}"

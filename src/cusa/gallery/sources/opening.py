@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cusa.annotations.sources.parquet import columns_of_bytes, picture_columns
 from cusa.annotations.table_rows import table_kind
 from cusa.common.files import expanded
 from cusa.common.image_files import IMAGE_ENDINGS
+from cusa.common.text import refuse_pipe
 from cusa.config.data_files import PARQUET_ENDINGS, PATTERN_SIGNS, TABLE_ENDINGS, TAR_ENDINGS, matching_files
 from cusa.errors import ConfigurationError, DataError
 from cusa.gallery.sources.folder import FolderSource
-from cusa.gallery.sources.parquet_pictures import ParquetPictures, picture_columns
+from cusa.gallery.sources.parquet_pictures import ParquetPictures
 from cusa.gallery.sources.source import Source
 from cusa.gallery.sources.split import SplitSource, captions_of_splits, is_dataset_folder
 from cusa.gallery.sources.tables import TableSource
@@ -47,6 +49,7 @@ def open_source(items: str | None, how: Reading | None = None, output: Path | No
     if items is None:
         raise ConfigurationError("name what to embed: a folder, a table or tars; or a file of texts with --texts.")
     place = expanded(items)
+    refuse_pipe(place)
     if place.is_dir():
         return _folder(place, how, output)
     _refuse_splits(place, how)
@@ -59,9 +62,26 @@ def open_source(items: str | None, how: Reading | None = None, output: Path | No
         return TarSource([place], how.text_column)
     if name.endswith(IMAGE_ENDINGS):
         raise ConfigurationError(f"{place} is one picture; name the folder that it is in, or a table that names it.")
-    if table_kind(place) == "parquet" and how.image_column in (None, *(columns := picture_columns(place))) and columns:
-        return ParquetPictures([place], how.image_column, how.text_column, how.image_root)
+    if table_kind(place) == "parquet":
+        return _parquet(place, how)
     return TableSource(place, how.image_column, how.text_column, how.image_root, how.heading)
+
+
+def _parquet(place: Path, how: Reading) -> Source:
+    """The pictures in a Parquet file, or else those that it names.
+
+    Bytes that are no pictures, such as embeddings, may stand beside names of pictures. If there are no such names
+    either, they are taken for broken pictures.
+    """
+    typed = columns_of_bytes(place)
+    if how.image_column in typed or (how.image_column is None and picture_columns(place)):
+        return ParquetPictures([place], how.image_column, how.text_column, how.image_root)
+    try:
+        return TableSource(place, how.image_column, how.text_column, how.image_root, how.heading)
+    except ConfigurationError:
+        if how.image_column is not None or not typed:
+            raise
+        return ParquetPictures([place], how.image_column, how.text_column, how.image_root)
 
 
 def _folder(place: Path, how: Reading, output: Path | None) -> Source:
@@ -74,11 +94,13 @@ def _folder(place: Path, how: Reading, output: Path | None) -> Source:
         return SplitSource(DatasetFolder(place), how.splits)
     _refuse_splits(place, how)
     found = FolderSource(place, output)
-    if found.total:
+    if found.has_pictures:
         return found
     for endings in (TAR_ENDINGS, PARQUET_ENDINGS):
         if matching_files(str(place), endings):
             return _packed(str(place), how)
+    if found.total:  # folders that cannot be read, which the embedding reports
+        return found
     raise DataError(
         f"{place} has no picture ({', '.join(IMAGE_ENDINGS[:6])}, ...), no tar and no Parquet file in it or in its "
         "folders; hidden ones are left out."
@@ -92,12 +114,12 @@ def _packed(place: str, how: Reading) -> Source:
     found = [Path(path) for path in matching_files(place, PARQUET_ENDINGS)]
     if not found or not all(path.name.lower().endswith(PARQUET_ENDINGS) for path in found):
         raise DataError(f"{place} names no tar and no Parquet file; correct the pattern, or name a folder or a table.")
-    if len(found) > 1 and not picture_columns(found[0]):
+    if len(found) == 1:
+        return _parquet(found[0], how)
+    if not columns_of_bytes(found[0]):
         raise ConfigurationError(
             f"{place} names {len(found)} tables without bytes of pictures ({found[0].name}, ...); embed one table."
         )
-    if len(found) == 1 and not picture_columns(found[0]):
-        return TableSource(found[0], how.image_column, how.text_column, how.image_root, how.heading)
     return ParquetPictures(found, how.image_column, how.text_column, how.image_root)
 
 
@@ -109,21 +131,33 @@ def _texts(items: str | None, texts: str, how: Reading) -> Source:
             SplitSource(DatasetFolder(place), splits)  # SplitSource refuses unknown splits
             captions = captions_of_splits(DatasetFolder(place), splits)
             return texts_of_list(f"{place.absolute()}, captions of {', '.join(splits)}", captions)
+        refuse_pipe(place)
         if not place.is_file():
             what = "is a folder" if place.is_dir() else "does not exist"
             raise DataError(f"{place} {what}; with --texts {texts}, expected a table with the column `{texts}`.")
+        _refuse_tar(place, f"with --texts {texts}, expected a table with the column `{texts}`")
         return texts_of_column(place, texts, how.heading)
     path = expanded(texts)
+    refuse_pipe(path)
     if not path.is_file():
         raise DataError(
             f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; --texts names a file with a text per "
             "line, or a table with --text-column."
         )
+    _refuse_tar(path, "--texts names a file with a text per line, or a table with --text-column")
     if path.name.lower().endswith(TABLE_ENDINGS):
         if how.text_column is None:
             raise ConfigurationError(f"{path} is a table; name its column of texts with --text-column.")
         return texts_of_column(path, how.text_column, how.heading)
     return texts_of_lines(path)
+
+
+def _refuse_tar(path: Path, expected: str) -> None:
+    if path.name.lower().endswith(TAR_ENDINGS):
+        raise ConfigurationError(
+            f"{path} is a tar, of which pictures are embedded, not texts; {expected} (CSV, TSV, JSON, JSONL, Parquet). "
+            "To embed its pictures with their captions beside them, leave --texts out."
+        )
 
 
 def _refuse_splits(place: Path, how: Reading) -> None:

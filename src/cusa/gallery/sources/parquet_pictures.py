@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 
-from cusa.annotations.sources.parquet import is_picture_type
+from cusa.annotations.sources.parquet import columns_of_bytes, picture_columns
 from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
 from cusa.annotations.sources.rows import image_path
 from cusa.annotations.table_columns import find_columns
@@ -21,7 +21,7 @@ from cusa.common.files import parquet_damage
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 from cusa.gallery.sources.source import Entry, Wanted, state_of_files, storable
-from cusa.gallery.sources.tables import SAMPLED, OddCaptions, caption_columns, column_named, other_columns
+from cusa.gallery.sources.tables import SAMPLED, OddCaptions, caption_columns, column_named, log_unkept, other_columns
 from cusa.gallery.store import GalleryModality
 
 BATCH_ROWS = 32
@@ -42,7 +42,8 @@ class ParquetPictures:
         common = os.path.commonpath([path.parent for path in self.files])
         self.names = [storable(path.relative_to(common).as_posix()) for path in self.files]
         first, names = self.files[0], list[Column](parquet_schema(self.files[0]).names)
-        found = picture_columns(first)
+        typed = columns_of_bytes(first)
+        found = picture_columns(first) or typed
         if image is None and len(found) != 1:
             raise ConfigurationError(
                 f"{first} has {len(found)} columns of pictures ({', '.join(found) or 'none'}); name one with "
@@ -52,7 +53,7 @@ class ParquetPictures:
         if captions is not None:
             self.captions = [str(column_named(first, captions, names, "--text-column"))]
         else:
-            others = [name for name in names if name not in found]
+            others = [name for name in names if name not in typed]
             rows = [
                 row for number, row in zip(range(SAMPLED), self._rows(first, list(map(str, others)), [0]), strict=False)
             ]
@@ -61,6 +62,7 @@ class ParquetPictures:
         for path in self.files:
             if lacking := [name for name in (self.image, *self.captions) if name not in parquet_schema(path).names]:
                 raise ConfigurationError(f"{path} has no column {', '.join(lacking)}, but {first} has; leave it out.")
+        log_unkept(first, [self.image, *self.captions])
 
     @cached_property
     def total(self) -> int:
@@ -116,8 +118,3 @@ class ParquetPictures:
         else:
             entry.problem = f"has no picture in `{self.image}`: neither bytes nor a path"
         return entry
-
-
-def picture_columns(path: Path) -> list[str]:
-    """The columns of a Parquet file that hold bytes of pictures. Raises DataError if the file is damaged."""
-    return [field.name for field in parquet_schema(path) if is_picture_type(field.type)]

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -15,10 +15,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cusa.annotations.problems import printable
+from cusa.annotations.sources.parquet import is_bytes
+from cusa.annotations.sources.parquet_rows import parquet_schema
 from cusa.annotations.sources.rows import captions_of, identity, image_path
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_columns import FoundColumns, find_columns
-from cusa.annotations.table_rows import Reading, table_rows
+from cusa.annotations.table_rows import Reading, table_kind, table_rows
 from cusa.common.files import sha256_of_file
 from cusa.common.text import unstorable
 from cusa.config.dataset_tables import Column
@@ -63,6 +65,8 @@ class TableSource:
         self.pattern: str | None = None
         if self.image is None or not self.captions:
             self._find(sample, names)
+        if table_kind(path) == "parquet":
+            log_unkept(path, [self.image, *self.captions])
 
     def _find(self, sample: Sequence[Row], names: list[Column]) -> None:
         folders = (
@@ -207,8 +211,31 @@ def _kept(value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(member, str) and unstorable(member) is None for member in value):
         return value  # one of them has to be equal in a filter
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(value, ensure_ascii=False, default=_kept_in_json)
     return None if isinstance(value, bytes) else value
+
+
+def _kept_in_json(value: Any) -> str | None:
+    return None if isinstance(value, bytes) else str(value)
+
+
+def log_unkept(path: Path, used: Sequence[Column | None]) -> None:
+    """Log which columns of a Parquet file lose something in a gallery: their bytes, or the nanoseconds of times."""
+    others = [field for field in parquet_schema(path) if field.name not in used]
+    if found := [f"`{field.name}`" for field in others if _some_type(field.type, is_bytes)]:
+        log.warning("%s: the bytes in %s are left out of the gallery", printable(str(path)), ", ".join(found))
+    if found := [f"`{field.name}`" for field in others if _some_type(field.type, _has_nanoseconds)]:
+        what = "%s: the times in %s have nanoseconds; the gallery keeps them to the microsecond"
+        log.warning(what, printable(str(path)), ", ".join(found))
+
+
+def _has_nanoseconds(kind: Any) -> bool:
+    return getattr(kind, "unit", None) == "ns"
+
+
+def _some_type(kind: Any, test: Callable[[Any], bool]) -> bool:
+    """Whether an Arrow type, or a type within it, passes a test."""
+    return test(kind) or any(_some_type(kind.field(number).type, test) for number in range(kind.num_fields))
 
 
 class OddCaptions:

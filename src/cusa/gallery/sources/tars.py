@@ -15,20 +15,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cusa.annotations.problems import printable
 from cusa.annotations.sources.rows import captions_in
 from cusa.annotations.sources.tar_members import Member, is_compressed, tar_members
 from cusa.annotations.sources.webdataset import CAPTION, ENDINGS, PICTURE_ENDINGS, TEXT, UTF8
 from cusa.common.image_files import file_problem
 from cusa.common.json_stream import unrepeated
-from cusa.common.text import unstorable
+from cusa.common.text import marked_encoding, unstorable
 from cusa.config.data_files import TAR_ENDINGS, matching_files
-from cusa.errors import ConfigurationError, DataError
+from cusa.errors import ConfigurationError, DataError, reason_of
 from cusa.gallery.sources.source import Entry, Wanted, state_of_files, storable
 from cusa.gallery.store import GalleryModality, read_bytes
 
 log = logging.getLogger(__name__)
 SCALAR = (str, int, float, bool)
 WITHOUT_PICTURE, BROKEN_TEXT = "texts without a picture beside them", "captions or JSON files that cannot be read"
+OTHER_ENDINGS = "files whose endings are none of a picture, .txt or .json"
+SHOWN = 5  # endings that the log names
 
 
 @dataclass
@@ -38,6 +41,27 @@ class _Sample:
     key: str
     pictures: list[Member] = field(default_factory=list)
     texts: list[Member] = field(default_factory=list)
+
+
+@dataclass
+class _LeftOut:
+    """What is left out of the tars, counted by its kind, with an example of each."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    endings: Counter[str] = field(default_factory=Counter)
+
+    def add(self, kind: str, example: str) -> None:
+        self.counts[kind] += 1
+        self.examples.setdefault(kind, example)
+
+    def log(self) -> None:
+        for kind, count in self.counts.items():
+            log.warning("%s %s in the tars are left out; for instance, %s", f"{count:,}", kind, self.examples[kind])
+        if self.endings:
+            shown = ", ".join(printable(ending) or "none" for ending, _ in self.endings.most_common(SHOWN))
+            more = ", ..." if len(self.endings) > SHOWN else ""
+            log.info("%s %s in the tars are left out (%s%s)", f"{self.endings.total():,}", OTHER_ENDINGS, shown, more)
 
 
 class TarSource:
@@ -70,12 +94,13 @@ class TarSource:
 
     def entries(self, wanted: Wanted) -> Iterator[Entry | None]:
         """Every picture of every tar. A damaged tar gives its sound pictures, then an entry with its problem."""
-        number, odd = 0, Counter[str]()
+        number, odd = 0, _LeftOut()
         for path, name in zip(self.files, self.names, strict=True):
             packed, seen = is_compressed(path), set[str]()
             try:
-                for sample in _samples(path, packed):
-                    odd[WITHOUT_PICTURE] += bool(sample.texts) and not sample.pictures
+                for sample in _samples(path, packed, odd.endings):
+                    if sample.texts and not sample.pictures:
+                        odd.add(WITHOUT_PICTURE, f"{name}/{printable(storable(sample.texts[0].name))}")
                     for picture in sample.pictures:
                         entry = self._entry(path, name, sample, picture, packed, odd) if wanted(number) else None
                         if entry is not None and picture.name in seen:
@@ -86,11 +111,9 @@ class TarSource:
             except DataError as error:
                 yield Entry(name, problem=str(error)) if wanted(number) else None
                 number += 1
-        for what, count in odd.items():
-            if count:
-                log.warning("%s %s in the tars are left out", f"{count:,}", what)
+        odd.log()
 
-    def _entry(self, path: Path, name: str, sample: _Sample, picture: Member, packed: bool, odd: Counter[str]) -> Entry:
+    def _entry(self, path: Path, name: str, sample: _Sample, picture: Member, packed: bool, odd: _LeftOut) -> Entry:
         entry = Entry(f"{name}/{storable(picture.name)}", str(path))
         if isinstance(picture.content, str):
             entry.problem = f"it {picture.content}"
@@ -104,25 +127,27 @@ class TarSource:
             try:
                 content = _read(path, member, packed)
                 if member.ending == TEXT:
-                    text = content.decode(UTF8)
+                    text = content.decode(marked_encoding(content) or UTF8)
                 else:
-                    metadata = dict(json.loads(content, object_pairs_hook=unrepeated))
-            except (ValueError, TypeError, RecursionError, DataError):
-                odd[BROKEN_TEXT] += 1
-        entry.captions = self._captions(text, metadata, odd)
+                    metadata = _object(content)
+            except (ValueError, RecursionError, DataError) as error:
+                odd.add(BROKEN_TEXT, f"{name}/{printable(storable(member.name))}: {printable(reason_of(error))}")
+        entry.captions, reason = self._captions(text, metadata)
+        if reason is not None:
+            odd.add(BROKEN_TEXT, f"that of {printable(entry.item)} {printable(reason)}")
         columns = {key: value for key, value in metadata.items() if key not in (CAPTION, self.caption_key)}
         entry.columns = {key: value for key, value in columns.items() if _is_storable(key, value)}
         return entry
 
-    def _captions(self, text: str | None, metadata: dict[str, Any], odd: Counter[str]) -> list[str]:
+    def _captions(self, text: str | None, metadata: dict[str, Any]) -> tuple[list[str], str | None]:
+        """The captions of a sample, and the reason why there is none if they cannot be read."""
         key = self.caption_key or CAPTION
         if self.caption_key is None and text is not None:
             metadata = {key: text}
         if metadata.get(key) is None:
-            return []
+            return [], None
         captions, reason = captions_in(metadata, key)
-        odd[BROKEN_TEXT] += reason is not None
-        return [caption for caption in captions if caption.strip()]
+        return [caption for caption in captions if caption.strip()], reason
 
 
 def tar_files(place: str) -> list[Path]:
@@ -139,15 +164,23 @@ def _read(path: Path, member: Member, packed: bool) -> bytes:
     return member.content if packed else read_bytes(path, member.offset, member.size)
 
 
+def _object(content: bytes) -> dict[str, Any]:
+    """The object of a JSON file. Raises ValueError for anything else, and for a key with two values."""
+    found = json.loads(content, object_pairs_hook=unrepeated)
+    if not isinstance(found, dict):
+        raise ValueError(f"is a {type(found).__name__}, expected a JSON object")
+    return found
+
+
 def _is_storable(key: str, value: Any) -> bool:
     if not isinstance(value, SCALAR) or unstorable(key) is not None:
         return False
     return unstorable(value) is None if isinstance(value, str) else True
 
 
-def _samples(path: Path, packed: bool) -> Iterator[_Sample]:
+def _samples(path: Path, packed: bool, others: Counter[str]) -> Iterator[_Sample]:
     current = _Sample("")
-    for member in tar_members(path, ENDINGS, contents=packed):
+    for member in tar_members(path, ENDINGS, packed, others):
         if member.key != current.key:
             yield current
             current = _Sample(member.key)

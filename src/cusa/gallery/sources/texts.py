@@ -13,10 +13,10 @@ import numpy as np
 
 from cusa.annotations.sources.rows import captions_of
 from cusa.annotations.sources.source import MalformedRow
-from cusa.annotations.table_rows import Reading, table_rows
+from cusa.annotations.table_rows import Reading, table_kind, table_rows
 from cusa.common.text import text_lines, unstorable
 from cusa.gallery.sources.source import Entry, Wanted, storable
-from cusa.gallery.sources.tables import column_named, other_columns, sampled_rows
+from cusa.gallery.sources.tables import column_named, log_unkept, other_columns, sampled_rows
 from cusa.gallery.store import GalleryModality
 
 
@@ -82,6 +82,8 @@ def texts_of_column(path: Path, column: str, heading: bool = True) -> TextSource
     reading = Reading(heading=None if heading else False)
     names = list(dict.fromkeys(name for row in sampled_rows(path, reading) for name in row))
     wanted = column_named(path, column, names, "the column of texts")
+    if table_kind(path) == "parquet":
+        log_unkept(path, [wanted])
 
     def read() -> Iterator[Entry]:
         for place, row in table_rows(path, None, reading):
