@@ -13,9 +13,19 @@ import pyarrow.parquet as pq
 from cusa.common.files import parquet_damage
 from cusa.common.text import refuse_stand_in
 
+MAGIC = b"PAR1"
 READ_AHEAD = 1 << 20  # bytes
 # What Arrow raises for values that no object of Python holds: dates outside of its years, zones that it does not know.
 NOT_IN_PYTHON = (ValueError, OverflowError, LookupError, pa.ArrowException)
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file starts like Parquet, whatever its ending. Says nothing of what cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def parquet_schema(path: Path) -> pa.Schema:
