@@ -106,10 +106,13 @@ def _require_heading(path: Path, columns: Columns | None, cells: list[str]) -> N
     if columns is not None and isinstance(columns.image, str) and columns.image in cells:
         return
     if any(IMAGE_NAME.search(cell) for cell in cells):
-        raise DataError(
-            f"{path} has no heading, it seems: its first row is {', '.join(cells)}. Set dataset.heading to false and "
-            "number the columns from 0, for instance columns: {image: 0, caption: 1}; or to true if it is a heading."
+        advice = (
+            "Write a first line above it with the names of the columns."
+            if columns is None
+            else "Set dataset.heading to false and number the columns from 0, for instance columns: {image: 0, "
+            "caption: 1}; or to true if it is a heading."
         )
+        raise DataError(f"{path} has no heading, it seems: its first row is {', '.join(cells)}. {advice}")
 
 
 def _positions(path: Path, columns: Columns | None, names: Sequence[Column]) -> list[tuple[Column, int]]:
@@ -222,4 +225,9 @@ def _is_keyed_by_image(key: str, value: Any, columns: Columns) -> bool:
         return False
     if isinstance(value, list) and any(isinstance(row, dict) and _names_its_image(row, columns) for row in value):
         return False  # rows under a key such as `data`
-    return bool(IMAGE_NAME.search(key)) or isinstance(value, list)
+    return bool(IMAGE_NAME.search(key)) or isinstance(value, list) or _is_number(key)
+
+
+def _is_number(key: str) -> bool:
+    """Whether a key is an image's number, perhaps after a short name: `17`, `COCO_val2014_000000391895`."""
+    return sum(map(str.isdecimal, key)) * 2 > len(key)

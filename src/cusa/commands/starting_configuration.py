@@ -72,7 +72,9 @@ def look_at(
     if str(path).startswith("~"):
         path = path.absolute()  # a file with such a name; in a configuration, `~name` means a home folder
     if not path.exists():
-        raise ConfigurationError(f"{path} does not exist; name a table, a JSON file or a folder of JSON files.")
+        raise ConfigurationError(
+            f"{path} does not exist; name a table, JSON, Parquet files or tars, or a folder with one of these."
+        )
     if encoding is not None and not is_text_encoding(encoding):
         raise ConfigurationError(f"--encoding {encoding} is none that Python knows; write for instance cp1252.")
     if unstorable(f"{path} {images}"):
