@@ -56,20 +56,21 @@ def table_rows(
     """The place of every row, and the row by its columns, or a MalformedRow with the reason.
 
     Only `columns` are read, all if they are None: by the names of the heading, or by their numbers if there is
-    none. Raises DataError if a column is missing or the file is damaged.
+    none. `reading` is None for tables that no key describes. Raises DataError if a column is missing or the file is
+    damaged.
     """
-    reading = reading or Reading()
+    has_keys, reading = reading is not None, reading or Reading()
     kind = table_kind(path, reading.encoding)
     if kind == "parquet":
         yield from _parquet_rows(path, columns)
     elif kind == "json":
         yield from _json_rows(path, columns or Columns(), reading.encoding)
     else:
-        yield from _delimited_rows(path, columns, reading)
+        yield from _delimited_rows(path, columns, reading, has_keys)
 
 
 def _delimited_rows(
-    path: Path, columns: Columns | None, reading: Reading
+    path: Path, columns: Columns | None, reading: Reading, has_keys: bool
 ) -> Iterator[tuple[str, dict[Column, Any] | MalformedRow]]:
     names = [column for _, column in columns.named() if isinstance(column, str)] if columns else []
     wanted = names if reading.heading is not False else []
@@ -87,7 +88,7 @@ def _delimited_rows(
         yield f"{path}, line {first.line}", {key: first.cells[place] for key, place in positions}
     else:
         if reading.heading is None:
-            _require_heading(path, columns, cells)
+            _require_heading(path, columns, cells, has_keys)
         positions = _positions(path, columns, cells)
     for row in rows:
         place = f"{path}, line {row.line}"
@@ -101,16 +102,16 @@ def _delimited_rows(
             yield place, {key: found[position] for key, position in positions}
 
 
-def _require_heading(path: Path, columns: Columns | None, cells: list[str]) -> None:
+def _require_heading(path: Path, columns: Columns | None, cells: list[str], has_keys: bool) -> None:
     """Refuse a first row that holds an image, which would be lost as a heading."""
     if columns is not None and isinstance(columns.image, str) and columns.image in cells:
         return
     if any(IMAGE_NAME.search(cell) for cell in cells):
         advice = (
-            "Write a first line above it with the names of the columns."
-            if columns is None
-            else "Set dataset.heading to false and number the columns from 0, for instance columns: {image: 0, "
-            "caption: 1}; or to true if it is a heading."
+            "Set dataset.heading to false and number the columns from 0, for instance columns: {image: 0, caption: 1}; "
+            "or to true if it is a heading."
+            if has_keys
+            else "Write a first line above it with the names of the columns."
         )
         raise DataError(f"{path} has no heading, it seems: its first row is {', '.join(cells)}. {advice}")
 
