@@ -121,6 +121,28 @@ def test_damaged_archives_are_sentences(tmp_path, name, make, sentence):
         labelled_images(name, make(tmp_path))
 
 
+def test_a_csv_without_a_heading_is_told_to_have_one(tmp_path):
+    (tmp_path / "mine.csv").write_text("x.jpg,1\ny.jpg,2\n")
+    with pytest.raises(
+        DataError, match=r"its first row is x.jpg, 1. Write a first line above it with the names of the"
+    ):
+        labelled_images("mine", tmp_path / "mine.csv")
+
+
+def test_why_each_image_of_one_s_own_cannot_be_read_is_told(tmp_path):
+    archives.picture(tmp_path / "a.png", 0)
+    (tmp_path / "b.png").touch()
+    (tmp_path / "mine.csv").write_text("image,label\na.png,1\nb.png,2\nA.PNG,1\n")
+    with pytest.raises(DataError) as caught:
+        labelled_images("mine", tmp_path / "mine.csv")
+    first, *rest = str(caught.value).splitlines()
+    assert first.endswith("lists 3 test images, but 2 of them do not exist or cannot be read; correct or remove them:")
+    assert [line.split("/")[-1] for line in rest] == [
+        "b.png: the file has zero bytes",
+        "A.PNG: the file does not exist, but a.png does",
+    ]
+
+
 def test_a_csv_without_the_columns(tmp_path):
     (tmp_path / "mine.csv").write_text("file,class\nx.jpg,1\n")
     with pytest.raises(DataError, match="has the columns file, class, but not image, label"):

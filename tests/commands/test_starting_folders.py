@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from format_files import add_member
 
 from cusa.annotations.convert import convert
+from cusa.annotations.sources.registry import open_source
+from cusa.annotations.sources.source import Record
 from cusa.commands import packed_files
 from cusa.commands.starting_configuration import look_at
 from cusa.config.dataset import load_dataset
@@ -79,3 +83,48 @@ def test_the_token_file_of_flickr8k_is_read_with_its_lists(names, shapes, tmp_pa
     start = look_at(tmp_path / "Flickr8k.token.txt")
     assert not any("WARNING" in line for line in start.lines())
     assert counts(start.section, tmp_path / "out") == {"train": 15, "val": 15, "test": 15}
+
+
+def splits_of(folder: Path, content: Callable[[int], object]) -> Path:
+    """A JSON file for each split, with what `content` makes of a number."""
+    for number, split in enumerate(("train", "val", "test")):
+        (folder / f"{split}.json").write_text(json.dumps(content(number)))
+        (folder / f"{number}.jpg").touch()
+    return folder
+
+
+@pytest.mark.parametrize("lists", [{0, 1, 2}, {1, 2}, set()])
+def test_published_rows_with_lists_of_captions_are_a_table(tmp_path, lists):
+    def rows(number: int) -> list[dict[str, object]]:
+        captions = [f"a photo {number}", "another text"]
+        caption = captions if number in lists else captions[0]
+        return [{"image_path": f"{number}.jpg", "caption": caption, "image_id": number}]
+
+    start = look_at(splits_of(tmp_path, rows))
+    assert start.section["format"] == ("table" if lists else "published")
+    found = list(open_source(load_dataset({"name": "d", **start.section}), tmp_path / "out").records())
+    assert len([row for row in found if isinstance(row, Record)]) == 3 + len(lists)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "says"),
+    [
+        (
+            [{"id": 1, "image_id": 0, "bbox": [1, 2, 3, 4]}],
+            r"has annotations of boxes, without captions \(their keys: id, ",
+        ),
+        ([{"id": 1, "image_id": 0, "caption": ["a", "b"]}], "has a list as `caption` of its first annotation"),
+        (
+            [{"id": 1, "image_id": 0, "text": "a"}],
+            r"has no `caption` in its first annotation \(its keys: id, image_id, te",
+        ),
+        ([], "has no annotations"),
+        (None, "has no annotations"),
+    ],
+)
+def test_files_of_coco_without_captions_are_refused_with_what_they_have(tmp_path, annotations, says):
+    content = {"images": [{"id": 0, "file_name": "0.jpg"}]} | (
+        {} if annotations is None else {"annotations": annotations}
+    )
+    with pytest.raises(ConfigurationError, match=f"is like one of COCO's files, but {says}.*captions_"):
+        look_at(splits_of(tmp_path, lambda number: content))

@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from format_files import add_member
 
+from cusa.annotations.sources.registry import open_source
 from cusa.commands.starting_configuration import look_at
+from cusa.config.dataset import load_dataset
 from cusa.errors import ConfigurationError
 
 COUNT = 12
@@ -97,3 +99,17 @@ def test_other_texts_of_json_files_are_told(tmp_path, pictures):
     start = look_at(tar(tmp_path, pictures, ".json", content))
     assert start.section["keys"] == {"caption": "text"}
     assert start.warnings == ["`alt` also holds sentences and is left out; see dataset.keys.caption"]
+
+
+@pytest.mark.parametrize("name", ["t.parq", "t.pq", "t.data", "T.PARQUET", "t"])
+def test_a_file_of_parquet_that_is_named_may_end_in_anything(tmp_path, pictures, name):
+    path = parquet(tmp_path, name, image=pictures)
+    start = look_at(path)
+    assert (start.section["format"], start.section["file"]) == ("parquet", str(path))
+    source = open_source(load_dataset({"name": "mine", **start.section}), tmp_path / "out")
+    assert [row.caption for row in source.records()] == CAPTIONS
+
+
+def test_files_of_splits_with_another_ending_are_found_beside_the_one_that_is_named(tmp_path, pictures):
+    train, test = (parquet(tmp_path, f"{split}.parq", image=pictures) for split in ("train", "test"))
+    assert look_at(train).section["annotations"] == {"train": str(train), "test": str(test)}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import socket
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import ipc, orc
 
 from cusa.common.text import open_text, refuse_pipe, refuse_stand_in, text_lines, text_of, unstorable
 from cusa.errors import DataError
@@ -96,6 +99,61 @@ def test_files_that_are_no_text(tmp_path, data, says):
     (tmp_path / "a.csv").write_bytes(data)
     with pytest.raises(DataError, match=says):
         list(text_lines(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("name", ["arrow", "stream", "orc", "gzip"])
+def test_tables_of_other_programs_are_named(tmp_path, name):
+    table, path = pa.table({"image": ["a.jpg"] * 9, "caption": ["a dog"] * 9}), tmp_path / "a.csv"
+    if name == "orc":
+        orc.write_table(table, path)
+    elif name == "gzip":
+        path.write_bytes(gzip.compress(gzip.compress(b"image,caption\n")))
+    else:
+        with (ipc.new_file if name == "arrow" else ipc.new_stream)(path, table.schema) as writer:
+            writer.write_table(table)
+    says = {
+        "arrow": "an Arrow file",
+        "stream": "an Arrow stream",
+        "orc": "an ORC file",
+        "gzip": "compressed with gzip twice",
+    }[name]
+    advice = "unpack it once" if name == "gzip" else r"write it as Parquet \(datasets: Dataset.to_parquet"
+    assert re.search(f"is not text, but {says}[^;]*; {advice}", refused(path))
+
+
+def test_a_heading_that_begins_like_an_orc_file_is_text(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"ORC,image\nan orc,1.jpg\n")
+    assert list(text_lines(tmp_path / "a.csv")) == ["ORC,image", "an orc,1.jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["ISO-2022-JP", "ISO-2022-KR"])
+def test_encodings_of_seven_bits_are_named_and_can_be_given(tmp_path, encoding):
+    text = {"ISO-2022-JP": "犬が走る", "ISO-2022-KR": "개가 달린다"}[encoding]
+    (tmp_path / "a.csv").write_bytes(f"image,caption\n1.jpg,{text}\n".encode(encoding))
+    assert f"is not UTF-8 text but {encoding}, by its escapes; convert it (iconv -f {encoding} " in refused(
+        tmp_path / "a.csv"
+    )
+    assert list(text_lines(tmp_path / "a.csv", encoding))[1] == f"1.jpg,{text}"
+    with pytest.raises(DataError, match=f"1.txt is not UTF-8 text but {encoding}"):
+        text_of(text.encode(encoding), "1.txt")
+
+
+@pytest.mark.parametrize("data", [b"image,caption\n1.jpg,a dog\n" + bytes(600), bytes(4096)], ids=["end", "all"])
+def test_nuls_that_a_copy_leaves_are_not_taken_for_utf_16(tmp_path, data):
+    (tmp_path / "a.csv").write_bytes(data)
+    assert re.search(r"has [\d,]+ NULs after one another from byte \d+ on.*copy it again", refused(tmp_path / "a.csv"))
+
+
+def test_halves_of_characters_in_utf_8_are_named_with_what_mends_them(tmp_path):
+    emoji = "🐕".encode("utf-16-be")
+    halves = b"".join(chr(int.from_bytes(emoji[at : at + 2])).encode("utf-8", "surrogatepass") for at in (0, 2))
+    data = b"1.jpg,a dog " + halves + b"\n"
+    (tmp_path / "a.csv").write_bytes(data)
+    said = refused(tmp_path / "a.csv")
+    assert "line 1, byte 12: is not UTF-8 text (invalid continuation byte), but CESU-8" in said
+    assert eval(f"data.{said.split('Python: ')[1].rstrip('.')}") == "1.jpg,a dog 🐕\n"  # noqa: S307
+    with pytest.raises(DataError, match="1.txt, byte 12: is not UTF-8 text, but CESU-8"):
+        text_of(data, "1.txt")
 
 
 def test_utf_16_that_has_no_byte_order_mark_is_a_sentence(tmp_path):

@@ -28,6 +28,26 @@ def test_a_slip_of_the_pen(mapping, unknown, meant):
     assert f"Configuration key `{unknown}` is unknown; did you mean `{meant}`? config/README.md" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("mapping", "unknown", "meant"),
+    [
+        (
+            {"train": {"augmentation": {"caption": {"views": 3}}}},
+            "train.augmentation.caption.views",
+            "train.augmentation.views",
+        ),
+        ({"train": {"views": 3}}, "train.views", "train.augmentation.views"),
+        ({"min_lr": 1e-3}, "min_lr", "train.min_lr"),
+        ({"teachers": {"seeds": [1]}}, "teachers.seeds", "seeds"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_key_in_a_wrong_place(mapping, unknown, meant):
+    with pytest.raises(ConfigurationError) as caught:
+        load(merge(read_files([]), mapping))
+    assert f"Configuration key `{unknown}` is unknown; did you mean `{meant}`? config/README.md" in str(caught.value)
+
+
 def test_no_key_is_suggested_that_is_not_like_it():
     with pytest.raises(ConfigurationError, match=r"`train.zzz` is unknown; see config/README.md for the keys"):
         load(merge(read_files([]), {"train": {"zzz": 1}}))

@@ -67,7 +67,14 @@ def test_a_range_of_integers_is_whole(tiny_configuration):
             {"space": {"dataset.name": ["a", "b"]}},
             "`dataset.name`; expected one that begins with `train.`, `student.` or",
         ),
-        ({"space": {"experiments.contrastive.contrastive.rate": [1, 2]}}, "or `experiments.cusa.`, as `train.lr` does"),
+        (
+            {"space": {"experiments.contrastive.contrastive.rate": [1, 2]}},
+            "experiment is `cusa`, but space has the key `experiments.contrastive.contrastive.rate` of another one; ",
+        ),
+        (
+            {"experiment": "nope", "space": {"experiments.cusa.contrastive.rate": [1, 2]}},
+            "experiment is `nope`, but space has the key `experiments.cusa.contrastive.rate` of another one; name one",
+        ),
         ({"space": {"train.workers": [1, 2]}}, "`train.workers`, which changes nothing that is learned; leave it out"),
         ({"space": {"experiments.cusa.train.gpus": [1, 2]}}, "`experiments.cusa.train.gpus`, which changes nothing"),
         ({"space": {"train.select_on": ["val"]}}, "`train.select_on`"),

@@ -51,7 +51,11 @@ def test_one_text_to_exclude_needs_no_list():
         pytest.param({"image": "a.jpg", "like": 3}, "a picture and the row of an item", id="two pictures"),
         pytest.param({"text": " "}, "`text` of a query is empty", id="a blank text"),
         pytest.param({"text": 3}, "`text` of a query is 3; expected a text", id="a number as text"),
-        pytest.param({"text": "a", "exclude": [""]}, "`exclude` of a query is empty", id="an empty exclusion"),
+        pytest.param(
+            {"text": "a", "exclude": [""]},
+            r"`not` \(in Python: `exclude`\) of a query is empty",
+            id="an empty exclusion",
+        ),
         pytest.param({"text": "a", "weight": 1.1}, "`weight` of a query is 1.1; expected", id="a weight of 1.1"),
         pytest.param({"text": "a", "weight": float("nan")}, "`weight` of a query is nan", id="a weight of NaN"),
         pytest.param({"text": "a", "weight": "half"}, "`weight` of a query is 'half'", id="a word as weight"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from model_files import changed_json, changed_weights, stored_as, upcast, without
+from safetensors.torch import save_file
 
 from cusa.config.losses import LossConfiguration
 from cusa.config.models import ImageModel, StudentSettings, TextModel
@@ -16,6 +18,7 @@ from cusa.config.section import validate
 from cusa.errors import ConfigurationError, CusaError
 from cusa.student.student import build_student
 from cusa.teachers.extraction import encode_texts
+from cusa.teachers.pretrained import used_weights
 from cusa.teachers.registry import load_image_encoder, load_text_encoder
 
 PIXELS = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -237,3 +240,37 @@ def test_a_damaged_config_is_a_sentence(tiny_vision, tiny_sentences, tiny_clip, 
         load_text_encoder(TextModel(name=sentences))
     with pytest.raises(CusaError, match=tmp_path.name):
         build_student(StudentSettings(name=clip, towers=None), LOSSES)
+
+
+def with_adapter(model: Path, folder: Path) -> Path:
+    """A copy of a model's folder with a LoRA adapter beside the weights, as peft saves one."""
+    settings = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "base_model_name_or_path": "my/base"}
+    shutil.copytree(model, folder)
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    name = "base_model.model.text_model.encoder.layers.0.self_attn.q_proj.lora_B.weight"
+    save_file({name: torch.ones(32, 4)}, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_an_adapter_beside_the_weights_is_refused(tiny_clip, tmp_path):
+    folder = with_adapter(tiny_clip, tmp_path / "adapted")
+    with pytest.raises(
+        ConfigurationError, match=r"has an adapter \(adapter_config.json\)[^\n]*'my/base'[^\n]*merge_and"
+    ):
+        build_student(StudentSettings(name=str(folder)), LOSSES)
+
+
+def test_frozen_weights_that_outputs_depend_on_are_used_and_stay_frozen():
+    module = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("used", "unused")}).requires_grad_(False)
+    names = [name for name, _ in module.named_parameters()]
+    assert used_weights(module, names, lambda: [module["used"](torch.ones(1, 2))]) == ["used.weight", "used.bias"]
+    assert not any(weight.requires_grad for weight in module.parameters())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
+def test_the_prefix_of_a_wrapping_program_is_named(tiny_clip, tmp_path, prefix):
+    folder = changed_weights(
+        tiny_clip, tmp_path / "wrapped", lambda state: {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    )
+    with pytest.raises(ConfigurationError, match=rf"weights \([\w.]+: {prefix}[\w.]+ in the file, .*would be random"):
+        build_student(StudentSettings(name=str(folder)), LOSSES)

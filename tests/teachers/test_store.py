@@ -73,6 +73,15 @@ def test_features_that_overflow_are_refused(tmp_path):
         write_features(tmp_path / "f", 2, 4, "float16", iter([huge]), META)
 
 
+@pytest.mark.parametrize("tiny", [1e-9, 1e-6])
+def test_rows_that_float16_would_lose_are_refused_and_zeros_and_single_tiny_numbers_are_not(tmp_path, tiny):
+    rows = np.array([[1, tiny], [0, 0], [tiny, -tiny]], dtype=np.float32)
+    with pytest.raises(DataError, match=r"1 of rows 0 to 2 \(row 2\) are all nearer to 0 than .*use dtype: float32"):
+        write_features(tmp_path / "f", 3, 2, "float16", iter([rows]), META)
+    write_features(tmp_path / "g", 2, 2, "float16", iter([rows[:2]]), META)
+    write_features(tmp_path / "h", 3, 2, "float32", iter([rows]), META)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_features_that_a_model_gives_as_nan_are_refused_with_their_rows(tmp_path, bad):
     everything, _ = parts()

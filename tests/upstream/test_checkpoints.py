@@ -289,3 +289,63 @@ def test_weights_that_do_not_fit_the_student_are_refused(tiny_clip, tmp_path):
     with pytest.raises(DataError, match=r"do not fit the student .*Unexpected key"):
         import_checkpoint(path, tmp_path / "run/seed1", "shapes", str(tiny_clip))
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_would_have_one_name_are_refused_with_both(tmp_path):
+    state = openai_state()
+    torch.save({"model": state | {"module.tau": torch.tensor(0.5)}}, tmp_path / "both.pth")
+    with pytest.raises(DataError, match=r"both.pth has the weights `tau` and `module.tau`, which are one weight"):
+        PublishedCheckpoint.read(tmp_path / "both.pth")
+
+
+@pytest.mark.parametrize(
+    "epochs, expected",
+    [
+        ({"best_epoch": 3, "epoch": 7}, 3),
+        ({"best_epoch": None, "epoch": 7}, 7),
+        ({"best_epoch": 0, "epoch": 7}, 0),
+        ({"epoch": "12"}, 12),
+        ({"epoch": torch.tensor(5)}, 5),
+        ({}, 0),
+    ],
+)
+def test_the_epoch_is_the_first_number_that_is_there(tmp_path, caplog, epochs, expected):
+    torch.save({"model": openai_state(), **epochs}, tmp_path / "x.pth")
+    assert PublishedCheckpoint.read(tmp_path / "x.pth").epoch == expected
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("epoch", [-3, float("nan"), "last"])
+def test_an_epoch_that_is_no_number_from_0_is_told(tmp_path, caplog, epoch):
+    torch.save({"model": openai_state(), "epoch": epoch}, tmp_path / "x.pth")
+    assert PublishedCheckpoint.read(tmp_path / "x.pth").epoch == 0
+    assert f"its epoch is {epoch!r}, which is no number from 0; 0 is recorded" in caplog.text
+
+
+RESNET = {"clip_model.visual.layer1.0.conv1.weight": torch.zeros(3, 3, 1, 1)}
+HUGGING_FACE = {"clip_model.vision_model.embeddings.class_embedding": torch.zeros(8)}
+
+
+@pytest.mark.parametrize(
+    "left_out, added, reason",
+    [
+        (
+            "visual.",
+            RESNET,
+            "its image tower is a ResNet, `clip_model.visual.layer1....`; only vision transformers are",
+        ),
+        (
+            "clip_model.",
+            HUGGING_FACE,
+            "it has Hugging Face's names, `clip_model.vision_model....`; only those of OpenAI",
+        ),
+        ("visual.positional", {}, "it lacks the tensor `clip_model.visual.positional_embedding`"),
+        ("cross_text_projection", {}, "it lacks the tensor `ln_cross_text_projection.weight`"),
+    ],
+)
+def test_what_a_checkpoint_lacks_is_named(tmp_path, left_out, added, reason):
+    state = {name: tensor for name, tensor in openai_state().items() if left_out not in name} | added
+    torch.save({"model": state}, tmp_path / "x.pth")
+    with pytest.raises(DataError) as raised:
+        load_checkpoint(tmp_path / "x.pth")
+    assert f"({reason}" in str(raised.value)

@@ -88,10 +88,32 @@ def test_configurations_that_cannot_be_taken_over(tmp_path, changes, says):
 
 def test_configuration_files_that_are_none(tmp_path):
     (tmp_path / "a.yaml").write_text("{a: [")
-    with pytest.raises(ConfigurationError, match="is not valid YAML"):
+    with pytest.raises(ConfigurationError, match="cannot be read as YAML"):
         read_config(tmp_path / "a.yaml")
-    with pytest.raises(ConfigurationError, match=r"cannot be read \(No such file or directory\)"):
+    with pytest.raises(ConfigurationError, match="none.yaml does not exist"):
         read_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("batch_size_train: 64", "the key `batch_size_train` is there already, in line"),
+        ("batch_size_valid: 0200", "YAML reads 0200 of `batch_size_valid` in base 8"),
+        ("batch_size_valid: 1:30", "YAML reads 1:30 of `batch_size_valid` in base 60"),
+    ],
+)
+def test_what_yaml_would_lose_or_change_in_a_published_file_is_told(tmp_path, line, says):
+    path = published_yaml(tmp_path)
+    path.write_text(f"{path.read_text()}\n{line}\n")
+    with pytest.raises(ConfigurationError, match=f"{path.name}, line .*{says}"):
+        read_config(path)
+
+
+@pytest.mark.parametrize("rate", [float("nan"), -1.0, "fast"])
+def test_a_value_that_no_training_takes_is_refused_with_the_file(tmp_path, rate):
+    path = published_yaml(tmp_path, optimizer={"opt": "adamW", "lr": rate, "weight_decay": 0.0})
+    with pytest.raises(ConfigurationError, match=f"{path.name} would give train a wrong value: .*`train.lr`"):
+        read_config(path)
 
 
 # ---------------------------------------------------------------------------------------------- features

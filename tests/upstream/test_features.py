@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,11 +98,14 @@ def test_files_that_are_no_features(tmp_path):
     np.save(tmp_path / "plain.npy", np.ones(3))
     (tmp_path / "text.npy").write_text("hello")
     whole = write_published_features(tmp_path / "whole.npy", {"a": np.ones((1, 5000))}).read_bytes()
-    (tmp_path / "cut.npy").write_bytes(whole[:-500])
+    for name, content in (("cut", whole[:-500]), ("short", whole[:300]), ("empty", b"")):
+        (tmp_path / f"{name}.npy").write_bytes(content)
     for name, says in (
         ("plain", "expected one pickled dict"),
         ("text", "is not a published file of features"),
-        ("cut", "is not a published file of features"),
+        ("cut", "is not a complete file of features: it was cut off; copy it again"),
+        ("short", "is not a complete file of features: it was cut off; copy it again"),
+        ("empty", "is not a complete file of features: it was cut off; copy it again"),
         ("none", "does not exist"),
     ):
         with pytest.raises(DataError, match=says):
@@ -112,8 +116,6 @@ UNICOM = ImageModel(name="unicom")
 
 
 def test_features_go_in_and_out(shapes_data, tmp_path):
-    import shutil
-
     folder = DatasetFolder(Path(shutil.copytree(shapes_data, tmp_path / "data")))
     images = read_table(folder.annotations, IMAGES)
     ids = [images["image_id"][int(row)].as_py() for row in split_rows(images, "train")]
@@ -136,26 +138,22 @@ def test_features_go_in_and_out(shapes_data, tmp_path):
 
 def test_only_the_rows_that_are_used_have_to_be_finite(shapes_data, tmp_path):
     """Float64 is stored as the configuration says; rows of other splits are left out, whatever they are."""
-    import shutil
-
     folder = DatasetFolder(Path(shutil.copytree(shapes_data, tmp_path / "data")))
     images = read_table(folder.annotations, IMAGES)
     ids = [images["image_id"][int(row)].as_py() for row in split_rows(images, "val")]
-    content = {image_id: np.full((1, 4), number / 3) for number, image_id in enumerate(ids)}
+    content = {image_id: np.full((1, 4), (number + 1) / 3) for number, image_id in enumerate(ids)}
     content["of another split"] = np.full((1, 4), np.nan)
     model = ImageModel(name="unicom", dtype="float32")
     import_features(write_published_features(tmp_path / "f.npy", content), folder, "val", model)
     store = FeatureStore(folder.features("image", model.folder, "val"), len(ids), model.identity, "digest of a file")
     assert store.arrays[0].dtype == np.float32
-    assert np.array_equal(store.arrays[0][:, 0], (np.arange(len(ids)) / 3).astype(np.float32))
+    assert np.array_equal(store.arrays[0][:, 0], (np.arange(1, len(ids) + 1) / 3).astype(np.float32))
     content[ids[2]][0, 1] = np.nan
     with pytest.raises(DataError, match=rf"features of 1 of {len(ids)} images are NaN or infinite: {ids[2]}"):
         import_features(write_published_features(tmp_path / "f.npy", content), folder, "val", model)
 
 
 def test_features_that_lack_images_are_refused_with_examples(shapes_data, tmp_path):
-    import shutil
-
     folder = DatasetFolder(Path(shutil.copytree(shapes_data, tmp_path / "data")))
     path = write_published_features(tmp_path / "f.npy", {"x": np.ones((1, 4))})
     with pytest.raises(DataError, match=r"no features for 8 of the 8 images of val, for instance .*\.jpg"):
@@ -179,3 +177,20 @@ def test_importing_holds_one_row_at_a_time(tmp_path):
         "assert peak() - before < 40_000, peak() - before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda ids: {f"pics/{name}": np.ones((1, 4)) for name in ids}, r"the ids in the file are pics/\S+, pics/"),
+        (lambda ids: dict.fromkeys(ids, np.zeros((1, 4))), r"features of (\d+) of \1 images are all 0: \S+\.jpg, "),
+        (lambda ids: dict.fromkeys(ids, np.full((1, 4), 1e-9)), "all nearer to 0 than 6.1e-05, .*use dtype: float32"),
+    ],
+    ids=["other ids", "zeros", "tiny"],
+)
+def test_features_that_would_say_nothing_are_refused(shapes_data, tmp_path, change, says):
+    folder = DatasetFolder(Path(shutil.copytree(shapes_data, tmp_path / "data")))
+    images = read_table(folder.annotations, IMAGES)
+    ids = [images["image_id"][int(row)].as_py() for row in split_rows(images, "train")]
+    with pytest.raises(DataError, match=says):
+        import_features(write_published_features(tmp_path / "f.npy", change(ids)), folder, "train", UNICOM)

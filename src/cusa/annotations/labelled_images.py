@@ -13,7 +13,7 @@ from cusa.annotations.sources.rows import identity, image_path, malformed
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_rows import table_rows
 from cusa.common.files import expanded
-from cusa.common.image_files import IMAGE_ENDINGS, file_problem
+from cusa.common.image_files import IMAGE_ENDINGS, file_problem, why_missing
 from cusa.common.text import text_lines
 from cusa.errors import DataError, first_lines
 
@@ -97,11 +97,15 @@ def labelled_images(name: str, path: str | Path) -> list[LabelledImage]:
             f"{len(odd):,} image files in {place} have names that are not UTF-8 text; rename them, for instance with "
             f"convmv:{names}"
         )
-    if missing := [image for image in images if file_problem(image.path) is not None]:
-        names = first_lines([printable(str(image.path)) for image in missing])
+    if missing := [(image.path, problem) for image in images if (problem := file_problem(image.path)) is not None]:
+        reasons = [
+            f"{printable(str(path))}: {reason}{printable(why_missing(path)) if is_missing else ''}"
+            for path, (reason, is_missing) in missing
+        ]
+        advice = "unpack all of the archive" if name in LOADERS else "correct or remove them"
         raise DataError(
             f"{place} lists {len(images):,} test images, but {len(missing):,} of them do not exist or cannot "
-            f"be read; unpack all of the archive:{names}"
+            f"be read; {advice}:{first_lines(reasons)}"
         )
     if name not in LOADERS:
         _refuse_repeated(place, images)

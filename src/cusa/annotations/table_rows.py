@@ -56,20 +56,21 @@ def table_rows(
     """The place of every row, and the row by its columns, or a MalformedRow with the reason.
 
     Only `columns` are read, all if they are None: by the names of the heading, or by their numbers if there is
-    none. Raises DataError if a column is missing or the file is damaged.
+    none. `reading` is None for tables that no key describes. Raises DataError if a column is missing or the file is
+    damaged.
     """
-    reading = reading or Reading()
+    has_keys, reading = reading is not None, reading or Reading()
     kind = table_kind(path, reading.encoding)
     if kind == "parquet":
         yield from _parquet_rows(path, columns)
     elif kind == "json":
         yield from _json_rows(path, columns or Columns(), reading.encoding)
     else:
-        yield from _delimited_rows(path, columns, reading)
+        yield from _delimited_rows(path, columns, reading, has_keys)
 
 
 def _delimited_rows(
-    path: Path, columns: Columns | None, reading: Reading
+    path: Path, columns: Columns | None, reading: Reading, has_keys: bool
 ) -> Iterator[tuple[str, dict[Column, Any] | MalformedRow]]:
     names = [column for _, column in columns.named() if isinstance(column, str)] if columns else []
     wanted = names if reading.heading is not False else []
@@ -87,7 +88,7 @@ def _delimited_rows(
         yield f"{path}, line {first.line}", {key: first.cells[place] for key, place in positions}
     else:
         if reading.heading is None:
-            _require_heading(path, columns, cells)
+            _require_heading(path, columns, cells, has_keys)
         positions = _positions(path, columns, cells)
     for row in rows:
         place = f"{path}, line {row.line}"
@@ -101,15 +102,18 @@ def _delimited_rows(
             yield place, {key: found[position] for key, position in positions}
 
 
-def _require_heading(path: Path, columns: Columns | None, cells: list[str]) -> None:
+def _require_heading(path: Path, columns: Columns | None, cells: list[str], has_keys: bool) -> None:
     """Refuse a first row that holds an image, which would be lost as a heading."""
     if columns is not None and isinstance(columns.image, str) and columns.image in cells:
         return
     if any(IMAGE_NAME.search(cell) for cell in cells):
-        raise DataError(
-            f"{path} has no heading, it seems: its first row is {', '.join(cells)}. Set dataset.heading to false and "
-            "number the columns from 0, for instance columns: {image: 0, caption: 1}; or to true if it is a heading."
+        advice = (
+            "Set dataset.heading to false and number the columns from 0, for instance columns: {image: 0, caption: 1}; "
+            "or to true if it is a heading."
+            if has_keys
+            else "Write a first line above it with the names of the columns."
         )
+        raise DataError(f"{path} has no heading, it seems: its first row is {', '.join(cells)}. {advice}")
 
 
 def _positions(path: Path, columns: Columns | None, names: Sequence[Column]) -> list[tuple[Column, int]]:
@@ -222,4 +226,9 @@ def _is_keyed_by_image(key: str, value: Any, columns: Columns) -> bool:
         return False
     if isinstance(value, list) and any(isinstance(row, dict) and _names_its_image(row, columns) for row in value):
         return False  # rows under a key such as `data`
-    return bool(IMAGE_NAME.search(key)) or isinstance(value, list)
+    return bool(IMAGE_NAME.search(key)) or isinstance(value, list) or _is_number(key)
+
+
+def _is_number(key: str) -> bool:
+    """Whether a key is an image's number, perhaps after a short name: `17`, `COCO_val2014_000000391895`."""
+    return sum(map(str.isdecimal, key)) * 2 > len(key)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from cusa.annotations.sources.packed import OTHER_ENDING, ending_of
 from cusa.annotations.sources.parquet import is_picture_type
-from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
+from cusa.annotations.sources.parquet_rows import is_parquet, parquet_rows, parquet_schema
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.source import Record
 from cusa.annotations.sources.tar_members import tar_members
@@ -54,9 +54,12 @@ def packed_start(path: Path) -> Start | None:
     """
     if is_too_large(path):
         return None
-    for endings, look in ((TAR_ENDINGS, _tars), (PARQUET_ENDINGS, _parquet)):
+    of_parquet: tuple[str, ...] = PARQUET_ENDINGS
+    if is_parquet(path):  # a file that is named may end in anything
+        of_parquet = (*PARQUET_ENDINGS, (path.suffix or path.name).lower())
+    for endings, look in ((TAR_ENDINGS, _tars), (of_parquet, _parquet)):
         files = [Path(file) for file in matching_files(str(path), endings) if file.lower().endswith(endings)]
-        if files and (start := look(path, files)) is not None:
+        if files and (start := look(path, files, endings)) is not None:
             if "held_out" in start.section and (few := _few_pictures(start.section)):
                 draw_more(start.section, few, start.reasons, start.warnings)
             return start
@@ -94,9 +97,9 @@ def is_too_large(folder: Path) -> bool:
     return False
 
 
-def _tars(path: Path, files: Sequence[Path]) -> Start:
+def _tars(path: Path, files: Sequence[Path], endings: tuple[str, ...]) -> Start:
     start = Start({"format": "webdataset"})
-    splits = _splits(path, files, TAR_ENDINGS)
+    splits = _splits(path, files, endings)
     first = (splits.get("train") or files)[0]
     rows: list[dict[str, Any]] = []
     texts: list[bytes] = []
@@ -127,7 +130,7 @@ def _tars(path: Path, files: Sequence[Path]) -> Start:
         start.reasons.append(f"keys.caption is `{keys['caption']}`: it holds texts, and there is no KEY.txt")
         start.warnings += [warning.replace("columns.", "dataset.keys.") for warning in found.warnings]
     column, reason = find_split(rows)
-    column = _place(start, path, files, splits, TAR_ENDINGS, column, [str(row.get(str(column))) for row in rows])
+    column = _place(start, path, files, splits, endings, column, [str(row.get(str(column))) for row in rows])
     if column is not None:
         keys["split"] = column
         start.reasons.append(f"keys.split is {reason}")
@@ -155,8 +158,8 @@ def _json(content: bytes) -> Any:
         return None
 
 
-def _parquet(path: Path, files: Sequence[Path]) -> Start | None:
-    splits = _splits(path, files, PARQUET_ENDINGS)
+def _parquet(path: Path, files: Sequence[Path], endings: tuple[str, ...]) -> Start | None:
+    splits = _splits(path, files, endings)
     first = next(filter(_has_rows, splits.get("train") or files), files[0])
     if (pictures := _picture_columns(first)) is None:
         return None
@@ -173,7 +176,7 @@ def _parquet(path: Path, files: Sequence[Path]) -> Start | None:
     if found.label is not None:
         columns["label"] = found.label
     values = [str(row.get(str(found.split))) for row in rows]
-    column = _place(start, path, files, splits, PARQUET_ENDINGS, found.split, values)
+    column = _place(start, path, files, splits, endings, found.split, values)
     if column is not None:
         columns["split"] = column
         start.reasons += [reason for reason in found.reasons if reason.startswith("columns.split")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ LONGEST_NAME = 100  # characters of a data set's name, which is that of a folder
 PUBLISHED_KEYS = {"image_path", "caption", "image_id"}
 PAPERS = ("published", "albef", "karpathy", "coco")  # formats without columns, whose images may be in another folder
 COCO_KEYS = ("images", "info", "licenses", "annotations", "type")
+BOXES = frozenset({"bbox", "segmentation", "keypoints"})  # what COCO's files without captions have
 IN_LISTS: Mapping[Split, str] = {"train": "train", "val": "val|dev", "test": "test"}
 LIST_OF_IMAGES = r"(?i:(.*[_.-])?({})(_?images)?\.txt)"
 CAPTIONS = """
@@ -71,7 +72,9 @@ def look_at(
     if str(path).startswith("~"):
         path = path.absolute()  # a file with such a name; in a configuration, `~name` means a home folder
     if not path.exists():
-        raise ConfigurationError(f"{path} does not exist; name a table, a JSON file or a folder of JSON files.")
+        raise ConfigurationError(
+            f"{path} does not exist; name a table, JSON, Parquet files or tars, or a folder with one of these."
+        )
     if encoding is not None and not is_text_encoding(encoding):
         raise ConfigurationError(f"--encoding {encoding} is none that Python knows; write for instance cp1252.")
     if unstorable(f"{path} {images}"):
@@ -167,7 +170,7 @@ def _json_object(path: Path, encoding: str | None) -> Start | None:
         first = next(stream.entries(), None) if stream.kind == "object" else None
     if first not in ("images", "info", "licenses", "annotations", "dataset", "type"):
         return None
-    if (image := _first_image(path, encoding)) is None:
+    if (image := _first_member(path, "images", encoding)) is None:
         return None
     if isinstance(image, Mapping) and "sentences" in image:
         return Start({"format": "karpathy", "file": str(path)})
@@ -177,11 +180,11 @@ def _json_object(path: Path, encoding: str | None) -> Start | None:
     )
 
 
-def _first_image(path: Path, encoding: str | None) -> Any:
-    """The first member of the list `images` of a JSON object; None if there is no such list, or nothing in it."""
+def _first_member(path: Path, name: str, encoding: str | None) -> Any:
+    """The first member of a list with this name in a JSON object; None if there is no such list, or nothing in it."""
     with open_json(path, encoding) as stream:
         for key in stream.entries():
-            if key == "images" and stream.kind == "list":
+            if key == name and stream.kind == "list":
                 return next(stream.members(), None)
             stream.skip()
     return None
@@ -256,12 +259,44 @@ def _split_files(splits: FilesOfSplits, given: Given) -> Start:
             )
         row: Any = None if key is not None else next((row for _, row in json_rows(first, given.encoding)), None)
         has = set(row) if isinstance(row, Mapping) else set()
-        kinds = {"coco": key in COCO_KEYS, "albef": {"image", "caption"} <= has, "published": has >= PUBLISHED_KEYS}
+        kinds = {
+            "coco": key in COCO_KEYS,
+            "albef": {"image", "caption"} <= has,
+            "published": has >= PUBLISHED_KEYS and not _has_lists(files.values(), given.encoding),
+        }
+        if kinds["coco"]:
+            for file in files.values():
+                _require_captions(file, given.encoding)
         if whole and (kind := next((kind for kind, is_it in kinds.items() if is_it), None)) is not None:
             start = Start({"format": kind, "annotations": annotations})
             add_missing_splits(start.section, splits, start.reasons, start.warnings)
             return start
     return table_start({split: [file] for split, file in files.items()}, given)
+
+
+def _has_lists(files: Iterable[Path], encoding: str | None) -> bool:
+    """Whether the first row of a file has a list of captions, which the format `table` reads."""
+    rows = (next((row for _, row in json_rows(file, encoding)), None) for file in files)
+    return any(isinstance(row, Mapping) and isinstance(row.get("caption"), list) for row in rows)
+
+
+def _require_captions(path: Path, encoding: str | None) -> None:
+    """Raise ConfigurationError if the first annotation of one of COCO's files is no caption."""
+    annotation = _first_member(path, "annotations", encoding)
+    if isinstance(annotation, Mapping) and isinstance(annotation.get("caption"), str):
+        return
+    if not isinstance(annotation, Mapping):
+        found = "no annotations"
+    elif "caption" in annotation:
+        found = f"a {type(annotation['caption']).__name__} as `caption` of its first annotation"
+    elif BOXES.isdisjoint(annotation):
+        found = f"no `caption` in its first annotation (its keys: {', '.join(annotation)})"
+    else:
+        found = f"annotations of boxes, without captions (their keys: {', '.join(annotation)})"
+    raise ConfigurationError(
+        f"{path} is like one of COCO's files, but has {found}; expected an annotation with one text as its `caption` "
+        "for each caption, as COCO's captions_*.json have them."
+    )
 
 
 def _only(split: Split, files: Sequence[Path]) -> Path:

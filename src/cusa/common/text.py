@@ -26,6 +26,7 @@ BYTE_ORDER_MARKS = (
 )
 GZIP = b"\x1f\x8b"
 PICTURE = "picture; name a file of text, such as a table (CSV, JSON) of pictures and their captions"
+AS_PARQUET = "write it as Parquet (datasets: Dataset.to_parquet; pyarrow: parquet.write_table)"
 NO_TEXT = {
     b"PK\x03\x04": "a ZIP archive (a spreadsheet of Excel is one); save the table as CSV, or unpack it",
     b"\xd0\xcf\x11\xe0": "an old Office document; save the table as CSV",
@@ -33,7 +34,9 @@ NO_TEXT = {
     b"BZh": "compressed with bzip2; unpack it, or compress it with gzip",
     b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it, or compress it with gzip",
     b"SQLite format 3": "an SQLite database; export the table as CSV",
-    b"ARROW1": "an Arrow file; write it as Parquet",
+    b"ARROW1": f"an Arrow file; {AS_PARQUET}",
+    b"\xff\xff\xff\xff": f"an Arrow stream, as Dataset.save_to_disk writes; {AS_PARQUET}",
+    GZIP: "compressed with gzip twice; unpack it once (gunzip)",
     b"\x89HDF": "an HDF5 file; write the table as CSV or Parquet",
     b"\xff\xd8\xff": f"a JPEG {PICTURE}",
     b"\x89PNG": f"a PNG {PICTURE}",
@@ -72,6 +75,16 @@ ENCODINGS = [
     "koi8_r",
     "mac_roman",
 ]
+ORC = re.compile(rb"ORC.{0,60}?[\x00-\x08\x0e-\x1a]", re.DOTALL)  # the letters alone may begin a heading
+# Text of these encodings has 7 bits a byte, and so is valid UTF-8.
+SEVEN_BITS = {b"\x1b$B": "ISO-2022-JP", b"\x1b$@": "ISO-2022-JP", b"\x1b$)C": "ISO-2022-KR"}
+HOLE = re.compile(rb"\0{8,}")  # no encoding has as many NULs in text
+# Halves of characters, each in three bytes: CESU-8, which Java and old databases write.
+HALF = re.compile(rb"\xed[\xa0-\xbf]")
+CESU_8 = (
+    "CESU-8, with emoji as two halves; export it again as UTF-8, or convert its bytes in Python: "
+    "decode('utf-8', 'surrogatepass').encode('utf-16', 'surrogatepass').decode('utf-16')"
+)
 TAR_AT = 257  # where a tar says that it is one
 BLOCK = 1 << 16
 GUESSED_ON = 8192
@@ -138,10 +151,12 @@ def text_of(data: bytes, place: str) -> str:
     Raises DataError if the bytes are neither UTF-8 nor marked as another encoding.
     """
     name = marked_encoding(data) or "utf-8"
+    if name == "utf-8" and (seven := _seven_bits(data)) is not None:
+        raise DataError(f"{place} is not UTF-8 text but {seven}.")
     try:
         return data.decode(name)
     except UnicodeDecodeError as error:
-        may_be = _may_be(_guesses(data))
+        may_be = f", but {CESU_8}" if HALF.match(data, error.start) else _may_be(_guesses(data))
         raise DataError(f"{place}, byte {error.start}: is not {_shown(name)} text{may_be}.") from None
 
 
@@ -212,7 +227,16 @@ def _encoding(path: Path, start: bytes, wanted: str | None) -> str:
             raise DataError(f"{path} is not text, but {what}.")
     if start[TAR_AT : TAR_AT + 5] == b"ustar":
         raise DataError(f"{path} is not text, but a tar; {_advice_for_tar(path)}.")
+    if ORC.match(start):
+        raise DataError(f"{path} is not text, but an ORC file; {AS_PARQUET}.")
+    if (seven := _seven_bits(start)) is not None:
+        raise DataError(f"{path} is not UTF-8 text but {seven}, by its escapes; {_convert(path, seven)}")
     if start[:GUESSED_ON].count(0) * 4 > len(start[:GUESSED_ON]):
+        if hole := HOLE.search(start):
+            raise DataError(
+                f"{path} has {len(hole[0]):,} NULs after one another from byte {hole.start():,} on, as a copy that was "
+                "cut off leaves; copy it again, or remove them."
+            )
         name = "UTF-16BE" if start[0] == 0 else "UTF-16LE"
         raise DataError(
             f"{path} has a NUL in every second byte, so it may be {name} without a byte order mark; "
@@ -225,6 +249,11 @@ def _advice_for_tar(path: Path) -> str:
     if path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
         return "expected a table or a file of text here; unpack it, and name such a file in it"
     return "give it the ending .tar, or unpack it"
+
+
+def _seven_bits(data: bytes) -> str | None:
+    """The encoding that escapes in the first bytes of text say, as those of Japanese mails do; None without any."""
+    return next((name for escape, name in SEVEN_BITS.items() if escape in data[:BLOCK]), None)
 
 
 def _where_it_fails(path: Path, name: str) -> str:
@@ -242,6 +271,8 @@ def _where_it_fails(path: Path, name: str) -> str:
                 words = f"{path}, line {line}, byte {at:,}: is not {_shown(name)} text ({error.reason})"
                 if not name.startswith("utf-8"):
                     return f"{words}; the file is damaged, or dataset.encoding names another encoding than it has."
+                if HALF.match(error.object, error.start):
+                    return f"{words}, but {CESU_8}."
                 guesses = _guesses(error.object[error.start :] + binary.read(BLOCK))
                 return f"{words}{_may_be(guesses)}; {_convert(path, (*guesses, 'ENCODING')[0])}"
             offset += len(block)

@@ -8,6 +8,8 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+DEEPEST = 3  # sections within a section that are looked through
+
 
 def hint(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the known name most like it, or advice."""
@@ -15,13 +17,46 @@ def hint(name: str, known: Iterable[str]) -> str:
     return "correct it, or leave it out." if near is None else f"did you mean {near}?"
 
 
-def nearest_key(model: type[BaseModel], keys: Sequence[str], unknown: str) -> str | None:
-    """The key most like `unknown` among those that exist where `keys` lead to, from the section `model`; or None."""
+def nearest_key(model: type[BaseModel], keys: Sequence[str], unknown: str, at: str = "") -> str | None:
+    """The key that `unknown` stands for where `keys` lead to, from the section `model`; None if no key is like it.
+
+    A key that exists in another place, above or below, is given by all its keys, and one that is there by its own. `at`
+    is the key of the section in the complete configuration.
+    """
+    above = range(len(keys) - 1, -1, -1)
+    if (depth := next((depth for depth in above if unknown in _known(model, keys[:depth])), None)) is not None:
+        return ".".join(filter(None, (at, *keys[:depth], unknown)))
+    if near := get_close_matches(unknown, _known(model, keys), n=1):
+        return near[0]
+    for depth in range(len(keys), -1, -1):
+        if paths := _paths(_places(model, keys[:depth]), unknown, DEEPEST):
+            return ".".join(filter(None, (at, *keys[:depth], paths[0]))) if len(paths) == 1 else None
+    return None
+
+
+def _places(model: type[BaseModel], keys: Sequence[str]) -> list[Any]:
+    """The types that the value at `keys` may have."""
     places: list[Any] = [model]
     for key in keys:
         places = [inner for place in places for inner in _below(place, key)]
-    known = [name for place in places for section in _sections(place) for name in section.model_fields]
-    return next(iter(get_close_matches(unknown, known, n=1)), None)
+    return places
+
+
+def _known(model: type[BaseModel], keys: Sequence[str]) -> list[str]:
+    places = _places(model, keys)
+    return [name for place in places for section in _sections(place) for name in section.model_fields]
+
+
+def _paths(places: Iterable[Any], wanted: str, depth: int) -> list[str]:
+    """The dotted keys from these types on that end in the key `wanted`, each once."""
+    found: list[str] = []
+    for section in (section for place in places for section in _sections(place)):
+        for name, field in section.model_fields.items():
+            if name == wanted:
+                found.append(name)
+            elif depth:
+                found += (f"{name}.{path}" for path in _paths([field.annotation], wanted, depth - 1))
+    return list(dict.fromkeys(found))
 
 
 def _below(annotation: Any, key: str) -> Iterator[Any]:

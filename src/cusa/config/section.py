@@ -83,7 +83,7 @@ def validate(model: type[SectionType], mapping: Mapping[str, Any], at: str = "")
         for details in error.errors(include_url=False):
             keys = _keys(details, mapping)
             if details["type"] == "extra_forbidden":
-                details["nearest"] = nearest_key(model, keys[:-1], keys[-1])
+                details["nearest"] = nearest_key(model, keys[:-1], keys[-1], at)
             problems.setdefault(".".join(filter(None, [at, *keys])), []).append(details)
         inner = {key for key in problems if "." in key}
         sentences = [

@@ -154,6 +154,11 @@ class Sweep(Section):
     def _check_key(self, key: str) -> None:
         """Raise ValueError unless a key of the space is one that changes what the experiment learns."""
         own = f"experiments.{self.experiment}."
+        if key.startswith("experiments.") and not key.startswith(own):
+            raise ValueError(
+                f"experiment is `{self.experiment}`, but space has the key `{key}` of another one; name one experiment "
+                "that exists in both"
+            )
         if not key.startswith(("train.", "student.", own)):
             raise ValueError(
                 f"space has the key `{key}`; expected one that begins with `train.`, `student.` or `{own}`, as "

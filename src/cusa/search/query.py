@@ -12,6 +12,7 @@ import numpy as np
 from cusa.errors import ConfigurationError
 from cusa.metrics.scores import unit_float32
 
+EXCLUDE = "`not` (in Python: `exclude`)"  # its name in files, requests and options
 EXCLUDED = 0.5  # share of the excluded texts' direction that is subtracted; see docs/search.md
 
 
@@ -39,12 +40,12 @@ class Query:
             )
         if self.image is not None and self.like is not None:
             raise ConfigurationError("A query has a picture and the row of an item; give one of them.")
-        for name, texts in (("text", [] if self.text is None else [self.text]), ("exclude", self.exclude)):
+        for name, texts in (("`text`", [] if self.text is None else [self.text]), (EXCLUDE, self.exclude)):
             for text in texts:
                 if not isinstance(text, str):
-                    raise ConfigurationError(f"`{name}` of a query is {text!r:.80}; expected a text.")
+                    raise ConfigurationError(f"{name} of a query is {text!r:.80}; expected a text.")
                 if not text.strip():
-                    raise ConfigurationError(f"`{name}` of a query is empty; expected a text with a word.")
+                    raise ConfigurationError(f"{name} of a query is empty; expected a text with a word.")
         if isinstance(self.weight, bool) or not isinstance(self.weight, int | float) or not 0 <= self.weight <= 1:
             raise ConfigurationError(
                 f"`weight` of a query is {self.weight!r:.80}; expected a number from 0 (text only) to 1 (picture only)."

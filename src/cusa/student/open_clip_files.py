@@ -32,7 +32,7 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
         return {}
     content: Any = _safetensors(path) if path.suffix == SAFETENSORS else read_tensors(path, mapped=is_zipfile(path))
     found = content.get(UNDER, content) if isinstance(content, Mapping) else content
-    if (state := state_dict_of(found)) is None:
+    if (state := state_dict_of(found, str(path))) is None:
         raise DataError(f"{path} holds no state dict, a mapping of names to tensors, alone or under `{UNDER}`.")
     require_plain(state, str(path))
     if _without_prefix(found) != state.keys():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,19 +24,42 @@ def load_pretrained(source: str) -> tuple[Any, dict[str, str]]:
     """A model of transformers, by name or folder, in eval mode, float32 whatever the type of its file, on the CPU.
 
     Also returns the problem of each weight that was not read, by its name in the model: it is missing, or has another
-    shape. `require_weights` decides whether that matters. Raises ConfigurationError for quantised weights.
+    shape. `require_weights` decides whether that matters. Raises ConfigurationError for quantised weights, and for an
+    adapter beside the weights.
     """
     from transformers import AutoConfig, AutoModel
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     require_readable(Path(source))
+    _require_no_adapter(source)
     require_no_quantisation(AutoConfig.from_pretrained(source), source)
     model, information = AutoModel.from_pretrained(
         source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )
     # Parts with a type of their own, for instance a vision side, are converted here.
     return model.float(), _not_read(source, information)
+
+
+def _require_no_adapter(source: str) -> None:
+    """Raise ConfigurationError if a model has an adapter beside its weights.
+
+    transformers would freeze the weights, and not say which of them are missing; without peft it passes the adapter by.
+    """
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    if (found := find_adapter_config_file(source)) is None:
+        return
+    base = "BASE"
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        base = str(json.loads(Path(found).read_text(encoding="utf-8"))["base_model_name_or_path"])
+    raise ConfigurationError(
+        f"{source} has an adapter (adapter_config.json), and beside one the weights would stay as they are. Merge it, "
+        "and give the folder of the whole model, with its tokeniser and preprocessor_config.json: "
+        f"peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained({base!r}), {source!r})"
+        ".merge_and_unload().save_pretrained('merged'). A folder with all weights of its own that needs no adapter: "
+        "remove adapter_config.json."
+    )
 
 
 def require_no_quantisation(configuration: Any, source: str) -> None:
@@ -56,7 +80,13 @@ def _not_read(source: str, information: dict[str, Any]) -> dict[str, str]:
         name: f"{name}: {list(found)} in the file, {list(expected)} in the model"
         for name, found, expected in information["mismatched_keys"]
     }
-    return {name: name for name in sorted(information["missing_keys"])} | wrong_shapes
+    # A program that wraps a model puts a prefix before each name.
+    named = {
+        name: next((other for other in unexpected if other.endswith(f".{name}")), None)
+        for name in information["missing_keys"]
+    }
+    missing = {name: name if named[name] is None else f"{name}: {named[name]} in the file" for name in sorted(named)}
+    return missing | wrong_shapes
 
 
 @contextmanager
@@ -103,14 +133,27 @@ def used_weights(module: nn.Module, names: Iterable[str], outputs: Callable[[], 
     """
     parameters, state = dict(module.named_parameters(remove_duplicate=False)), module.state_dict()
     buffers = [name for name in names if name not in parameters and name in state]
-    wanted = {name: parameters[name] for name in names if name in parameters and parameters[name].requires_grad}
+    wanted = {name: parameters[name] for name in names if name in parameters and parameters[name].is_floating_point()}
     used = {name for name in buffers if state[name].is_floating_point()}
     if wanted:
-        with torch.enable_grad():
+        with torch.enable_grad(), _not_frozen(wanted.values()):
             total = torch.stack([output.float().sum() for output in outputs()]).sum()
             gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
         used |= {name for name, gradient in zip(wanted, gradients, strict=True) if gradient is not None}
     return [name for name in names if name in used]
+
+
+@contextmanager
+def _not_frozen(weights: Iterable[Tensor]) -> Iterator[None]:
+    """Let outputs depend on frozen weights too in the block, as those of adapters are."""
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    for weight in frozen:
+        weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
 
 
 def require_weights(
@@ -127,7 +170,7 @@ def require_weights(
     if used := used_weights(module, not_read, outputs):
         found = examples([not_read[name] for name in used], len(module.state_dict()))
         raise ConfigurationError(
-            f"{source}: {found} are missing in its file of weights or have another shape there, and would be random. "
-            "Give a folder whose weights belong to its config.json."
+            f"{source}: {found} are missing in its file of weights, or have another name or shape there, and would be "
+            "random. Give a folder whose weights belong to its config.json."
         )
     log.info("%s: %s are not in its file, and nothing uses them", source, examples(list(not_read), len(not_read)))

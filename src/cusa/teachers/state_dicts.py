@@ -17,10 +17,11 @@ PREFIXES = ("module.", "_orig_mod.")
 EXAMPLES = 5
 
 
-def state_dict_of(content: Any) -> dict[str, Tensor] | None:
+def state_dict_of(content: Any, source: str) -> dict[str, Tensor] | None:
     """The state dict in a file's content: under one of WRAPPED_UNDER, or the content itself; None if there is none.
 
-    The prefixes of wrapping modules are removed from the names.
+    The prefixes of wrapping modules are removed from the names. Raises DataError, which names `source`, if two weights
+    then have one name.
     """
     if not isinstance(content, Mapping):
         return None
@@ -30,8 +31,19 @@ def state_dict_of(content: Any) -> dict[str, Tensor] | None:
             and candidate
             and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in candidate.items())
         ):
-            return {_without_prefixes(name): tensor for name, tensor in candidate.items()}
+            return _unwrapped(candidate, source)
     return None
+
+
+def _unwrapped(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    first: dict[str, str] = {}
+    for name in state:
+        if (other := first.setdefault(_without_prefixes(name), name)) != name:
+            raise DataError(
+                f"{source} has the weights `{other}` and `{name}`, which are one weight without the prefixes of "
+                "wrapping programs; remove those that are not wanted, and save the others again."
+            )
+    return {short: state[name] for short, name in first.items()}
 
 
 def _without_prefixes(name: str) -> str:

@@ -177,13 +177,32 @@ def join_features(parts: Sequence[str | Path], folder: str | Path, copy: bool = 
         write_json(temporary / META, {**meta, "rows": rows, "features_sha256": digest, PART_FOLDERS: listed})
 
 
+def _features_of(bad: np.ndarray, count: int, folder: str | Path, first: int) -> str:
+    """The beginning of a sentence about rows of a part of `count` rows; its first row has the number `first`."""
+    rows = f"{', '.join(str(first + int(row)) for row in bad[:5])}{', ...' if len(bad) > 5 else ''}"
+    return f"{folder}: the features of {len(bad)} of rows {first} to {first + count - 1} (row {rows})"
+
+
+def _require_kept(part: np.ndarray, stored: np.ndarray, folder: str | Path, first: int) -> None:
+    """Raise DataError, with rows, if all features of a row are too near to 0 for the type that they are stored in."""
+    if part.dtype == stored.dtype or not len(part):
+        return
+    smallest = np.finfo(stored.dtype).tiny
+    largest = np.abs(part).max(axis=1)
+    if len(bad := np.flatnonzero((largest > 0) & (largest < smallest))):
+        raise DataError(
+            f"{_features_of(bad, len(part), folder, first)} are all nearer to 0 than {smallest:.2g}, the smallest "
+            f"number that {stored.dtype} stores without loss (the largest is {largest[bad].max():.2g}); use dtype: "
+            "float32 for this model."
+        )
+
+
 def _require_finite(part: np.ndarray, stored: np.ndarray, folder: str | Path, first: int) -> None:
     """Raise DataError, with rows, if features of a part are not finite; its first row has the number `first`."""
     bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
     if not len(bad):
         return
-    rows = f"{', '.join(str(first + int(row)) for row in bad[:5])}{', ...' if len(bad) > 5 else ''}"
-    where = f"{folder}: the features of {len(bad)} of rows {first} to {first + len(stored) - 1} (row {rows})"
+    where = _features_of(bad, len(stored), folder, first)
     if part.dtype != stored.dtype and np.isfinite(part[bad]).all():
         raise DataError(
             f"{where} are not finite in {stored.dtype}, but they are in {part.dtype}; use dtype: float32 for this "
@@ -207,7 +226,7 @@ def write_features(
 
     Rows, d, dtype and the SHA-256 of the array's bytes are added to `meta`. Raises DataError when the disk lacks space
     (before anything is computed), when `parts` do not have `rows` rows together, and when a value is not finite in
-    `dtype`.
+    `dtype`, or all of a row are too small for it.
     """
     require_space(folder, rows * dimension * np.dtype(dtype).itemsize, f"{folder}/{FEATURES}")
     header = {
@@ -224,6 +243,7 @@ def write_features(
                 with np.errstate(over="ignore"):  # _require_finite reports it
                     stored = np.ascontiguousarray(part, dtype=dtype)
                 _require_finite(part, stored, folder, done)
+                _require_kept(part, stored, folder, done)
                 file.write(stored.data)
                 digest.update(stored.data)
                 done += len(part)

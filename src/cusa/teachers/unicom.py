@@ -175,7 +175,7 @@ def load(path: str | Path) -> Unicom:
     DataError when the file is not there, is not a state dict, or has tensors that are missing, unexpected, not
     finite or of another shape.
     """
-    state = state_dict_of(read_tensors(expanded(path)))
+    state = state_dict_of(read_tensors(expanded(path)), str(path))
     if state is None:
         raise DataError(f"{path} holds something else than a mapping of names to tensors; expected a state dict.")
     require_finite(state, str(path))

@@ -5,6 +5,7 @@ A checkpoint is loaded as tensors and plain values. No code from the file is exe
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,8 +31,12 @@ from cusa.teachers.transform import CLIP_MEAN, CLIP_STD, ImageTransform
 from cusa.upstream.configurations import loss_config
 from cusa.upstream.openai_clip import CLIP, clip_configuration, hugging_face_names
 
+log = logging.getLogger(__name__)
+
 PUBLISHED_EPOCHS = 30
 LOGIT_SCALE = "logit_scale"
+RESNET, HUGGING_FACE = "visual.layer1.", "vision_model."  # beginnings of names in other CLIPs
+HEAD_ENDINGS = ("_projection.weight", "_projection.bias")
 LONGEST_REASON = 400  # characters of PyTorch's message that are shown
 
 
@@ -51,7 +56,7 @@ class PublishedCheckpoint:
         Raises DataError when the file holds other things than tensors and plain values, or no CLIP.
         """
         content = read_tensors(path)
-        state = state_dict_of(content)
+        state = state_dict_of(content, str(path))
         if state is None or not any(name.startswith(CLIP) for name in state):
             raise DataError(
                 f"{path} has no state dict with tensors named `{CLIP}...`, alone or under one of the keys "
@@ -64,12 +69,13 @@ class PublishedCheckpoint:
                 f"{path}: `{several[0]}` has {state[several[0]].numel()} numbers; expected the published "
                 "checkpoint_best.pth, in which a temperature has one."
             )
-        configuration, epoch = content.get("config"), content.get("best_epoch", content.get("epoch"))
+        configuration = content.get("config")
+        epoch = next((content[key] for key in ("best_epoch", "epoch") if content.get(key) is not None), None)
         return cls(
             path=Path(path),
             state=state,
             configuration=configuration if isinstance(configuration, Mapping) else {},
-            epoch=_whole_number(epoch),
+            epoch=_epoch(epoch, path),
         )
 
     @property
@@ -127,8 +133,8 @@ class PublishedCheckpoint:
             student.heads.load_state_dict(self._heads(student.heads))
         except DAMAGED as error:
             raise DataError(
-                f"{self.path} is not a checkpoint of the published code ({_reason(error)}); expected the published "
-                "checkpoint_best.pth."
+                f"{self.path} is not a checkpoint of the published code ({_why_no_clip(clip, error)}); expected the "
+                "published checkpoint_best.pth."
             ) from None
         return student.float().eval()
 
@@ -142,11 +148,16 @@ class PublishedCheckpoint:
         }
 
 
-def _whole_number(value: object) -> int:
-    """An epoch as a checkpoint has it: a number, perhaps in a tensor; 0 for anything else."""
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    return int(value) if isinstance(value, int | float) and math.isfinite(value) else 0
+def _epoch(value: object, path: str | Path) -> int:
+    """An epoch as a checkpoint has it: a number, perhaps in a tensor or as text; 0 for none, and for anything else."""
+    found = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    if isinstance(found, str) and found.strip().isdecimal():
+        found = int(found)
+    if isinstance(found, int | float) and math.isfinite(found) and found >= 0:
+        return int(found)
+    if value is not None:
+        log.warning("%s: its epoch is %.80r, which is no number from 0; 0 is recorded", path, value)
+    return 0
 
 
 def load_checkpoint(path: str | Path) -> Student:
@@ -220,6 +231,18 @@ def _write_run(run: Path, imported: Student, configuration: RunConfiguration, ch
         weights_sha256=sha256_of_file(run / WEIGHTS),
         versions=versions(),
     ).write(run)
+
+
+def _why_no_clip(clip: Mapping[str, Tensor], error: Exception) -> str:
+    """Why tensors are no CLIP of the published code, by their names and by what reading them raised."""
+    if any(name.startswith(RESNET) for name in clip):
+        return f"its image tower is a ResNet, `{CLIP}{RESNET}...`; only vision transformers are supported"
+    if any(name.startswith(HUGGING_FACE) for name in clip):
+        return f"it has Hugging Face's names, `{CLIP}{HUGGING_FACE}...`; only those of OpenAI's CLIP are supported"
+    if isinstance(error, KeyError):
+        missing = str(error.args[0])
+        return f"it lacks the tensor `{missing if missing.endswith(HEAD_ENDINGS) else CLIP + missing}`"
+    return _reason(error)
 
 
 def _reason(error: Exception) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cusa.config.experiments import Experiment
+from cusa.config.files import read_file
 from cusa.config.losses import LossConfiguration
 from cusa.config.section import validate
+from cusa.config.training import Train
 from cusa.errors import ConfigurationError
 
 
@@ -85,16 +85,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """Translate a published YAML file into an overlay: a mapping that can be written as YAML for --configfile.
 
     The overlay has no section `dataset`, because the published files name only a folder. Raises ConfigurationError
-    when the file is not a published one, or has a setting that this project does not support.
+    when the file is not a published one, or has a setting that this project does not support, and for what `read_file`
+    refuses in files of this project too.
     """
-    try:
-        published = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be read ({error.strerror}); name one of the published YAML files."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not valid YAML ({error}).") from None
+    published = read_file(path)
     try:
         optimiser, schedule = published["optimizer"], published["schedular"]
         losses = loss_config(published["loss_config"])
@@ -127,6 +121,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if differing:
         problems = [f"{key} is {value!r}, only {supported!r} is supported" for key, value, supported in differing]
         raise ConfigurationError(f"{path}: {'; '.join(problems)}.")
+    try:
+        validate(Train, train, at="train")
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path} would give train a wrong value: {error}") from None
     return {
         "captions": {"clean": "published", "max_words": 64},
         "student": {"name": student, "towers": None},

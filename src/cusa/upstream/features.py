@@ -43,6 +43,7 @@ class _RowChecks:
         self.path = path
         self.kinds: dict[tuple[int, str], list[int]] = {}
         self.not_finite: set[int] = set()
+        self.zero: set[int] = set()
         self.count = 0
 
     def add(self, row: np.ndarray) -> None:
@@ -50,6 +51,8 @@ class _RowChecks:
         self.kinds.setdefault((row.shape[1], str(row.dtype)), []).append(self.count)
         if not np.isfinite(row).all():
             self.not_finite.add(self.count)
+        if not row.any():
+            self.zero.add(self.count)
         self.count += 1
 
     def require_kind(self, row_numbers: dict[str, int]) -> None:
@@ -74,6 +77,14 @@ class _RowChecks:
                 f"{_listed(bad)}. Half precision may have overflowed; extract them again in float32."
             )
 
+    def require_direction(self, row_numbers: dict[str, int]) -> None:
+        """Raise DataError, with count and ids, if all numbers of one of these rows are 0: it resembles nothing."""
+        if bad := [image_id for image_id, number in row_numbers.items() if number in self.zero]:
+            raise DataError(
+                f"{self.path}: the features of {len(bad)} of {len(row_numbers)} images are all 0: {_listed(bad)}. They "
+                "were not computed, or were too small for their type; extract them again in float32."
+            )
+
 
 def _listed(ids: list[str]) -> str:
     return ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
@@ -84,7 +95,7 @@ def import_features(path: str | Path, folder: DatasetFolder, split: str, model: 
 
     The rows of the file are first written to a temporary file, one at a time, so that memory never holds them all.
     Features of images that are not in the split are left out. Raises DataError when images of the split have no
-    features in the file or features that are not finite, and when the rows differ in shape or dtype.
+    features in the file, or features that are not finite or all 0, and when the rows differ in shape or dtype.
     """
     images = read_table(folder.annotations, IMAGES, ["image_id", "split"])
     wanted = images["image_id"].take(pa.array(split_rows(images, split))).to_pylist()
@@ -99,14 +110,16 @@ def import_features(path: str | Path, folder: DatasetFolder, split: str, model: 
 
         row_numbers = read_feature_dict(path, write)
         spool.flush()
+        checks.require_kind(row_numbers)
         if missing := [image_id for image_id in wanted if image_id not in row_numbers]:
             raise DataError(
                 f"{path} has no features for {len(missing)} of the {len(wanted)} images of {split}, for instance "
-                f"{', '.join(missing[:5])}; it belongs to another split or data set. Give the file of this split."
+                f"{', '.join(missing[:5])}; the ids in the file are {_listed(list(row_numbers))}. Give the file of "
+                "this split, with the ids of images.parquet."
             )
         used = {image_id: row_numbers[image_id] for image_id in wanted}
-        checks.require_kind(row_numbers)
         checks.require_finite(used)
+        checks.require_direction(used)
         ((dimension, dtype),) = checks.kinds
         spooled = np.memmap(spool, dtype=dtype, mode="r").reshape(-1, dimension)
         rows = np.array([row_numbers[image_id] for image_id in wanted])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections import Counter
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cusa.common.files import DAMAGED
-from cusa.errors import DataError
+from cusa.errors import DataError, reason_of
 
+NUMPY = b"\x93NUMPY"
 LARGEST_KEPT = 4096  # bytes; larger objects are not kept in the memo
 
 
@@ -122,7 +124,11 @@ def read_feature_dict(path: str | Path, write: Callable[[np.ndarray], object]) -
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except DAMAGED as error:
-        raise DataError(f"{path} is not a published file of features ({error}); nothing in it was executed.") from None
+        if _is_cut_off(Path(path)):
+            raise DataError(f"{path} is not a complete file of features: it was cut off; copy it again.") from None
+        raise DataError(
+            f"{path} is not a published file of features ({reason_of(error)}); nothing in it was executed."
+        ) from None
     row_numbers = dict(pairs)
     if len(row_numbers) < len(pairs):
         twice = [image_id for image_id, count in Counter(image_id for image_id, _ in pairs).items() if count > 1]
@@ -131,6 +137,14 @@ def read_feature_dict(path: str | Path, write: Callable[[np.ndarray], object]) -
             "keep one row of each."
         )
     return row_numbers
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a file of NumPy that holds a pickle ends without the sign with which every pickle ends."""
+    with path.open("rb") as file:
+        start = file.read(len(NUMPY))
+        file.seek(-min(1, path.stat().st_size), os.SEEK_END)
+        return NUMPY.startswith(start) and file.read() != pickle.STOP
 
 
 def _is_pair(image_id: object, row: object) -> bool:

@@ -351,6 +351,21 @@ def test_files_that_stand_apart_are_put_together(tmp_path):
     assert [Path(record.image_path).read_bytes() for record in found] == [picture(n) for n in range(5)]
 
 
+@pytest.mark.parametrize("late", ["json", "txt"])
+def test_files_that_come_after_their_whole_sample_are_told_as_that(tmp_path, late):
+    first = {"json": b"a caption", "txt": b'{"caption": "a caption"}'}[late]
+    early = [
+        (f"{number}.{kind}", content)
+        for number in range(2)
+        for kind, content in (("png", picture(number)), ("txt" if late == "json" else "json", first))
+    ]
+    found = webdataset(tmp_path, [*early, *((f"{number}.{late}", b"{}") for number in range(2))])
+    assert [row.caption for row in found if isinstance(row, Record)] == ["a caption"] * 2
+    late_ones = [row.reason for row in found if isinstance(row, MalformedRow)]
+    assert len(late_ones) == 2
+    assert all("apart from the picture and caption of this key, which were read before" in row for row in late_ones)
+
+
 def test_samples_that_lack_something_are_malformed_rows(tmp_path):
     members = [
         ("a.png", picture(1)),

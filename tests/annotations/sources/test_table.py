@@ -241,6 +241,12 @@ def test_objects_with_captions_may_be_keyed_by_image(tmp_path, key, captions):
     assert rows_of(tmp_path, {key: value}) == [{"image": key, **value}]
 
 
+@pytest.mark.parametrize("key", ["0", "000000391895", "COCO_val2014_000000391895", "0.jpg"])
+@pytest.mark.parametrize("caption", ["a photo", ["a photo", "a picture"]])
+def test_captions_may_be_keyed_by_the_number_of_their_image(tmp_path, key, caption):
+    assert rows_of(tmp_path, {key: caption}, Columns()) == [{"image": key, "caption": caption}]
+
+
 def test_an_image_whose_object_has_no_captions_is_told_by_its_keys(tmp_path):
     (row,) = rows_of(tmp_path, {"0.jpg": {"width": 3}}, Columns())
     assert captions_of(row, ["caption"])[1] == "has no `caption` (its keys: image, width)"

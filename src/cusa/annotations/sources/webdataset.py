@@ -31,6 +31,10 @@ TEXT, METADATA = ".txt", ".json"
 ENDINGS = (*PICTURE_ENDINGS, TEXT, METADATA)
 CAPTION = "caption"
 SUCCESS = "success"
+APART = (
+    "has files apart from the picture and caption of this key, which were read before; the files of a key have to "
+    "follow one another, as in a tar that is sorted by name (tar --sort=name)"
+)
 UTF8 = "utf-8-sig"  # with or without a byte order mark
 
 
@@ -64,9 +68,11 @@ class WebDatasetSource(PackedSource):
         """
         current: Sample | None = None
         waiting: dict[str, Sample] = {}
+        read: set[str] = set()
         for member in tar_members(path, ENDINGS):
             if current is not None and member.key != current.key:
                 if self._is_complete(current):
+                    read.add(current.key)
                     yield current
                 else:
                     self._set_aside(current, waiting)
@@ -76,7 +82,10 @@ class WebDatasetSource(PackedSource):
             _add(current, member, self.dataset.encoding or UTF8)
         if current is not None:
             waiting[current.key] = current
-        yield from waiting.values()
+        for sample in waiting.values():
+            if sample.picture is None and sample.key in read:
+                sample.problem = APART
+            yield sample
 
     def _is_complete(self, sample: Sample) -> bool:
         needs_json = any(key is not None for key in self.dataset.keys.model_dump().values())
