@@ -11,17 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cusa.annotations.sources.packed import OTHER_ENDING, ending_of
-from cusa.annotations.sources.parquet import is_picture_type
+from cusa.annotations.sources.parquet import columns_of_bytes, picture_columns
 from cusa.annotations.sources.parquet_rows import is_parquet, parquet_rows, parquet_schema
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.source import Record
 from cusa.annotations.sources.tar_members import tar_members
 from cusa.annotations.sources.webdataset import CAPTION, METADATA, PICTURE_ENDINGS, TEXT
-from cusa.annotations.table_columns import LOOKED_FOR, find_columns, find_split, says_image, split_warnings
+from cusa.annotations.table_columns import find_columns, find_split, says_image, split_warnings
 from cusa.commands.split_files import (
     FilesOfSplits,
     add_missing_splits,
@@ -35,11 +33,10 @@ from cusa.commands.split_files import (
     splits_beside,
 )
 from cusa.commands.starting_section import Start
-from cusa.common.images import picture_size
 from cusa.config.data_files import PARQUET_ENDINGS, TAR_ENDINGS, matching_files
 from cusa.config.dataset import load_dataset, split_named
 from cusa.config.dataset_tables import Column
-from cusa.errors import ConfigurationError, DataError
+from cusa.errors import ConfigurationError
 
 SAMPLED_ROWS = 500
 BATCH_ROWS = 500
@@ -196,34 +193,11 @@ def _has_rows(path: Path) -> bool:
 def _picture_columns(path: Path) -> list[str] | None:
     """The columns of pictures, the likeliest first; None if there is none.
 
-    A struct of bytes and a path holds pictures, whatever they are. Other bytes may be anything, so the first ones have
-    to be a picture. Raises ConfigurationError for a file without rows.
+    Raises ConfigurationError for a file without rows.
     """
-    schema = parquet_schema(path)
-    typed = [column.name for column in schema if is_picture_type(column.type)]
-    if not typed:
-        return None
-    if not _has_rows(path):
+    if columns_of_bytes(path) and not _has_rows(path):
         raise ConfigurationError(f"{path} has no rows; expected at least one picture with a caption.")
-    rows = [row for _, row in islice(parquet_rows(path, typed, LOOKED_FOR), LOOKED_FOR) if isinstance(row, dict)]
-    found = [
-        name
-        for name in typed
-        if pa.types.is_struct(schema.field(name).type) or any(map(_is_picture, (row[name] for row in rows)))
-    ]
-    return sorted(found, key=says_image, reverse=True) or None
-
-
-def _is_picture(content: bytes | None) -> bool:
-    if content is None:
-        return False
-    if ending_of(content) != OTHER_ENDING:
-        return True
-    try:
-        picture_size(content)
-    except DataError:
-        return False
-    return True
+    return sorted(picture_columns(path), key=says_image, reverse=True) or None
 
 
 def _splits(path: Path, files: Sequence[Path], endings: tuple[str, ...]) -> FilesOfSplits:
