@@ -6,6 +6,8 @@ import csv
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,9 +72,6 @@ def test_five_captions_in_one_cell(tmp_path, ending):
     rows = [{"image": f"{n}.jpg", "caption": json.dumps([f"caption {k} of {n}" for k in range(5)])} for n in range(3)]
     path = tmp_path / f"t.{ending}"
     if ending == "parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         pq.write_table(pa.Table.from_pylist(rows), path)
     elif ending in ("csv", "tsv"):
         with path.open("w", newline="") as file:
@@ -82,6 +81,27 @@ def test_five_captions_in_one_cell(tmp_path, ending):
     else:
         path.write_text(json.dumps(rows) if ending == "json" else "\n".join(map(json.dumps, rows)))
     assert pairs(path) == [(f"{n}.jpg", f"caption {k} of {n}") for n in range(3) for k in range(5)]
+
+
+@pytest.mark.parametrize(("speaker", "text", "answers"), [("from", "value", "gpt"), ("role", "content", "assistant")])
+@pytest.mark.parametrize("ending", ["json", "jsonl", "parquet"])
+def test_the_answers_of_a_conversation_are_captions(tmp_path, ending, speaker, text, answers):
+    said = [("human", "<image>\nDescribe it."), (answers, "A dog."), ("human", "Where?"), (answers, "On a sofa.")]
+    rows = [{"image": f"{n}.jpg", "talk": [{speaker: who, text: what} for who, what in said]} for n in range(2)]
+    path = tmp_path / f"t.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text(json.dumps(rows) if ending == "json" else "\n".join(map(json.dumps, rows)))
+    columns = {"image": "image", "caption": "talk"}
+    assert pairs(path, columns=columns) == [(f"{n}.jpg", a) for n in range(2) for a in ("A dog.", "On a sofa.")]
+
+
+def test_a_conversation_without_an_answer_has_an_empty_caption(tmp_path):
+    rows = [{"image": "0.jpg", "talk": [{"from": "human", "value": "Describe it."}]}]
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(rows))
+    assert pairs(path, columns={"image": "image", "caption": "talk"}) == [("0.jpg", "")]
 
 
 def test_captions_in_several_columns_some_of_them_empty(tmp_path):

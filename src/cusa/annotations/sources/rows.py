@@ -213,8 +213,8 @@ def language_of(value: object) -> tuple[str | None, str | None]:
 def captions_in(row: Mapping[Any, Any], key: str | int) -> tuple[list[str], str | None]:
     """The captions under a key, and None; or no caption, and the reason why there is none.
 
-    They are a text, a list of texts, or a list of objects with a text under one of CAPTION_KEYS. An empty list is one
-    empty caption, which the checks of captions report.
+    They are a text, a list of texts, a list of objects with a text under one of CAPTION_KEYS, or a conversation, whose
+    answers they are. An empty list is one empty caption, which the checks of captions report.
     """
     if key not in row:
         return [], f"has no `{key}` (its keys: {', '.join(map(str, row)) or 'none'})"
@@ -222,6 +222,7 @@ def captions_in(row: Mapping[Any, Any], key: str | int) -> tuple[list[str], str 
     if isinstance(value, str):
         captions = [value]
     elif isinstance(value, list):
+        value = answers if (answers := _answers(value)) is not None else value
         captions = [text for member in value if (text := _caption(member)) is not None]
         if len(captions) < len(value):
             odd = next(member for member in value if _caption(member) is None)
@@ -258,6 +259,18 @@ def captions_of(row: Mapping[Any, Any], columns: Sequence[str | int]) -> tuple[l
             return [], reason
         found += captions
     return found or [""], None
+
+
+# The keys of a turn of a conversation (who speaks, and the text), and who answers: LLaVA's form, and that of chats.
+CONVERSATIONS = (("from", "value", ("gpt", "assistant")), ("role", "content", ("assistant",)))
+
+
+def _answers(turns: list[Any]) -> list[Any] | None:
+    """The answers in a conversation about an image, which describe it; None if a list is no conversation."""
+    for speaker, text, answering in CONVERSATIONS:
+        if turns and all(isinstance(turn, dict) and {speaker, text} <= turn.keys() for turn in turns):
+            return [turn[text] for turn in turns if turn[speaker] in answering]
+    return None
 
 
 def _caption(member: object) -> str | None:
