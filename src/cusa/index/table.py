@@ -16,7 +16,8 @@ def table(meta: IndexMeta) -> list[str]:
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     removed = f", {meta.removed:,} removed" if meta.removed else ""
     how = "exact" if meta.kind == "flat" else f"recall@10 {meta.measured_recall:.3f}"
-    return [*lines, f"{meta.rows:,} rows{removed}: {meta.factory}, {how}, {meta.bytes / 1e6:,.1f} MB"]
+    kind = meta.kind.replace("_", "-")
+    return [*lines, f"{meta.rows:,} rows{removed}: {kind} ({meta.factory} of faiss), {how}, {meta.bytes / 1e6:,.1f} MB"]
 
 
 def _cells(trial: Trial, samples: list[str]) -> tuple[str, ...]:
