@@ -35,7 +35,10 @@ def index(monkeypatch, *arguments: object) -> None:
 
 def test_an_index_is_built_grown_and_made_smaller(out, tmp_path, monkeypatch, capsys):
     index(monkeypatch, out)
-    assert f'40 rows: flat (IDMap,Flat of faiss), exact, 0.0 MB\nnext: cusa search {out} "a text"' in capsys.readouterr().out
+    assert (
+        f'40 rows: flat (IDMap,Flat of faiss), exact, 0.0 MB\nnext: cusa search {out} "a text"'
+        in capsys.readouterr().out
+    )
     index(monkeypatch, out, "--add", gallery(tmp_path / "more", 30), "--replace")
     assert SearchIndex.open(out).rows == 70
     (tmp_path / "gone.txt").write_text("3.png\n\n69.png\r\n")

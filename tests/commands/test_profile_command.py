@@ -58,7 +58,7 @@ def test_missing_gpus_are_told_once(directory, tiny_configuration):
     done = cusa(directory)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("Error: train.gpus asks for 4 GPUs, but this machine has")
+    assert line.startswith("Error: train.gpus asks for 4 GPUs, but PyTorch sees")
 
 
 def test_an_experiment_that_is_not_trained_is_a_sentence(directory):

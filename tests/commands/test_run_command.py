@@ -190,6 +190,15 @@ def test_a_folder_that_cannot_be_written_is_a_sentence():
         run(["--directory", "/proc/sys", "-n"])
 
 
+def test_options_that_show_something_write_nothing(monkeypatch):
+    started = []
+    monkeypatch.setattr(os, "execv", lambda program, words: started.append(words[-1]))
+    monkeypatch.setattr(running, "require_writable", lambda *_: pytest.fail("nothing is written"))
+    run(["--list-rules"])
+    run(["--version"])
+    assert started == ["--list-rules", "--version"]
+
+
 def test_a_lock_is_told_with_the_command_that_removes_it(folder, tiny_configuration):
     (folder / "mine.yaml").write_text(yaml.safe_dump(tiny_configuration))
     (folder / ".snakemake/locks").mkdir(parents=True)

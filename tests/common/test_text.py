@@ -138,6 +138,12 @@ def test_encodings_of_seven_bits_are_named_and_can_be_given(tmp_path, encoding):
         text_of(text.encode(encoding), "1.txt")
 
 
+def test_one_escape_that_is_left_in_utf_8_changes_nothing(tmp_path):
+    text = "a.jpg,café 日本語\nb.jpg,raw mail \x1b$B%F\x1b(B title\n"
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    assert "\n".join(text_lines(tmp_path / "a.csv")) + "\n" == text
+
+
 @pytest.mark.parametrize("data", [b"image,caption\n1.jpg,a dog\n" + bytes(600), bytes(4096)], ids=["end", "all"])
 def test_nuls_that_a_copy_leaves_are_not_taken_for_utf_16(tmp_path, data):
     (tmp_path / "a.csv").write_bytes(data)

@@ -37,6 +37,7 @@ def test_a_slip_of_the_pen(mapping, unknown, meant):
             "train.augmentation.views",
         ),
         ({"train": {"views": 3}}, "train.views", "train.augmentation.views"),
+        ({"shards": {"batch_size": 3}}, "shards.batch_size", "train.batch_size"),
         ({"min_lr": 1e-3}, "min_lr", "train.min_lr"),
         ({"teachers": {"seeds": [1]}}, "teachers.seeds", "seeds"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import logging
 import os
 import sys
 import tarfile
@@ -332,6 +333,14 @@ class TestTars:
         assert names(open_source(str(tmp_path / "folder"))) == [f"a{ending}"]
         assert "left out" not in caplog.text
 
+    def test_masks_beside_a_picture_are_no_items(self, tmp_path, caplog):
+        with tarfile.open(tmp_path / "t.tar", "w") as tar:
+            for name in ("a.pgm", "a.jpg", "b.pgm", "c.jpg"):
+                add(tar, name, picture_bytes(1))
+        caplog.set_level(logging.INFO)
+        assert names(open_source(str(tmp_path / "t.tar"))) == ["t.tar/a.jpg", "t.tar/b.pgm", "t.tar/c.jpg"]
+        assert "1 files whose endings" in caplog.text
+
     def test_files_of_other_endings_are_counted_and_named(self, tmp_path, caplog):
         with tarfile.open(tmp_path / "a.tar", "w") as tar:
             add(tar, "a.jpg", picture_bytes(1))
@@ -395,6 +404,14 @@ class TestParquet:
             assert [entry.content for entry in found[:2]] == [None, picture_bytes(1)]
             assert [entry.captions for entry in found[:2]] == [["a"], ["b"]]
         assert "the bytes in `bin` are left out of the gallery" in caplog.text
+
+    def test_pictures_that_come_after_many_rows_without_one_are_found(self, tmp_path):
+        pictures = [None] * 30 + [picture_bytes(number) for number in range(3)]
+        files = [f"{number}.jpg" for number in range(33)]
+        thumbnails = [b"\0\1 no picture"] * 33
+        pq.write_table(pa.table({"image": pictures, "file": files, "hash": thumbnails}), tmp_path / "t.parquet")
+        found = entries(open_source(str(tmp_path / "t.parquet")))
+        assert [entry.content for entry in found[30:]] == pictures[30:]
 
     def test_bytes_beside_names_of_pictures_are_left_out(self, pictures, caplog):
         rows = {"file": ["a.jpg", "b.jpg"], "embedding": [b"\1\2", b"\3\4"], "text": ["a", "b"]}

@@ -172,8 +172,7 @@ def threads_of_split(wildcards):
 
 def threads_of_training(wildcards):
     """The steps of a student whose towers are both frozen are too small for many threads."""
-    towers = CONFIGURATION.student_of(wildcards.experiment).towers
-    is_small = towers and not (towers.image.trainable or towers.text.trainable)
+    is_small = CONFIGURATION.student_of(wildcards.experiment).has_frozen_towers
     return side_by_side(8) if is_small else 8
 
 

@@ -231,4 +231,4 @@ def _is_keyed_by_image(key: str, value: Any, columns: Columns) -> bool:
 
 def _is_number(key: str) -> bool:
     """Whether a key is an image's number, perhaps after a short name: `17`, `COCO_val2014_000000391895`."""
-    return sum(map(str.isdecimal, key)) * 2 > len(key)
+    return sum(map(str.isdecimal, key)) * 2 > len(key) and "." not in key  # 1.0 is a version

@@ -11,14 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from cusa.annotations.sources.parquet import columns_of_bytes, picture_columns
+from cusa.annotations.sources.parquet import columns_of_bytes, has_rows, picture_columns
 from cusa.annotations.sources.parquet_rows import is_parquet, parquet_rows, parquet_schema
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.source import Record
 from cusa.annotations.sources.tar_members import tar_members
-from cusa.annotations.sources.webdataset import CAPTION, METADATA, PICTURE_ENDINGS, TEXT
+from cusa.annotations.sources.webdataset import CAPTION, METADATA, TEXT
 from cusa.annotations.table_columns import find_columns, find_split, says_image, split_warnings
 from cusa.commands.split_files import (
     FilesOfSplits,
@@ -33,6 +31,7 @@ from cusa.commands.split_files import (
     splits_beside,
 )
 from cusa.commands.starting_section import Start
+from cusa.common.image_files import IMAGE_ENDINGS
 from cusa.config.data_files import PARQUET_ENDINGS, TAR_ENDINGS, matching_files
 from cusa.config.dataset import load_dataset, split_named
 from cusa.config.dataset_tables import Column
@@ -138,7 +137,7 @@ def _tars(path: Path, files: Sequence[Path], endings: tuple[str, ...]) -> Start:
 
 def _require_samples(path: Path, has_captions: bool, odd: Sequence[str]) -> None:
     """Raise ConfigurationError for a tar without samples for training. `odd` are JSON files that are no objects."""
-    has_pictures = any(tar_members(path, PICTURE_ENDINGS, contents=False))
+    has_pictures = any(tar_members(path, IMAGE_ENDINGS, contents=False))
     if not (has_pictures and has_captions):
         found = "captions, but no pictures" if has_captions else "pictures, but no captions"
         found = found if has_captions or has_pictures else "neither pictures nor captions"
@@ -157,7 +156,7 @@ def _json(content: bytes) -> Any:
 
 def _parquet(path: Path, files: Sequence[Path], endings: tuple[str, ...]) -> Start | None:
     splits = _splits(path, files, endings)
-    first = next(filter(_has_rows, splits.get("train") or files), files[0])
+    first = next(filter(has_rows, splits.get("train") or files), files[0])
     if (pictures := _picture_columns(first)) is None:
         return None
     start = Start({"format": "parquet"})
@@ -186,16 +185,12 @@ def _parquet(path: Path, files: Sequence[Path], endings: tuple[str, ...]) -> Sta
     return start
 
 
-def _has_rows(path: Path) -> bool:
-    return parquet_schema(path) is not None and pq.read_metadata(path).num_rows > 0
-
-
 def _picture_columns(path: Path) -> list[str] | None:
     """The columns of pictures, the likeliest first; None if there is none.
 
     Raises ConfigurationError for a file without rows.
     """
-    if columns_of_bytes(path) and not _has_rows(path):
+    if columns_of_bytes(path) and not has_rows(path):
         raise ConfigurationError(f"{path} has no rows; expected at least one picture with a caption.")
     return sorted(picture_columns(path), key=says_image, reverse=True) or None
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from cusa.config import load
 from cusa.config.files import read_files
-from cusa.devices import available
 from cusa.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -61,8 +60,8 @@ def _profile(arguments: argparse.Namespace) -> None:
     if arguments.trace is not None and arguments.trace.exists():
         raise ConfigurationError(f"{arguments.trace} exists already; name another file, nothing is overwritten.")
     configuration = plan.run_configuration(experiment)
-    _require_gpus(configuration)
     os.environ.setdefault(*QUIET_TRACES)
+    _require_gpus(configuration)
     processes = configuration.train.processes_per_node
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         sys.exit(_in_processes(processes))
@@ -83,18 +82,20 @@ def _profile(arguments: argparse.Namespace) -> None:
 
 def _require_gpus(configuration: RunConfiguration) -> None:
     """Raise ConfigurationError if the training has fewer GPUs than it asks for; each process would say so."""
-    if (wanted := configuration.train.gpus) > (found := available()):
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (wanted := configuration.train.gpus) > found:
         raise ConfigurationError(
-            f"train.gpus asks for {wanted} GPUs, but this machine has {found}; run this where the training will run, "
+            f"train.gpus asks for {wanted} GPUs, but PyTorch sees {found}; run this where the training will run, "
             "lower train.gpus (0 measures on the CPU), or run nvidia-smi to see why."
         )
 
 
 def _threads(configuration: RunConfiguration) -> int:
     """As many threads as the workflow gives the training on this machine, if it may use all cores."""
-    cores, student = os.cpu_count() or 1, configuration.student
-    is_small = student.towers is not None and not student.trained_sides
-    return max(1, min(MOST_THREADS, cores // 2 if is_small else cores))
+    cores = os.cpu_count() or 1
+    return max(1, min(MOST_THREADS, cores // 2 if configuration.student.has_frozen_towers else cores))
 
 
 def _in_processes(processes: int) -> int:

@@ -38,6 +38,8 @@ FILES = ("--configfile", "--configfiles")
 SETTINGS = ("--config", "-C")
 PROFILE_FOLDER = Path("workflow/profiles")
 RECORDS = ".snakemake"
+# Options of Snakemake with which it writes nothing.
+SHOWING = {"--list", "--list-rules", "-l", "--list-target-rules", "--lt", "--version", "-v", "--lint"}
 UNASKED = (Path("default"), Path("profiles/default"))  # profiles that Snakemake takes where none is named
 
 
@@ -67,7 +69,8 @@ def run(arguments: Sequence[str]) -> None:
         name = ["snakemake"] if shutil.which("snakemake") == program[0] else program
         sys.stdout.write(f"{shlex.join([*name, *command])}\n")
         return
-    require_writable(directory / RECORDS)  # Snakemake would end with a traceback
+    if SHOWING.isdisjoint(_options(given)):  # Snakemake would end with a traceback
+        require_writable(directory / RECORDS, "Snakemake's records and the results are")
     if not says_how_much(given):
         sys.stderr.write(f"cusa run: no --cores given, so all cores are used ({os.cpu_count()})\n")
     os.environ[STARTED] = shlex.join(["cusa", "run", *given])

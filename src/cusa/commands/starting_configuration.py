@@ -12,7 +12,6 @@ from typing import Any
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.rows import is_json_lines, json_rows
 from cusa.annotations.sources.source import Record
-from cusa.annotations.sources.webdataset import PICTURE_ENDINGS
 from cusa.annotations.table_columns import find_split
 from cusa.annotations.table_rows import Reading, table_kind
 from cusa.commands.image_folders import add_image_root, image_folders
@@ -30,6 +29,7 @@ from cusa.commands.split_files import (
 from cusa.commands.starting_section import Given, Start
 from cusa.commands.starting_tables import sampled_rows, table_start
 from cusa.common.files import expanded
+from cusa.common.image_files import IMAGE_ENDINGS
 from cusa.common.json_stream import open_json
 from cusa.common.text import is_text_encoding, text_lines, unstorable
 from cusa.common.workflow_files import head_of_file, page_of_keys
@@ -231,7 +231,7 @@ def _hint(folder: Path) -> str:
             f" It holds more than {MOST_ENTRIES:,} files and folders, and was looked at no deeper than in its folders; "
             "name the folder that holds your data."
         )
-    pictures = (child for child in folder.iterdir() if child.name.lower().endswith(PICTURE_ENDINGS))
+    pictures = (child for child in folder.iterdir() if child.name.lower().endswith(IMAGE_ENDINGS))
     if any(picture.with_suffix(".txt").is_file() for picture in pictures):
         return (
             " Pictures with their captions in text files of the same names are read from tars: "

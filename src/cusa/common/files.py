@@ -271,13 +271,16 @@ def read_tensors(path: str | Path, device: str = "cpu", mapped: bool = False) ->
         ) from None
 
 
-def require_writable(folder: str | Path) -> None:
-    """Raise DataError unless `folder` can be written, or its nearest parent that exists can."""
+def require_writable(folder: str | Path, what: str = "the results are") -> None:
+    """Raise DataError unless `folder` can be written, or its nearest parent that exists can.
+
+    `what` says what is written there, with its verb.
+    """
     folder = Path(folder).absolute()
     existing = _nearest_existing(folder)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise DataError(
-            f"{existing} cannot be written (a read-only file system, or another user's folder), but the results are "
+            f"{existing} cannot be written (a read-only file system, or another user's folder), but {what} "
             f"written to {folder}; make it writable, or run in another directory "
             "(--directory)."
         )

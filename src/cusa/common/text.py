@@ -253,7 +253,8 @@ def _advice_for_tar(path: Path) -> str:
 
 def _seven_bits(data: bytes) -> str | None:
     """The encoding that escapes in the first bytes of text say, as those of Japanese mails do; None without any."""
-    return next((name for escape, name in SEVEN_BITS.items() if escape in data[:BLOCK]), None)
+    start = data[:BLOCK]  # one escape may be left in text of another encoding, which has bytes of eight bits
+    return next((name for escape, name in SEVEN_BITS.items() if escape in start), None) if start.isascii() else None
 
 
 def _where_it_fails(path: Path, name: str) -> str:

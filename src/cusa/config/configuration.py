@@ -13,8 +13,9 @@ from cusa.config.benchmarks import NEEDED_OF_DATASET, WITHOUT_DATASET, Benchmark
 from cusa.config.captions import CaptionCleaning, Captions
 from cusa.config.dataset import Dataset
 from cusa.config.experiments import Checkpoint, Experiment, RunConfiguration, teachers_read
+from cusa.config.extraction import Extraction
 from cusa.config.interpolation import Interpolation
-from cusa.config.models import Extraction, StudentSettings, Teachers
+from cusa.config.models import StudentSettings, Teachers
 from cusa.config.nearest_key import hint
 from cusa.config.paths import expand_variables
 from cusa.config.report import Report, unknown_runs

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from cusa.common.files import expanded
 from cusa.common.registry import is_file, python_files
 from cusa.config.adaptation import Adaptation
-from cusa.config.section import Count, Parts, Section, Share, added_key
+from cusa.config.section import Count, Section, Share, added_key
 
 
 def is_path(model_name: str) -> bool:
@@ -328,23 +328,14 @@ class StudentSettings(Section):
         return python_files(self.name, *towers)
 
     @property
+    def has_frozen_towers(self) -> bool:
+        """Whether both towers are frozen, so that a step reads their cached features, and computes little."""
+        return self.towers is not None and not (self.towers.image.trainable or self.towers.text.trainable)
+
+    @property
     def trained_sides(self) -> set[str]:
         """The sides on which a training can change what was there before; empty if both are frozen."""
         frozen = set() if self.adapt is None else self.adapt.frozen_sides
         if self.towers is not None:
             frozen |= {side for side in MODALITIES if not getattr(self.towers, side).trainable}
         return set(MODALITIES) - frozen
-
-
-class Extraction(Section):
-    """How image features are computed; it does not change their values."""
-
-    parts: Parts = Field(
-        default=1,
-        description="Jobs that the train split is divided into, so that several GPUs share it and a crash costs one "
-        "part. Parts are whole shards where there are enough of them.",
-    )
-    join: bool = Field(
-        default=True,
-        description="Copy the parts into one file and remove them; false keeps them and only lists them.",
-    )

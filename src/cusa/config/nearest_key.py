@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+MISTYPED = 0.75  # difflib's ratio of two names of which one is most likely the other, mistyped
 DEEPEST = 3  # sections within a section that are looked through
 
 
@@ -26,12 +27,12 @@ def nearest_key(model: type[BaseModel], keys: Sequence[str], unknown: str, at: s
     above = range(len(keys) - 1, -1, -1)
     if (depth := next((depth for depth in above if unknown in _known(model, keys[:depth])), None)) is not None:
         return ".".join(filter(None, (at, *keys[:depth], unknown)))
-    if near := get_close_matches(unknown, _known(model, keys), n=1):
+    if near := get_close_matches(unknown, _known(model, keys), n=1, cutoff=MISTYPED):
         return near[0]
     for depth in range(len(keys), -1, -1):
         if paths := _paths(_places(model, keys[:depth]), unknown, DEEPEST):
             return ".".join(filter(None, (at, *keys[:depth], paths[0]))) if len(paths) == 1 else None
-    return None
+    return next(iter(get_close_matches(unknown, _known(model, keys), n=1)), None)
 
 
 def _places(model: type[BaseModel], keys: Sequence[str]) -> list[Any]:

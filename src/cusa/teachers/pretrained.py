@@ -32,8 +32,12 @@ def load_pretrained(source: str) -> tuple[Any, dict[str, str]]:
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     require_readable(Path(source))
-    _require_no_adapter(source)
+    is_folder = Path(source).is_dir()
+    if is_folder:
+        _require_no_adapter(source)
     require_no_quantisation(AutoConfig.from_pretrained(source), source)
+    if not is_folder:  # asked after the hub has answered, because it is tried for long if it does not
+        _require_no_adapter(source)
     model, information = AutoModel.from_pretrained(
         source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )
@@ -58,7 +62,7 @@ def _require_no_adapter(source: str) -> None:
         "and give the folder of the whole model, with its tokeniser and preprocessor_config.json: "
         f"peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained({base!r}), {source!r})"
         ".merge_and_unload().save_pretrained('merged'). A folder with all weights of its own that needs no adapter: "
-        "remove adapter_config.json."
+        "remove adapter_config.json (of a model of the hub, in a copy)."
     )
 
 

@@ -310,6 +310,18 @@ def test_tars_have_pictures_of_the_endings_that_folders_have(tmp_path, ending):
     assert [record.caption for record in found] == ["one"]
 
 
+@pytest.mark.parametrize("order", [(".jpg", ".pgm"), (".pgm", ".jpg"), (".pbm", ".png", ".ppm")])
+def test_masks_beside_a_picture_are_passed_over(tmp_path, order):
+    members = {f"a{ending}": picture(ending in (".jpg", ".png")) for ending in order} | {"a.txt": b"one"}
+    (found,) = webdataset(tmp_path, members)
+    assert Path(found.image_path).read_bytes() == picture(1)
+
+
+def test_two_pictures_of_the_same_rank_are_a_malformed_row(tmp_path):
+    found = webdataset(tmp_path, {"a.pgm": picture(1), "a.ppm": picture(2), "a.txt": b"one"})
+    assert reasons(found) == ["t.tar, key a has two pictures; the second is a.ppm"]
+
+
 def test_names_in_a_tar_never_become_paths(tmp_path):
     names = ["../../escape", "/absolute", "a" * 300, "it's #2\n", "\u65e5\u672c"]
     members = [
@@ -384,7 +396,7 @@ def test_samples_that_lack_something_are_malformed_rows(tmp_path):
     ]
     assert sorted(reasons(webdataset(tmp_path, members))) == [
         "t.tar, key a has no caption: neither a .txt nor a .json",
-        f"t.tar, key b has no picture ({', '.join(IMAGE_ENDINGS)})",
+        "t.tar, key b has no picture (.jpg, .jpeg, .png, .webp, ...)",
         "t.tar, key c has c.json, which is not a JSON object, or has a key twice with two values",
         "t.tar, key d has no `caption` (its keys: text), in its JSON",
         "t.tar, key e has two pictures; the second is e.jpg",

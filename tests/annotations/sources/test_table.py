@@ -267,6 +267,11 @@ def test_captions_may_be_keyed_by_the_number_of_their_image(tmp_path, key, capti
     assert rows_of(tmp_path, {key: caption}, Columns()) == [{"image": key, "caption": caption}]
 
 
+def test_a_version_before_the_rows_is_no_image(tmp_path):
+    with pytest.raises(DataError, match=r"1\.0"):
+        rows_of(tmp_path, {"1.0": "v", "data": [{"image": "0.jpg", "caption": "a dog"}]}, Columns())
+
+
 def test_an_image_whose_object_has_no_captions_is_told_by_its_keys(tmp_path):
     (row,) = rows_of(tmp_path, {"0.jpg": {"width": 3}}, Columns())
     assert captions_of(row, ["caption"])[1] == "has no `caption` (its keys: image, width)"

@@ -28,6 +28,7 @@ from cusa.errors import DataError
 SETTINGS = ParquetDataset
 BATCH_ROWS = 32
 LOOKED_AT = 20  # values, to see whether bytes are pictures
+MOST_ROWS = 100_000  # in which they are looked for; those without a value cost nothing
 
 
 class ParquetSource(PackedSource):
@@ -120,24 +121,30 @@ def columns_of_bytes(path: Path) -> list[str]:
 def picture_columns(path: Path) -> list[str]:
     """The columns of a Parquet file that hold pictures. Raises DataError if the file is damaged.
 
-    A struct of bytes holds pictures, whatever they are. Other bytes may be anything, so one of the first has to be a
-    picture.
+    A struct of bytes holds pictures, whatever they are. Other bytes may be anything, so one of the first values that
+    are not null has to be a picture. If no column has one, those without a value count, which may have pictures later.
     """
     typed, schema = columns_of_bytes(path), parquet_schema(path)
     plain = [name for name in typed if not pa.types.is_struct(schema.field(name).type)]
-    rows = islice(parquet_rows(path, plain, LOOKED_AT), LOOKED_AT) if plain and _has_rows(path) else iter(())
-    values = [row for _, row in rows if isinstance(row, dict)]
-    return [name for name in typed if name not in plain or any(_is_picture(row[name]) for row in values)]
+    looked, pictures = dict.fromkeys(plain, 0), set(typed) - set(plain)
+    rows = islice(parquet_rows(path, plain, LOOKED_AT), MOST_ROWS) if plain and has_rows(path) else iter(())
+    for _, row in rows:
+        undecided = [name for name in plain if name not in pictures and looked[name] < LOOKED_AT]
+        if not undecided:
+            break
+        found = {name: row[name] for name in undecided if row[name] is not None} if isinstance(row, dict) else {}
+        looked.update({name: looked[name] + 1 for name in found})
+        pictures.update(name for name, content in found.items() if _is_picture(content))
+    return [name for name in typed if name in pictures] or [name for name in plain if not looked[name]]
 
 
-def _has_rows(path: Path) -> bool:
+def has_rows(path: Path) -> bool:
+    """Whether a Parquet file has a row. Raises DataError if it is damaged."""
     with parquet_damage(path):
         return bool(pq.read_metadata(path).num_rows)
 
 
-def _is_picture(content: bytes | None) -> bool:
-    if content is None:
-        return False
+def _is_picture(content: bytes) -> bool:
     if ending_of(content) != OTHER_ENDING:
         return True
     try:

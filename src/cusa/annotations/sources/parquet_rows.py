@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cusa.common.files import parquet_damage
-from cusa.common.text import refuse_stand_in
+from cusa.common.text import refuse_pipe, refuse_stand_in
 
 MAGIC = b"PAR1"
 READ_AHEAD = 1 << 20  # bytes
@@ -20,7 +20,11 @@ NOT_IN_PYTHON = (ValueError, OverflowError, LookupError, pa.ArrowException)
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file starts like Parquet, whatever its ending. Says nothing of what cannot be read."""
+    """Whether a file starts like Parquet, whatever its ending. Says nothing of what cannot be read.
+
+    Raises DataError for a pipe.
+    """
+    refuse_pipe(path)
     try:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC

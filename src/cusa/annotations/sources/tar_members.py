@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from cusa.common.files import refuse_unreadable
-from cusa.common.text import refuse_stand_in
+from cusa.common.text import refuse_pipe, refuse_stand_in
 from cusa.errors import DataError, reason_of
 
 LARGEST_MEMBER = 1 << 30  # bytes
@@ -45,8 +45,9 @@ def tar_members(
 
     A key is the name without its ending, folders included, so names may contain dots. One file is in memory at a
     time; without `contents` none is read, and every `content` of a sound file is empty. Raises DataError if the tar
-    is not there, is cut off or is damaged.
+    is not there, is a pipe, is cut off or is damaged.
     """
+    refuse_pipe(path)
     try:
         with tarfile.open(path, "r:*", errors="backslashreplace") as tar:
             while (member := tar.next()) is not None:

@@ -26,9 +26,11 @@ from cusa.common.text import marked_encoding, unstorable
 from cusa.config.dataset import Split, WebDatasetDataset
 
 SETTINGS = WebDatasetDataset
-PICTURE_ENDINGS = IMAGE_ENDINGS
+# Beside a picture with another ending, files with these are mostly masks or depth, and are passed over.
+RARE_ENDINGS = (".jpe", ".jfif", ".mpo", ".apng", ".dib", ".jp2", ".ppm", ".pgm", ".pbm")
+SHOWN_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 TEXT, METADATA = ".txt", ".json"
-ENDINGS = (*PICTURE_ENDINGS, TEXT, METADATA)
+ENDINGS = (*IMAGE_ENDINGS, TEXT, METADATA)
 CAPTION = "caption"
 SUCCESS = "success"
 APART = (
@@ -48,6 +50,7 @@ class Sample:
     metadata: Mapping[str, Any] | None = None
     problem: str | None = None
     apart: bool = False
+    is_rare: bool = False  # the picture has one of RARE_ENDINGS
 
 
 class WebDatasetSource(PackedSource):
@@ -157,10 +160,12 @@ def _add(sample: Sample, member: Member, encoding: str) -> None:
     """Add a file to its sample; a problem of the file becomes the sample's problem."""
     if isinstance(member.content, str):
         sample.problem = sample.problem or f"has {member.name}, which {member.content}"
-    elif member.ending in PICTURE_ENDINGS:
-        if sample.picture is not None:
+    elif member.ending in IMAGE_ENDINGS:
+        is_rare = member.ending in RARE_ENDINGS
+        if sample.picture is None or (sample.is_rare and not is_rare):
+            sample.picture, sample.is_rare = member.content, is_rare
+        elif is_rare == sample.is_rare:
             sample.problem = f"has two pictures; the second is {member.name}"
-        sample.picture = member.content
     elif (sample.text if member.ending == TEXT else sample.metadata) is not None:
         sample.problem = f"has two files {member.name}"
     elif member.ending == TEXT:
@@ -183,4 +188,4 @@ def _add(sample: Sample, member: Member, encoding: str) -> None:
 
 
 def _lacking_picture(sample: Sample) -> str | None:
-    return None if sample.picture is not None else f"has no picture ({', '.join(PICTURE_ENDINGS)})"
+    return None if sample.picture is not None else f"has no picture ({', '.join(SHOWN_ENDINGS)}, ...)"

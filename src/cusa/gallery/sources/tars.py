@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 from cusa.annotations.problems import printable
 from cusa.annotations.sources.rows import captions_in
 from cusa.annotations.sources.tar_members import Member, is_compressed, tar_members
-from cusa.annotations.sources.webdataset import CAPTION, ENDINGS, PICTURE_ENDINGS, TEXT, UTF8
-from cusa.common.image_files import file_problem
+from cusa.annotations.sources.webdataset import CAPTION, ENDINGS, RARE_ENDINGS, TEXT
+from cusa.common.image_files import IMAGE_ENDINGS, file_problem
 from cusa.common.json_stream import unrepeated
-from cusa.common.text import marked_encoding, unstorable
+from cusa.common.text import text_of, unstorable
 from cusa.config.data_files import TAR_ENDINGS, matching_files
 from cusa.errors import ConfigurationError, DataError, reason_of
 from cusa.gallery.sources.source import Entry, Wanted, state_of_files, storable
@@ -127,7 +127,7 @@ class TarSource:
             try:
                 content = _read(path, member, packed)
                 if member.ending == TEXT:
-                    text = content.decode(marked_encoding(content) or UTF8)
+                    text = text_of(content, "its text")
                 else:
                     metadata = _object(content)
             except (ValueError, RecursionError, DataError) as error:
@@ -182,7 +182,15 @@ def _samples(path: Path, packed: bool, others: Counter[str]) -> Iterator[_Sample
     current = _Sample("")
     for member in tar_members(path, ENDINGS, packed, others):
         if member.key != current.key:
-            yield current
+            yield _without_rare_pictures(current, others)
             current = _Sample(member.key)
-        (current.pictures if member.ending in PICTURE_ENDINGS else current.texts).append(member)
-    yield current
+        (current.pictures if member.ending in IMAGE_ENDINGS else current.texts).append(member)
+    yield _without_rare_pictures(current, others)
+
+
+def _without_rare_pictures(sample: _Sample, others: Counter[str]) -> _Sample:
+    """A sample without the files that are mostly masks or depth of its picture; `others` counts their endings."""
+    if usual := [picture for picture in sample.pictures if picture.ending not in RARE_ENDINGS]:
+        others.update(picture.ending for picture in sample.pictures if picture.ending in RARE_ENDINGS)
+        sample.pictures = usual
+    return sample
