@@ -192,6 +192,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence():
 
 def test_options_that_show_something_write_nothing(monkeypatch):
     started = []
+    monkeypatch.setenv("CUSA_RUN", "")  # `run` sets it, for the rest of the process
     monkeypatch.setattr(os, "execv", lambda program, words: started.append(words[-1]))
     monkeypatch.setattr(running, "require_writable", lambda *_: pytest.fail("nothing is written"))
     run(["--list-rules"])

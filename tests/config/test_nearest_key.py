@@ -37,7 +37,6 @@ def test_a_slip_of_the_pen(mapping, unknown, meant):
             "train.augmentation.views",
         ),
         ({"train": {"views": 3}}, "train.views", "train.augmentation.views"),
-        ({"shards": {"batch_size": 3}}, "shards.batch_size", "train.batch_size"),
         ({"min_lr": 1e-3}, "min_lr", "train.min_lr"),
         ({"teachers": {"seeds": [1]}}, "teachers.seeds", "seeds"),
     ],
@@ -52,3 +51,5 @@ def test_a_key_in_a_wrong_place(mapping, unknown, meant):
 def test_no_key_is_suggested_that_is_not_like_it():
     with pytest.raises(ConfigurationError, match=r"`train.zzz` is unknown; see config/README.md for the keys"):
         load(merge(read_files([]), {"train": {"zzz": 1}}))
+    with pytest.raises(ConfigurationError, match=r"`shards.batch_size` is unknown; see config/README.md for the keys"):
+        load(merge(read_files([]), {"shards": {"batch_size": 1}}))  # several sections have one
