@@ -41,6 +41,7 @@ def test_a_folder_gives_what_encode_image_gives(run, shapes, tmp_path):
     model = cusa.load(run, device="cpu")
     assert done.stdout == (
         f"out: 9 images, float32 [9, {model.dimension}]\nunreadable: 1, listed in out/unreadable.parquet\n"
+        "next: cusa index out\n"
     )
     paths = [tmp_path / "pics" / item for item in gallery.items["item"].to_pylist()]
     assert paths == sorted(path for path in (tmp_path / "pics").glob("*") if path.name != "broken.jpg")

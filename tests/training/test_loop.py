@@ -128,7 +128,7 @@ def test_tf32_is_for_the_training_that_asks_for_it(tiny_configuration, shapes_da
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize(("call", "where"), [(11, "epoch 1, step 2"), (16, "epoch 1, step 7")])
+@pytest.mark.parametrize(("call", "where"), [(11, "epoch 2, step 3"), (16, "epoch 2, step 8")])
 def test_no_step_is_taken_with_a_loss_that_is_not_finite(
     tiny_configuration, shapes_data, tmp_path, monkeypatch, call, where
 ):
@@ -154,7 +154,7 @@ def test_no_step_is_taken_with_a_loss_that_is_not_finite(
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-@pytest.mark.parametrize(("call", "where"), [(3, "epoch 0, step 2"), (8, "epoch 0, step 7")])
+@pytest.mark.parametrize(("call", "where"), [(3, "epoch 1, step 3"), (8, "epoch 1, step 8")])
 def test_no_step_is_taken_with_gradients_that_are_not_finite_and_nothing_is_saved(
     tiny_configuration, shapes_data, tmp_path, monkeypatch, call, where, clip
 ):
