@@ -22,6 +22,7 @@ from cusa.annotations.sources.rows import identity as identity_of
 from cusa.annotations.sources.source import MalformedRow, Record
 from cusa.common.files import parquet_damage
 from cusa.common.images import picture_size
+from cusa.common.text import refuse_stand_in
 from cusa.config.dataset import ParquetDataset, Split
 from cusa.errors import DataError
 
@@ -139,7 +140,8 @@ def picture_columns(path: Path) -> list[str]:
 
 
 def has_rows(path: Path) -> bool:
-    """Whether a Parquet file has a row. Raises DataError if it is damaged."""
+    """Whether a Parquet file has a row. Raises DataError if it is damaged, or something else."""
+    refuse_stand_in(path)
     with parquet_damage(path):
         return bool(pq.read_metadata(path).num_rows)
 
