@@ -18,12 +18,13 @@ def gpu_findings(plan: Plan) -> Iterator[Finding]:
     """The GPUs, or the CPU if none is asked for."""
     import torch
 
+    from cusa.common.compute import visible_gpus
+
     wanted = plan.gpus_of_largest_job
     if wanted == 0:
         yield Finding("device", f"CPU, {os.cpu_count()} cores; train.gpus is 0")
         return
-    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if visible < wanted:
+    if (visible := visible_gpus()) < wanted:
         text = f"train.gpus asks for {wanted}, PyTorch sees {visible}; lower train.gpus, or run nvidia-smi to see why"
         yield Finding("GPUs", text, sound=False)
         return

@@ -82,10 +82,9 @@ def _profile(arguments: argparse.Namespace) -> None:
 
 def _require_gpus(configuration: RunConfiguration) -> None:
     """Raise ConfigurationError if the training has fewer GPUs than it asks for; each process would say so."""
-    import torch
+    from cusa.common.compute import visible_gpus
 
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (wanted := configuration.train.gpus) > found:
+    if (wanted := configuration.train.gpus) > (found := visible_gpus()):
         raise ConfigurationError(
             f"train.gpus asks for {wanted} GPUs, but PyTorch sees {found}; run this where the training will run, "
             "lower train.gpus (0 measures on the CPU), or run nvidia-smi to see why."

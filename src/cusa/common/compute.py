@@ -76,9 +76,14 @@ def set_matrix_precision(precision: Precision) -> None:
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
+def visible_gpus() -> int:
+    """How many GPUs PyTorch sees."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def choose_device(gpu: bool) -> torch.device:
     """The device `cuda` if `gpu` is true, else `cpu`. Raises ConfigurationError when PyTorch sees no GPU."""
-    if gpu and not torch.cuda.is_available():
+    if gpu and not visible_gpus():
         raise ConfigurationError(
             "train.gpus asks for a GPU, but PyTorch sees none; set train.gpus: 0, or run nvidia-smi to see why."
         )
