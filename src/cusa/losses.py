@@ -67,6 +67,10 @@ class Losses:
         """The total, then each term."""
         return self.total, self.contrastive, self.cross, self.uni
 
+    def numbers(self) -> tuple[Tensor, ...]:
+        """What history.parquet has of a batch: the terms, and the share of negatives left out if they are judged."""
+        return self.terms() if self.left_out_share is None else (*self.terms(), self.left_out_share)
+
     def detached(self) -> Losses:
         """The same values without the graph of their computation."""
         return Losses(self.contrastive.detach(), self.cross.detach(), self.uni.detach(), self.left_out_share)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
-from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
+from cusa.annotations.sources.parquet_rows import MAGIC, parquet_rows, parquet_schema
 from cusa.annotations.sources.rows import CAPTION_KEYS, captions_in, is_json_lines, json_rows
 from cusa.annotations.sources.source import MalformedRow
 from cusa.common.json_stream import open_json
@@ -39,7 +39,7 @@ class Reading:
 def table_kind(path: Path, encoding: str | None = None) -> str:
     """The kind of a table file: `parquet`, `json` (a list, JSON Lines or an object) or `delimited`."""
     with open_bytes(path) as file:
-        if file.read(4) == b"PAR1":
+        if file.read(len(MAGIC)) == MAGIC:
             return "parquet"
     name = path.name.lower()
     if name.removesuffix(".gz").endswith(".parquet"):

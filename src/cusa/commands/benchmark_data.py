@@ -21,7 +21,6 @@ from cusa.config.classification import Classification, ZeroShotClassification
 from cusa.errors import CusaError
 
 SENTEVAL_SOURCE = "https://github.com/facebookresearch/SentEval (data/downstream/get_transfer_data.bash)"
-MISSING = "does not exist, so that it is left out"
 SENTEVAL_LAYOUT = (
     "STS/STS12-en-test/ ... STS/STS16-en-test/, STS/STSBenchmark/sts-test.csv, SICK/SICK_test_annotated.txt"
 )
@@ -52,12 +51,10 @@ class _Collection:
         if self.place is None:
             return None, f"not named in the configuration; expected {self.known}"
         if not expanded(self.place).exists():
-            return None, MISSING
+            return None, "does not exist, so that it is left out"
         count = _count_pairs if self.key.startswith("benchmarks.sts") else _count_images
         try:
             counted = count(self.name, self.place)
-        except FileNotFoundError:
-            return None, MISSING
         except CusaError as error:
             return False, str(error)
         if self.known is None or counted == self.known:

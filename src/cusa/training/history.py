@@ -127,10 +127,7 @@ class History:
     def _values(self, result: StepResult) -> Tensor:
         """The losses and the share of negatives left out, if negatives are judged (means over the step's batches and
         all processes), and the loss's scalars: float32 [n]."""
-        shares = [[] if part.left_out_share is None else [part.left_out_share] for part in result.losses]
-        terms = torch.stack(
-            [torch.stack([*part.terms(), *share]) for part, share in zip(result.losses, shares, strict=True)]
-        )
+        terms = torch.stack([torch.stack(part.numbers()) for part in result.losses])
         scalars = [value.detach().reshape(1) for value in self.loss.scalars().values()]
         return torch.cat([self.group.mean(terms.mean(dim=0)), *scalars])
 

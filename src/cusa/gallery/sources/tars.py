@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 SCALAR = (str, int, float, bool)
 WITHOUT_PICTURE, BROKEN_TEXT = "texts without a picture beside them", "captions or JSON files that cannot be read"
 OTHER_ENDINGS = "files whose endings are none of a picture, .txt or .json"
+MASKS = "files with endings of masks or depth beside a picture"
 SHOWN = 5  # endings that the log names
 
 
@@ -41,6 +42,13 @@ class _Sample:
     key: str
     pictures: list[Member] = field(default_factory=list)
     texts: list[Member] = field(default_factory=list)
+
+    def take_masks(self) -> list[Member]:
+        """Remove the pictures that are mostly masks or depth of another one, and return them."""
+        rare = [picture for picture in self.pictures if picture.ending in RARE_ENDINGS]
+        usual = [picture for picture in self.pictures if picture.ending not in RARE_ENDINGS]
+        self.pictures = usual or rare
+        return rare if usual else []
 
 
 @dataclass
@@ -99,6 +107,8 @@ class TarSource:
             packed, seen = is_compressed(path), set[str]()
             try:
                 for sample in _samples(path, packed, odd.endings):
+                    for mask in sample.take_masks():
+                        odd.add(MASKS, f"{name}/{printable(storable(mask.name))}")
                     if sample.texts and not sample.pictures:
                         odd.add(WITHOUT_PICTURE, f"{name}/{printable(storable(sample.texts[0].name))}")
                     for picture in sample.pictures:
@@ -182,15 +192,7 @@ def _samples(path: Path, packed: bool, others: Counter[str]) -> Iterator[_Sample
     current = _Sample("")
     for member in tar_members(path, ENDINGS, packed, others):
         if member.key != current.key:
-            yield _without_rare_pictures(current, others)
+            yield current
             current = _Sample(member.key)
         (current.pictures if member.ending in IMAGE_ENDINGS else current.texts).append(member)
-    yield _without_rare_pictures(current, others)
-
-
-def _without_rare_pictures(sample: _Sample, others: Counter[str]) -> _Sample:
-    """A sample without the files that are mostly masks or depth of its picture; `others` counts their endings."""
-    if usual := [picture for picture in sample.pictures if picture.ending not in RARE_ENDINGS]:
-        others.update(picture.ending for picture in sample.pictures if picture.ending in RARE_ENDINGS)
-        sample.pictures = usual
-    return sample
+    yield current
