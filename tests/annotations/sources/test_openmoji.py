@@ -60,9 +60,20 @@ def test_the_split_depends_on_its_seed_alone(tmp_path):
 def test_labelled_variants_belong_to_held_out_emoji(tmp_path):
     emoji = source(tmp_path)
     held_out = {one.image_id for one in emoji.splits["test"]}
-    counts = Counter(one.image_id for one, _ in emoji.variants)
+    counts = Counter(one.image_id for one, _, _ in emoji.variants)
     assert set(counts) <= held_out
     assert min(counts.values()) >= 6  # itself and five skin tones
+
+
+def test_variants_are_called_by_their_names(tmp_path):
+    """A search shows these names, because the variants have no captions."""
+    emoji = source(tmp_path)
+    names = [name for _, _, name in emoji.variants]
+    assert len(set(names)) == len(names)
+    assert not {one.image_id for split in emoji.splits.values() for one in split}.intersection(names)
+    plain = [name for one, picture, name in emoji.variants if picture == one.svg]
+    assert plain == [one.name for one in dict.fromkeys(one for one, _, _ in emoji.variants)]
+    assert all("skin tone" in name for name in set(names).difference(plain))
 
 
 def test_captions_are_the_name_and_the_other_keywords(tmp_path):

@@ -106,22 +106,23 @@ class OpenMojiSource(Source):
         return splits
 
     @cached_property
-    def variants(self) -> list[tuple[Emoji, Path]]:
-        """(held-out emoji, picture) for each test emoji that has skin-tone variants, itself first."""
+    def variants(self) -> list[tuple[Emoji, Path, str]]:
+        """(held-out emoji, picture, name of it) for each test emoji that has skin-tone variants, itself first."""
         import emoji as emoji_package
 
         pictures = _pictures()
         tones = re.compile(f"[{''.join(map(chr, sorted(SKIN_TONES)))}]")
-        with_tones: dict[str, list[Path]] = {}
-        for sequence in emoji_package.EMOJI_DATA:
+        with_tones: dict[str, dict[Path, str]] = {}
+        for sequence, entry in emoji_package.EMOJI_DATA.items():
             if tones.search(sequence) and (picture := _find_picture(sequence, pictures)):
                 plain = tones.sub("", sequence).replace(chr(VARIATION_SELECTOR), "")
-                with_tones.setdefault(plain, []).append(picture)
+                with_tones.setdefault(plain, {})[picture] = entry["en"].strip(":").replace("_", " ")
         variants = []
         for emoji in self.splits["test"]:
-            toned = with_tones.get(emoji.characters.replace(chr(VARIATION_SELECTOR), ""), [])
+            toned = with_tones.get(emoji.characters.replace(chr(VARIATION_SELECTOR), ""))
             if toned:
-                variants += [(emoji, picture) for picture in [emoji.svg, *sorted(set(toned))]]
+                pictures_of_emoji = {emoji.svg: emoji.name, **dict(sorted(toned.items()))}
+                variants += [(emoji, picture, name) for picture, name in pictures_of_emoji.items()]
         if not variants and "variants" not in self.dataset.absent():
             raise ConfigurationError(
                 f"None of the {len(self.splits['test'])} emoji of test has skin-tone variants, which image "
@@ -133,17 +134,17 @@ class OpenMojiSource(Source):
     def records(self) -> Iterator[Record]:
         """Names and keyword lists of train, val and test; then the skin-tone variants as labelled images."""
         drawings = [emoji.svg for split in self.splits.values() for emoji in split]
-        drawings += [picture for _, picture in self.variants]
+        drawings += [picture for _, picture, _ in self.variants]
         paths = self._render(list(dict.fromkeys(drawings)))
         for split, members in self.splits.items():
             for emoji in members:
                 for caption in emoji.captions:
                     label = emoji.image_id if self.dataset.labels == "emoji" else emoji.group
                     yield Record(split, emoji.image_id, paths[emoji.svg], caption, label)
-        for emoji, picture in self.variants:
-            # The plain emoji is in test as well; the variants are a gallery of their own.
-            image_id = f"variant-{picture.stem}"
-            yield Record("variants", image_id, paths[picture], None, emoji.image_id)
+        for emoji, picture, name in self.variants:
+            # The plain emoji is in test as well, by its code points. Here it has its name: nothing else says what these
+            # pictures show, which have no captions.
+            yield Record("variants", name, paths[picture], None, emoji.image_id)
 
     def extended_positives(self) -> Iterator[tuple[str, str]]:
         """Each keyword of a held-out emoji, with every held-out emoji that carries it."""
