@@ -46,10 +46,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def add(folder: Path, split: str, path: str) -> None:
+def add(folder: Path, split: str, path: str, image_id: str | None = None) -> None:
     """Another image of a split, with an id of its own."""
     file = folder / f"{split}.json"
-    row = {"image_path": path, "caption": "Another one.", "image_id": f"another {split}"}
+    row = {"image_path": path, "caption": "Another one.", "image_id": image_id or f"another {split}"}
     file.write_text(json.dumps([*json.loads(file.read_text()), row]))
 
 
@@ -120,6 +120,26 @@ def test_copies_within_a_split_are_counted_and_stay(folder):
     found = converted(folder)
     assert found["notes"] == {"one_file": 1, "copies": 1}
     assert splits(folder) == ["train"] * 5 + ["val"] + ["test"] * 2
+
+
+@pytest.mark.parametrize("kind", ["copies", "one path"])
+def test_a_picture_that_stands_for_many_images_is_told(folder, kind):
+    """As the picture that a site shows in the place of one that is gone."""
+    for number in range(8):
+        shutil.copy(folder / "a/0.jpg", folder / f"gone {number}.jpg")
+        add(folder, "train", "a/0.jpg" if kind == "one path" else f"gone {number}.jpg", f"gone {number}")
+    assert "one_picture_often" not in converted(folder)["notes"]  # nine
+    add(folder, "train", "a/../a/0.jpg")
+    found = converted(folder)
+    assert found["notes"]["one_picture_often"] == 1
+    assert found["note_examples"]["one_picture_often"] == [f"{folder}/a/0.jpg: 10 images"]
+    section = PublishedDataset(
+        name="photos",
+        format="published",
+        annotations={split: str(folder / f"{split}.json") for split in ("train", "val", "test")},
+    )
+    (folder / "scratch").mkdir()
+    assert inspect(section, folder / "scratch", sample=1).problems.notes["one_picture_often"] == 1
 
 
 STORED_AGAIN = {

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from format_files import add_member
 
 from cusa.annotations.sources.registry import open_source
@@ -46,6 +47,23 @@ def test_captions_as_bytes_beside_names_of_images_are_told(tmp_path):
     path = parquet(tmp_path, image=names, caption=[caption.encode() for caption in CAPTIONS])
     with pytest.raises(ConfigurationError, match="none of which holds captions; `caption` holds bytes that are no pic"):
         look_at(path)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_few_pictures_get_a_batch_that_they_fill(tmp_path, pictures, kind):
+    if kind == "parquet":
+        path = parquet(tmp_path, name="train.parquet", image=pictures)
+    else:
+        path = tmp_path / "train.tar"
+        with tarfile.open(path, "w") as tar:
+            for number, (content, caption) in enumerate(zip(pictures, CAPTIONS, strict=True)):
+                add_member(tar, f"{number}.png", content)
+                add_member(tar, f"{number}.txt", caption.encode())
+    start = look_at(path)
+    (reason,) = [reason for reason in start.reasons if "train.batch_size" in reason]
+    assert yaml.safe_load(start.text)["train"]["batch_size"] in (4, 8)
+    assert reason.endswith("and a step takes 128 by default")
+    assert sorted(each.name for each in tmp_path.iterdir()) == [path.name]
 
 
 def test_bytes_of_something_else_beside_pictures_are_left_out(tmp_path, pictures):

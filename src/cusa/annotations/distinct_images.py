@@ -21,6 +21,7 @@ from cusa.common.progress import progress
 from cusa.config.dataset import SPLITS, DatasetSection
 
 IMAGES_AT_ONCE = 64  # that a thread checks before it takes the next ones
+OFTEN = 10  # images that are one picture: more than people make by mistake
 
 
 class DistinctImages:
@@ -178,8 +179,10 @@ class DistinctImages:
         images = np.flatnonzero(self.usable & (self.split < len(SPLITS)))
         leave_out = dataset.leave_out_of_train
         original = np.arange(len(self.first))
+        images_of = np.ones(len(self.first), dtype=np.int64)  # how many have the file of this one
         for group in self.files.same_files(images):
             original[group] = group[0]
+            images_of[group[0]] = len(group)
             for one, other in self._across(group, problems, "copies" in leave_out):
                 problems.add("two_splits", self._both(one, other))
             for image in self._repeated(group):
@@ -187,10 +190,13 @@ class DistinctImages:
         distinct = images[original[images] == images]
         for group in self.files.same_bytes(distinct, self._path):
             original[group] = group[0]
+            images_of[group[0]] = images_of[group].sum()
             for one, other in self._across(group, problems, "copies" in leave_out):
                 problems.note("copies_across_splits", self._both(one, other))
             for image in self._repeated(group):
                 problems.note("copies", self._both(*image))
+        for image in np.flatnonzero((images_of >= OFTEN) & (original == np.arange(len(original)))).tolist():
+            problems.note("one_picture_often", f"{self._path(image)}: {images_of[image]:,} images")
         distinct = distinct[self.usable[distinct]]
         hashes, splits = self.files.hashes[distinct], self.split[distinct]
         found = near_copies(hashes, splits, SPLITS.index("train"), lambda place: open_rgb(self._path(distinct[place])))

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 SAMPLED_IMAGES = 500
 SAMPLED_FOR_SIZE = 50
-TOO_GOOD_RESULTS = ("copies_across_splits", "near_copies")  # notes on data that a user should think about
+# Notes on data that a user should think about: they spoil what is learned, or make results too good.
+DOUBTFUL = ("copies_across_splits", "near_copies", "one_picture_often")
 TAR_OVERHEAD = 2048  # bytes of headers and padding of the two files of a sample
 FLOAT32 = 4  # bytes
 SAVED_PER_PARAMETER = 4 * FLOAT32  # the state holds the weights, the optimiser's two moments, and the best weights
@@ -142,7 +143,7 @@ def _data(plan: Plan, inspection: Inspection, scratch: Path) -> Iterator[Finding
     for kind, sentence in problems.note_sentences():
         # The images that a source makes are named by the place that they will have.
         text = sentence.replace(str(scratch.absolute() / "images"), str(plan.folder.images))
-        yield Finding(kind.replace("_", " "), text, doubtful=kind in TOO_GOOD_RESULTS)
+        yield Finding(kind.replace("_", " "), text, doubtful=kind in DOUBTFUL)
 
 
 def _counted(noun: str, count: int) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +105,18 @@ def look_at(
 
 
 def _smaller_batch(dataset: DatasetSection, reasons: list[str]) -> int | None:
-    """The power of two of pairs that a training step can take if train has fewer pairs than a step takes; or None.
-
-    Files that hold the pictures are not looked at, because each picture would have to be written.
-    """
+    """The power of two of pairs that a training step can take if train has fewer pairs than a step takes; or None."""
     usual = read_files([]).get("train", {}).get("batch_size")
-    if dataset.makes_images or not isinstance(usual, int):
+    if not isinstance(usual, int):
         return None
-    rows = open_source(dataset, Path()).records()
-    pairs = sum(1 for _ in islice((row for row in rows if isinstance(row, Record) and row.split == "train"), usual))
+    with tempfile.TemporaryDirectory() as scratch:
+        source = open_source(dataset, Path(scratch) / "images")
+        source.sample_images(0)
+        pairs = 0
+        for row in source.records():
+            pairs += isinstance(row, Record) and row.split == "train"
+            if pairs == usual:
+                break
     if not 2 <= pairs < usual:
         return None
     batch = 1 << (pairs.bit_length() - 1)

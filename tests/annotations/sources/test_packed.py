@@ -363,6 +363,40 @@ def test_files_that_stand_apart_are_put_together(tmp_path):
     assert [Path(record.image_path).read_bytes() for record in found] == [picture(n) for n in range(5)]
 
 
+@pytest.mark.parametrize("folder", ["", "a.b/"])
+def test_names_with_a_part_between_key_and_ending_are_put_together(tmp_path, folder):
+    """As webdataset.ShardWriter writes {"input.jpg": ..., "output.txt": ...}: its keys end at the first dot."""
+    members = {}
+    for number in range(4):
+        members[f"{folder}{number}.input.png"] = picture(number)
+        members[f"{folder}{number}.output.txt"] = str(number).encode()
+    found = webdataset(tmp_path, members)
+    assert [(record.image_id, record.caption) for record in found] == [(f"t/{folder}{n}", str(n)) for n in range(4)]
+    assert [Path(record.image_path).read_bytes() for record in found] == [picture(n) for n in range(4)]
+    json_too = {f"{folder}{number}.about.json": b'{"caption": "no", "kind": "a"}' for number in range(4)}
+    (tmp_path / "json").mkdir()
+    keys = {"label": "kind"}
+    found = webdataset(tmp_path / "json", {**members, **json_too}, keys=keys)
+    assert [(record.caption, record.label) for record in found] == [(str(n), "a") for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("v1.2.png", "v1.3.txt", "v2.2.png", "v2.4.txt"),  # not one name behind the keys
+        ("a.left.png", "a.right.png", "a.about.txt"),  # two pictures
+        ("a.png", "a.txt", "b.input.png", "b.output.txt"),  # a whole sample, so that keys end at the last dot
+    ],
+)
+def test_names_with_dots_are_put_together_only_where_a_tar_leaves_no_doubt(tmp_path, names):
+    contents = {".png": lambda number: picture(number), ".txt": lambda number: str(number).encode()}
+    members = {name: contents[Path(name).suffix](number) for number, name in enumerate(names)}
+    found = webdataset(tmp_path, members)
+    whole = [row.image_id for row in found if isinstance(row, Record)]
+    assert whole == (["t/a"] if "a.txt" in names else [])
+    assert len(found) - len(whole) == len(names) - 2 * len(whole)
+
+
 @pytest.mark.parametrize("late", ["json", "txt"])
 def test_files_that_come_after_their_whole_sample_are_told_as_that(tmp_path, late):
     first = {"json": b"a caption", "txt": b'{"caption": "a caption"}'}[late]

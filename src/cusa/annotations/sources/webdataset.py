@@ -85,6 +85,8 @@ class WebDatasetSource(PackedSource):
             _add(current, member, self.dataset.encoding or UTF8)
         if current is not None:
             waiting[current.key] = current
+        if not read:
+            waiting = _grouped_by_first_dot(waiting)
         for sample in waiting.values():
             if sample.picture is None and sample.key in read:
                 sample.problem = APART
@@ -185,6 +187,31 @@ def _add(sample: Sample, member: Member, encoding: str) -> None:
             sample.metadata = metadata
         else:
             sample.problem = f"has {member.name}, which is not a JSON object, or has a key twice with two values"
+
+
+def _grouped_by_first_dot(samples: dict[str, Sample]) -> dict[str, Sample]:
+    """Samples whose files are called KEY.input.jpg and KEY.output.txt, by the KEY before the first dot of the name.
+
+    That is WebDataset's own rule. Keys end at the last dot, because names may have dots, so this is only for a tar none
+    of whose samples is complete, and whose pictures, like its texts, all have one name behind the KEY. Else the samples
+    stay as they are.
+    """
+    names: dict[str, set[str]] = {"picture": set(), "text": set(), "metadata": set()}
+    grouped: dict[str, Sample] = {}
+    for sample in samples.values():
+        folder, slash, name = sample.key.rpartition("/")
+        first, _, rest = name.partition(".")
+        whole = grouped.setdefault(f"{folder}{slash}{first}", Sample(f"{folder}{slash}{first}", apart=True))
+        for kind, found in names.items():
+            if (content := getattr(sample, kind)) is None:
+                continue
+            if getattr(whole, kind) is not None:
+                return samples
+            setattr(whole, kind, content)
+            found.add(rest)
+        whole.problem = whole.problem or sample.problem
+        whole.is_rare |= sample.is_rare
+    return samples if any(len(found) > 1 for found in names.values()) else grouped
 
 
 def _lacking_picture(sample: Sample) -> str | None:
