@@ -92,6 +92,23 @@ def test_karpathys_images_are_near_its_file(put, tmp_path, file, folder):
     assert images_of(section, tmp_path) == SIZES
 
 
+@pytest.mark.parametrize("place", ["here", "here/images"])
+def test_paths_of_another_machine_lose_their_start(put, tmp_path, place):
+    """As in ALBEF's own files: /export/share/datasets/vision/VG/1.jpg."""
+    first = 0
+    for split, size in SIZES.items():
+        names = [f"/export/share/vision/VG/{name}" for name in put(f"{place}/VG", size, first)]
+        first += size
+        written(tmp_path / f"here/{split}.json", [{"image": name, "caption": f"the {name}"} for name in names])
+    start = look_at(tmp_path / "here")
+    assert not start.warnings
+    assert start.section["image_prefix"] == "/export/share/vision"
+    root = None if place == "here" else str(tmp_path / place)
+    assert start.section.get("image_root") == root
+    assert f"image_prefix is /export/share/vision: without it, the images are in {tmp_path / place}" in start.reasons
+    assert images_of(start.section, tmp_path) == SIZES
+
+
 def test_other_folders_above_are_not_looked_through(put, tmp_path):
     """Another data set there may have images of the same names."""
     path = written(tmp_path / "mine/data.json", karpathy(put("another", sum(SIZES.values()))))

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ import yaml
 from format_files import WRITERS, add_member
 
 from cusa.annotations.convert import convert, inspect
+from cusa.annotations.sources.registry import open_source
+from cusa.annotations.sources.source import Record
 from cusa.annotations.sources.splits import drawn_split
 from cusa.commands.starting_configuration import look_at, starting_configuration
 from cusa.config import check_files, load, read_files
@@ -448,6 +451,19 @@ def test_a_small_table_gets_a_batch_that_its_pairs_fill(tmp_path, shapes, names)
     (tmp_path / "t.csv").write_text("image,caption,split\n" + "\n".join(lines * 7))
     start = look_at(tmp_path / "t.csv")
     assert "train" not in yaml.safe_load(start.text)
+
+
+@pytest.mark.parametrize("count", [20, 60])
+def test_paths_of_another_machine_lose_their_start(tmp_path, shapes, names, count):
+    lines = [f"C:\\Users\\me\\images\\{name},a dog" for name in names[:count]]
+    start = look_at(table(tmp_path, shapes, "image,caption\n" + "\n".join(lines)))
+    assert not start.warnings
+    assert start.section["image_prefix"] == "C:/Users/me"
+    dataset = load_dataset(start.section)
+    found = [record for record in open_source(dataset, tmp_path / "made").records() if isinstance(record, Record)]
+    assert all(Path(record.image_path).is_file() for record in found)
+    counts = Counter(record.split for record in found)
+    assert min(counts[split] for split in SPLITS) >= 2  # as promised where images are few
 
 
 def test_paths_of_windows_are_found(tmp_path, shapes, names):

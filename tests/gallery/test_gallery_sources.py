@@ -185,6 +185,15 @@ class TestTable:
         named = Reading(image_column="where", text_column="alt", image_root=pictures)
         assert entries(open_source(str(tmp_path / "t.jsonl"), named))[0].captions == ["cap"]
 
+    def test_paths_of_another_machine_lose_their_start(self, pictures):
+        names = [f"/home/me/pictures/{name}" for name in ("a.jpg", "b.jpg", "a/10.jpg")]
+        (pictures / "t.csv").write_text("\n".join(["image,caption", *(f"{name},a text" for name in names)]))
+        source = open_source(str(pictures / "t.csv"))
+        assert [entry.path for entry in entries(source)] == [
+            str(pictures / name) for name in ("a.jpg", "b.jpg", "a/10.jpg")
+        ]
+        assert source.describe()["image_prefix"] == "/home/me/pictures"
+
     def test_captions_that_are_no_texts_are_told_and_missing_ones_are_none(self, pictures, caplog):
         captions = ["a text", None, float("nan"), 5, ["one", None], "\ud800"]
         images = ["a.jpg", "b.jpg", "a/10.jpg", "a/2.PNG", "c/d/e.jpeg", "c/d/e.jpeg"]

@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 from cusa.annotations.cars_annotations import cars_annotations
 from cusa.annotations.problems import printable
-from cusa.annotations.sources.rows import identity, image_path, malformed
+from cusa.annotations.sources.image_paths import image_path
+from cusa.annotations.sources.rows import identity, malformed
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_rows import table_rows
 from cusa.common.files import expanded

@@ -15,7 +15,7 @@ EXAMPLES = 5
 JOINER = "\u200d"  # of emojis that are made of several
 LONGEST_EXAMPLE = 400
 WHAT_TO_DO = {
-    "missing_image": "image files that do not exist: correct the paths or dataset.image_root",
+    "missing_image": "image files that do not exist: correct the paths, dataset.image_root or dataset.image_prefix",
     "unreadable_image": "image files that cannot be decoded, or are too large: replace them",
     "empty_caption": "captions without a word after clean-up: correct them",
     "malformed_row": "rows that are not records: correct them",

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cusa.annotations.delimited import IMAGE_NAME
-from cusa.annotations.sources.rows import captions_in, identity, image_path, unpacked_cell
+from cusa.annotations.sources.image_paths import find_prefix, image_path, is_file
+from cusa.annotations.sources.rows import captions_in, identity, unpacked_cell
 from cusa.common.image_files import TEXT, kind_of
 from cusa.common.text import unstorable
 from cusa.common.workflow_files import page_of_keys
@@ -49,6 +50,7 @@ class FoundColumns:
     split: Column | None = None
     label: Column | None = None
     image_root: Path | None = None
+    image_prefix: str | None = None
     image_name: str | None = None
     reasons: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -173,8 +175,8 @@ def _place(path: Path, column: Column, values: Sequence[str], folders: Sequence[
     found = []
     for folder in folders:
         for pattern in PATTERNS:
-            names = [str(image_path(str(folder), path, pattern.format(value))) for value in values[:LOOKED_FOR]]
-            if (share := _share(names, (_is_file(Path(name)) for name in names))) > SOME:
+            names = [image_path(str(folder), path, pattern.format(value)) for value in values[:LOOKED_FOR]]
+            if (share := _share(names, map(is_file, names))) > SOME:
                 found.append(_Place(column, folder, pattern, share))
                 break
     return max(found, key=lambda place: (place.share, place.pattern == "{}"), default=None)
@@ -202,17 +204,23 @@ def _image(
         if rest := ", ".join(f"`{each.column}`" for each in also if each is not best):
             found.warnings.append(f"{rest} also holds names of images and is left out; see columns.image")
         return found
-    return _image_by_name(path, rows, texts)
+    return _image_by_name(path, rows, texts, folders)
 
 
-def _image_by_name(path: Path, rows: Sequence[Mapping[Any, Any]], texts: Mapping[Column, list[str]]) -> FoundColumns:
-    """The column whose values end like image files, none of which has been found."""
+def _image_by_name(
+    path: Path, rows: Sequence[Mapping[Any, Any]], texts: Mapping[Column, list[str]], folders: Sequence[Path]
+) -> FoundColumns:
+    """The column whose values end like image files, which are there without the start of their paths, or not at all."""
     named = {name: _share(values, map(_names_image, values)) for name, values in texts.items()}
     best = max(named, key=lambda name: (named[name] >= MOST, says_image(name), named[name]), default=None)
     if best is None or named[best] < MOST:
         raise ConfigurationError(_lacking(path, rows, texts, f"names of images{_odd_images(texts)}"))
     found = FoundColumns(best, [])
     found.reasons.append(f"columns.image is `{best}`: {named[best]:.0%} of the values end like image files")
+    if (elsewhere := find_prefix(texts[best][:LOOKED_FOR], folders, path)) is not None:
+        found.image_prefix, found.image_root = elsewhere
+        found.reasons.append(f"image_prefix is {found.image_prefix}: without it, the images are in {found.image_root}")
+        return found
     found.warnings.append("none of the first images was found beside the table; give their folder with --images")
     return found
 
@@ -252,14 +260,7 @@ def _kind(rows: Iterable[Mapping[Any, Any]], column: Column) -> str | None:
 
 
 def _names_image(value: str) -> bool:
-    return IMAGE_NAME.search(value) is not None and URL.search(value) is None
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a text is too long for a name, or has a NUL
-        return False
+    return IMAGE_NAME.search(value.strip()) is not None and URL.search(value) is None
 
 
 def _split(found: FoundColumns, texts: Mapping[Column, list[str]]) -> None:

@@ -10,8 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cusa.annotations.sources.image_paths import find_prefix, image_path, is_file
 from cusa.annotations.sources.registry import open_source
-from cusa.annotations.sources.rows import image_path, json_items
+from cusa.annotations.sources.rows import json_items
 from cusa.annotations.sources.source import Record
 from cusa.annotations.table_columns import LOOKED_FOR, SOME
 from cusa.commands.split_files import split_of_folder
@@ -52,9 +53,11 @@ def warn_of_split_folders(folder: Path, warnings: list[str]) -> bool:
 def add_image_root(section: dict[str, Any], reasons: list[str], warnings: list[str]) -> None:
     """Add the folder of the images to the section of a format of papers, if it is near and not that of the files.
 
-    COCO's files have a folder for each split. Nothing is added if most of the first images are in no such folder.
+    COCO's files have a folder for each split. If most of the first images are in no such folder, it may be because
+    their paths are those of another machine: then their start is added as `image_prefix`.
     """
     found: dict[Split | None, Path] = {}
+    prefixes: dict[Split | None, str] = {}
     for split, (file, names) in _first_names(section).items():
         # Other splits may have images of the same names.
         places = [
@@ -64,6 +67,12 @@ def add_image_root(section: dict[str, Any], reasons: list[str], warnings: list[s
         ]
         shares = {place: _share_of_files(place, file, names) for place in places}
         best = max(shares, key=lambda place: shares[place], default=file.parent)
+        if shares[best] <= SOME and (elsewhere := find_prefix(names, places, file)) is not None:
+            prefixes[split], folder = elsewhere
+            reasons.append(f"image_prefix is {prefixes[split]}: without it, the images are in {folder}")
+            if folder != file.parent:
+                found[split] = folder
+            continue
         if best == file.parent or shares[best] <= max(SOME, shares[file.parent]):
             continue
         if split is not None or not warn_of_split_folders(best, warnings):
@@ -71,6 +80,8 @@ def add_image_root(section: dict[str, Any], reasons: list[str], warnings: list[s
             reasons.append(
                 f"the images {f'of {split} ' if split else ''}are in {best}: {shares[best]:.0%} of the first"
             )
+    if len(set(prefixes.values())) == 1:
+        section["image_prefix"] = next(iter(prefixes.values()))
     if len(set(found.values())) == 1 and (None in found or len(found) == len(section["annotations"])):
         section["image_root"] = str(next(iter(found.values())))
     elif found:
@@ -90,7 +101,8 @@ def _first_names(section: Mapping[str, Any]) -> dict[Split | None, tuple[Path, l
     with tempfile.TemporaryDirectory() as scratch:
         records = (record for record in open_source(dataset, Path(scratch)).records() if isinstance(record, Record))
         first = dict.fromkeys(record.image_path for record in islice(records, LOOKED_FOR))
-    return {None: (file, [os.path.relpath(path, file.absolute().parent) for path in first])}
+    home = f"{file.absolute().parent.as_posix()}/"
+    return {None: (file, [path.removeprefix(home) for path in first])}
 
 
 def _coco_names(file: Path, encoding: str | None) -> Iterator[str]:
@@ -115,10 +127,5 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _share_of_files(folder: Path, file: Path, names: Sequence[str]) -> float:
-    found = 0
-    for name in names:
-        try:
-            found += Path(image_path(str(folder), file, name)).is_file()
-        except (OSError, ValueError):  # no name of a file
-            continue
+    found = sum(is_file(image_path(str(folder), file, name)) for name in names)
     return found / len(names) if names else 0.0

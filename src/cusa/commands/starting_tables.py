@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
-from cusa.annotations.sources.rows import identity, image_path
+from cusa.annotations.sources.image_paths import image_path, without_prefix
+from cusa.annotations.sources.rows import identity
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_columns import FoundColumns, find_columns, split_warnings
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
@@ -95,7 +96,8 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
         section["image_name"] = found.image_name
     few: set[str] = set()  # all images, if they are few
     if len(rows) < SAMPLED_ROWS:
-        few = {identity(row[found.image]) for row in rows if isinstance(row.get(found.image), str | int | float)}
+        images = (row[found.image] for row in rows if isinstance(row.get(found.image), str | int | float))
+        few = {without_prefix(identity(image), found.image_prefix) for image in images}
     if None not in files:
         splits: FilesOfSplits = {split: list(members) for split, members in files.items() if split is not None}
         columns.pop("split", None)
@@ -114,6 +116,8 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
         names = Counter("" if value is None or value != value else identity(value) for value in values)
         found.warnings += split_warnings(names)
     _number_equal_headings(columns, look.heading, found)
+    if found.image_prefix is not None:
+        section["image_prefix"] = found.image_prefix
     if given.images is None and found.image_root is not None and found.image_root != path.parent:
         section["image_root"] = str(found.image_root)
         if found.split is not None or None not in files:

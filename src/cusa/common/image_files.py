@@ -46,7 +46,7 @@ _ELSEWHERE = re.compile(r"(?:^|/)(?:(?P<address>(?:https?|ftp|s3|gs):/)|(?P<file
 _WHERE_ELSE = {
     "address": ": it is an address; download the images first, for instance with img2dataset",
     "file": ": it is an address of a file; write its path, without file://",
-    "drive": ": it is a path of Windows; write the path that the file has here, or one below dataset.image_root",
+    "drive": ": it is a path of Windows; write the path of the file here, or name its start in dataset.image_prefix",
 }
 
 

@@ -57,7 +57,8 @@ class WebDatasetDataset(PackedDataset):
         return self.keys.split
 
     @model_validator(mode="after")
-    def _no_image_root(self) -> Self:
-        if self.image_root is not None:
-            raise ValueError("image_root has no effect, because the pictures are in the tars; leave it out")
+    def _no_image_paths(self) -> Self:
+        for key in ("image_root", "image_prefix"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key} has no effect, because the pictures are in the tars; leave it out")
         return self

@@ -106,6 +106,12 @@ class ImageFolderDataset(DatasetSection):
         default=None,
         description="Folder that relative image paths start from; null means the folder of the file that names them.",
     )
+    image_prefix: str | None = added_key(
+        None,
+        "Start of image paths that is from another machine, for instance C:\\Users\\me\\data or /export/vision; it is "
+        "left out, and the rest starts at `image_root`.",
+        min_length=1,
+    )
     encoding: str | None = added_key(
         None, "Encoding of text files that are neither UTF-8 nor marked as UTF-16 or UTF-32, for instance cp1252."
     )

@@ -11,8 +11,9 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+from cusa.annotations.sources.image_paths import image_path, image_paths, without_prefix
 from cusa.annotations.sources.row_source import RowColumns, RowSource
-from cusa.annotations.sources.rows import captions_in, image_path, image_paths, malformed, values_of
+from cusa.annotations.sources.rows import captions_in, malformed, values_of
 from cusa.annotations.sources.source import Record
 from cusa.common.files import expanded
 from cusa.config.dataset import SPLITS, AlbefDataset
@@ -37,7 +38,8 @@ class AlbefSource(RowSource):
         captions, reason = ([], wrong) if (wrong := malformed(row, KEYS)) else captions_in(row, "caption")
         if reason:
             return reason
-        location = image_path(self.dataset.image_root, path, row["image"])
+        name = without_prefix(row["image"], self.dataset.image_prefix)
+        location = image_path(self.dataset.image_root, path, name)
         return [Record(split, "", location, caption) for caption in captions]
 
     def row_columns(self, path: Path, rows: Sequence[Any]) -> RowColumns | None:
@@ -45,7 +47,8 @@ class AlbefSource(RowSource):
         if (columns := values_of(rows, "image", "caption")) is None:
             return None
         names, captions = columns
-        if (locations := image_paths(self.dataset.image_root, path, names)) is None:
+        locations = image_paths(self.dataset.image_root, path, names, self.dataset.image_prefix)
+        if locations is None:
             return None
         if set(map(type, captions)) == {str}:
             return RowColumns(None, locations, captions)

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cusa.annotations.sources.image_paths import image_path, without_prefix
 from cusa.annotations.sources.packed import OTHER_ENDING, PackedSource, ending_of
 from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
-from cusa.annotations.sources.rows import captions_of, image_path, language_of, malformed
+from cusa.annotations.sources.rows import captions_of, language_of, malformed
 from cusa.annotations.sources.rows import identity as identity_of
 from cusa.annotations.sources.source import MalformedRow, Record
 from cusa.common.files import parquet_damage
@@ -66,6 +67,7 @@ class ParquetSource(PackedSource):
         if content is not None:
             location, identity = self.pictures.add(content)
         elif name is not None:
+            name = without_prefix(name, self.dataset.image_prefix)
             location = identity = image_path(self.dataset.image_root, path, name)
         else:
             yield MalformedRow(place, f"has no picture in `{columns.image}`: neither bytes nor a path")

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cusa.annotations.sources.image_paths import image_path, image_paths, without_prefix
 from cusa.annotations.sources.row_source import RowColumns, RowSource
-from cusa.annotations.sources.rows import identities, identity, image_path, image_paths, malformed, values_of
+from cusa.annotations.sources.rows import identities, identity, malformed, values_of
 from cusa.annotations.sources.source import Record
 from cusa.common.files import expanded
 from cusa.config.dataset import SPLITS, PublishedDataset
@@ -31,7 +32,8 @@ class PublishedSource(RowSource):
         """The caption of a row, or what is wrong with it."""
         if reason := malformed(row, KEYS):
             return reason
-        location = image_path(self.dataset.image_root, path, row["image_path"])
+        name = without_prefix(row["image_path"], self.dataset.image_prefix)
+        location = image_path(self.dataset.image_root, path, name)
         return [Record(split, identity(row["image_id"]), location, row["caption"])]
 
     def row_columns(self, path: Path, rows: Sequence[Any]) -> RowColumns | None:
@@ -39,7 +41,8 @@ class PublishedSource(RowSource):
         if (columns := values_of(rows, "image_path", "caption", "image_id")) is None:
             return None
         names, captions, keys = columns
-        locations, ids = image_paths(self.dataset.image_root, path, names), identities(keys)
+        locations = image_paths(self.dataset.image_root, path, names, self.dataset.image_prefix)
+        ids = identities(keys)
         if locations is None or ids is None:
             return None
         return RowColumns(ids, locations, captions)

@@ -1,21 +1,18 @@
-"""Helpers of all formats: rows of JSON files, image paths, ids, and checks of rows."""
+"""Helpers of all formats: rows of JSON files, ids, and checks of rows."""
 
 from __future__ import annotations
 
 import ast
 import json
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from cusa.annotations.sources.source import MalformedRow
-from cusa.common.files import expanded
 from cusa.common.json_stream import DECODER, JsonStream, open_json
 from cusa.common.text import open_text, text_lines, unstorable
 from cusa.errors import DataError
@@ -110,37 +107,6 @@ def _is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def image_path(root: str | None, beside: Path, name: str) -> str:
-    """The absolute path of an image: `name` under `root`, or else in the folder of the file `beside`.
-
-    Backslashes are those of Windows, unless there is a file with such a name.
-    """
-    folder = _folder(root, beside, os.getcwd())  # noqa: PTH109 - a Path per row would take a third of the time of reading
-    if "\\" in name and not os.path.lexists(f"{folder}{name}"):
-        name = name.replace("\\", "/")
-    if "//" in name or "./" in name or name.startswith("/") or name.endswith(("/", ".")) or not name:
-        return (Path(folder) / name).as_posix()
-    return f"{folder}{name}"
-
-
-@lru_cache(maxsize=64)
-def _folder(root: str | None, beside: Path, here: str) -> str:
-    folder = here / (expanded(root) if root is not None else beside.parent)
-    return folder.as_posix().rstrip("/") + "/"
-
-
-def image_paths(root: str | None, beside: Path, names: Sequence[Any]) -> list[str] | None:
-    """`image_path` of each name; None if one is not a text, or empty."""
-    if set(map(type, names)) != {str} or "" in names:
-        return None
-    together = "\0".join(names)
-    ends = ("//", "./", "\\", "\0/", "/\0", ".\0")
-    if any(end in f"\0{together}\0" for end in ends):
-        return [image_path(root, beside, name) for name in names]
-    folder = _folder(root, beside, os.getcwd())  # noqa: PTH109 - see image_path
-    return [folder + name for name in names]
 
 
 def identities(values: Sequence[Any]) -> list[str] | None:

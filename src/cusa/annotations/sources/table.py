@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cusa.annotations.sources.rows import captions_of, identity, image_path, language_of, malformed
+from cusa.annotations.sources.image_paths import image_path, without_prefix
+from cusa.annotations.sources.rows import captions_of, identity, language_of, malformed
 from cusa.annotations.sources.several_files import SeveralFiles
 from cusa.annotations.sources.source import MalformedRow, Record
 from cusa.annotations.table_rows import Reading, table_rows
@@ -41,7 +42,7 @@ class TableSource(SeveralFiles):
             if (reason := reason or no_language) is not None:
                 yield MalformedRow(place, reason)
                 continue
-            name = identity(row[columns.image])
+            name = without_prefix(identity(row[columns.image]), self.dataset.image_prefix)
             own_id = name if columns.image_id is None else identity(row[columns.image_id])
             value = None if columns.split is None else row[columns.split]
             if (mine := self.splits.of_row(split, own_id, value, place)) is None:

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 
+from cusa.annotations.sources.image_paths import image_path
 from cusa.annotations.sources.parquet import columns_of_bytes, picture_columns
 from cusa.annotations.sources.parquet_rows import parquet_rows, parquet_schema
-from cusa.annotations.sources.rows import image_path
 from cusa.annotations.table_columns import find_columns
 from cusa.common.files import parquet_damage
 from cusa.config.dataset_tables import Column

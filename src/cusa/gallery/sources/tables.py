@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cusa.annotations.problems import printable
+from cusa.annotations.sources.image_paths import image_path, without_prefix
 from cusa.annotations.sources.parquet import is_bytes
 from cusa.annotations.sources.parquet_rows import parquet_schema
-from cusa.annotations.sources.rows import captions_of, identity, image_path
+from cusa.annotations.sources.rows import captions_of, identity
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_columns import FoundColumns, find_columns
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
@@ -63,6 +64,7 @@ class TableSource:
         self.image = None if image is None else column_named(path, image, names, "--image-column")
         self.captions = [] if captions is None else [column_named(path, captions, names, "--text-column")]
         self.pattern: str | None = None
+        self.prefix: str | None = None
         if self.image is None or not self.captions:
             self._find(sample, names)
         if table_kind(path) == "parquet":
@@ -81,7 +83,7 @@ class TableSource:
                 "texts, name their column with --texts."
             ) from None
         if self.image is None:
-            self.image, self.pattern = found.image, found.image_name
+            self.image, self.pattern, self.prefix = found.image, found.image_name, found.image_prefix
             self.root = self.root or found.image_root
         self.captions = self.captions or caption_columns(names, found)
 
@@ -92,6 +94,7 @@ class TableSource:
 
     def describe(self) -> dict[str, Any]:
         """The table, its digest, its number of pictures, and the columns that are read."""
+        prefix = {} if self.prefix is None else {"image_prefix": self.prefix}
         return {
             "kind": "table",
             "place": storable(str(self.path.absolute())),
@@ -100,6 +103,7 @@ class TableSource:
             "image_column": self.image,
             "text_columns": self.captions,
             "image_root": None if self.root is None else str(self.root.absolute()),
+            **prefix,
         }
 
     def entries(self, wanted: Wanted) -> Iterator[Entry | None]:
@@ -127,7 +131,7 @@ class TableSource:
         location = image_path(
             None if self.root is None else str(self.root),
             self.path.absolute(),
-            self.pattern.format(name) if self.pattern else name,
+            self.pattern.format(name) if self.pattern else without_prefix(name, self.prefix),
         )
         captions = list(dict.fromkeys([*self.odd.captions(row, self.captions, place), *further]))
         return Entry(name, location, captions=captions, columns=other_columns(row, [self.image, *self.captions]))
