@@ -177,6 +177,21 @@ def test_what_is_unsure_is_said(tmp_path, shapes, names):
     assert any("does not exist; correct dataset.image_root" in line for line in start.lines())
 
 
+@pytest.mark.parametrize("names_of", [("train", "test"), ("train", "dev"), ("train",)])
+def test_a_split_that_no_row_has_is_drawn_from_train_alone(tmp_path, shapes, names, names_of):
+    split_of = {name: names_of[0] if n < 30 else names_of[-1] for n, name in enumerate(names)}
+    lines = [f"{name},a picture,{split}" for name, split in split_of.items()]
+    start = look_at(table(tmp_path, shapes, "image,caption,split\n" + "\n".join(lines)))
+    missing = {"val", "test"} - set(names_of) - ({"val"} if "dev" in names_of else set())
+    assert set(start.section["held_out"]) == missing
+    assert any("no row of the split column is of" in each and "held_out draws" in each for each in start.warnings)
+    records = open_source(load_dataset(start.section), tmp_path / "made").records()
+    found = {Path(record.image_path).name: record.split for record in records if isinstance(record, Record)}
+    assert all(Counter(found.values())[split] >= 2 for split in SPLITS)
+    assert all(found[name] in ("train", *missing) for name, split in split_of.items() if split == "train")
+    assert not any(found[name] in missing for name, split in split_of.items() if split != "train")
+
+
 @pytest.mark.parametrize("content", [{}, []])
 def test_json_with_the_images_as_keys_or_as_a_list(tmp_path, shapes, names, content):
     if isinstance(content, dict):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cusa.annotations.delimited import IMAGE_NAME
 from cusa.annotations.sources.image_paths import find_prefix, image_path, is_file
@@ -15,7 +15,7 @@ from cusa.common.image_files import TEXT, kind_of
 from cusa.common.text import unstorable
 from cusa.common.workflow_files import page_of_keys
 from cusa.config.data_files import JSON_ENDINGS, PARQUET_ENDINGS, TAR_ENDINGS
-from cusa.config.dataset_section import AMBIGUOUS_SPLIT_NAMES, SPLITS, split_named
+from cusa.config.dataset_section import split_named
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 
@@ -36,7 +36,6 @@ SPLIT_COLUMNS = re.compile(r"split|set|subset|partition|fold|usage|phase", re.IG
 LABEL_COLUMNS = re.compile(r"label|class|category|class_?name", re.IGNORECASE)
 LOOKED_FOR = 20  # files
 MOST = 0.8
-HELD_OUT: Mapping[Literal["val", "test"], float] = {"val": 0.1, "test": 0.1}
 SOME = 0.5
 LONGEST_SHOWN = 60  # characters of a column's name, which may be a cell of a table without a heading
 
@@ -102,33 +101,6 @@ def find_split(rows: Sequence[Mapping[Any, Any]]) -> tuple[Column | None, str]:
     texts = {name: [text for row in rows for text in _texts(row.get(name))] for name in names}
     _split(found, {name: values for name, values in texts.items() if values})
     return found.split, "".join(found.reasons).removeprefix("columns.split is ")
-
-
-def split_warnings(names: Mapping[str, int]) -> list[str]:
-    """Warnings about names that mean no split, and about splits without rows; `names` has the rows of each name."""
-    warnings = []
-    if nothing := names.get("", 0):
-        advice = "add one, or leave them out with dataset.skip: [malformed_row]"
-        warnings.append(f"{nothing:,} rows of the split column are empty; {advice}")
-        names = {name: count for name, count in names.items() if name}
-    if unknown := [f"`{name}` ({count:,} rows)" for name, count in names.items() if split_named(name) is None]:
-        warnings.append(
-            f"the split column has {', '.join(unknown[:8])}, which name no split; say in dataset.split_names what they "
-            "mean, for instance {NAME: test} or {NAME: skip}"
-        )
-    vals = [name for name in names if split_named(name) == "val"]
-    unclear = [name for name in vals if name.casefold() in AMBIGUOUS_SPLIT_NAMES and len(vals) > 1]
-    warnings += [
-        f"`{name}` ({names[name]:,} rows) stands beside `{next(other for other in vals if other != name)}` in the "
-        f"split column, so it may mean test; say in dataset.split_names what it means, for instance {{{name}: test}}"
-        for name in unclear
-    ]
-    found = {*map(split_named, names), "test" if unclear else None}
-    if missing := [split for split in SPLITS if split not in found]:
-        shares = ", ".join(f"{split}: {HELD_OUT[split]}" for split in missing if split != "train")
-        hint = "" if "train" in missing else f"; dataset.held_out: {{{shares}}} draws it from the images of train"
-        warnings.append(f"no row of the split column is of {' or '.join(missing)}{hint}")
-    return warnings
 
 
 def _texts(value: Any) -> list[str]:

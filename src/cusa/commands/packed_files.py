@@ -17,10 +17,11 @@ from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.source import Record
 from cusa.annotations.sources.tar_members import tar_members
 from cusa.annotations.sources.webdataset import CAPTION, METADATA, TEXT
-from cusa.annotations.table_columns import find_columns, find_split, says_image, split_warnings
+from cusa.annotations.table_columns import find_columns, find_split, says_image
 from cusa.commands.split_files import (
     FilesOfSplits,
     add_missing_splits,
+    add_splits_of_column,
     draw_more,
     draw_splits,
     files_in,
@@ -180,7 +181,7 @@ def _parquet(path: Path, files: Sequence[Path], endings: tuple[str, ...]) -> Sta
         for file in files:
             members = parquet_rows(file, [str(column)], VALUES_AT_ONCE)
             names.update(str(row.get(str(column))) for _, row in members if isinstance(row, dict))
-        start.warnings += split_warnings(names)
+        add_splits_of_column(start.section, names, start.reasons, start.warnings)
     start.section["columns"] = columns
     return start
 

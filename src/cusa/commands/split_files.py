@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cusa.annotations.sources.splits import drawn_split
-from cusa.annotations.table_columns import HELD_OUT
 from cusa.common.workflow_files import page_of_keys
 from cusa.config.data_files import PATTERN_SIGNS, matching_files
 from cusa.config.dataset import SPLITS, Split, split_named
@@ -24,6 +23,7 @@ LISTED_FILES = 8
 SHARES = (0.1, 0.2, 0.3)  # of few images, drawn for val and for test; the first one that gives each split enough
 SEEDS = 10
 FIRST_DRAW = (SHARES[0], 0)  # the default of the configuration
+HELD_OUT: Mapping[Literal["val", "test"], float] = {"val": 0.1, "test": 0.1}
 FEWEST = 2  # images of a split: a search among fewer measures nothing
 
 FilesOfSplits = dict[Split, list[Path]]
@@ -134,6 +134,50 @@ def add_missing_splits(
             share, seed = draw
             section |= {"held_out": dict.fromkeys(missing, share), "split_seed": seed}
             reasons.append(_drawn(f"about {share:.0%} of the images of train are drawn", seed, len(ids)))
+
+
+def add_splits_of_column(
+    section: dict[str, Any],
+    names: Mapping[str, int],
+    reasons: list[str],
+    warnings: list[str],
+    ids: Collection[str] = (),
+) -> None:
+    """Warn of names in a split column that mean no split, and add `held_out` if no row is of val or test.
+
+    `names` has the rows of each name, and `ids` all images of train, if they are few. Nothing is drawn while it is open
+    what a name means.
+    """
+    if nothing := names.get("", 0):
+        advice = "add one, or leave them out with dataset.skip: [malformed_row]"
+        warnings.append(f"{nothing:,} rows of the split column are empty; {advice}")
+        names = {name: count for name, count in names.items() if name}
+    if unknown := [f"`{name}` ({count:,} rows)" for name, count in names.items() if split_named(name) is None]:
+        warnings.append(
+            f"the split column has {', '.join(unknown[:8])}, which name no split; say in dataset.split_names what they "
+            "mean, for instance {NAME: test} or {NAME: skip}"
+        )
+    vals = [name for name in names if split_named(name) == "val"]
+    unclear = [name for name in vals if name.casefold() in AMBIGUOUS_SPLIT_NAMES and len(vals) > 1]
+    warnings += [
+        f"`{name}` ({names[name]:,} rows) stands beside `{next(other for other in vals if other != name)}` in the "
+        f"split column, so it may mean test; say in dataset.split_names what it means, for instance {{{name}: test}}"
+        for name in unclear
+    ]
+    found = {*map(split_named, names), "test" if unclear else None}
+    missing = [split for split in HELD_OUT if split not in found]
+    if "train" not in found:
+        warnings.append(f"no row of the split column is of {' or '.join(['train', *missing])}")
+    elif missing and unknown:
+        shares = ", ".join(f"{split}: {HELD_OUT[split]}" for split in missing)
+        what = f"dataset.held_out: {{{shares}}} draws it from the images of train"
+        warnings.append(f"no row of the split column is of {' or '.join(missing)}; {what}")
+    elif missing:
+        section["held_out"] = {split: HELD_OUT[split] for split in missing}
+        what = "held_out draws about a tenth of the images of train for it, by a hash of their names"
+        warnings.append(f"no row of the split column is of {' or '.join(missing)}; {what}")
+        if ids:
+            draw_more(section, ids, reasons, warnings)
 
 
 def draw_splits(section: dict[str, Any], nothing: str, reasons: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,13 +13,20 @@ from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
 from cusa.annotations.sources.image_paths import image_path, without_prefix
 from cusa.annotations.sources.rows import identity
 from cusa.annotations.sources.source import MalformedRow
-from cusa.annotations.table_columns import FoundColumns, find_columns, split_warnings
+from cusa.annotations.table_columns import FoundColumns, find_columns
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
 from cusa.commands.image_folders import image_folders, warn_of_split_folders
-from cusa.commands.split_files import FilesOfSplits, add_missing_splits, draw_few, draw_splits, place_of
+from cusa.commands.split_files import (
+    FilesOfSplits,
+    add_missing_splits,
+    add_splits_of_column,
+    draw_few,
+    draw_splits,
+    place_of,
+)
 from cusa.commands.starting_section import Given, Start
 from cusa.config.data_files import TABLE_ENDINGS
-from cusa.config.dataset import Split
+from cusa.config.dataset import Split, split_named
 from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 
@@ -96,8 +103,7 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
         section["image_name"] = found.image_name
     few: set[str] = set()  # all images, if they are few
     if len(rows) < SAMPLED_ROWS:
-        images = (row[found.image] for row in rows if isinstance(row.get(found.image), str | int | float))
-        few = {without_prefix(identity(image), found.image_prefix) for image in images}
+        few = _images(rows, found)
     if None not in files:
         splits: FilesOfSplits = {split: list(members) for split, members in files.items() if split is not None}
         columns.pop("split", None)
@@ -114,7 +120,8 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
         values = (row.get(column) for row in _rows(paths, look.reading) if isinstance(row, dict))
         # NaN is not equal to itself.
         names = Counter("" if value is None or value != value else identity(value) for value in values)
-        found.warnings += split_warnings(names)
+        of_train = (row for row in rows if split_named(identity(row.get(column) or "")) == "train")
+        add_splits_of_column(section, names, found.reasons, found.warnings, _images(of_train, found) if few else ())
     _number_equal_headings(columns, look.heading, found)
     if found.image_prefix is not None:
         section["image_prefix"] = found.image_prefix
@@ -123,6 +130,12 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
         if found.split is not None or None not in files:
             warn_of_split_folders(found.image_root, found.warnings)
     return Start(section, [*look.reasons, *found.reasons], found.warnings)
+
+
+def _images(rows: Iterable[Mapping[Column, Any]], found: FoundColumns) -> set[str]:
+    """The ids of the images that rows name."""
+    images = (row[found.image] for row in rows if isinstance(row.get(found.image), str | int | float))
+    return {without_prefix(identity(image), found.image_prefix) for image in images}
 
 
 def _number_equal_headings(columns: dict[str, Any], heading: Sequence[str], found: FoundColumns) -> None:
