@@ -10,7 +10,7 @@ from typing import Any
 
 from cusa.annotations.delimited import IMAGE_NAME
 from cusa.annotations.sources.image_paths import find_prefix, image_path, is_file
-from cusa.annotations.sources.rows import captions_in, identity, unpacked_cell
+from cusa.annotations.sources.rows import captions_in, identity, is_empty, unpacked_cell
 from cusa.common.image_files import TEXT, kind_of
 from cusa.common.text import unstorable
 from cusa.common.workflow_files import page_of_keys
@@ -105,7 +105,7 @@ def find_split(rows: Sequence[Mapping[Any, Any]]) -> tuple[Column | None, str]:
 
 def _texts(value: Any) -> list[str]:
     """The texts of a cell: one, or those of a list; numbers are texts of ids, NaN is none."""
-    if _is_empty(value):
+    if is_empty(value):
         return []
     if isinstance(value, str):
         value = unpacked_cell(value)
@@ -266,7 +266,7 @@ def _captions(
         raise ConfigurationError(_lacking(path, rows, texts, f"captions{left_out}"))
     best = max(likely or unsure, key=lambda name: words[name])
     # A column that is empty in the first rows may have captions later.
-    empty = [name for name in texts if name not in candidates and all(_is_empty(row.get(name)) for row in rows)]
+    empty = [name for name in texts if name not in candidates and all(is_empty(row.get(name)) for row in rows)]
     alike = [name for name in texts if name in (*(likely or unsure), *empty) and _stem(name) == _stem(best)]
     found.captions = alike if isinstance(best, str) else [best]
     shown = ", ".join(f"`{name}`" for name in found.captions)
@@ -279,11 +279,6 @@ def _captions(
 
 def _stem(name: Column) -> str:
     return re.sub(r"[_ .-]?\d+$", "", str(name)) if isinstance(name, str) else str(name)
-
-
-def _is_empty(value: Any) -> bool:
-    """Whether a cell has no value."""
-    return value is None or value == "" or value != value  # NaN is not equal to itself
 
 
 def _is_sentence(value: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
 from cusa.annotations.sources.image_paths import image_path, without_prefix
-from cusa.annotations.sources.rows import identity
+from cusa.annotations.sources.rows import identity, is_empty
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_columns import FoundColumns, find_columns
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
@@ -117,9 +117,8 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
         draw_splits(section, "no column", found.reasons)
     else:
         column = found.split
-        values = (row.get(column) for row in _rows(paths, look.reading) if isinstance(row, dict))
-        # NaN is not equal to itself.
-        names = Counter("" if value is None or value != value else identity(value) for value in values)
+        values = (row.get(column, "") for row in _rows(paths, look.reading) if isinstance(row, dict))
+        names = Counter("" if is_empty(value) else identity(value) for value in values)
         of_train = (row for row in rows if split_named(identity(row.get(column) or "")) == "train")
         add_splits_of_column(section, names, found.reasons, found.warnings, _images(of_train, found) if few else ())
     _number_equal_headings(columns, look.heading, found)

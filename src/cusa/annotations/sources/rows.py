@@ -129,6 +129,11 @@ def values_of(rows: Sequence[Any], *keys: str) -> list[tuple[Any, ...]] | None:
         return None
 
 
+def is_empty(value: Any) -> bool:
+    """Whether a cell of a table has no value: None, NaN, or a text without characters."""
+    return value is None or value == "" or value != value  # NaN is not equal to itself
+
+
 def identity(value: str | float) -> str:
     """An id as text: 1, "1" and 1.0 are the same id; integers keep all their digits."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
@@ -209,7 +214,7 @@ def captions_of(row: Mapping[Any, Any], columns: Sequence[str | int]) -> tuple[l
     found: list[str] = []
     for column in columns:
         value = row.get(column)
-        if len(columns) > 1 and (value is None or value == "" or value != value):  # NaN is not equal to itself
+        if len(columns) > 1 and is_empty(value):
             continue
         if isinstance(value, str):
             if not value.startswith(LIST_STARTS):

@@ -18,7 +18,7 @@ from cusa.annotations.problems import printable
 from cusa.annotations.sources.image_paths import image_path, without_prefix
 from cusa.annotations.sources.parquet import is_bytes
 from cusa.annotations.sources.parquet_rows import parquet_schema
-from cusa.annotations.sources.rows import captions_of, identity
+from cusa.annotations.sources.rows import captions_of, identity, is_empty
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_columns import FoundColumns, find_columns
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
@@ -138,7 +138,7 @@ class TableSource:
 
     def _name(self, row: Row) -> str | None:
         value = row.get(self.image)  # type: ignore[arg-type]
-        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "" or value != value:
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or is_empty(value):
             return None
         return identity(value)
 
@@ -250,7 +250,7 @@ class OddCaptions:
 
     def captions(self, row: Mapping[Any, Any], columns: Sequence[Column], place: str) -> list[str]:
         """The captions of a row. None, NaN and blanks are none; `place` names the row."""
-        if not columns or all(_is_nothing(row.get(column)) for column in columns):
+        if not columns or all(is_empty(row.get(column)) for column in columns):
             return []
         captions, reason = captions_of(row, columns)
         if reason is not None:
@@ -269,7 +269,3 @@ class OddCaptions:
                 self._example,
             )
         self._count, self._example = 0, ""
-
-
-def _is_nothing(value: Any) -> bool:
-    return value is None or value != value  # NaN is not equal to itself
