@@ -33,6 +33,7 @@ from cusa import __version__
 from cusa.commands.command_parser import CommandParser, describe
 from cusa.commands.configurations import add_config, add_schema
 from cusa.commands.embedding import add_embed
+from cusa.commands.importing_model import add_import_model
 from cusa.commands.indexing import add_index
 from cusa.commands.profiling import add_profile
 from cusa.commands.run_difference import add_diff
@@ -107,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     add_runs(commands)
     add_diff(commands)
     add_profile(commands)
+    add_import_model(commands)
     add_embed(commands)
     _add_export(commands)
     add_index(commands)

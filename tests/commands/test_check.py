@@ -279,6 +279,27 @@ def test_features_of_views_are_sized_for_all_views_of_the_train_split(tiny_confi
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU: its absence is NOT tested")
+def test_few_images_to_test_are_doubtful(tiny_configuration, monkeypatch):
+    """The tests' data have some tens; a benchmark that is off needs none."""
+    named = {found.subject: found for found in check(tiny_configuration)}
+    few = named["few images to test"]
+    assert (few.sound, few.doubtful) == (True, True)
+    count = int(named["split test"].text.split()[0])
+    assert (
+        f"the split test has {count} images, so that one more right answer is {100 / count:.1f} points of R@1"
+        in few.text
+    )
+    monkeypatch.setattr("cusa.commands.training_findings.FEW_TEST_IMAGES", count)
+    assert "few images to test" not in {found.subject for found in check(tiny_configuration)}
+
+
+def test_gpus_that_are_there_and_not_asked_for_are_told(tiny_configuration, monkeypatch):
+    monkeypatch.setattr("cusa.common.compute.visible_gpus", lambda: 2)
+    (device,) = [found for found in check(tiny_configuration) if found.subject == "device"]
+    assert (device.sound, device.doubtful) == (True, True)
+    assert device.text.endswith("train.gpus is 0, but PyTorch sees 2 GPUs; set train.gpus to use them")
+
+
 def test_gpus_that_are_not_there(tiny_configuration):
     mapping = {**tiny_configuration, "train": {**tiny_configuration["train"], "gpus": 2}}
     findings = list(check(mapping))

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 
 def gpu_findings(plan: Plan) -> Iterator[Finding]:
-    """The GPUs, or the CPU if none is asked for."""
+    """The GPUs, or the CPU if none is asked for, and GPUs that are there unasked for."""
     import torch
 
     from cusa.common.compute import visible_gpus
 
-    wanted = plan.gpus_of_largest_job
+    wanted, visible = plan.gpus_of_largest_job, visible_gpus()
     if wanted == 0:
-        yield Finding("device", f"CPU, {os.cpu_count()} cores; train.gpus is 0")
+        unused = f", but PyTorch sees {visible} GPUs; set train.gpus to use them" if visible else ""
+        yield Finding("device", f"CPU, {os.cpu_count()} cores; train.gpus is 0{unused}", doubtful=bool(visible))
         return
-    if (visible := visible_gpus()) < wanted:
+    if visible < wanted:
         text = f"train.gpus asks for {wanted}, PyTorch sees {visible}; lower train.gpus, or run nvidia-smi to see why"
         yield Finding("GPUs", text, sound=False)
         return

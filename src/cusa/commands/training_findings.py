@@ -18,6 +18,7 @@ from cusa.plan import Plan
 if TYPE_CHECKING:
     from cusa.student.student import Student
 
+FEW_TEST_IMAGES = 100
 HIGHEST_TOWER_RATE = 2e-4  # CLIP and its like are fine-tuned with rates from 1e-6 to 1e-4
 
 
@@ -36,7 +37,15 @@ def enough_data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
     if (images := inspection.images.get("test", 0)) < 2 and "itr" in plan.benchmarks:
         text = f"the split test has {images} images, and a search among fewer than two finds nothing out; add data"
         yield Finding("enough data to test", text, sound=False)
-    elif wanted.folds is not None:
+        return
+    if images < FEW_TEST_IMAGES and "itr" in plan.benchmarks:
+        text = (
+            f"the split test has {images} images, so that one more right answer is {100 / images:.1f} points of R@1, "
+            "and figures that are close do not rank the experiments; take more images for test, or compare the means "
+            "of several seeds"
+        )
+        yield Finding("few images to test", text, doubtful=True)
+    if wanted.folds is not None:
         problems = list(wanted.unequal_folds(images))
         text = problems[0] if problems else f"{wanted.folds} of {images // wanted.folds:,} test images"
         yield Finding("folds", text, sound=not problems)

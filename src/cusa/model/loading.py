@@ -65,7 +65,8 @@ def kind_of(folder: Path) -> Literal["run"] | ExportFormat:
         return "sentence-transformers"
     expected = (
         f"expected a run folder, results/{{dataset}}/runs/{{experiment}}/seed{{n}}, which has {RUN} (run "
-        f"`{workflow_command('models')}` first), or a folder that `cusa export` wrote, which has {EXPORT}."
+        f"`{workflow_command('models')}` first), or a folder that `cusa export` wrote, which has {EXPORT}. Of a "
+        "pre-trained model, `cusa import-model NAME --output FOLDER` makes a run folder."
     )
     if not folder.is_dir():
         raise DataError(f"{folder} {'is a file' if folder.exists() else 'does not exist'}; {expected}")
