@@ -31,6 +31,23 @@ def test_an_image_whose_captions_lie_in_several_blocks_is_one(tmp_path):
     assert images.captions.tolist() == [3, 2, 1]
 
 
+def test_labels_of_one_image_that_differ_are_told_once_an_image(tmp_path):
+    labels = [["cat", "dog", "cat", None], ["dog", None, "cat", "fox"], ["cat", "dog", "fox", "cat"]]
+    blocks = [
+        [record(image, caption)._replace(label=label) for image, label in enumerate(row)]
+        for caption, row in enumerate(labels)
+    ]
+    problems = Problems()
+    DistinctImages(spooled(tmp_path, *blocks), problems)
+    assert problems.notes == {"two_labels": 3}
+    assert problems.note_examples["two_labels"] == [
+        "image 0: cat and dog",
+        "image 3: no label and fox",
+        "image 2: cat and fox",
+    ]
+    assert not problems.counts
+
+
 def test_no_records_are_no_images(tmp_path):
     images = DistinctImages(spooled(tmp_path), Problems())
     assert len(images.of_record) == len(images.first) == 0

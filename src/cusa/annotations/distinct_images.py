@@ -49,9 +49,7 @@ class DistinctImages:
     def _check_consistency(self, problems: Problems) -> None:
         """Each image has one path and one split. An image counts once, however many captions it has."""
         split = self.records.split
-        rows = np.flatnonzero(split != self.split[self.of_record])
-        rows = rows[np.sort(np.unique(self.of_record[rows], return_index=True)[1])]
-        reported = np.zeros(len(self.first), dtype=bool)
+        rows = self._once(np.flatnonzero(split != self.split[self.of_record]))
 
         def two_splits(row: int) -> str:
             names = [self.records.split_names[code] for code in (self.split[self.of_record[row]], split[row])]
@@ -63,17 +61,29 @@ class DistinctImages:
 
         problems.add_all("two_splits", rows, two_splits)
         self._check_caption_ids(problems)
+        problems.add_all("two_paths", self._that_differ("image_path"), two_paths)
+        if self.records.has_values("label"):
+            for row in self._that_differ("label").tolist():
+                first = int(self.first[self.of_record[row]])
+                labels = [self._text(place, "label") or "no label" for place in (first, row)]
+                problems.note("two_labels", f"{self._text(row, 'image_id')}: {labels[0]} and {labels[1]}")
+
+    def _once(self, rows: np.ndarray) -> np.ndarray:
+        """The first of the records `rows` of each image."""
+        return rows[np.sort(np.unique(self.of_record[rows], return_index=True)[1])]
+
+    def _that_differ(self, column: str) -> np.ndarray:
+        """For each image whose records differ in a column, the first record with another value than the first one."""
+        found = [np.empty(0, dtype=np.int64)]
         for start in range(0, len(self.records), BLOCK_ROWS):
             records = np.arange(start, min(start + BLOCK_ROWS, len(self.records)))
             first = self.first[self.of_record[records]]
             later = first != records
-            here = self.records.take(records[later], ["image_path"])["image_path"]
-            same = pc.equal(self.records.take(first[later], ["image_path"])["image_path"], here).to_numpy()
-            others = records[later][~same]
-            others = others[~reported[self.of_record[others]]]
-            others = others[np.sort(np.unique(self.of_record[others], return_index=True)[1])]
-            reported[self.of_record[others]] = True
-            problems.add_all("two_paths", others, two_paths)
+            here = self.records.take(records[later], [column])[column]
+            same = pc.equal(self.records.take(first[later], [column])[column], here).fill_null(False)
+            differs = pc.and_(pc.is_valid(here), pc.invert(same)).to_numpy()
+            found.append(self._once(records[later][differs]))
+        return self._once(np.concatenate(found))
 
     def _check_caption_ids(self, problems: Problems) -> None:
         """Each caption of a split has an id of its own, if captions have ids."""

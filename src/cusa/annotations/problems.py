@@ -32,6 +32,7 @@ NOTES = {
     "caption ids cannot tell them apart",
     "one_file": "image ids name a file that another id of their split names too: their captions are kept apart",
     "copies": "images are byte-identical copies of another one in their split",
+    "two_labels": "images have rows with different labels, of which the first one is taken",
     "one_picture_often": "pictures stand ten times or more, each time as another image; a picture that a site shows in "
     "the place of images that are gone does so, and then its rows have to go",
     "copies_across_splits": "images are byte-identical copies of one in another split, so that results on them are too "

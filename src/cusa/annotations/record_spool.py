@@ -57,6 +57,11 @@ class RecordSpool:
             chunks.append(pa.concat_arrays([values, values.slice(0, 0)]))
         return pa.chunked_array(chunks, SPOOLED.field(name).type)
 
+    def has_values(self, name: str) -> bool:
+        """Whether a column has any value."""
+        batches = (self._batch(number, (name,)).column(0) for number in range(len(self.starts) - 1))
+        return any(values.null_count < len(values) for values in batches)
+
     def take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
         """The given rows in the given order. Only batches with one of these rows are read."""
         which = np.searchsorted(self.starts, rows, side="right") - 1

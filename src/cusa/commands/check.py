@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 SAMPLED_IMAGES = 500
 SAMPLED_FOR_SIZE = 50
 # Notes on data that a user should think about: they spoil what is learned, or make results too good.
-DOUBTFUL = ("copies_across_splits", "near_copies", "one_picture_often")
+DOUBTFUL = ("copies_across_splits", "near_copies", "one_picture_often", "two_labels")
 TAR_OVERHEAD = 2048  # bytes of headers and padding of the two files of a sample
 FLOAT32 = 4  # bytes
 SAVED_PER_PARAMETER = 4 * FLOAT32  # the state holds the weights, the optimiser's two moments, and the best weights

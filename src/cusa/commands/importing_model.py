@@ -13,7 +13,7 @@ from cusa.common.files import atomic_folder, expanded
 from cusa.config.captions import CaptionCleaning
 from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import LossConfiguration
-from cusa.config.models import StudentSettings
+from cusa.config.models import StudentSettings, is_path
 from cusa.config.section import validate
 from cusa.config.training import Train
 from cusa.errors import ConfigurationError
@@ -40,7 +40,10 @@ def _import_model(arguments: argparse.Namespace) -> None:
     output = expanded(arguments.output)
     if os.path.lexists(output):
         raise ConfigurationError(f"{output} exists already; name another folder, nothing is overwritten.")
-    given = {"name": arguments.name, "pretrained": arguments.pretrained, "max_tokens": arguments.max_tokens}
+    # A run folder may be used from any working directory.
+    is_here = is_path(arguments.name) or Path(arguments.name).is_dir()
+    name = str(expanded(arguments.name).absolute()) if is_here else arguments.name
+    given = {"name": name, "pretrained": arguments.pretrained, "max_tokens": arguments.max_tokens}
     student = validate(StudentSettings, {key: value for key, value in given.items() if value is not None}, at="student")
     import_model(student, output)
     sys.stdout.write(f"{output}: {arguments.name} as it was loaded, with no head and no training\n")
