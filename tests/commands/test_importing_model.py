@@ -40,7 +40,8 @@ def test_a_clip_finds_pictures_as_it_was_loaded(tmp_path, tiny_clip, shapes, cap
         output = model(**inputs)
     mine = cusa.load("clip", device="cpu")
     np.testing.assert_allclose(mine.encode_text(texts), output.text_embeds.numpy(), atol=1e-5)
-    np.testing.assert_allclose(mine.encode_image([picture]), output.image_embeds.numpy(), atol=1e-5)
+    # transformers resizes with torch here, and cusa with Pillow, as CLIP's own code does.
+    np.testing.assert_allclose(mine.encode_image([picture]), output.image_embeds.numpy(), atol=5e-3)
 
 
 def test_nothing_is_overwritten_and_nothing_stays_of_a_model_that_cannot_be_loaded(tmp_path, monkeypatch):
