@@ -119,6 +119,32 @@ def test_heads_are_layernorm_and_linear_initialised_as_published(tiny_clip):
     assert 0.015 < linear.weight.std() < 0.025
 
 
+def recall(images: torch.Tensor, texts: torch.Tensor) -> float:
+    """The share of texts whose own image is the nearest."""
+    similarities = torch.nn.functional.normalize(texts) @ torch.nn.functional.normalize(images).T
+    return float((similarities.argmax(dim=1) == torch.arange(len(texts))).float().mean())
+
+
+def test_heads_that_start_at_the_identity_keep_what_the_model_finds(tiny_clip):
+    """LayerNorm takes only the mean and the length of a feature away; random heads start from nothing."""
+    found = {}
+    for start in ("identity", "random"):
+        torch.manual_seed(0)
+        student = build_student(StudentSettings(name=str(tiny_clip), head_start=start), losses(*ALL))
+        generator = torch.Generator().manual_seed(1)
+        images = torch.randn(400, 16, generator=generator) + 0.3
+        texts = images + 0.3 * torch.randn(400, 16, generator=generator)
+        with torch.inference_mode():
+            sides = student.head(images, "cross", "image"), student.head(texts, "cross", "text")
+        found |= {start: recall(*sides), "loaded": recall(images, texts)}
+        if start == "identity":
+            torch.testing.assert_close(sides[0], torch.nn.functional.layer_norm(images, (16,)))
+        assert all(weight.requires_grad for weight in student.heads.parameters())
+    assert found["loaded"] > 0.9
+    assert found["identity"] > 0.95 * found["loaded"]
+    assert found["random"] < 0.05
+
+
 @pytest.mark.parametrize(
     ("families", "heads"),
     [

@@ -30,6 +30,7 @@ def folder_name(model_name: str) -> str:
     return model_name.replace("/", "--").replace("@", "-")
 
 
+HeadStart = Literal["random", "identity"]
 UNICOM = "unicom"
 OPEN_CLIP = "open_clip/"  # the beginning of the names of open_clip's architectures
 WEIGHTS_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".npz")
@@ -273,6 +274,9 @@ class StudentSettings(Section):
         False,
         "true stretches the positions of a CLIP's text side to max_tokens, where it has fewer (Long-CLIP): the first "
         "20 stay, the others are interpolated.",
+    )
+    head_start: HeadStart = added_key(
+        "random", "How heads start: `random`, as published, or `identity`: then training starts at the loaded model."
     )
     adapt: Adaptation | None = added_key(
         None, "What is trained of the pre-trained weights, by `image` and `text`; null trains all of them."

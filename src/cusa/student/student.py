@@ -1,6 +1,6 @@
 """The student: a backbone and the four heads of the paper.
 
-Each head is LayerNorm(D), Linear(D, D). Cross heads serve image-text retrieval, uni heads serve image-image and
+Each head is LayerNorm(D), Linear(D, D), which starts at random values, as published, or at the identity. Cross heads serve image-text retrieval, uni heads serve image-image and
 text-text retrieval. A loss family that is off has no heads; the backbone's features are then used in their place, as
 the published evaluation does.
 """
@@ -15,7 +15,7 @@ from torch.nn.functional import dropout
 
 from cusa.config.adaptation import Adaptation
 from cusa.config.losses import HeadName, LossConfiguration
-from cusa.config.models import StudentSettings
+from cusa.config.models import HeadStart, StudentSettings
 from cusa.layout import Modality
 from cusa.student.adaptation import Base, adapt, frozen_normalisation
 from cusa.student.adapters import is_adapter, merge_adapters
@@ -30,7 +30,7 @@ NOTHING_FROZEN = FrozenDimensions()
 class Student(nn.Module):
     """A backbone and the heads that the losses need."""
 
-    def __init__(self, backbone: Backbone, losses: LossConfiguration) -> None:
+    def __init__(self, backbone: Backbone, losses: LossConfiguration, head_start: HeadStart = "random") -> None:
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict()
@@ -38,13 +38,16 @@ class Student(nn.Module):
         # What `adapt` has frozen; None if all weights are trained.
         self.base: Base | None = None
         for family in losses.heads:
-            self._add_heads(family)
+            self._add_heads(family, head_start)
 
-    def _add_heads(self, family: HeadName) -> None:
+    def _add_heads(self, family: HeadName, start: HeadStart) -> None:
         for modality in ("image", "text"):
             dimension = self.backbone.dimension
             linear = nn.Linear(dimension, dimension)
             nn.init.normal_(linear.weight, std=HEAD_STD)
+            if start == "identity":
+                nn.init.eye_(linear.weight)
+                nn.init.zeros_(linear.bias)
             self.heads[f"{family}_{modality}"] = nn.Sequential(nn.LayerNorm(dimension), linear)
 
     def set_dropout(self, features: float, heads: float, noise: float = 0.0) -> None:
@@ -138,9 +141,10 @@ def build_student(
     """
     with torch.inference_mode(False):  # weights that are made in inference mode never get a gradient
         if settings.towers is None:
-            student = Student(load_backbone(settings), losses)
+            student = Student(load_backbone(settings), losses, settings.head_start)
         else:
-            student = Student(TowerPair(settings.towers, settings.max_tokens, frozen), losses)
+            towers = TowerPair(settings.towers, settings.max_tokens, frozen)
+            student = Student(towers, losses, settings.head_start)
         if settings.adapt is not None:
             student.adapt(settings.adapt)
     return student
