@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from cusa.config.losses import LossConfiguration
+from cusa.benchmarks.published_results import method_of
+from cusa.config.losses import LOSS_TERMS, LossConfiguration
 from cusa.config.section import validate
 from cusa.errors import ConfigurationError
+from cusa.export.model_card import loss_lines
 from cusa.losses import CUSALoss
 
 B, D, IDS = 6, 5, np.array([0, 0, 1, 2, 2, 2])
@@ -133,6 +135,26 @@ def test_value_equals_the_formulas(mode, soft_loss, reduction, tied):
     for name, value in expected.items():
         assert getattr(found, name).item() == pytest.approx(value, rel=1e-12), name
     assert found.total.item() == pytest.approx(sum(expected.values()), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", LossConfiguration.model_fields)
+def test_every_loss_alone_is_trained_named_and_described(name):
+    """The places that docs/extending.md lists for a new loss."""
+    alone = validate(LossConfiguration, {name: {}})
+    assert alone.heads
+    assert len(loss_lines(alone)) == 1
+    assert method_of(alone) == ("contrastive" if name == "contrastive" else None)
+    _, tensors, losses = run(alone, batch())
+    nonzero = [term for term in LOSS_TERMS if getattr(losses, term) != 0]
+    assert len(nonzero) == 1
+    assert len(LOSS_TERMS) == len(LossConfiguration.model_fields)
+    total, *terms = losses.terms()
+    assert total == losses.total == sum(terms) == getattr(losses, nonzero[0])
+    total.backward()
+    assert any(tensor.grad is not None and tensor.grad.any() for tensor in tensors.values())
+    detached = losses.detached()
+    assert [term.requires_grad for term in detached.terms()] == [False] * (1 + len(LOSS_TERMS))
+    assert [float(term) for term in detached.terms()] == [float(total), *map(float, terms)]
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

@@ -26,13 +26,15 @@ b * B, not with B * B.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cusa.config.losses import (
+    LOSS_TERMS,
     Contrastive,
     CrossSoftLabel,
     LossConfiguration,
@@ -47,7 +49,7 @@ from cusa.teacher_similarities import GatherRows, normalised, teacher_similarity
 
 @dataclass
 class Losses:
-    """The three terms, scalars, multiplied by their rates; a term whose family is off is 0.
+    """The terms, scalars, named as in LOSS_TERMS and multiplied by their rates; a term whose loss is off is 0.
 
     `left_out_share` is the share of the negatives that the contrastive loss leaves out, a scalar from 0 to 1; None
     if none is judged.
@@ -61,11 +63,14 @@ class Losses:
     @property
     def total(self) -> Tensor:
         """The sum of the terms, which training minimises."""
-        return self.contrastive + self.cross + self.uni
+        return reduce(torch.add, self._named_terms().values())
 
-    def terms(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The total, then each term."""
-        return self.total, self.contrastive, self.cross, self.uni
+    def _named_terms(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in LOSS_TERMS}
+
+    def terms(self) -> tuple[Tensor, ...]:
+        """The total, then each term, in the order of LOSS_TERMS."""
+        return self.total, *self._named_terms().values()
 
     def numbers(self) -> tuple[Tensor, ...]:
         """What history.parquet has of a batch: the terms, and the share of negatives left out if they are judged."""
@@ -73,7 +78,7 @@ class Losses:
 
     def detached(self) -> Losses:
         """The same values without the graph of their computation."""
-        return Losses(self.contrastive.detach(), self.cross.detach(), self.uni.detach(), self.left_out_share)
+        return replace(self, **{name: term.detach() for name, term in self._named_terms().items()})
 
 
 class CUSALoss(nn.Module):

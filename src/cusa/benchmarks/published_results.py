@@ -10,6 +10,13 @@ from importlib.resources import files
 from cusa.config.experiments import RunConfiguration
 from cusa.config.losses import LossConfiguration
 
+# The paper's names of the losses that are on.
+METHODS = {
+    frozenset({"contrastive"}): "contrastive",
+    frozenset({"contrastive", "cross_softlabel"}): "csa",
+    frozenset({"contrastive", "uni_softlabel"}): "usa",
+    frozenset({"contrastive", "cross_softlabel", "uni_softlabel"}): "cusa",
+}
 STUDENTS = {
     "ViT-B/32": "ViT-B/32",
     "openai/clip-vit-base-patch32": "ViT-B/32",
@@ -34,10 +41,7 @@ def figures(configuration: RunConfiguration, metrics: Mapping[str, tuple[str, st
 
 def method_of(losses: LossConfiguration) -> str | None:
     """The paper's name of these losses: contrastive, csa, usa or cusa; None for losses that it does not have."""
-    if losses.contrastive is None:
-        return None
-    soft = (losses.cross_softlabel is not None, losses.uni_softlabel is not None)
-    return {(False, False): "contrastive", (True, False): "csa", (False, True): "usa", (True, True): "cusa"}[soft]
+    return METHODS.get(frozenset(name for name in LossConfiguration.model_fields if getattr(losses, name) is not None))
 
 
 @cache

@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from cusa.config.section import NotNegative, Number, Positive, Section, Share, added_key
 
+# The terms of the loss, which history.parquet has as loss_{name}, and what reports call them.
+LOSS_TERMS: Mapping[str, str] = {"contrastive": "contrastive", "cross": "CSA", "uni": "USA"}
 HeadName = Literal["cross", "uni"]  # the two families of heads, which the losses train
 TeacherName = Literal["image", "text"]
 START = "What the temperature is before training."

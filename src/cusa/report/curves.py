@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from cusa.config.losses import LOSS_TERMS
 from cusa.report.figures import COLOURS, History, steps_per_epoch, when
 
 # The number of points of all runs in one chart; a run has at least FEWEST and at most MOST.
@@ -18,9 +19,7 @@ LABELS = {
     "r_mean": "mean recall, %",
     "rsum": "sum of the six recalls",
     "loss": "loss, all together",
-    "loss_contrastive": "loss: contrastive",
-    "loss_cross": "loss: CSA",
-    "loss_uni": "loss: USA",
+    **{f"loss_{name}": f"loss: {title}" for name, title in LOSS_TERMS.items()},
     "left_out_share": "share of the negatives left out",
     "lr": "learning rate",
     "samples_per_second": "pairs per second",

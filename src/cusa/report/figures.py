@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from cusa.common.files import read_parquet
+from cusa.config.losses import LOSS_TERMS
 from cusa.runs.record import HISTORY, trained_again
 
 # Text and axes are drawn in this colour, which nothing else has. In the page it is replaced by the colour of the text.
@@ -43,7 +44,7 @@ def first_seeds(histories: Mapping[str, Mapping[str, History]]) -> dict[str, His
 def draw_figures(histories: Mapping[str, History]) -> dict[str, str]:
     """The SVG of each of FIGURES from the histories of the experiments."""
     recalls = {"r_mean": "mean recall, %", "t2i_r10": "text-to-image R@10, %", "i2t_r10": "image-to-text R@10, %"}
-    losses = {"loss_contrastive": "contrastive", "loss_cross": "CSA", "loss_uni": "USA"}
+    losses = {f"loss_{name}": title for name, title in LOSS_TERMS.items()}
     return {
         "validation": draw_history(histories, "epoch", recalls),
         "losses": draw_history(histories, "step", losses),

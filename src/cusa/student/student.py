@@ -1,8 +1,8 @@
 """The student: a backbone and the four heads of the paper.
 
-Each head is LayerNorm(D), Linear(D, D), which starts at random values, as published, or at the identity. Cross heads serve image-text retrieval, uni heads serve image-image and
-text-text retrieval. A loss family that is off has no heads; the backbone's features are then used in their place, as
-the published evaluation does.
+Each head is LayerNorm(D), Linear(D, D), which starts at random values, as published, or at the identity. Cross heads
+serve image-text retrieval, uni heads serve image-image and text-text retrieval. A loss family that is off has no heads;
+the backbone's features are then used in their place, as the published evaluation does.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cusa.config.losses import LOSS_TERMS
 from cusa.config.training import Train
 from cusa.errors import TrainingError
 from cusa.losses import CUSALoss, Losses
@@ -104,7 +105,8 @@ class Guard:
             return
         *terms, norm, scale = report.values.read()
         for number, images in enumerate(report.images):
-            total, *parts = terms[4 * number : 4 * number + 4]
+            width = 1 + len(LOSS_TERMS)  # the total, then each term
+            total, *parts = terms[width * number : width * (number + 1)]
             if not math.isfinite(total):
                 raise self._loss_error(report, parts, images)
         if self.scaler.is_enabled():
@@ -122,9 +124,7 @@ class Guard:
             )
 
     def _loss_error(self, report: Report, parts: Sequence[float], images: Tensor) -> TrainingError:
-        terms = ", ".join(
-            f"{name} {value:g}" for name, value in zip(("contrastive", "cross", "uni"), parts, strict=True)
-        )
+        terms = ", ".join(f"{name} {value:g}" for name, value in zip(LOSS_TERMS, parts, strict=True))
         return TrainingError(
             f"the loss is not finite at {report.place}: {terms}; temperatures "
             f"{self._scalars()}; first images of the batch (positions in train): {images.tolist()}. No optimiser step "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cusa.config.experiments import RunConfiguration
+from cusa.config.losses import LOSS_TERMS
 from cusa.losses import CUSALoss
 from cusa.training.costs import Spent, peak_of, speeds
 from cusa.training.distributed import Group
@@ -22,7 +23,7 @@ from cusa.training.step import StepResult
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 30.0
 LEFT_OUT = "left_out_share"  # of the negatives; see false_negatives.py
-LOSSES = ("loss", "loss_contrastive", "loss_cross", "loss_uni")
+LOSSES = ("loss", *(f"loss_{name}" for name in LOSS_TERMS))
 
 
 class History:
