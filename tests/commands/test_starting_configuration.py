@@ -177,6 +177,26 @@ def test_what_is_unsure_is_said(tmp_path, shapes, names):
     assert any("does not exist; correct dataset.image_root" in line for line in start.lines())
 
 
+@pytest.mark.parametrize(
+    ("heading", "values", "found"),
+    [
+        ("lang", ["en", "de", "zh-Hant"], "lang"),
+        ("Language", ["English", "Brazilian Portuguese"], "Language"),
+        ("lang", ["en"], None),  # one language needs no scores of its own
+        ("lang", ["en", "?"], None),
+        ("kind", ["en", "de"], None),
+    ],
+)
+def test_a_column_of_languages_is_found_by_its_name_and_values(tmp_path, shapes, names, heading, values, found):
+    lines = [f"{name},a picture,{values[n % len(values)]}" for n, name in enumerate(names)]
+    start = look_at(table(tmp_path, shapes, f"image,caption,{heading}\n" + "\n".join(lines)))
+    assert start.section["columns"].get("language") == found
+    assert start.section["columns"]["caption"] == "caption"
+    (tmp_path / "scratch").mkdir()
+    counts = inspect(load_dataset(start.section), tmp_path / "scratch").languages
+    assert counts == ({} if found is None else Counter(values[n % len(values)] for n in range(len(names))))
+
+
 @pytest.mark.parametrize("names_of", [("train", "test"), ("train", "dev"), ("train",)])
 def test_a_split_that_no_row_has_is_drawn_from_train_alone(tmp_path, shapes, names, names_of):
     split_of = {name: names_of[0] if n < 30 else names_of[-1] for n, name in enumerate(names)}

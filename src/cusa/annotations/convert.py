@@ -111,7 +111,8 @@ class Inspection:
     """The counts and the problems of a data set, by split if they are counts. `paths` are the images inspected.
 
     `made_bytes` is the mean size in bytes of those images that the source makes; 0 if it makes none. `texts` are
-    some of the captions, evenly spread, each as it is and as cleaned. `labelled` counts the images that have a label.
+    some of the captions, evenly spread, each as it is and as cleaned. `labelled` counts the images that have a label,
+    and `languages` the captions of each language, if the data name any.
     """
 
     problems: Problems
@@ -120,6 +121,7 @@ class Inspection:
     paths: list[str]
     texts: list[tuple[str, str]]
     labelled: dict[str, int]
+    languages: dict[str, int]
     made_bytes: float = 0.0
 
 
@@ -157,6 +159,7 @@ def inspect(
         captions={name: int(images.captions[mine].sum()) for name, mine in of_split.items()},
         paths=paths,
         labelled=_labelled(images),
+        languages=_languages(images.records),
         made_bytes=sum(made) / max(1, len(made)),
         texts=_some_texts(images),
     )
@@ -169,6 +172,13 @@ def _labelled(images: DistinctImages) -> dict[str, int]:
         for count in pc.value_counts(labelled).to_pylist():
             counts[count["values"]] += count["counts"]
     return counts
+
+
+def _languages(records: RecordSpool) -> dict[str, int]:
+    if not records.has_languages:
+        return {}
+    found = records.column("language").filter(pa.array(records.captioned)).drop_null()
+    return {count["values"]: count["counts"] for count in pc.value_counts(found).to_pylist()}
 
 
 def _some_texts(images: DistinctImages) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cusa.annotations.delimited import IMAGE_NAME
 from cusa.annotations.sources.image_paths import find_prefix, image_path, is_file
-from cusa.annotations.sources.rows import captions_in, identity, is_empty, unpacked_cell
+from cusa.annotations.sources.rows import captions_in, identity, is_empty, language_of, unpacked_cell
 from cusa.common.image_files import TEXT, kind_of
 from cusa.common.text import unstorable
 from cusa.common.workflow_files import page_of_keys
@@ -34,6 +34,7 @@ IMAGE_COLUMNS = re.compile(r"image|img|photo|picture", re.IGNORECASE)
 FILE_COLUMNS = re.compile(r"file|path", re.IGNORECASE)
 SPLIT_COLUMNS = re.compile(r"split|set|subset|partition|fold|usage|phase", re.IGNORECASE)
 LABEL_COLUMNS = re.compile(r"label|class|category|class_?name", re.IGNORECASE)
+LANGUAGE_COLUMNS = re.compile(r"lang(uage)?([ _]?(code|id|tag))?|locale", re.IGNORECASE)
 LOOKED_FOR = 20  # files
 MOST = 0.8
 SOME = 0.5
@@ -48,6 +49,7 @@ class FoundColumns:
     captions: list[Column]
     split: Column | None = None
     label: Column | None = None
+    language: Column | None = None
     image_root: Path | None = None
     image_prefix: str | None = None
     image_name: str | None = None
@@ -79,7 +81,8 @@ def find_columns(
     ]
     others = {name: values for name, values in texts.items() if name != found.image and values}
     _split(found, others)
-    others = {name: values for name, values in others.items() if name != found.split}
+    _language(found, others)
+    others = {name: values for name, values in others.items() if name not in (found.split, found.language)}
     label = next((name for name in others if LABEL_COLUMNS.fullmatch(str(name))), None)
     candidates = {name: values for name, values in others.items() if name != label}
     _captions(path, found, candidates or others, rows, texts, needs_captions)
@@ -244,6 +247,19 @@ def _split(found: FoundColumns, texts: Mapping[Column, list[str]]) -> None:
     elif other := next((name for name in texts if str(name).lower() == "split"), None):
         found.split = other
         found.reasons.append(f"columns.split is `{other}`: its name says so")
+
+
+def _language(found: FoundColumns, texts: Mapping[Column, list[str]]) -> None:
+    """The column of languages: it is called so, and has several names of languages; each gets scores of its own."""
+    for name, values in texts.items():
+        named = [language_of(value) for value in values]
+        languages = list(dict.fromkeys(language for language, _ in named if language is not None))
+        if LANGUAGE_COLUMNS.fullmatch(str(name)) and len(languages) > 1 and not any(reason for _, reason in named):
+            found.language = name
+            found.reasons.append(
+                f"columns.language is `{name}`: its name says so, and it has {', '.join(languages[:8])}"
+            )
+            return
 
 
 def _captions(

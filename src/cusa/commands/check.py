@@ -128,6 +128,9 @@ def _faiss() -> Finding:
 def _data(plan: Plan, inspection: Inspection, scratch: Path) -> Iterator[Finding]:
     for split, images in inspection.images.items():
         yield Finding(f"split {split}", f"{images:,} images, {inspection.captions[split]:,} captions")
+    if inspection.languages:
+        counts = sorted(inspection.languages.items(), key=lambda each: -each[1])
+        yield Finding("languages", ", ".join(f"{name} ({count:,} captions)" for name, count in counts))
     for name, reason in plan.left_out.items():
         yield Finding(f"left out: {name}", reason)
     yield clean_up(plan)

@@ -170,8 +170,8 @@ def _parquet(path: Path, files: Sequence[Path], endings: tuple[str, ...]) -> Sta
     start.warnings += found.warnings
     captions = found.captions if len(found.captions) > 1 else found.captions[0]
     columns: dict[str, Any] = {"image": found.image, "caption": captions}
-    if found.label is not None:
-        columns["label"] = found.label
+    more = {"label": found.label, "language": found.language}
+    columns |= {key: name for key, name in more.items() if name is not None}
     values = [str(row.get(str(found.split))) for row in rows]
     column = _place(start, path, files, splits, endings, found.split, values)
     if column is not None:

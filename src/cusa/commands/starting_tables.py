@@ -97,7 +97,8 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
     if look.reading.heading is False:
         section["heading"] = False
     columns = {"image": found.image, "caption": found.captions if len(found.captions) > 1 else found.captions[0]}
-    columns |= {key: name for key, name in (("label", found.label), ("split", found.split)) if name is not None}
+    more = {"label": found.label, "language": found.language, "split": found.split}
+    columns |= {key: name for key, name in more.items() if name is not None}
     section["columns"] = columns
     if found.image_name is not None:
         section["image_name"] = found.image_name
