@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from cusa import __version__
 from cusa.common.registry import loaded_versions
+
+
+def changed_versions(saved: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
+    """`NAME was ..., is ...` for each version that differs, but for patches of Python, which compute the same."""
+    return [
+        f"{name} was {saved.get(name, 'not there')}, is {current.get(name, 'not there')}"
+        for name in dict.fromkeys([*saved, *current])
+        if _of_effect(name, saved.get(name)) != _of_effect(name, current.get(name))
+    ]
+
+
+def _of_effect(name: str, version_: str | None) -> str | None:
+    return version_.rpartition(".")[0] if name == "python" and version_ is not None else version_
 
 
 def versions() -> dict[str, str]:

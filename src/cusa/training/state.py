@@ -27,7 +27,7 @@ from torch import Tensor
 
 from cusa.common.compute import random_state, set_random_state
 from cusa.common.files import atomic_file, read_tensors, require_space, sha256_of_file
-from cusa.common.versions import versions
+from cusa.common.versions import changed_versions, versions
 from cusa.config.experiments import RunConfiguration
 from cusa.config.operational import differences
 from cusa.errors import DataError, ResumeError
@@ -277,6 +277,7 @@ class State:
         except DataError:  # `restore_finished` has reported it
             return []
         changed = differences(before.configuration.model_dump(mode="json"), self.configuration)
+        changed += changed_versions(before.versions, versions())
         data = before.data or {}
         return changed + [f"{name} changed" for name in self.data if self.data[name] != data.get(name)]
 
@@ -316,7 +317,7 @@ class State:
             and record.stopped_because is None
             and record.data == self.data
             and record.processes == self.group.world_size
-            and record.versions == versions()
+            and not changed_versions(record.versions, versions())
             and record.weights_sha256 == sha256_of_file(kept / WEIGHTS)
         )
         if same and self.group.is_main:
