@@ -19,8 +19,8 @@ def changed_versions(saved: Mapping[str, str], current: Mapping[str, str]) -> li
     ]
 
 
-def _of_effect(name: str, version_: str | None) -> str | None:
-    return version_.rpartition(".")[0] if name == "python" and version_ is not None else version_
+def _of_effect(name: str, number: str | None) -> str | None:
+    return number.rpartition(".")[0] if name == "python" and number is not None else number
 
 
 def versions() -> dict[str, str]:
