@@ -13,11 +13,13 @@ from runs_to_export import RUNS, tower, untrained_run
 import cusa
 from cusa.annotations.tables import CAPTIONS, IMAGES, read_table
 from cusa.common.files import read_json, sha256_of_file, write_json
-from cusa.config.models import StudentSettings
+from cusa.config.models import ImageModel, StudentSettings, TextModel
 from cusa.errors import ConfigurationError, DataError
 from cusa.export.exporting import ExportOptions, export
 from cusa.model.run_model import Model
 from cusa.student.backbones import FrozenDimensions
+from cusa.student.registry import load_backbone
+from cusa.teachers.registry import load_image_encoder, load_text_encoder
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,23 @@ def test_a_vision_model_without_a_pooler_stays_without_one(request, tiny_configu
     export(run, "safetensors", tmp_path / "out", ExportOptions())
     expected = cusa.load(run, device="cpu").encode_image(data[0])
     assert np.allclose(cusa.load(tmp_path / "out", device="cpu").encode_image(data[0]), expected, atol=1e-5)
+
+
+def test_the_models_in_the_folder_start_another_training(request, tmp_path):
+    """As docs/coming-from.md says: by their folders, as a student and as towers."""
+    for kind in ("imported", "towers"):
+        run = RUNS[kind](request.getfixturevalue)
+        export(run, "safetensors", tmp_path / kind, ExportOptions())
+    trained = cusa.load(tmp_path / "imported").encoder.student.backbone.state_dict()
+    student = load_backbone(StudentSettings(name=str(tmp_path / "imported/student"))).state_dict()
+    assert student.keys() == trained.keys()
+    assert all(torch.equal(student[name], trained[name]) for name in trained)
+    trained = cusa.load(tmp_path / "towers").encoder.student.backbone
+    image = load_image_encoder(ImageModel(name=str(tmp_path / "towers/image_tower"))).state_dict()
+    text = load_text_encoder(TextModel(name=str(tmp_path / "towers/text_tower"))).state_dict()
+    for found, expected in ((image, trained.image_tower.state_dict()), (text, trained.text_tower.state_dict())):
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_one_head_alone(request, tmp_path):
