@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cusa.plan.ending import lines_of_failure, lines_of_success
+from cusa.plan.failed_jobs import FailedJobs
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_failure_names_the_sentences_of_this_run_and_its_logs(tmp_path):
     for time, (name, text) in enumerate(texts.items()):
         (tmp_path / f"{name}.log").write_text(text)
         os.utime(tmp_path / f"{name}.log", (time, time))
-    assert list(lines_of_failure([tmp_path], 1, "cusa run")) == [
+    assert list(lines_of_failure([tmp_path], 1, "cusa run", FailedJobs())) == [
         "Error: three images are missing.",
         f"    the log: {tmp_path}/data.log, and the same in 1 more",
         "Error: KeyError: 'a'",
@@ -94,26 +95,25 @@ def test_failure_names_the_sentences_of_this_run_and_its_logs(tmp_path):
     ],
 )
 def test_to_continue_makes_nothing_again_that_was_forced(tmp_path, command, continues):
-    assert list(lines_of_failure([tmp_path], 0, command))[-1] == f"    {continues}"
+    assert list(lines_of_failure([tmp_path], 0, command, FailedJobs()))[-1] == f"    {continues}"
 
 
 def test_logs_of_several_folders_are_read(tmp_path):
     for name in ("openmoji", "benchmark-data"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "job.log").write_text(f"Error: {name} is cut off.\n")
-    lines = list(
-        lines_of_failure([tmp_path / "openmoji", tmp_path / "benchmark-data", tmp_path / "none"], 0, "cusa run")
-    )
+    folders = [tmp_path / name for name in ("openmoji", "benchmark-data", "none")]
+    lines = list(lines_of_failure(folders, 0, "cusa run", FailedJobs()))
     assert {"Error: openmoji is cut off.", "Error: benchmark-data is cut off."} <= set(lines)
 
 
 def test_a_message_of_several_lines_is_whole(tmp_path):
     problems = ["Error: the data set has problems:", "  missing image: 1 image", "    pics/1.jpg"]
     (tmp_path / "job.log").write_text("\n".join(["10:00:00 reads", *problems, "10:00:01 ends", ""]))
-    assert next(lines_of_failure([tmp_path], 0, "cusa run")) == "\n".join(problems)
+    assert next(lines_of_failure([tmp_path], 0, "cusa run", FailedJobs())) == "\n".join(problems)
     many = [f"  line {number}" for number in range(30)]
     (tmp_path / "job.log").write_text("\n".join([problems[0], *many]))
-    shown = next(lines_of_failure([tmp_path], 0, "cusa run")).split("\n")
+    shown = next(lines_of_failure([tmp_path], 0, "cusa run", FailedJobs())).split("\n")
     assert shown == [problems[0], *many[:20], "    ... and 10 more lines"]
 
 
@@ -123,9 +123,35 @@ def test_a_job_that_was_stopped_says_what_it_has_saved(tmp_path):
     (tmp_path / "train/cusa/seed1.log").write_text(f"12:00:00 on cpu\n12:00:09 {saved}\n")
     (tmp_path / "train/cusa/seed2.log").write_text(f"12:00:09 {saved}\n12:00:10 and more\n")
     (tmp_path / "train/convert.log").write_text("stopped by Ctrl-C\n")
-    assert list(lines_of_failure([tmp_path], 0, "cusa run")) == [
+    assert list(lines_of_failure([tmp_path], 0, "cusa run", FailedJobs())) == [
         "cusa/seed1: " + saved,
         "train/convert: stopped by Ctrl-C",
         "What is done is kept. To continue from there:",
         "    cusa run",
     ]
+
+
+def test_a_job_that_was_killed_is_told_though_its_log_has_no_message(tmp_path):
+    log, never = tmp_path / "train/cusa/seed1.log", tmp_path / "embed_more/cusa/seed1/test.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("12:00:00 on cpu\n12:00:09 epoch 2 of 30\n")
+    (tmp_path / "fine.log").write_text("12:00:00 done\n")
+    jobs = FailedJobs()
+    jobs.read(f"RuleException:\nCommand 'exec python > {log} 2>&1' died with <Signals.SIGKILL: 9>.")
+    for failed in (log, never):
+        jobs.failed([str(failed)], None)
+    killed, where, unknown, nowhere, *_ = lines_of_failure([tmp_path], 0, "cusa run", jobs)
+    assert killed.startswith("Error: cusa/seed1 was ended by SIGKILL, as the system does when memory runs out: ")
+    assert killed.endswith(" The last line of its log: 12:00:09 epoch 2 of 30")
+    assert where == f"    the log: {log}"
+    assert unknown.startswith("Error: cusa/seed1/test ended without a message, as a process does that is killed, ")
+    assert nowhere == f"    the log: {never}"
+
+
+def test_what_a_job_wrote_goes_before_how_it_ended(tmp_path):
+    log = tmp_path / "train/cusa/seed1.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("12:00:00 on cpu\nError: a loss is not finite.\n")
+    jobs = FailedJobs()
+    jobs.failed([str(log)], None)
+    assert list(lines_of_failure([tmp_path], 0, "cusa run", jobs))[0] == "Error: a loss is not finite."

@@ -8,6 +8,7 @@ from collections.abc import Collection, Container, Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
+from cusa.plan.failed_jobs import FailedJobs, job_name
 from cusa.plan.plan import Plan
 from cusa.plan.search import SearchPlan
 from cusa.plan.sweep import SweepPlan
@@ -38,21 +39,21 @@ def lines_of_success(plan: Plan, search: SearchPlan, sweep: SweepPlan, made: Con
         yield f"search:     cusa serve {shlex.join(map(str, folders))}"
 
 
-def lines_of_failure(logs: Iterable[Path], since: float, command: str) -> Iterator[str]:
+def lines_of_failure(logs: Collection[Path], since: float, command: str, jobs: FailedJobs) -> Iterator[str]:
     """The saved state of each stopped program, the message and log of each failed one, and how to continue.
 
-    `logs` are folders of logs, `since` is the time when the workflow started, in seconds since 1970.
+    `logs` are folders of logs, `since` is the time when the workflow started, in seconds since 1970. `jobs` are those
+    that Snakemake says have failed: a program that is killed leaves no message in its log.
     """
     failed: dict[str, list[Path]] = {}  # the same data can stop several jobs
-    paths = [path for folder in logs for path in folder.rglob("*.log")]
-    for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path)):
-        if path.stat().st_mtime < since:
-            continue
-        lines = _lines_of(path)
+    for path in _logs_since(logs, since, jobs):
+        lines, name = _lines_of(path), job_name(path, logs)
         if stopped := STOPPED.fullmatch(lines[-1] if lines else ""):
-            yield f"{path.parent.name}/{path.stem}: {stopped[1]}"
+            yield f"{name}: {stopped[1]}"
         elif sentence := _what_failed(lines):
             failed.setdefault(sentence, []).append(path)
+        elif path in jobs and not jobs.was_interrupted(path):
+            failed.setdefault(jobs.without_message(name, path, lines), []).append(path)
     for sentence, paths in failed.items():
         yield sentence
         others = f", and the same in {len(paths) - 1} more" if len(paths) > 1 else ""
@@ -73,8 +74,20 @@ def _without_forcing(command: str) -> str:
     return shlex.join(kept)
 
 
+def _logs_since(folders: Iterable[Path], since: float, jobs: FailedJobs) -> list[Path]:
+    """The logs that were written since a time, and then those that failed jobs never wrote."""
+    times = {path: path.stat().st_mtime for folder in folders for path in folder.rglob("*.log")}
+    written = sorted((path for path, time in times.items() if time >= since), key=lambda path: (times[path], path))
+    return [*written, *(path for path in jobs.logs if path not in times)]
+
+
 def _lines_of(log: Path) -> list[str]:
-    return [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    """The lines of a log that are not blank; none if a job has ended before it had a log."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def _what_failed(lines: list[str]) -> str:
