@@ -49,9 +49,9 @@ class StepProfile:
     """The costs of some training steps.
 
     `seconds` is the mean time of a step, which `parts` divide among PARTS, and `speeds` has the columns SPEEDS of the
-    history, over all steps. On a GPU, `device_busy` is the share of the time in which the GPU computes; None on the CPU.
-    `gpu_memory_gib` is the most memory of the GPU, None on the CPU. `synthetic` is why synthetic pairs were read, None
-    if the data were read.
+    history, over all steps. On a GPU, `device_busy` is the share of the time in which the GPU computes; None on the
+    CPU. `gpu_memory_gib` is the most memory of the GPU, None on the CPU. `synthetic` is why synthetic pairs were read,
+    None if the data were read.
     """
 
     steps: int
