@@ -135,7 +135,10 @@ def show_a_line_for_each_job():
     settings = workflow.output_settings
     handler = next((each for each in logger.handlers if each.name == STREAM), None)
     quiet = settings.quiet or []
-    if handler is None or type(handler.formatter).__name__ == OneLineForEachJob.__name__:
+    if (
+        handler is None
+        or type(handler.formatter).__name__ == OneLineForEachJob.__name__
+    ):
         return
     if Quietness.RULES in quiet and not settings.dryrun:
         lines = OneLineForEachJob(quiet, settings.show_failed_logs)
