@@ -69,7 +69,6 @@ onstart:
         ]
     )
     keep_previous_runs()
-    show_a_line_for_each_job()
     show_running_jobs()
     interrupt_once()
 
@@ -83,9 +82,10 @@ onerror:
     RUNNING.stop()
     say(
         lines_of_failure(
-            [Path(DATA) / "logs", Path(BENCHMARK_LOGS) / "logs"],
+            LOGS,
             workflow.start_time.timestamp(),
             COMMAND,
+            FAILED,
         )
     )
 

@@ -32,7 +32,11 @@ class StoppedError(CusaError):
     def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
         """`number` is that of the signal."""
         super().__init__(message)
-        self.number = number
+        self.message, self.number = message, number
+
+    def __str__(self) -> str:
+        """The message alone: torch.compile adds its graph to the arguments of any error that passes through it."""
+        return self.message
 
 
 def first_lines(examples: Sequence[str], most: int = 5) -> str:

@@ -415,6 +415,22 @@ def test_keys_that_change_nothing_are_doubtful(tiny_configuration):
     require_sound(findings)
 
 
+def test_a_key_that_changes_nothing_in_several_trainings_is_one_line(tiny_configuration):
+    train = tiny_configuration["train"] | {"early_stop": 2, "gather": "global"}
+    findings = [each for each in check(tiny_configuration | {"train": train}) if "no effect" in each.subject]
+    assert [each.subject for each in findings] == ["no effect in contrastive, cusa"] * 2
+    assert ["train.early_stop" in findings[0].text, "train.gather" in findings[1].text] == [True, True]
+
+
+def test_compiling_on_the_cpu_is_doubtful_where_a_tower_is_trained(tiny_configuration):
+    def told(**train) -> list[str]:
+        changed = tiny_configuration | {"train": tiny_configuration["train"] | train}
+        return [each.subject for each in check(changed) if each.doubtful and "takes minutes on a CPU" in each.text]
+
+    assert told(compile=True) == ["compiling the towers of contrastive, cusa"]
+    assert told() == []
+
+
 def test_layers_that_cannot_be_checkpointed_are_found(tiny_configuration):
     student = tiny_configuration["student"] | {"adapt": {side: {"frozen": ["*"]} for side in ("image", "text")}}
     train = tiny_configuration["train"] | {"checkpoint_towers": True}

@@ -32,6 +32,7 @@ def test_it_prints_speed_parts_and_advice_and_writes_a_trace(directory):
     assert done.returncode == 0, done.stderr
     first, *lines = done.stdout.splitlines()
     assert first == "cusa: 2 steps of 8 pairs, fp32, on 1 x cpu"
+    assert "s a step on average, " in lines[0]
     assert "pairs/s" in lines[0]
     assert "synthetic" not in done.stdout
     for part in ("data", "image tower", "text tower", "heads and loss", "gather", "optimiser", "host"):

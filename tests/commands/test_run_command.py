@@ -178,6 +178,25 @@ def test_a_failure_ends_with_the_programs_sentence_its_log_and_how_to_continue(f
     assert "Shell command" not in done.stdout + done.stderr
 
 
+def test_a_job_that_is_killed_ends_with_a_sentence_and_its_log(folder, tiny_configuration):
+    """As the kernel ends a process when memory runs out: the process writes nothing."""
+    (folder / "mine.yaml").write_text(yaml.safe_dump(tiny_configuration))
+    killing = "import os, sys\nif any(word.endswith('convert.py') for word in sys.orig_argv): os.kill(os.getpid(), 9)\n"
+    (folder / "before").mkdir()
+    (folder / "before/sitecustomize.py").write_text(killing)
+    path = os.pathsep.join([str(folder / "before"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [CUSA, "run", "annotations", "--cores", "1", "--configfile", "mine.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    place = next(place for place, line in enumerate(lines) if line.startswith("    the log: "))
+    assert lines[place - 1].startswith("Error: convert/convert was ended by SIGKILL, as the system does when memory ")
+    assert lines[place] == "    the log: results/shapes/logs/convert/convert.log"
+    assert lines[place + 1] == "What is done is kept. To continue from there:"
+    for noise in ("Conda environments", "Singularity containers", "Rules claiming more threads", "Using shell"):
+        assert noise not in done.stderr
+
+
 def test_without_snakemake_it_is_a_sentence(monkeypatch):
     monkeypatch.setattr(running, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="snakemake is not installed here"):

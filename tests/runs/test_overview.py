@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+from cusa.commands.run_list import lines
 from cusa.common.files import write_json
+from cusa.config.interpolation import Interpolation
 from cusa.errors import DataError
 from cusa.runs.live import LiveRun, holder_of, is_alive
 from cusa.runs.overview import overview, row_of, run_folders
@@ -89,6 +91,20 @@ def test_a_hopeless_trial_of_a_sweep_has_not_just_finished(scored_runs, tmp_path
     record = RunRecord.read(runs["cusa"][0]).model_copy(update={"stopped_because": "it was hopeless"})
     record.write(tmp_path)
     assert row_of(tmp_path).state == "stopped early"
+
+
+def test_an_interpolation_has_its_alpha_and_none_of_the_epochs_of_its_source(scored_runs, tmp_path):
+    _, runs = scored_runs
+    record = RunRecord.read(runs["cusa"][0])
+    between = record.configuration.model_copy(update={"interpolate": Interpolation(experiment="cusa")})
+    changes = {"configuration": between, "selection_metrics": {"alpha": 0.4, "r_mean": 50.0}, "seconds": 7.0}
+    record.model_copy(update=changes).write(tmp_path)
+    row = row_of(tmp_path)
+    assert (row.state, row.alpha, row.best_r_mean, row.seconds) == ("interpolated", 0.4, 50.0, 7.0)
+    assert (row.epoch, row.epochs, row.best_epoch, row.last_r_mean, row.pairs_per_second) == (None,) * 5
+    _, line = lines([row])
+    assert line.split()[1:] == ["interpolated", "alpha", "0.4", "50.00", "took", "7", "s"]
+    assert row_of(runs["cusa"][0]).alpha is None
 
 
 def test_results_of_one_data_set_of_all_and_single_runs_are_found(tmp_path, ended_process):

@@ -98,6 +98,21 @@ def test_only_large_batches_are_told_to_become_smaller(tiny_configuration):
     assert list(advice(slow, large)) == ["Lower train.batch_size: the comparisons grow with its square."]
 
 
+def test_a_side_that_student_adapt_names_already_is_not_told_to_be_adapted(tiny_configuration):
+    def told(part: str, adapt: dict) -> str:
+        run = configured(tiny_configuration | {"student": tiny_configuration["student"] | {"adapt": adapt}})
+        return " ".join(advice(profile(**{part: 1.0}), run))
+
+    both = {"image": {"lora": {}}, "text": {"lora": {}}}
+    trains_less, has_less_to_change = "student.adapt trains less", "student.adapt trains part"
+    assert trains_less not in told("text_tower", both)
+    assert "student.adapt already trains less of the text tower" in told("text_tower", both)
+    assert has_less_to_change not in told("optimiser", both)
+    only_image = {"image": {"lora": {}}}
+    assert trains_less in told("text_tower", only_image)
+    assert has_less_to_change in told("optimiser", only_image)
+
+
 def test_frozen_towers_are_given_no_advice_that_cannot_be_followed(tiny_configuration):
     """Their features are read: no picture is decoded, no tower computes, and none can be trained less."""
     teachers = tiny_configuration["teachers"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 
 import pytest
 import torch
@@ -105,6 +106,36 @@ def test_memory_that_is_not_enough_is_no_reason_to_go_on(tiny_configuration, mon
     monkeypatch.setattr(compilation, "_run", full)
     with pytest.raises(torch.OutOfMemoryError, match="does not fit"):
         compile_towers(task_of(configured(tiny_configuration)), NOTHING_FROZEN)
+
+
+def test_a_signal_while_the_compiler_traces_is_one_line(tiny_configuration, monkeypatch):
+    """The tracer adds its graph to the error, and tells the stack of the forward pass by a warning."""
+
+    class Stopping(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, features):
+            return features.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise stopped
+
+    def run(*_: object) -> None:
+        with torch.autograd.detect_anomaly(check_nan=False):
+            try:
+                Stopping.apply(torch.ones(2, requires_grad=True)).sum().backward()
+            except StoppedError as error:
+                error.args = (f"{error.args[0]}\nUse tlparse to see full graph. ",)
+                raise
+
+    stopped = StoppedError("stopped by SIGTERM", signal.SIGTERM)
+    monkeypatch.setattr(compilation, "COMPILER", PLAIN)
+    monkeypatch.setattr(compilation, "_run", run)
+    with warnings.catch_warnings(record=True) as warned, pytest.raises(StoppedError) as caught:
+        warnings.filterwarnings("ignore", message="Anomaly Detection has been enabled")
+        compile_towers(task_of(configured(tiny_configuration)), NOTHING_FROZEN)
+    assert str(caught.value) == "stopped by SIGTERM"
+    assert not [str(warning.message) for warning in warned]
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -62,6 +62,9 @@ def test_sigterm_within_a_block_that_may_stop_ends_the_block():
 
 
 def test_the_error_says_what_was_saved():
+    assert str(Stop(saves=False).error()) == (
+        "stopped by SIGTERM; nothing was saved, and the same command starts anew."
+    )
     message = str(Stop().error(" after step 3; the state is in runs/a/state"))
     assert message == ("stopped by SIGTERM after step 3; the state is in runs/a/state; the same command continues.")
 
@@ -228,7 +231,7 @@ def test_two_processes_that_are_stopped_and_killed_end_bit_identical(tiny_config
         if victim == "rank":
             assert message.splitlines()[-1] == (
                 "Error: process 1 of the training was ended by SIGKILL, as the system does when memory runs out; the "
-                "same command continues from the last state that was saved."
+                "same command continues from the last state that was saved, if there is one."
             )
         assert saved(folder)["epoch"] > before
     for place in (folder, tmp_path / "undisturbed"):

@@ -33,7 +33,7 @@ run(main)
             "os.kill(os.getpid(), 9)",
             137,
             "Error: process 1 of the training was ended by SIGKILL, as the system does when memory runs out; the same "
-            "command continues from the last state that was saved.",
+            "command continues from the last state that was saved, if there is one.",
         ),
     ],
     ids=["error", "killed"],

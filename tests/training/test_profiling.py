@@ -33,6 +33,7 @@ def test_the_parts_are_the_time_of_a_step(tiny_configuration, shapes_data):
     assert all(seconds > 0 for seconds in spent.values()), spent
     pairs_per_second = found.speeds["samples_per_second"]
     assert sum(found.parts.values()) == pytest.approx(8 / pairs_per_second, rel=0.02)
+    assert found.seconds == pytest.approx(8 / pairs_per_second)
     assert found.speeds["model_flops_per_second"] > 0
     assert found.speeds["data_wait_share"] < 1
     assert (found.device_busy, found.gpu_memory_gib, found.speeds["mfu"]) == (None, None, None)
@@ -60,6 +61,23 @@ def test_a_slow_part_is_seen_where_it_is(tiny_configuration, shapes_data, monkey
     assert 0.09 <= found.parts["image tower"] < 0.2
     assert found.parts["text tower"] < 0.05
     assert found.parts["heads and loss"] < 0.05
+
+
+def test_one_slow_step_counts_in_the_seconds_as_in_the_pairs_per_second(tiny_configuration, shapes_data, monkeypatch):
+    """A median would be that of the other steps, beside a speed that is of all."""
+    from cusa.training.loop import Trainer
+
+    taken, original = [], Trainer.train_step
+
+    def slow_once(self, *arguments):
+        taken.append(None)
+        time.sleep(0.5 if len(taken) == 5 else 0)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "train_step", slow_once)
+    found = take(configured(tiny_configuration), shapes_data)
+    assert found.seconds >= 0.5 / 4
+    assert found.seconds * found.speeds["samples_per_second"] == pytest.approx(8)
 
 
 def test_slow_data_are_seen(tiny_configuration, shapes_data, monkeypatch):

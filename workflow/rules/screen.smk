@@ -8,26 +8,34 @@ from snakemake.logging import DefaultFormatter, is_quiet_about, logger, timestam
 from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from cusa.plan.failed_jobs import FailedJobs, job_name
 from cusa.plan.reasons import changed_keys
 from cusa.plan.running_jobs import Bars, Job, Lines, RunningJobs
 
 # Resources that are parts of a command; see `train`.
 PARTS_OF_COMMANDS = ("script", "operation", "configuration")
 # What Snakemake says between jobs and after a job that has failed; the messages at the end have what the job wrote.
+# Before the jobs, it says what every run says, as nobody has to install what envs/ and the containers have.
 NOT_SHOWN = (
+    "Using shell: ",
+    "Rules claiming more threads will be scaled down.",
+    "Conda environments: ignored",
+    "Singularity containers: ignored",
     "Select jobs to execute...",
     "RuleException:\nCalledProcessError",
     "Exiting because a job execution failed.",
 )
 STREAM = "DefaultStreamHandler"  # Snakemake's name of what writes on the screen
+LOGS = [Path(DATA) / "logs", Path(BENCHMARK_LOGS) / "logs"]  # the folders of logs
 RUNNING = RunningJobs()
+FAILED = FailedJobs()
 INTERRUPTED = threading.Event()
 
 
 def name_of(record):
-    """The name of a job, as in the messages at the end: experiment and seed, model and split."""
+    """The name of a job, as in the messages at the end: experiment and seed and data, model and split."""
     log = next(map(Path, record.log), None)
-    return f"{log.parent.name}/{log.stem}" if log else record.rule_name
+    return job_name(log, LOGS) if log else record.rule_name
 
 
 class Listener(logging.Filter):
@@ -42,11 +50,14 @@ class Listener(logging.Filter):
         if event == LogEvent.JOB_INFO:
             self.shorten(record)
             RUNNING.start(record.jobid, self.described(record))
+            FAILED.started(record.log)
         elif event == LogEvent.JOB_FINISHED:
             RUNNING.end(record.job_id)
         elif event == LogEvent.JOB_ERROR:
             RUNNING.end(record.jobid)
+            FAILED.failed(record.log, record.rule_msg)
         elif event in (None, LogEvent.ERROR):
+            FAILED.read(record.getMessage())
             self.translate(record)
         # Jobs that Ctrl-C has stopped are not errors. The messages at the end tell what they have saved.
         return not (INTERRUPTED.is_set() and record.levelno >= logging.ERROR)
@@ -124,7 +135,12 @@ def show_a_line_for_each_job():
     settings = workflow.output_settings
     handler = next((each for each in logger.handlers if each.name == STREAM), None)
     quiet = settings.quiet or []
-    if handler is not None and Quietness.RULES in quiet and not settings.dryrun:
+    if (
+        handler is None
+        or type(handler.formatter).__name__ == OneLineForEachJob.__name__
+    ):
+        return
+    if Quietness.RULES in quiet and not settings.dryrun:
         lines = OneLineForEachJob(quiet, settings.show_failed_logs)
         handler.filters.insert(0, lines)
         handler.setFormatter(lines)
@@ -161,3 +177,5 @@ def show_running_jobs():
 # A module can be included several times; one filter is enough.
 if not any(type(each).__name__ == Listener.__name__ for each in logger.filters):
     logger.addFilter(Listener())
+# Before the rules are planned, because Snakemake says some of what is not shown before any hook.
+show_a_line_for_each_job()

@@ -20,6 +20,7 @@ from cusa.commands.gpu_findings import gpu_findings
 from cusa.commands.search_findings import ModelSize, search_findings
 from cusa.commands.token_findings import clean_up, parts_to_change, student_tokens, text_model_tokens
 from cusa.commands.training_findings import (
+    compiling,
     enough_data,
     keys_without_effect,
     labels,
@@ -85,6 +86,7 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
     yield from labels(plan, inspection)
     yield from learning_rates(plan)
     yield from keys_without_effect(plan)
+    yield from compiling(plan)
     yield from parts_to_change(plan, inspection)
     labels_of: dict[str, Counter[str]] = {}
     yield from images_of(plan.labelled_images, labels_of)

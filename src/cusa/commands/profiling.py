@@ -72,7 +72,8 @@ def _profile(arguments: argparse.Namespace) -> None:
     reason = "--synthetic asks for them" if arguments.synthetic else None
     if reason is None and (missing := missing_data(configuration, plan.folder)) is not None:
         reason = f"{missing} does not exist yet"
-    with joined(configuration.train.gpus > 0, arguments.threads or _threads(configuration)) as (group, _):
+    threads = arguments.threads or _threads(configuration)
+    with joined(configuration.train.gpus > 0, threads, saves=False) as (group, _):
         result = profile_steps(
             configuration, plan.folder, group, steps=arguments.steps, synthetic=reason, trace=arguments.trace
         )
@@ -127,7 +128,8 @@ def lines(configuration: RunConfiguration, result: StepProfile) -> Iterator[str]
     )
     if result.synthetic is not None:
         yield f"synthetic pairs, because {result.synthetic}: what loading data takes is not known"
-    yield f"{result.seconds:.3f} s a step, {speeds['samples_per_second']:.1f} pairs/s, {_images(result)} images/s"
+    pairs, images = (f"{speeds[f'{what}_per_second']:.1f}" for what in ("samples", "images"))
+    yield f"{result.seconds:.3f} s a step on average, {pairs} pairs/s, {images} images/s"
     if (flops := speeds["model_flops_per_second"]) is not None:
         share = "" if speeds["mfu"] is None else f", {100 * speeds['mfu']:.1f} % of what the GPU can do at most (MFU)"
         yield f"{flops / 1e12:.3f} TFLOP/s of the model{share}"
@@ -146,7 +148,3 @@ def lines(configuration: RunConfiguration, result: StepProfile) -> Iterator[str]
     yield ""
     yield f"Most worth a look: {NAMES[bottleneck(result)]}."
     yield from advice(result, configuration)
-
-
-def _images(result: StepProfile) -> str:
-    return f"{result.speeds['images_per_second']:.1f}"

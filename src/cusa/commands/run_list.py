@@ -65,13 +65,20 @@ def _cells(row: RunRow) -> tuple[str, ...]:
     return (
         row.run,
         state,
-        "" if row.epoch is None else f"{row.epoch}/{row.epochs}",
+        _progress(row),
         _number(row.best_r_mean, 2),
         "" if row.best_epoch is None else str(row.best_epoch + 1),
         _number(row.last_r_mean, 2),
         _number(row.pairs_per_second, 0),
         time,
     )
+
+
+def _progress(row: RunRow) -> str:
+    """How many epochs a training has finished, or how far an interpolation lies between before and after one."""
+    if row.alpha is not None:
+        return f"alpha {row.alpha:g}"
+    return "" if row.epoch is None else f"{row.epoch}/{row.epochs}"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -101,14 +101,15 @@ def learning_rates(plan: Plan) -> Iterator[Finding]:
 
 
 def keys_without_effect(plan: Plan) -> Iterator[Finding]:
-    """Keys that are set to a value of their own, but change nothing in a training, or in all of them."""
+    """Keys that are set to a value of their own, but change nothing in some trainings, or in all of them."""
+    experiments: dict[str, list[str]] = {}  # most of them share the student and the recipe
     for name in plan.experiments:
         student, recipe = plan.configuration.student_of(name), plan.configuration.recipe(name)
-        sides = student.trained_sides
-        yield from (
-            Finding(f"no effect in {name}", f"{sentence}, so it changes nothing; leave it out", doubtful=True)
-            for sentence in _without_effect(student, recipe, sides)
-        )
+        for sentence in _without_effect(student, recipe, student.trained_sides):
+            experiments.setdefault(sentence, []).append(name)
+    for sentence, names in experiments.items():
+        text = f"{sentence}, so it changes nothing; leave it out"
+        yield Finding(f"no effect in {', '.join(names)}", text, doubtful=True)
     if plan.configuration.shards.pixels is not None and not any(
         pixels_folder(plan.configuration.student_of(name)) for name in plan.experiments
     ):
@@ -117,6 +118,23 @@ def keys_without_effect(plan: Plan) -> Iterator[Finding]:
             "reads cached features, so nothing is stored; leave it out"
         )
         yield Finding("no effect", text, doubtful=True)
+
+
+def compiling(plan: Plan) -> Iterator[Finding]:
+    """Trainings on the CPU whose towers are compiled, which takes longer than many of these trainings."""
+    names = [
+        name
+        for name in plan.experiments
+        if plan.configuration.recipe(name).compile
+        and not plan.configuration.recipe(name).gpus
+        and plan.configuration.student_of(name).trained_sides
+    ]
+    if names:
+        text = (
+            "train.compile takes minutes on a CPU, before the first step of each training (four minutes were measured "
+            "on two cores, for a CLIP of three layers a side); leave it false unless the steps take hours"
+        )
+        yield Finding(f"compiling the towers of {', '.join(names)}", text, doubtful=True)
 
 
 def _without_effect(student: StudentSettings, recipe: Train, sides: set[str]) -> Iterator[str]:

@@ -8,11 +8,15 @@ from collections.abc import Collection, Container, Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
+from cusa.common.files import read_json
+from cusa.errors import DataError
+from cusa.plan.failed_jobs import FailedJobs, job_name
 from cusa.plan.plan import Plan
 from cusa.plan.search import SearchPlan
 from cusa.plan.sweep import SweepPlan
 from cusa.sweep.summary import MARKDOWN, TABLE
 
+META, RUN = "meta.json", "run.json"  # of an index, and of a run
 # Options that force finished jobs to run again, and whether names follow them.
 FORCING = {"--forcerun": True, "-R": True, "--forceall": False, "-F": False, "--force": False, "-f": False}
 SENTENCE = "Error: "  # the start of the programs' messages about problems that users can correct
@@ -23,36 +27,55 @@ BUG = "Traceback (most recent call last):"
 
 
 def lines_of_success(plan: Plan, search: SearchPlan, sweep: SweepPlan, made: Container[str]) -> Iterator[str]:
-    """The best experiment, the address of the report, the best trial and the next command.
+    """The trained runs, the best experiment, the address of the report, the best trial and the next command.
 
     `made` are the files that the targets of this workflow stand for; what is only there from before is not named.
     """
-    summary, page = plan.folder.root / "summary.parquet", plan.folder.root / "report/index.html"
+    root = plan.folder.root
+    summary, page = root / "summary.parquet", root / "report/index.html"
+    runs = [run for run in plan.run_files("best.safetensors") if run in made and Path(run).is_file()]
+    if runs and str(summary) not in made and str(page) not in made:
+        yield f"the runs:   {root / 'runs'} has {len(runs)}; {shlex.join(['cusa', 'runs', str(root)])} lists them"
+        yield "next:       the target `report` measures and compares them"
     if str(summary) in made and summary.is_file():
         yield from _best(summary, plan.runs)
     if (study := sweep.study) is not None and str(study.folder / TABLE) in made:
         yield f"the trials: {study.folder / MARKDOWN}; `cusa sweep best` writes the best of them"
     if str(page) in made and page.is_file():
         yield f"the report: {page.absolute().as_uri()}"
-    if folders := [folder for folder in search.index_folders() if (Path(folder) / "meta.json").is_file()]:
-        yield f"search:     cusa serve {shlex.join(map(str, folders))}"
+    if folders := [folder for folder in search.index_folders() if (Path(folder) / META).is_file()]:
+        current = [folder for folder in folders if _has_weights_of_its_run(Path(folder))]
+        if current:
+            yield f"search:     cusa serve {shlex.join(current)}"
+        if old := [folder for folder in folders if folder not in current]:
+            why = "of other weights than its run has now; the target `search` builds it again"
+            yield f"search:     {', '.join(old)}: {why}"
 
 
-def lines_of_failure(logs: Iterable[Path], since: float, command: str) -> Iterator[str]:
+def _has_weights_of_its_run(index: Path) -> bool:
+    """Whether the index {run}/search/{gallery} has what the present weights of its run embedded."""
+    try:
+        meta, record = read_json(index / META), read_json(index.parents[1] / RUN)
+        return bool(meta["index"]["model_sha256"] == record["weights_sha256"])
+    except (DataError, FileNotFoundError, KeyError, TypeError):  # a run without run.json is trained again
+        return False
+
+
+def lines_of_failure(logs: Collection[Path], since: float, command: str, jobs: FailedJobs) -> Iterator[str]:
     """The saved state of each stopped program, the message and log of each failed one, and how to continue.
 
-    `logs` are folders of logs, `since` is the time when the workflow started, in seconds since 1970.
+    `logs` are folders of logs, `since` is the time when the workflow started, in seconds since 1970. `jobs` are those
+    that Snakemake says have failed: a program that is killed leaves no message in its log.
     """
     failed: dict[str, list[Path]] = {}  # the same data can stop several jobs
-    paths = [path for folder in logs for path in folder.rglob("*.log")]
-    for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path)):
-        if path.stat().st_mtime < since:
-            continue
-        lines = _lines_of(path)
+    for path in _logs_since(logs, since, jobs):
+        lines, name = _lines_of(path), job_name(path, logs)
         if stopped := STOPPED.fullmatch(lines[-1] if lines else ""):
-            yield f"{path.parent.name}/{path.stem}: {stopped[1]}"
+            yield f"{name}: {stopped[1]}"
         elif sentence := _what_failed(lines):
             failed.setdefault(sentence, []).append(path)
+        elif path in jobs and not jobs.was_interrupted(path):
+            failed.setdefault(jobs.without_message(name, path, lines), []).append(path)
     for sentence, paths in failed.items():
         yield sentence
         others = f", and the same in {len(paths) - 1} more" if len(paths) > 1 else ""
@@ -73,8 +96,20 @@ def _without_forcing(command: str) -> str:
     return shlex.join(kept)
 
 
+def _logs_since(folders: Iterable[Path], since: float, jobs: FailedJobs) -> list[Path]:
+    """The logs that were written since a time, and then those that failed jobs never wrote."""
+    times = {path: path.stat().st_mtime for folder in folders for path in folder.rglob("*.log")}
+    written = sorted((path for path, time in times.items() if time >= since), key=lambda path: (times[path], path))
+    return [*written, *(path for path in jobs.logs if path not in times)]
+
+
 def _lines_of(log: Path) -> list[str]:
-    return [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    """The lines of a log that are not blank; none if a job has ended before it had a log."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def _what_failed(lines: list[str]) -> str:
@@ -100,6 +135,9 @@ def _best(summary: Path, runs: Collection[str]) -> Iterator[str]:
         and row["mean"] is not None
     }
     if scores:
-        best = max(scores, key=lambda name: scores[name])
-        among = f", the highest of {len(scores)}; a small lead may be chance" if len(scores) > 1 else ""
-        yield f"best:       {best}, with a mean recall of {scores[best]:.1f} % between images and texts of test{among}"
+        highest = f"{max(scores.values()):.1f}"
+        best = [name for name in scores if f"{scores[name]:.1f}" == highest]
+        chance = "" if len(best) > 1 else "; a small lead may be chance"
+        among = f", the highest of {len(scores)}{chance}" if len(scores) > 1 else ""
+        names = best[0] if len(best) == 1 else f"{', '.join(best[:-1])} and {best[-1]} are equal"
+        yield f"best:       {names}, with a mean recall of {highest} % between images and texts of test{among}"

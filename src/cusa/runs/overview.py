@@ -24,6 +24,7 @@ class RunRow:
         finished       its run.json is there
         stopped early  the same, of a trial of a sweep that was hopeless
         not trained    a baseline or an imported checkpoint
+        interpolated   weights between those before and after the training of another run; `alpha` is how far
         starting       its process reads the data
         running        its process trains; on another host, it trained at the time `updated`
         stopped        by SIGTERM or Ctrl-C; the same command continues it
@@ -48,6 +49,7 @@ class RunRow:
     updated: str | None = None
     host: str | None = None
     message: str | None = None
+    alpha: float | None = None
 
 
 def run_folders(folder: str | Path) -> list[Path]:
@@ -118,22 +120,24 @@ def _last_r_mean(history: Path) -> float | None:
 
 
 def _finished(run: Path, record: RunRecord) -> RunRow:
-    trained = record.training_pairs is not None and record.epochs > 0
+    # The record of an interpolation has the epochs of the training that it took its weights from.
+    is_between = record.configuration.interpolate is not None
+    trained = record.training_pairs is not None and record.epochs > 0 and not is_between
     metrics = record.selection_metrics or {}
     pairs = (record.training_pairs or 0) * record.epochs
-    is_training = record.configuration.interpolate is None
+    made = "interpolated" if is_between else "not trained"
     return RunRow(
         run=str(run),
         experiment=record.configuration.experiment,
         seed=str(record.configuration.seed),
-        state="not trained" if not trained else "finished" if record.stopped_because is None else "stopped early",
+        state=made if not trained else "finished" if record.stopped_because is None else "stopped early",
         epoch=record.epochs if trained else None,
         epochs=record.configuration.train.epochs if trained else None,
         best_r_mean=metrics.get("r_mean"),
         best_epoch=record.selected_epoch if trained else None,
-        last_r_mean=_last_r_mean(run / HISTORY),
-        # An interpolation takes the time of its own, and the pairs of the training.
-        pairs_per_second=pairs / record.seconds if trained and is_training and record.seconds > 0 else None,
-        seconds=record.seconds if trained else None,
+        last_r_mean=None if is_between else _last_r_mean(run / HISTORY),  # whose history has a row for each alpha
+        pairs_per_second=pairs / record.seconds if trained and record.seconds > 0 else None,
+        seconds=record.seconds if trained or is_between else None,
         updated=record.finished,
+        alpha=metrics.get("alpha") if is_between else None,
     )

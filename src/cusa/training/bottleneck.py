@@ -93,7 +93,7 @@ def advice(profile: StepProfile, configuration: RunConfiguration) -> Iterator[st
         return
     if part == "optimiser":
         yield "Raise train.batch_size or train.accumulate, so that weights change less often for the same pairs."
-        if len(frozen) < len(TOWERS):
+        if configuration.student.trained_sides - adapted_sides(configuration):
             yield "student.adapt trains part of the weights; the optimiser then has less to change."
         return
     if part == "host":
@@ -109,6 +109,12 @@ def frozen_towers(configuration: RunConfiguration) -> set[str]:
     """The sides of a pair of towers that compute nothing in a step, because their features are cached."""
     towers = configuration.student.towers
     return set() if towers is None else {side for side in TOWERS if not getattr(towers, side).trainable}
+
+
+def adapted_sides(configuration: RunConfiguration) -> set[str]:
+    """The sides of which student.adapt already trains only a part of the weights."""
+    adapt = configuration.student.adapt
+    return set() if adapt is None else set(adapt.sides)
 
 
 def _of_towers(part: Part, profile: StepProfile, configuration: RunConfiguration, on_gpu: bool) -> Iterator[str]:
@@ -136,6 +142,8 @@ def _of_towers(part: Part, profile: StepProfile, configuration: RunConfiguration
         yield "train.chunk_size computes the towers twice; leave it null if a smaller train.batch_size will do."
     elif on_gpu:
         yield "Raise train.batch_size while the memory allows it."
-    if side in configuration.student.trained_sides:
+    if side in adapted_sides(configuration):
+        yield f"student.adapt already trains less of the {side} tower; a smaller student costs less."
+    elif side in configuration.student.trained_sides:
         frozen = "student.adapt" if configuration.student.towers is None else f"student.towers.{side}.trainable: false"
         yield f"{frozen} trains less of the {side} tower, and costs less."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cusa.common.compute import random_state, set_random_state
-from cusa.errors import StoppedError
+from cusa.errors import StoppedError, cause_of
 from cusa.layout import Modality
 from cusa.student.backbones import FrozenDimensions, TextInput, each_tensor
 from cusa.student.sides import sides_with_a_tower
@@ -47,7 +48,7 @@ def compile_towers(task: TrainingTask, frozen: FrozenDimensions) -> list[Modalit
         return features
 
     inputs, started, working = _inputs(task, frozen), time.monotonic(), list[Modality]()
-    with _as_it_was(task):
+    with _as_it_was(task), _quietly():
         for side in sides_with_a_tower(task.student.backbone):
             task.compiled[side] = tower
             try:
@@ -58,7 +59,8 @@ def compile_towers(task: TrainingTask, frozen: FrozenDimensions) -> list[Modalit
                 if stopped := _stopped(error):
                     raise stopped from None
                 del task.compiled[side]
-                log.warning("train.compile: the %s tower cannot be compiled, and is run as it is: %s", side, error)
+                why = cause_of(error)  # without the compiler's graph, which has a line for each operation
+                log.warning("train.compile: the %s tower cannot be compiled, and is run as it is: %s", side, why)
             else:
                 working.append(side)
     log.info("compiled the towers of %s in %.0f s", working or "no side", time.monotonic() - started)
@@ -101,6 +103,20 @@ def _run(task: TrainingTask, inputs: TowerInputs) -> None:
     for features in task.towers(inputs).values():
         if features.requires_grad:
             torch.autograd.grad(features.float().sum(), learned, allow_unused=True)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """A block in which PyTorch does not say what the log says in one line, or what matters to nobody.
+
+    The compiler traces the backward pass in PyTorch's anomaly mode. Any error there, also that of a signal which stops
+    the training, is then told with the stack of the forward pass. On a machine without a GPU, the compiler also says
+    that CUDA is installed and finds none.
+    """
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Error detected in \w+\.", category=UserWarning)
+        yield
 
 
 @contextmanager

@@ -22,8 +22,10 @@ SPEEDS = (
 
 @dataclass(frozen=True)
 class Spent:
-    """The costs of batches in one process: seconds of waiting for them, images that it encodes, and operations.
+    """The costs of batches in one process: seconds of waiting for them, their images, and operations.
 
+    An image that pairs of a batch share counts once, where it is encoded once. If the image tower is frozen, none is
+    encoded, and `images` counts those whose features are read.
     `flops` are floating-point operations as flops.py counts them; 0 in processes that do not count.
     """
 

@@ -26,10 +26,12 @@ class Stop:
 
     Handles the signals while it is entered as a context manager, in the main thread only, because Python allows no
     other. At first a signal raises StoppedError at once. After `defer` it only sets `requested`, and the training stops
-    when it has saved. Signals may arrive more than once, and not in all processes of a group at the same time.
+    when it has saved. Signals may arrive more than once, and not in all processes of a group at the same time. Without
+    `saves` it is no training that stops, but something that saves nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, saves: bool = True) -> None:
+        self._saves = saves
         self.requested = False
         self._signal = signal.SIGTERM  # the first that arrived
         self._immediate, self._saved = True, ""
@@ -65,7 +67,8 @@ class Stop:
     def error(self, saved: str = "") -> StoppedError:
         """The error that ends a training after a signal; `saved` adds which step was saved, and the folder."""
         name = "Ctrl-C" if self._signal == signal.SIGINT else self._signal.name
-        return StoppedError(f"stopped by {name}{saved}; the same command continues.", self._signal)
+        then = "the same command continues" if self._saves else "nothing was saved, and the same command starts anew"
+        return StoppedError(f"stopped by {name}{saved}; {then}.", self._signal)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:

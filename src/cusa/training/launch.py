@@ -45,7 +45,7 @@ def _failure_sentence(failure: ProcessFailure) -> str:
         memory = ", as the system does when memory runs out" if name == "SIGKILL" else ""
         return (
             f"Error: process {failure.local_rank} of the training was ended by {name}{memory}; the same command "
-            "continues from the last state that was saved."
+            "continues from the last state that was saved, if there is one."
         )
     if failure.exitcode > SIGNALLED:
         return ""

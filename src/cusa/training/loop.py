@@ -78,11 +78,14 @@ def train(
 
 
 @contextmanager
-def joined(gpu: bool, threads: int) -> Iterator[tuple[Group, Stop]]:
-    """Join the group of processes, handle stop signals, and leave the group at the end. For `threads` see `train`."""
+def joined(gpu: bool, threads: int, *, saves: bool = True) -> Iterator[tuple[Group, Stop]]:
+    """Join the group of processes, handle stop signals, and leave the group at the end.
+
+    For `threads` see `train`, for `saves` see Stop.
+    """
     die_with_launcher()
     choose_device(gpu)
-    with Stop() as stop:
+    with Stop(saves) as stop:
         group = join(gpu)
         torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
         try:

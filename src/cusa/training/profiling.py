@@ -6,7 +6,6 @@ the time for data is not known.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
@@ -49,10 +48,10 @@ CAPTIONS_PER_IMAGE, WORDS, STEPS_PER_EPOCH = 5, 16, 8  # of synthetic pairs, as 
 class StepProfile:
     """The costs of some training steps.
 
-    `seconds` is the median time of a step, `parts` how much of it is in each of PARTS, and `speeds` has the columns
-    SPEEDS of the history. On a GPU, `device_busy` is the share of the time in which the GPU computes; None on the CPU.
-    `gpu_memory_gib` is the most memory of the GPU, None on the CPU. `synthetic` is why synthetic pairs were read, None
-    if the data were read.
+    `seconds` is the mean time of a step, which `parts` divide among PARTS, and `speeds` has the columns SPEEDS of the
+    history, over all steps. On a GPU, `device_busy` is the share of the time in which the GPU computes; None on the
+    CPU. `gpu_memory_gib` is the most memory of the GPU, None on the CPU. `synthetic` is why synthetic pairs were read,
+    None if the data were read.
     """
 
     steps: int
@@ -185,7 +184,7 @@ def profile_steps(
     with TemporaryDirectory() as scratch:
         kind = Trainer if synthetic is None else SyntheticTrainer
         configuration = with_batch_size(configuration, kind.files(configuration, folder, group))
-        trainer = kind(configuration, folder, Path(scratch), group, Stop())
+        trainer = kind(configuration, folder, Path(scratch), group, Stop(saves=False))
         trainer.prepare()
         trainer.task.train()
         try:
@@ -203,16 +202,14 @@ def _profile(trainer: Trainer, steps: int, synthetic: str | None, trace: Path | 
         stack.callback(source.close)
         for _ in range(WARM_UP):
             source.take()
-        spent, started, times = trainer.data.spent, time.perf_counter(), []
+        spent = trainer.data.spent
         timeline.marks = timeline.marks[-1:]
         _wait_for(device)
         timeline.mark("host")
         timeline.marks = timeline.marks[-1:]
         started = time.perf_counter()
         for _ in range(steps):
-            before = time.perf_counter()
             source.take()
-            times.append(time.perf_counter() - before)
         parts = timeline.seconds()  # waits for the device
         seconds = time.perf_counter() - started
         spent = trainer.data.spent - spent
@@ -225,7 +222,7 @@ def _profile(trainer: Trainer, steps: int, synthetic: str | None, trace: Path | 
         processes=group.world_size,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         synthetic=synthetic,
-        seconds=statistics.median(times) if device.type == "cpu" else seconds / steps,
+        seconds=seconds / steps,
         parts={part: parts[part] / steps for part in PARTS},
         speeds=speeds(pairs * steps, seconds, spent, group.world_size, peak),
         device_busy=busy,
