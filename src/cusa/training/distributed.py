@@ -6,16 +6,14 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 # PyTorch 2.14 gives this collective its new name; the lowest that is supported, 2.9, has the old one only.
 _gather_rows: Callable[[Tensor, Tensor], Any] = (
@@ -151,38 +149,6 @@ def die_with_launcher() -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-def averaging(module: nn.Module, device: torch.device) -> DistributedDataParallel:
-    """A module whose gradients the processes average, each time that they are computed.
-
-    It may have parameters without a gradient: a pooler that no feature needs, the projection of a side that no loss
-    reads. Which these are depends on the model, which can be anybody's, so they are looked for in each step.
-    """
-    with _unheard():  # a throwaway module, about which nothing else could be said; it draws no random numbers
-        throwaway = DistributedDataParallel(nn.PReLU(device=device), find_unused_parameters=True)
-        throwaway(torch.zeros(1, 1, device=device))
-    return DistributedDataParallel(module, find_unused_parameters=True)
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """A block whose standard error is thrown away, also what C++ writes.
-
-    In the first forward pass that uses all parameters, PyTorch warns that the look for others costs time. It does so
-    once in each process, by C++, past all filters of Python; and it would be wrong to look for none, see `averaging`.
-    """
-    sys.stderr.flush()
-    standard_error = 2  # the number of the file, which C++ writes to
-    kept = os.dup(standard_error)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, standard_error)
-    try:
-        yield
-    finally:
-        os.dup2(kept, standard_error)
-        os.close(kept)
-        os.close(nowhere)
 
 
 class _AllGather(torch.autograd.Function):

@@ -24,7 +24,7 @@ from cusa.student.student import Student
 from cusa.teacher_similarities import GatherRows
 from cusa.training.batches import TrainingBatch
 from cusa.training.checkpointing import checkpoint_towers
-from cusa.training.distributed import Group, averaging
+from cusa.training.distributed import Group
 from cusa.training.gradient_cache import CachedGradients, TowerInputs, chunks_of, fewest_rows, joined, rows_of
 from cusa.training.sharding import average_whole_gradients
 
@@ -141,7 +141,8 @@ def parallel(task: TrainingTask) -> nn.Module:
     """The module that the loop calls: with several processes, it averages the gradients over them."""
     if task.group.world_size == 1 or task.settings.shard_student:
         return task
-    return averaging(task, task.group.device)
+    # A backbone may have parameters that the losses do not use (a pooler), so DDP must look for unused ones.
+    return DistributedDataParallel(task, find_unused_parameters=True)
 
 
 def add_gradients(
