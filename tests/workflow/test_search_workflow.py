@@ -89,6 +89,21 @@ def test_copied_results_that_have_lost_their_times_need_no_new_index(searchable,
     assert "Nothing to be done" in snakemake(directory, "search", "--configfile", searchable[1], "-n")
 
 
+def test_progress_names_the_run_and_an_index_of_earlier_weights_is_not_recommended(searchable, tmp_path):
+    directory, config = copied(searchable, tmp_path), searchable[1]
+    short = ("--configfile", config, "--quiet", "rules", "host")
+    output = snakemake(directory, "search", *short, "--forcerun", "build_index")
+    assert "done: build_index cusa seed23 test\n" in output
+    assert f"search:     cusa serve {RUN}/search/test\n" in output
+    for noise in ("Conda environments", "Singularity containers", "Rules claiming more threads", "Using shell"):
+        assert noise not in output
+    output = snakemake(directory, "models", *short, "--config", "train={epochs: 1}")
+    assert "the runs:   results/shapes/runs has 1; cusa runs results/shapes lists them\n" in output
+    assert "next:       the target `report` measures and compares them\n" in output
+    assert f"search:     {RUN}/search/test: of other weights than its run has now; the target `search`" in output
+    assert "cusa serve" not in output
+
+
 def test_results_that_were_moved_are_searched_with_their_own_model(searchable, tmp_path):
     (copied(searchable, tmp_path / "first")).rename(tmp_path / "second")
     index_file = tmp_path / f"second/{RUN}/search/test/meta.json"
