@@ -63,10 +63,14 @@ class DistinctImages:
         self._check_caption_ids(problems)
         problems.add_all("two_paths", self._that_differ("image_path"), two_paths)
         if self.records.has_values("label"):
-            for row in self._that_differ("label").tolist():
-                first = int(self.first[self.of_record[row]])
-                labels = [self._text(place, "label") or "no label" for place in (first, row)]
-                problems.note("two_labels", f"{self._text(row, 'image_id')}: {labels[0]} and {labels[1]}")
+            for number, row in enumerate(self._that_differ("label").tolist()):
+                problems.note("two_labels", self._two_labels(row) if number < EXAMPLES else "")
+
+    def _two_labels(self, record: int) -> str:
+        """The label of an image's first record, and that of another one, as an example."""
+        first = int(self.first[self.of_record[record]])
+        labels = [self._text(place, "label") or "no label" for place in (first, record)]
+        return f"{self._text(record, 'image_id')}: {labels[0]} and {labels[1]}"
 
     def _once(self, rows: np.ndarray) -> np.ndarray:
         """The first of the records `rows` of each image."""
