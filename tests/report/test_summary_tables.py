@@ -64,6 +64,17 @@ def test_one_table_for_many_data_sets():
     assert table.size.startswith("Queries: CUB-200-2011 7,")
 
 
+def test_the_average_stands_beside_all_that_it_is_of():
+    metrics = {"acc1": 70.0, "mean_per_class_recall": 60.0, "pets/acc1": 80.0, "average/acc1": 75.0}
+    sizes = {"": [60, 2], "pets": [120, 2]}
+    found = [result("cusa", 1, benchmark="zero_shot_classification") | {"metrics": metrics, "sizes": sizes}]
+    own, every = benchmark_tables(summary_rows(found))
+    assert own.columns == ["accuracy", "mean per class recall"]
+    assert every.columns == ["own images", "pets", "average"]
+    assert every.rows == [("cusa", [("70.0", True), ("80.0", True), ("75.0", True)])]
+    assert every.size == "Queries: own images 60, pets 120"
+
+
 @pytest.mark.parametrize(
     ("benchmark", "metrics", "size"),
     [

@@ -21,6 +21,7 @@ CLASSIFICATION = ("zero_shot_classification", "linear_probe")
 MAIN_METRIC = {"image_retrieval": "r1", "sts": "spearman", "zero_shot_classification": "acc1", "linear_probe": "acc1"}
 DATA_TITLES = {
     **{name: archive.title for name, archive in ARCHIVES.items()},
+    "": "own images",  # of the data set, in a table with other data
     "folds": "mean over folds",
     "languages": "mean",
     "coco_1k": "COCO 1K, mean of five folds",
@@ -84,6 +85,7 @@ def benchmark_tables(
     `left_out` gives the reason, by name, of everything that could not be scored.
     """
     grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    averaged = {row["benchmark"] for row in rows if row["data"] == "average"}
     for row in rows:
         benchmark, data = row["benchmark"], row["data"]
         # The folds of retrieval have a table of their own; all languages share one.
@@ -93,6 +95,8 @@ def benchmark_tables(
                 continue
             data = "*"
         grouped.setdefault((benchmark, data), []).append(row)
+        if benchmark in averaged.intersection(CLASSIFICATION) and not data and row["metric"] == main:
+            grouped.setdefault((benchmark, "*"), []).append(row)  # the average counts the data set's own images
     experiments = list(dict.fromkeys(row["experiment"] for row in rows))
     return [_table(*key, members, experiments, left_out or {}) for key, members in grouped.items()]
 
