@@ -63,8 +63,7 @@ class DistinctImages:
         self._check_caption_ids(problems)
         problems.add_all("two_paths", self._that_differ("image_path"), two_paths)
         if self.records.has_values("label"):
-            for number, row in enumerate(self._that_differ("label").tolist()):
-                problems.note("two_labels", self._two_labels(row) if number < EXAMPLES else "")
+            problems.note_all("two_labels", self._that_differ("label"), self._two_labels)
 
     def _two_labels(self, record: int) -> str:
         """The label of an image's first record, and that of another one, as an example."""
@@ -97,12 +96,12 @@ class DistinctImages:
         order = np.lexsort((records, ids, self.records.split[records]))
         ids, records = ids[order], records[order]
         again = (ids[1:] == ids[:-1]) & (self.records.split[records][1:] == self.records.split[records][:-1])
-        for place in np.flatnonzero(again).tolist():
-            example = ""
-            if problems.notes.get("two_captions", 0) < EXAMPLES:
-                one, other = (self._text(record, "caption") for record in records[place : place + 2].tolist())
-                example = f"{ids[place]}: {one!r} and {other!r}"
-            problems.note("two_captions", example)
+
+        def two_captions(place: int) -> str:
+            one, other = (self._text(record, "caption") for record in records[place : place + 2].tolist())
+            return f"{ids[place]}: {one!r} and {other!r}"
+
+        problems.note_all("two_captions", np.flatnonzero(again), two_captions)
 
     def _text(self, record: int, column: str) -> str:
         text: str = self.records.take(np.array([record]), [column])[column][0].as_py()

@@ -90,11 +90,11 @@ class Problems:
 
     def add_all(self, kind: str, rows: np.ndarray, describe: Callable[[int], str]) -> None:
         """Count a problem for each of `rows`; only those that are shown as examples are described."""
-        shown = self.examples.get(kind, [])
-        shown += [printable(describe(row)) for row in rows[: EXAMPLES - len(shown)].tolist()]
-        if len(rows):
-            self.examples[kind] = shown
-            self.counts[kind] = self.counts.get(kind, 0) + len(rows)
+        _count_all(self.counts, self.examples, kind, rows, describe)
+
+    def note_all(self, kind: str, rows: np.ndarray, describe: Callable[[int], str]) -> None:
+        """Count an observation for each of `rows`, as `add_all` does a problem."""
+        _count_all(self.notes, self.note_examples, kind, rows, describe)
 
     def refuse_unless_skipped(self, skip: Iterable[str]) -> None:
         """Raise DataError describing every kind that `skip` does not name."""
@@ -110,6 +110,20 @@ class Problems:
                 lines.append(f"    ... and {count - EXAMPLES} more")
         if lines:
             raise DataError("the data set has problems:\n" + "\n".join(lines))
+
+
+def _count_all(
+    counts: dict[str, int],
+    examples: dict[str, list[str]],
+    kind: str,
+    rows: np.ndarray,
+    describe: Callable[[int], str],
+) -> None:
+    shown = examples.get(kind, [])
+    shown += [printable(describe(row)) for row in rows[: EXAMPLES - len(shown)].tolist()]
+    if len(rows):
+        examples[kind] = shown
+        counts[kind] = counts.get(kind, 0) + len(rows)
 
 
 def printable(text: str) -> str:

@@ -251,10 +251,10 @@ def _split(found: FoundColumns, texts: Mapping[Column, list[str]]) -> None:
 
 def _language(found: FoundColumns, texts: Mapping[Column, list[str]]) -> None:
     """The column of languages: it is called so, and has several names of languages; each gets scores of its own."""
-    for name, values in texts.items():
-        named = [language_of(value) for value in values]
+    for name in (name for name in texts if LANGUAGE_COLUMNS.fullmatch(str(name))):
+        named = [language_of(value) for value in texts[name]]
         languages = list(dict.fromkeys(language for language, _ in named if language is not None))
-        if LANGUAGE_COLUMNS.fullmatch(str(name)) and len(languages) > 1 and not any(reason for _, reason in named):
+        if len(languages) > 1 and not any(reason for _, reason in named):
             found.language = name
             found.reasons.append(
                 f"columns.language is `{name}`: its name says so, and it has {', '.join(languages[:8])}"

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cusa.annotations.sources.image_paths import find_prefix, image_path, is_file
+from cusa.annotations.sources.image_paths import count_files, find_prefix
 from cusa.annotations.sources.registry import open_source
 from cusa.annotations.sources.rows import json_items
 from cusa.annotations.sources.source import Record
@@ -127,5 +127,4 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _share_of_files(folder: Path, file: Path, names: Sequence[str]) -> float:
-    found = sum(is_file(image_path(str(folder), file, name)) for name in names)
-    return found / len(names) if names else 0.0
+    return count_files(names, folder, file) / len(names) if names else 0.0

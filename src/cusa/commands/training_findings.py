@@ -122,12 +122,11 @@ def keys_without_effect(plan: Plan) -> Iterator[Finding]:
 
 def compiling(plan: Plan) -> Iterator[Finding]:
     """Trainings on the CPU whose towers are compiled, which takes longer than many of these trainings."""
+    recipes = {name: plan.configuration.recipe(name) for name in plan.experiments}
     names = [
         name
-        for name in plan.experiments
-        if plan.configuration.recipe(name).compile
-        and not plan.configuration.recipe(name).gpus
-        and plan.configuration.student_of(name).trained_sides
+        for name, recipe in recipes.items()
+        if recipe.compile and not recipe.gpus and plan.configuration.student_of(name).trained_sides
     ]
     if names:
         text = (

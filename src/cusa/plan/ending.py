@@ -10,13 +10,14 @@ from pathlib import Path
 
 from cusa.common.files import read_json
 from cusa.errors import DataError
+from cusa.index.meta import META
 from cusa.plan.failed_jobs import FailedJobs, job_name
 from cusa.plan.plan import Plan
 from cusa.plan.search import SearchPlan
 from cusa.plan.sweep import SweepPlan
+from cusa.runs.record import RUN
 from cusa.sweep.summary import MARKDOWN, TABLE
 
-META, RUN = "meta.json", "run.json"  # of an index, and of a run
 # Options that force finished jobs to run again, and whether names follow them.
 FORCING = {"--forcerun": True, "-R": True, "--forceall": False, "-F": False, "--force": False, "-f": False}
 SENTENCE = "Error: "  # the start of the programs' messages about problems that users can correct

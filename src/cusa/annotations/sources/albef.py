@@ -11,7 +11,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from cusa.annotations.sources.image_paths import image_path, image_paths, without_prefix
+from cusa.annotations.sources.image_paths import image_path, image_paths
 from cusa.annotations.sources.row_source import RowColumns, RowSource
 from cusa.annotations.sources.rows import captions_in, malformed, values_of
 from cusa.annotations.sources.source import Record
@@ -38,8 +38,7 @@ class AlbefSource(RowSource):
         captions, reason = ([], wrong) if (wrong := malformed(row, KEYS)) else captions_in(row, "caption")
         if reason:
             return reason
-        name = without_prefix(row["image"], self.dataset.image_prefix)
-        location = image_path(self.dataset.image_root, path, name)
+        location = image_path(self.dataset.image_root, path, row["image"], self.dataset.image_prefix)
         return [Record(split, "", location, caption) for caption in captions]
 
     def row_columns(self, path: Path, rows: Sequence[Any]) -> RowColumns | None:

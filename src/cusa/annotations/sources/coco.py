@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cusa.annotations.sources.image_names import ImageNames
-from cusa.annotations.sources.image_paths import image_path, without_prefix
+from cusa.annotations.sources.image_paths import image_path
 from cusa.annotations.sources.rows import caption_number, identity, json_items, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.common.files import expanded
@@ -39,8 +39,8 @@ class CocoSource(Source):
                 if reason := malformed(image, IMAGE):
                     yield MalformedRow(place, reason)
                     continue
-                name = without_prefix(image["file_name"], self.dataset.image_prefix)
-                key, location = identity(image["id"]), image_path(root, path, name)
+                key = identity(image["id"])
+                location = image_path(root, path, image["file_name"], self.dataset.image_prefix)
                 if key in locations:
                     yield MalformedRow(place, f"has the id {key}, which an image before it has")
                 elif location in key_of:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from cusa.annotations.sources.image_paths import image_path, without_prefix
+from cusa.annotations.sources.image_paths import image_path
 from cusa.annotations.sources.source import LeftOut, MalformedRow, Record, Source
 from cusa.common.files import expanded
 from cusa.common.text import text_lines, unstorable
@@ -50,7 +50,7 @@ class Flickr30kSource(Source):
             if name not in splits_of:
                 yield LeftOut(f"{path}, line {number}", f"has {name}, which no list of a split names")
             for split in splits_of.get(name, ()):
-                location = image_path(self.dataset.image_root, path, without_prefix(name, self.dataset.image_prefix))
+                location = image_path(self.dataset.image_root, path, name, self.dataset.image_prefix)
                 yield Record(split, name, location, match["caption"].strip())
         for name in (name for name in splits_of if name not in seen):
             yield MalformedRow(f"the list of {splits_of[name][0]}", f"names {name}, which {path} has no caption of")

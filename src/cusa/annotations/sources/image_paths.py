@@ -15,11 +15,12 @@ MOST = 0.5  # of the names that have to be files
 ABSOLUTE = re.compile(r"/|[A-Za-z]:")
 
 
-def image_path(root: str | None, beside: Path, name: str) -> str:
-    """The absolute path of an image: `name` under `root`, or else in the folder of the file `beside`.
+def image_path(root: str | None, beside: Path, name: str, prefix: str | None = None) -> str:
+    """The absolute path of an image: `name` without `prefix` under `root`, or else in the folder of the file `beside`.
 
     Backslashes are those of Windows, unless there is a file with such a name.
     """
+    name = without_prefix(name, prefix)
     folder = _folder(root, beside, os.getcwd())  # noqa: PTH109 - a Path per row would take a third of the time of reading
     if "\\" in name and not os.path.lexists(f"{folder}{name}"):
         name = name.replace("\\", "/")
@@ -70,9 +71,14 @@ def find_prefix(names: Sequence[str], folders: Iterable[Path], beside: Path) -> 
     for prefix in (str(PurePosixPath(*parts[:count])) for count in range(1, len(parts) - (not is_absolute))):
         shortened = [rest for name in names if (rest := without_prefix(name, prefix)) != name]
         for folder in folders:
-            if sum(is_file(image_path(str(folder), beside, name)) for name in shortened) > MOST * len(names):
+            if count_files(shortened, folder, beside) > MOST * len(names):
                 return prefix, folder
     return None
+
+
+def count_files(names: Iterable[str], folder: Path, beside: Path) -> int:
+    """How many of the names are files in a folder, which starts where the file `beside` does if it is relative."""
+    return sum(is_file(image_path(str(folder), beside, name)) for name in names)
 
 
 def is_file(path: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cusa.annotations.sources.image_names import ImageNames
-from cusa.annotations.sources.image_paths import image_path, without_prefix
+from cusa.annotations.sources.image_paths import image_path
 from cusa.annotations.sources.rows import caption_number, json_items, malformed
 from cusa.annotations.sources.source import MalformedRow, Record, Source
 from cusa.common.files import expanded
@@ -43,7 +43,7 @@ class KarpathySource(Source):
                 yield MalformedRow(place, "has no list `sentences` with a sentence in it")
             elif split != "skip":
                 name = f"{image.get('filepath') or ''}/{image['filename']}".lstrip("/")
-                location = image_path(self.dataset.image_root, path, without_prefix(name, self.dataset.image_prefix))
+                location = image_path(self.dataset.image_root, path, name, self.dataset.image_prefix)
                 if (key := str(image.get("imgid", name))) in keys or location in locations:
                     what = f"imgid {key}" if key in keys else f"file {name}"
                     yield MalformedRow(place, f"has the {what}, which an image before it has")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cusa.annotations.sources.image_paths import image_path, image_paths, without_prefix
+from cusa.annotations.sources.image_paths import image_path, image_paths
 from cusa.annotations.sources.row_source import RowColumns, RowSource
 from cusa.annotations.sources.rows import identities, identity, malformed, values_of
 from cusa.annotations.sources.source import Record
@@ -32,8 +32,7 @@ class PublishedSource(RowSource):
         """The caption of a row, or what is wrong with it."""
         if reason := malformed(row, KEYS):
             return reason
-        name = without_prefix(row["image_path"], self.dataset.image_prefix)
-        location = image_path(self.dataset.image_root, path, name)
+        location = image_path(self.dataset.image_root, path, row["image_path"], self.dataset.image_prefix)
         return [Record(split, identity(row["image_id"]), location, row["caption"])]
 
     def row_columns(self, path: Path, rows: Sequence[Any]) -> RowColumns | None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cusa.annotations.problems import printable
-from cusa.annotations.sources.image_paths import image_path, without_prefix
+from cusa.annotations.sources.image_paths import image_path
 from cusa.annotations.sources.parquet import is_bytes
 from cusa.annotations.sources.parquet_rows import parquet_schema
 from cusa.annotations.sources.rows import captions_of, identity, is_empty
@@ -131,7 +131,8 @@ class TableSource:
         location = image_path(
             None if self.root is None else str(self.root),
             self.path.absolute(),
-            self.pattern.format(name) if self.pattern else without_prefix(name, self.prefix),
+            self.pattern.format(name) if self.pattern else name,
+            self.prefix,
         )
         captions = list(dict.fromkeys([*self.odd.captions(row, self.captions, place), *further]))
         return Entry(name, location, captions=captions, columns=other_columns(row, [self.image, *self.captions]))
