@@ -15,7 +15,7 @@ from cusa.config.models import MODALITIES, ImageModel, StudentSettings, TextMode
 from cusa.errors import DataError
 from cusa.model.exported import EXPORT, Exported
 from cusa.report.statistics import metric_intervals
-from cusa.report.tables import DATA_TITLES, TITLES, metric_title
+from cusa.report.tables import TITLES, data_title, metric_title
 from cusa.runs.record import RunRecord
 
 CARD = "README.md"
@@ -123,7 +123,7 @@ def scores(run: Path) -> Iterator[Row]:
             data, _, metric = name.rpartition("/")
             yield {
                 "title": TITLES.get(content["benchmark"], content["benchmark"]),
-                "data": DATA_TITLES.get(data, data),
+                "data": data_title(data) if data else "",  # all of a card's data are the run's own
                 "name": metric,
                 "metric": metric_title(metric),
                 "value": value,
