@@ -123,7 +123,7 @@ def scores(run: Path) -> Iterator[Row]:
             data, _, metric = name.rpartition("/")
             yield {
                 "title": TITLES.get(content["benchmark"], content["benchmark"]),
-                "data": data_title(data) if data else "",  # all of a card's data are the run's own
+                "data": data_title(data) if data else "",  # "" is the data set itself
                 "name": metric,
                 "metric": metric_title(metric),
                 "value": value,
