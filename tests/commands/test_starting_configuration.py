@@ -626,14 +626,31 @@ def test_columns_of_one_name_are_numbered(tmp_path, shapes, names):
     assert "two of them" in (tmp_path / "out/train.json").read_text()
 
 
-def test_annotations_without_a_list_of_images_are_none_of_cocos(tmp_path):
-    """The rows of a list under a key are told to be taken out of it."""
+@pytest.mark.parametrize("key", ["annotations", "data"])
+def test_a_list_of_rows_under_a_key_is_a_table(tmp_path, shapes, names, key):
+    """Annotations without a list of images are none of COCO's."""
     path = tmp_path / "a.json"
-    path.write_text(json.dumps({"annotations": [{"file_name": "0.jpg", "caption": "a dog"}]}))
-    with pytest.raises(
-        CusaError, match=r"starts with the key `annotations`.*`jq .annotations a.json > rows.json` takes"
-    ):
-        look_at(path)
+    rows = [
+        {"file_name": str(shapes / "pics" / name), "text": f"a shape of number {n}"} for n, name in enumerate(names)
+    ]
+    path.write_text(json.dumps({"version": "1.0", key: rows}))
+    start = look_at(path)
+    assert start.section["format"] == "table"
+    assert start.section["columns"] == {"image": "file_name", "caption": "text"}
+    converts(start.section, tmp_path)
+
+
+def test_lists_of_the_splits_in_one_object(tmp_path, shapes, names):
+    part = {n: "train" if n < 32 else "dev" if n < 40 else "test" for n in range(len(names))}
+    rows = {split: [] for split in ("train", "dev", "test")}
+    for number, name in enumerate(names):
+        rows[part[number]].append({"image": str(shapes / "pics" / name), "caption": f"a shape {number}"})
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(rows))
+    start = look_at(path)
+    assert start.section["columns"] == {"image": "image", "caption": "caption", "split": "split"}
+    converts(start.section, tmp_path)
+    assert len(json.loads((tmp_path / "out/val.json").read_text())) == 8
 
 
 def test_objects_with_captions_and_splits_keyed_by_image(tmp_path, shapes, names):

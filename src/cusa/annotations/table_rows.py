@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
+from cusa.annotations.json_table import json_table
 from cusa.annotations.sources.parquet_rows import MAGIC, parquet_rows, parquet_schema
-from cusa.annotations.sources.rows import CAPTION_KEYS, captions_in, is_json_lines, json_rows
 from cusa.annotations.sources.source import MalformedRow
-from cusa.common.json_stream import open_json
 from cusa.common.text import open_bytes, open_text, refuse_stand_in
 from cusa.config.data_files import JSON_ENDINGS
 from cusa.config.dataset_tables import Column, Columns
 from cusa.errors import DataError
 
 PARQUET_ROWS = 8192
-LISTS_OF_CAPTIONS = ("captions", "texts", "sentences")
 # A CSV may start with a bracket too, but hardly with two.
 _JSON_START = re.compile(r"\s*(\[\s*[\[{]|\[\s*\]|\{\s*\")")
 
@@ -64,7 +60,7 @@ def table_rows(
     if kind == "parquet":
         yield from _parquet_rows(path, columns)
     elif kind == "json":
-        yield from _json_rows(path, columns or Columns(), reading.encoding)
+        yield from json_table(path, columns or Columns(), reading.encoding)
     else:
         yield from _delimited_rows(path, columns, reading, has_keys)
 
@@ -159,76 +155,3 @@ def _parquet_rows(path: Path, columns: Columns | None) -> Iterator[tuple[str, di
             yield place, MalformedRow(place, row)
         else:
             yield place, {key: row[names[position]] for key, position in positions}
-
-
-def _json_rows(
-    path: Path, columns: Columns, encoding: str | None
-) -> Iterator[tuple[str, dict[Column, Any] | MalformedRow]]:
-    with open_json(path, encoding) as stream:
-        kind = stream.kind
-    if kind == "object" and not is_json_lines(path, encoding):
-        yield from _keyed_rows(path, columns, encoding)
-        return
-    for place, row in json_rows(path, encoding):
-        if isinstance(row, MalformedRow | dict):
-            yield place, row
-        else:
-            yield place, MalformedRow(place, f"is a {type(row).__name__}, expected an object with the columns")
-
-
-def _keyed_rows(
-    path: Path, columns: Columns, encoding: str | None
-) -> Iterator[tuple[str, dict[Column, Any] | MalformedRow]]:
-    """The rows of one object that has the images as keys, and captions or objects with captions as values."""
-    with open_json(path, encoding) as stream:
-        for number, key in enumerate(stream.entries()):
-            place, value = f"{path}, entry {number} (`{key}`)", stream.value()
-            if number == 0 and not _is_keyed_by_image(key, value, columns):
-                raise DataError(
-                    f"{path} is one JSON object that starts with the key `{key}`. Expected a list of rows, an object a "
-                    "line, or an object with the images as keys and their captions as values; the formats `coco` and "
-                    f"`karpathy` read the objects of those projects.{_how_to_get_rows(path, key, value)}"
-                )
-            if isinstance(value, dict):
-                yield place, {columns.image: key, **value}
-            else:
-                yield place, {columns.image: key, columns.captions[0]: value}
-        stream.end()
-
-
-def _names_its_image(row: dict[str, Any], columns: Columns) -> bool:
-    """Whether an object says of which image it is, as a row does and one of several captions of an image does not."""
-    if columns.image in row or "image_id" in row:
-        return True
-    return any(isinstance(value, str) and IMAGE_NAME.search(value) for value in row.values())
-
-
-def _how_to_get_rows(path: Path, key: str, value: Any) -> str:
-    """A sentence on what makes rows of an object, by its first key and its value."""
-    if key == "images":  # of COCO or Karpathy
-        return ""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        what = shlex.quote(f".{key}" if key.isidentifier() else f".[{json.dumps(key)}]")
-        return f" `jq {what} {shlex.quote(path.name)} > rows.json` takes the list out of it."
-    if isinstance(value, list | dict):
-        return " If it has a table by columns, pandas writes its rows with to_json(orient='records')."
-    command = f"jq -c . {shlex.quote(path.name)} > rows.jsonl"
-    return f" If it has several objects after one another, `{command}` writes each into a line."
-
-
-def _is_keyed_by_image(key: str, value: Any, columns: Columns) -> bool:
-    if key in [column for _, column in columns.named()]:
-        return False
-    if isinstance(value, dict):
-        captions = {*columns.captions, *CAPTION_KEYS, *LISTS_OF_CAPTIONS}
-        return bool(IMAGE_NAME.search(key)) or not captions.isdisjoint(value)
-    if captions_in({"": value}, "")[1] is not None:
-        return False
-    if isinstance(value, list) and any(isinstance(row, dict) and _names_its_image(row, columns) for row in value):
-        return False  # rows under a key such as `data`
-    return bool(IMAGE_NAME.search(key)) or isinstance(value, list) or _is_number(key)
-
-
-def _is_number(key: str) -> bool:
-    """Whether a key is an image's number, perhaps after a short name: `17`, `COCO_val2014_000000391895`."""
-    return sum(map(str.isdecimal, key)) * 2 > len(key) and "." not in key  # 1.0 is a version

@@ -1,0 +1,202 @@
+"""The rows of a table in JSON: a list, an object a line, or one object in the ways in which people write tables.
+
+An object is a table if its keys are the images, if its keys are the columns (as pandas' `to_json` writes them), or if
+it has one list of rows (`{"data": [...]}`), or one for each split (`{"train": [...], "test": [...]}`).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from cusa.annotations.delimited import IMAGE_NAME
+from cusa.annotations.sources.rows import CAPTION_KEYS, captions_in, is_json_lines, json_rows
+from cusa.annotations.sources.source import MalformedRow
+from cusa.common.json_stream import JsonStream, open_json
+from cusa.config.dataset_section import split_named
+from cusa.config.dataset_tables import Column, Columns
+from cusa.errors import DataError
+
+LISTS_OF_CAPTIONS = ("captions", "texts", "sentences")
+LOOKED_AT = 100  # members of a list that say what the list is
+Rows = Iterator[tuple[str, dict[Column, Any] | MalformedRow]]
+
+
+def json_table(path: Path, columns: Columns, encoding: str | None) -> Rows:
+    """The place of every row, and the row by its columns, or a MalformedRow with the reason.
+
+    Raises DataError if the file is not JSON, or is an object that is no table.
+    """
+    with open_json(path, encoding) as stream:
+        kind = stream.kind
+    if kind == "object" and not is_json_lines(path, encoding):
+        yield from _rows_of_object(path, columns, encoding)
+        return
+    for place, row in json_rows(path, encoding):
+        yield place, _row(place, row)
+
+
+def _row(place: str, row: Any) -> dict[Column, Any] | MalformedRow:
+    if isinstance(row, MalformedRow | dict):
+        return row
+    return MalformedRow(place, f"is a {type(row).__name__}, expected an object with the columns")
+
+
+def _rows_of_object(path: Path, columns: Columns, encoding: str | None) -> Rows:
+    with open_json(path, encoding) as stream:
+        first = next(((key, _start_of_value(stream)) for key in stream.entries()), None)
+    if first is None:
+        return
+    if _is_keyed_by_image(*first, columns):
+        yield from _rows_by_image(path, columns, encoding)
+    elif _is_column(first[1]):
+        yield from _rows_of_columns(path, encoding)
+    else:
+        yield from _rows_of_lists(path, columns, encoding, first)
+
+
+def _start_of_value(stream: JsonStream) -> Any:
+    """The value that comes next; of a list its first members."""
+    return list(islice(stream.members(), LOOKED_AT)) if stream.kind == "list" else stream.value()
+
+
+def _rows_by_image(path: Path, columns: Columns, encoding: str | None) -> Rows:
+    """The rows of an object that has the images as keys, and captions or objects with captions as values."""
+    with open_json(path, encoding) as stream:
+        for number, key in enumerate(stream.entries()):
+            place, value = f"{path}, entry {number} (`{key}`)", stream.value()
+            if isinstance(value, dict):
+                yield place, {columns.image: key, **value}
+            else:
+                yield place, {columns.image: key, columns.captions[0]: value}
+        stream.end()
+
+
+def _rows_of_columns(path: Path, encoding: str | None) -> Rows:
+    """The rows of an object that has the columns as keys, and a list or an object by row numbers as each value."""
+    found: dict[str, list[Any]] = {}
+    order: list[str] | None = None
+    with open_json(path, encoding) as stream:
+        for key in stream.entries():
+            value = stream.value()
+            if isinstance(value, dict) and value:
+                order = order or list(value)
+                if value.keys() != set(order):
+                    raise DataError(f"{path} has columns whose rows differ: `{key}` and the first one.{_AS_RECORDS}")
+                value = [value[row] for row in order]
+            if not isinstance(value, list):
+                raise DataError(f"{path} has the columns as its keys, but `{key}` is no list.{_AS_RECORDS}")
+            found[key] = value
+        stream.end()
+    if len({len(cells) for cells in found.values()}) > 1:
+        lengths = ", ".join(f"{key} {len(cells):,}" for key, cells in found.items())
+        raise DataError(f"{path} has the columns as its keys, but they differ in length ({lengths}).{_AS_RECORDS}")
+    for number, cells in enumerate(zip(*found.values(), strict=True)):
+        yield f"{path}, row {number}", dict(zip(found, cells, strict=True))
+
+
+_AS_RECORDS = " Expected a value of each column for each row; pandas writes rows with to_json(orient='records')."
+
+
+def _rows_of_lists(path: Path, columns: Columns, encoding: str | None, first: tuple[str, Any]) -> Rows:
+    """The rows of the only list of rows in an object, or of those of the splits, which get a column `split`."""
+    lists: list[str] = []
+    with open_json(path, encoding) as stream:
+        for key in stream.entries():
+            if stream.kind != "list":
+                stream.skip()
+                continue
+            members = stream.members()
+            member = next(members, None)
+            if key == "images" or (key == "annotations" and not _names_a_file(member)):  # as COCO has them
+                raise _no_table(path, *first)
+            if not (isinstance(member, dict) and _names_its_image(member, columns)):
+                for _ in members:
+                    pass
+                continue
+            lists.append(key)
+            if len(lists) > 1 and None in map(split_named, lists):
+                raise DataError(
+                    f"{path} has several lists of rows, `{lists[0]}` and `{key}`, whose keys are not names of splits."
+                    f"{_taking(path, lists[0])}"
+                )
+            yield from _rows_of_list(path, key, chain([member], members))
+        if not lists:
+            raise _no_table(path, *first)
+        stream.end()
+
+
+def _rows_of_list(path: Path, key: str, members: Iterable[Any]) -> Rows:
+    """The rows of a list; with a column `split` if its key is the name of one."""
+    split: dict[Column, Any] = {} if split_named(key) is None else {"split": key}
+    for number, member in enumerate(members):
+        place = f"{path}, row {number} of `{key}`"
+        row = _row(place, member)
+        yield place, row if isinstance(row, MalformedRow) else {**split, **row}
+
+
+def _no_table(path: Path, key: str, value: Any) -> DataError:
+    return DataError(
+        f"{path} is one JSON object that starts with the key `{key}`. Expected a list of rows, an object a line, or an "
+        "object that has the images as keys and their captions as values, the columns as keys, or one list of rows; "
+        f"the formats `coco` and `karpathy` read the objects of those projects.{_how_to_get_rows(path, key, value)}"
+    )
+
+
+def _how_to_get_rows(path: Path, key: str, value: Any) -> str:
+    """A sentence on what makes rows of an object, by its first key and the start of its value."""
+    if key == "images":  # of COCO or Karpathy
+        return ""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return _taking(path, key)
+    if isinstance(value, list | dict):
+        return ""
+    command = f"jq -c . {shlex.quote(path.name)} > rows.jsonl"
+    return f" If it has several objects after one another, `{command}` writes each into a line."
+
+
+def _taking(path: Path, key: str) -> str:
+    what = shlex.quote(f".{key}" if key.isidentifier() else f".[{json.dumps(key)}]")
+    return f" `jq {what} {shlex.quote(path.name)} > rows.json` takes the list out of it."
+
+
+def _is_keyed_by_image(key: str, value: Any, columns: Columns) -> bool:
+    if key in [column for _, column in columns.named()]:
+        return False
+    if isinstance(value, dict):
+        captions = {*columns.captions, *CAPTION_KEYS, *LISTS_OF_CAPTIONS}
+        return bool(IMAGE_NAME.search(key)) or not captions.isdisjoint(value)
+    if captions_in({"": value}, "")[1] is not None:
+        return False
+    if isinstance(value, list):
+        if any(isinstance(row, dict) and _names_its_image(row, columns) for row in value):
+            return False  # rows under a key such as `data`
+        if value and all(isinstance(cell, str) and IMAGE_NAME.search(cell) for cell in value):
+            return False  # the column of the images
+    return bool(IMAGE_NAME.search(key)) or isinstance(value, list) or _is_number(key)
+
+
+def _is_column(value: Any) -> bool:
+    """Whether a value has a cell for each row: in a list, or in an object by the numbers of the rows."""
+    cells = list(value.values()) if isinstance(value, dict) else value
+    return isinstance(cells, list) and bool(cells) and not any(isinstance(cell, dict) for cell in cells)
+
+
+def _is_number(key: str) -> bool:
+    """Whether a key is an image's number, perhaps after a short name: `17`, `COCO_val2014_000000391895`."""
+    return sum(map(str.isdecimal, key)) * 2 > len(key) and "." not in key  # 1.0 is a version
+
+
+def _names_its_image(row: dict[str, Any], columns: Columns) -> bool:
+    """Whether an object says of which image it is, as a row does and one of several captions of an image does not."""
+    return columns.image in row or "image_id" in row or _names_a_file(row)
+
+
+def _names_a_file(row: Any) -> bool:
+    """Whether a value of an object looks like the name of an image file."""
+    values = row.values() if isinstance(row, dict) else ()
+    return any(isinstance(value, str) and IMAGE_NAME.search(value) for value in values)
