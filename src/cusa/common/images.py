@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Condition, Lock
 from typing import Literal, TypeVar
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from cusa.common import colours
 from cusa.common.image_files import (
@@ -128,7 +128,7 @@ def picture_size(source: Source) -> tuple[int, int]:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """A Pillow image of any mode as upright 8-bit RGB. Raises DataError if it cannot be decoded."""
     with _decoders_errors():
-        return colours.to_rgb(upright(image, image))
+        return _upright_rgb(image)
 
 
 def upright(image: Image.Image, of: Image.Image) -> Image.Image:
@@ -306,13 +306,18 @@ def _decode(source: Source, max_pixels: int | None, held: ExitStack, at_an_eight
         else:
             if image.mode in colours.DEEP_GREYS and colours.grey_scale(image) != colours.FULL_SIXTEEN_BITS:
                 notes = (*notes, "grey_range")
-            rgb = colours.to_rgb(upright(image, image))
+            rgb = _upright_rgb(image)
         rgb = rgb.copy() if rgb is image else rgb
         # Without its metadata, of which a writer would store some, and which may be broken.
         rgb.info, rgb.format = {}, image.format
         image.close()  # which frees its pixels
         held.enter_context(budget.pop_all())
         return _Picture(rgb, notes)
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    rgb = colours.to_rgb(upright(image, image))
+    return ImageChops.invert(rgb) if colours.has_white_zero(image) else rgb
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:
