@@ -9,6 +9,7 @@ import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -25,7 +26,9 @@ from cusa.common.images import (
     resize_shorter_side,
     upright_rgb,
 )
+from cusa.config.shards import Shards
 from cusa.errors import DataError
+from cusa.shards.writing import bytes_per_image
 from cusa.teachers.transform import ImageTransform
 
 
@@ -251,3 +254,22 @@ def test_heic_without_pillow_heif_is_a_sentence(tmp_path, monkeypatch):
 def test_resizing_never_enlarges():
     assert resize_shorter_side(Image.new("RGB", (640, 480)), 224).size == (299, 224)
     assert resize_shorter_side(Image.new("RGB", (100, 90)), 224).size == (100, 90)
+
+
+@pytest.mark.parametrize("make", ["pipe", "device"])
+def test_what_has_no_end_is_never_decoded(tmp_path, make):
+    path = tmp_path / "x.jpg"
+    if make == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (open_rgb, picture_size):
+        with pytest.raises(DataError, match="is a device or a pipe, not a file"):
+            read(path)
+    assert bytes_per_image([str(path)], Shards()) == 0
+
+
+def test_a_large_file_that_is_no_picture_is_not_read_into_memory(tmp_path, monkeypatch):
+    (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x18ftypisom\0\0\0\0isommp42")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"all of {path} was read"))
+    assert "it is a video" in check_image(tmp_path / "x.jpg", "decode").problem

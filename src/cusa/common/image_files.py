@@ -220,6 +220,11 @@ def without_metadata(content: bytes) -> Iterator[bytes]:
                 yield stripped
 
 
+def can_be_stripped(head: bytes) -> bool:
+    """Whether `without_metadata` may yield something for a file with these first bytes."""
+    return bool(_strippers(head))
+
+
 def _strippers(content: bytes) -> list[Callable[[bytes, bool], bytes]]:
     if content.startswith(PNG_SIGNATURE):
         return [_png]

@@ -19,6 +19,7 @@ from cusa.common import colours
 from cusa.common.image_files import (
     HEAD,
     ZEROS,
+    can_be_stripped,
     file_problem,
     is_heif,
     kind_of,
@@ -207,6 +208,9 @@ def _decoders_errors() -> Iterator[None]:
 
 def _retrying(source: Source, read: Callable[[Source], Result]) -> Result:
     """The result of `read` on an image file; if that fails, its result on the file without metadata."""
+    # A pipe without a writer would block its reader for ever, and a device may have no end.
+    if not isinstance(source, bytes) and (found := file_problem(source)) is not None:
+        raise DataError(f"cannot be read as an image ({found[0]})")
     try:
         with _decoders_errors():
             return read(source)
@@ -215,7 +219,10 @@ def _retrying(source: Source, read: Callable[[Source], Result]) -> Result:
     except DataError as error:
         first = str(error)
     with _decoders_errors():
-        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if can_be_stripped(_head(source)):
+            content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        else:  # such as a large video, whose rest is not read into memory
+            content = b""
     for stripped in without_metadata(content):
         try:
             with _decoders_errors():
