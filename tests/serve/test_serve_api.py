@@ -16,6 +16,7 @@ from serving import SMALL, client_of, png
 
 from cusa.search.query import Query
 from cusa.search.searcher import Searcher
+from cusa.serve.search_request import fields_of_url
 from cusa.serve.settings import Settings
 
 SEARCH = "/api/search"
@@ -298,6 +299,7 @@ def test_a_text_in_an_address_that_is_not_utf_8_is_refused_and_not_changed(caref
             assert re.search(r"the byte %(E9|FF|ED) where it is not UTF-8", answer.json()["error"])
     found = careful.get(f"{SEARCH}?q=caf%C3%A9+%2B&not=&top=1").json()["query"]
     assert (found["q"], found["not"], found["top"]) == ("caf\u00e9 +", [], 1)
+    assert fields_of_url("q=caf\u00e9".encode()) == [("q", "caf\u00e9")]
     assert careful.get(f"{SEARCH}?q=a&top=1_0").status_code == 422
 
 

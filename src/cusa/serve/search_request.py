@@ -80,13 +80,13 @@ def fields_of_url(query: bytes) -> list[tuple[str, str]]:
     """The fields of a query string. Raises RequestError, status 400, if its text is not UTF-8, which would be lost."""
     try:
         unquote_to_bytes(query).decode()
+        return parse_qsl(query.decode(), keep_blank_values=True)
     except UnicodeDecodeError as error:
         raise RequestError(
             400,
             f"The address has the byte %{error.object[error.start]:02X} where it is not UTF-8; write text as UTF-8, "
             "for instance caf%C3%A9.",
         ) from None
-    return parse_qsl(query.decode("latin-1"), keep_blank_values=True)
 
 
 def fields_of_json(content: Any) -> list[tuple[str, str]]:
