@@ -115,3 +115,11 @@ def test_blanks_after_the_separators_of_all_rows_but_the_heading_are_no_part_of_
     ]
     path.write_text("image,caption\n0.jpg, a dog\n 1.jpg,a cat\n")
     assert [row.cells for row in delimited_rows(path, sniffed(path))][1:] == [["0.jpg", " a dog"], [" 1.jpg", "a cat"]]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_byte_order_marks_within_a_file_that_joins_files_are_no_part_of_a_cell(tmp_path, separator):
+    parts = [f'image{separator}caption\n"a.jpg"{separator}a dog\n', f'"b.jpg"{separator}"a \ufeffcat"\n']
+    (tmp_path / "joined.csv").write_bytes(b"".join(part.encode("utf-8-sig") for part in ["", "\n", *parts]))
+    rows = delimited_rows(tmp_path / "joined.csv", sniffed(tmp_path / "joined.csv"))
+    assert [row.cells for row in rows] == [["image", "caption"], ["a.jpg", "a dog"], ["b.jpg", "a \ufeffcat"]]

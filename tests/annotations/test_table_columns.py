@@ -43,6 +43,24 @@ def test_names_of_files_go_before_numbers_also_where_some_files_are_missing(pict
     assert (found.image, found.image_name) == ("file", None)
 
 
+def test_names_of_files_elsewhere_go_before_numbers_that_count_the_rows(pictures):
+    """As Label Studio writes them: the ids of its own rows, and paths on its server."""
+    rows = table(id=int, image=lambda number: f"/data/local-files/?d=pics/{COUNT - 1 - number}.jpg")
+    found = find_columns(pictures / "t.csv", rows, [pictures])
+    assert (found.image, found.image_name) == ("image", None)
+    assert (found.image_prefix, found.image_root) == ("/data/local-files/?d=pics", pictures)
+
+
+def test_numbers_that_are_taken_instead_of_names_of_files_that_are_not_there_are_told(pictures):
+    rows = table(id=int, image=lambda number: f"/data/upload/{number}-photo.jpg")
+    found = find_columns(pictures / "t.csv", rows, [pictures])
+    assert found.image == "id"
+    assert found.warnings == [
+        "`image` holds names of images, but none of the first ones was found, so the numbers in `id` are taken; "
+        "see columns.image"
+    ]
+
+
 def test_of_two_columns_of_files_the_name_says_which_one_and_the_other_is_told(pictures):
     rows = table(mask=lambda number: f"mask_{number}.png", image=lambda number: f"{number}.jpg")
     found = find_columns(pictures / "t.csv", rows, [pictures])

@@ -614,6 +614,12 @@ def test_data_of_which_no_row_can_be_read_are_told_before_anything_is_written(sh
         list(start.lines())
 
 
+def test_a_title_above_the_heading_is_told(tmp_path, shapes, names):
+    rows = "".join(f"{name},a shape of number {number}\n" for number, name in enumerate(names))
+    path = table(tmp_path, shapes, f"My captions,\nimage,caption\n{rows}")
+    assert any("if that is a title, remove the lines above the heading" in each for each in look_at(path).warnings)
+
+
 def test_columns_of_one_name_are_numbered(tmp_path, shapes, names):
     """Captions may be in all of them; other keys take the first."""
     part = {n: "train" if n < 32 else "val" if n < 40 else "test" for n in range(len(names))}

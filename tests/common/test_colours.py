@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from PIL import Image
 
 from cusa.common import colours
 from cusa.common.colours import FULL_SIXTEEN_BITS, scale_of, to_rgb
-from cusa.common.images import check_image, open_rgb
+from cusa.common.images import check_image, open_rgb, upright_rgb
 
 
 def levels(image: Image.Image) -> list[int]:
@@ -97,6 +99,27 @@ def test_deep_greys_are_seen_by_their_real_range(tmp_path, samples, dtype, expec
     Image.fromarray(np.array([samples], dtype=dtype)).save(tmp_path / "deep.tif")
     assert check_image(tmp_path / "deep.tif", "decode").problem is None
     assert levels(open_rgb(tmp_path / "deep.tif")) == expected
+
+
+@pytest.mark.parametrize(
+    ("samples", "dtype", "expected"),
+    [
+        ([0, 100, 252], np.uint8, [255, 155, 3]),  # Pillow inverts these
+        ([0, 0x8000, 0xFFFF], np.uint16, [255, 127, 0]),
+        ([0, 2048, 4095], np.uint16, [255, 127, 0]),
+        ([0, 0.5, 1], np.float32, [255, 127, 0]),
+    ],
+)
+def test_a_tiff_whose_zero_is_white_is_no_negative(tmp_path, samples, dtype, expected):
+    Image.fromarray(np.array([samples], dtype=dtype)).save(tmp_path / "grey.tif")
+    content = (tmp_path / "grey.tif").read_bytes()
+    black_is_zero, white_is_zero = (struct.pack("<HHIHH", 262, 3, 1, value, 0) for value in (1, 0))
+    assert content.count(black_is_zero) == 1
+    (tmp_path / "grey.tif").write_bytes(content.replace(black_is_zero, white_is_zero))
+    assert check_image(tmp_path / "grey.tif", "decode").problem is None
+    assert levels(open_rgb(tmp_path / "grey.tif")) == expected
+    with Image.open(tmp_path / "grey.tif") as image:
+        assert levels(upright_rgb(image)) == expected
 
 
 def test_values_that_are_all_not_a_number_are_a_finding(tmp_path):

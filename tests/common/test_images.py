@@ -9,6 +9,7 @@ import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -25,7 +26,9 @@ from cusa.common.images import (
     resize_shorter_side,
     upright_rgb,
 )
+from cusa.config.shards import Shards
 from cusa.errors import DataError
+from cusa.shards.writing import bytes_per_image
 from cusa.teachers.transform import ImageTransform
 
 
@@ -130,6 +133,15 @@ def test_whatever_the_file_system_says_of_a_name_is_a_missing_image(tmp_path, na
         (b"PK\x03\x04\x14\0\0\0", "it is a ZIP archive"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "run `git lfs pull`"),
         (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "it is a video"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "it is a raw photo (CR3)"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "it is JPEG XL"),
+        (b"\xff\x0a\xfa\x7f", "it is JPEG XL"),
+        (bytes(128) + b"DICM\2\0\0\0", "it is DICOM"),
+        (b"\x93NUMPY\1\0v\0{'descr': '|u1'}", "it is a NumPy array"),
+        (b"\x1f\x8b\x08\0\0\0\0\0", "it is compressed with gzip"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X        ", "it holds what macOS stores beside a file"),
+        (b"L\0\0\0\1\x14\2\0\0\0\0\0", "it is a shortcut of Windows"),
+        (b"MM\0*\0\0\0\x08\0\0\0\0\0\0", "it is a TIFF whose samples Pillow does not read"),
         (b"\0\1\2\3" * 9, "its format is unknown, or its header is damaged"),
         (b"\x89PNG\r\n\x1a\n", "its format is unknown, or its header is damaged"),
     ],
@@ -242,3 +254,22 @@ def test_heic_without_pillow_heif_is_a_sentence(tmp_path, monkeypatch):
 def test_resizing_never_enlarges():
     assert resize_shorter_side(Image.new("RGB", (640, 480)), 224).size == (299, 224)
     assert resize_shorter_side(Image.new("RGB", (100, 90)), 224).size == (100, 90)
+
+
+@pytest.mark.parametrize("make", ["pipe", "device"])
+def test_what_has_no_end_is_never_decoded(tmp_path, make):
+    path = tmp_path / "x.jpg"
+    if make == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (open_rgb, picture_size):
+        with pytest.raises(DataError, match="is a device or a pipe, not a file"):
+            read(path)
+    assert bytes_per_image([str(path)], Shards()) == 0
+
+
+def test_a_large_file_that_is_no_picture_is_not_read_into_memory(tmp_path, monkeypatch):
+    (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x18ftypisom\0\0\0\0isommp42")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"all of {path} was read"))
+    assert "it is a video" in check_image(tmp_path / "x.jpg", "decode").problem

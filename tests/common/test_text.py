@@ -174,6 +174,21 @@ def test_a_few_accents_are_taken_for_those_of_western_europe_first(tmp_path):
     assert "iconv -f cp1252 " in refused(tmp_path / "a.csv")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_of_files_that_were_joined_are_no_text(tmp_path, encoding):
+    (tmp_path / "all.txt").write_bytes(
+        b"".join(part.encode(encoding) for part in ("", "a.jpg\n", "b.jpg\nc\ufeff.jpg"))
+    )
+    assert list(text_lines(tmp_path / "all.txt")) == ["a.jpg", "b.jpg", "c\ufeff.jpg"]
+
+
+def test_a_table_in_html_that_is_called_an_excel_file_is_named(tmp_path):
+    (tmp_path / "a.xls").write_text('\n<table border="1"><tr><td>image</td></tr></table>')
+    assert refused(tmp_path / "a.xls").endswith(
+        "a.xls is a table in HTML, which some programs call an Excel file; write it as CSV."
+    )
+
+
 def test_folders_and_missing_files_are_sentences(tmp_path):
     assert "does not exist" in refused(tmp_path / "none")
     assert "cannot be read (Is a directory)" in refused(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 
 import pytest
 
@@ -76,6 +77,20 @@ def test_the_home_folder_of_nobody(place):
     assert "key `dataset.file` is '~no-such-user/x.csv', but there is no home folder for ~no-such-user here" in str(
         caught.value
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("https://example.org/x.csv", "names https://example.org/x.csv, which is an address; download it"),
+        ("s3://bucket/x.csv", "names s3://bucket/x.csv, which is an address; download it"),
+        ("", "names an empty path, which names no file"),
+    ],
+)
+def test_addresses_and_empty_paths_are_told(tiny_configuration, path, says):
+    dataset = {"name": "x", "format": "table", "file": path, "columns": {"split": "split"}}
+    with pytest.raises(ConfigurationError, match=re.escape(f"Configuration key `dataset.file` {says}")):
+        check_files(load({**tiny_configuration, "dataset": dataset}))
 
 
 def test_home_folders_are_found_in_all_paths(place, tiny_configuration, shapes, tiny_clip):

@@ -100,6 +100,9 @@ def test_all_unreadable_or_none_at_all_is_a_sentence(tmp_path):
     (tmp_path / "t.csv").write_text("image\n")
     with pytest.raises(DataError, match="no row that can be read"):
         embed(tmp_path / "t.csv", tmp_path / "out2")
+    (tmp_path / "t.csv").write_text("image,caption\n1,a.png,a dog\n")
+    with pytest.raises(DataError, match=r"The first one: .*t.csv, line 2 has more or fewer cells .*needs quotation"):
+        embed(tmp_path / "t.csv", tmp_path / "out2")
     (tmp_path / "t.txt").write_text("\n\n")
     with pytest.raises(DataError, match="has no text, so there is nothing to embed"):
         embed(None, tmp_path / "out3", reading=Reading(texts=str(tmp_path / "t.txt")))

@@ -16,6 +16,7 @@ from serving import SMALL, client_of, png
 
 from cusa.search.query import Query
 from cusa.search.searcher import Searcher
+from cusa.serve.search_request import fields_of_url
 from cusa.serve.settings import Settings
 
 SEARCH = "/api/search"
@@ -276,6 +277,7 @@ def test_files_that_cannot_be_searched_with(careful, file, status, sentence):
         ("application/json", b'{"q": "a\\ud800"}', 422, "half of a character"),
         ("application/json", b'{"file": "x"}', 422, "`file` is a text; send it as a file"),
         ("application/json", b'{"q": NaN}', 400, "NaN is not JSON"),
+        ("application/json", b'{"q": "red", "q": "blue"}', 400, "the key `q` is there twice"),
         ("text/plain", b"q=red", 415, "The body of a search is a form"),
         ("image/png", png(), 415, "with the picture in `file`"),
         ("multipart/form-data", b"q=red", 400, "Missing boundary"),
@@ -288,6 +290,17 @@ def test_bodies_that_are_no_search(careful, kind, content, status, sentence):
     answer = careful.post(SEARCH, content=content, headers={"Content-Type": kind})
     assert answer.status_code == status, answer.text
     assert re.search(sentence, answer.json()["error"]), answer.text
+
+
+def test_a_text_in_an_address_that_is_not_utf_8_is_refused_and_not_changed(careful):
+    for address in (f"{SEARCH}?q=caf%E9", f"{SEARCH}?q=a&filter.%FF=b", f"{SEARCH}?q=%ED%A0%80"):
+        for answer in (careful.get(address), careful.post(address, json={"top": 1})):
+            assert answer.status_code == 400
+            assert re.search(r"the byte %(E9|FF|ED) where it is not UTF-8", answer.json()["error"])
+    found = careful.get(f"{SEARCH}?q=caf%C3%A9+%2B&not=&top=1").json()["query"]
+    assert (found["q"], found["not"], found["top"]) == ("caf\u00e9 +", [], 1)
+    assert fields_of_url("q=caf\u00e9".encode()) == [("q", "caf\u00e9")]
+    assert careful.get(f"{SEARCH}?q=a&top=1_0").status_code == 422
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from cusa.common.text import open_text
+from cusa.common.text import open_text, without_mark
 
 SEPARATORS = (",", ";", "\t", "|")
 SNIFFED = 1 << 16  # characters
@@ -56,6 +56,7 @@ class _Lines:
     def __next__(self) -> str:
         line = self.waiting.popleft() if self.waiting else next(self.lines)
         self.number += 1
+        line = line if self.taken else without_mark(line)
         self.taken.append(line)
         return line
 
@@ -168,7 +169,7 @@ def sniffed(
     """
     with open_text(path, encoding) as file:
         start = file.read(SNIFFED)
-    lines = list(io.StringIO(start, newline=""))
+    lines = list(io.StringIO(without_mark(start), newline=""))
     if len(start) == SNIFFED and len(lines) > 1:
         lines.pop()  # it has been cut
     if lines and (match := _EXCEL_SEPARATOR.fullmatch(lines[0])):

@@ -166,6 +166,9 @@ def _image(
     ]
     if places:
         best = max(places, key=lambda place: place.order)
+        elsewhere = [] if best.pattern == "{}" else _unfound(texts, best.column)
+        if any(find_prefix(texts[name][:LOOKED_FOR], folders, path) for name in elsewhere[:1]):
+            return _image_by_name(path, rows, texts, folders)
         name, pattern = best.column, None if best.pattern == "{}" else best.pattern
         completed = (
             "" if pattern is None else f" {'with' if pattern.startswith('{}') else 'as'} {pattern.removeprefix('{}')}"
@@ -178,8 +181,19 @@ def _image(
         also = [each for each in places if each.pattern == "{}" and texts[each.column] != texts[name]]
         if rest := ", ".join(f"`{each.column}`" for each in also if each is not best):
             found.warnings.append(f"{rest} also holds names of images and is left out; see columns.image")
+        if elsewhere:
+            found.warnings.append(
+                f"`{elsewhere[0]}` holds names of images, but none of the first ones was found, so the numbers in "
+                f"`{name}` are taken; see columns.image"
+            )
         return found
     return _image_by_name(path, rows, texts, folders)
+
+
+def _unfound(texts: Mapping[Column, list[str]], numbers: Column) -> list[Column]:
+    """The columns other than `numbers` whose values end like image files; the one that is called so first."""
+    names = [name for name, values in texts.items() if _share(values, map(_names_image, values)) >= MOST]
+    return sorted((name for name in names if name != numbers), key=says_image, reverse=True)
 
 
 def _image_by_name(

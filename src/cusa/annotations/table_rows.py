@@ -92,7 +92,8 @@ def _delimited_rows(
             yield place, MalformedRow(place, row.reason)
         elif len(row.cells) != len(cells):
             counts = f"({len(row.cells)}, not {len(cells)})"
-            yield place, MalformedRow(place, f"has more or fewer cells than the heading {counts}")
+            advice = "every column needs a name, and a cell that holds the separator needs quotation marks"
+            yield place, MalformedRow(place, f"has more or fewer cells than the heading {counts}: {advice}")
         else:
             found = row.cells
             yield place, {key: found[position] for key, position in positions}

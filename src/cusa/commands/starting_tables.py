@@ -83,6 +83,11 @@ def _look(paths: Sequence[Path], folders: Sequence[Path], given: Given, no_headi
         name = (found.image_name or "{}").format(found.image)
         if Path(image_path(str(found.image_root), path, name)).is_file():
             return _look(paths, folders, given, f"`{found.image}` of the first row is the image {name}")
+    if heading and "" in found.captions:
+        found.warnings.append(
+            f"the captions are in a column without a name: the heading is {', '.join(heading)!r}; if that is a title, "
+            "remove the lines above the heading"
+        )
     return _Look(rows, found, heading, reading, reasons)
 
 

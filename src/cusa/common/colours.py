@@ -16,6 +16,7 @@ DEEP_GREYS = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 BAND_PIXELS = 2**22  # pixels that are converted at a time, where a conversion needs several copies
 DEPTHS = (8, 10, 12, 14, 16)  # bits in which scanners and sensors store a sample
+PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value
 DARK = 16  # a picture whose brightest pixel is below this, of 255, is taken for black
 
 
@@ -90,6 +91,15 @@ def _scaled(samples: np.ndarray, scale: Scale, of: Image.Image) -> Image.Image:
     if has_clear_colour(of):
         rgb[(samples == np.asarray(of.info["transparency"])).all(axis=-1)] = 255
     return Image.fromarray(rgb)
+
+
+def has_white_zero(image: Image.Image) -> bool:
+    """Whether 0 is white in a TIFF of deep greys, as scanners and X-ray devices store them.
+
+    Pillow inverts such greys of 8 bits or fewer, but not deeper ones.
+    """
+    tags = getattr(image, "tag_v2", {})
+    return image.mode in DEEP_GREYS and tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
 
 
 def has_clear_colour(image: Image.Image) -> bool:

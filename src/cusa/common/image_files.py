@@ -32,12 +32,25 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
 TEXT = "it is text"
 HTML_PAGE = "it is an HTML page, perhaps of a download that failed"
+JPEG_XL = "it is JPEG XL, which Pillow does not read; convert it to PNG or JPEG"
+TIFF_STARTS = (b"ii*\0", b"mm\0*", b"ii+\0", b"mm\0+")  # in small letters, as those below
+DICOM_AT = 128  # where a DICOM file says that it is one
 NOT_AN_IMAGE = (
     (b"version https://git-lfs", "it is a pointer of Git LFS; run `git lfs pull`"),
     (b"<!doctype html", HTML_PAGE),
     (b"%pdf", "it is a PDF document"),
     (b"%!ps", "it is a drawing in PostScript, which has no pixels; convert it to PNG"),
     (b"pk\x03\x04", "it is a ZIP archive"),
+    (b"\x1f\x8b", "it is compressed with gzip; unpack it"),
+    (b"\xff\x0a", JPEG_XL),
+    (b"\0\0\0\x0cjxl ", JPEG_XL),
+    (b"\x93numpy", "it is a NumPy array; write it as PNG"),
+    (b"\0\x05\x16\x07", "it holds what macOS stores beside a file, not its pixels; remove it"),
+    (b"l\0\0\0\x01\x14\x02\0", "it is a shortcut of Windows; copy the file that it names"),
+    *(
+        (start, "it is a TIFF whose samples Pillow does not read, or it is damaged; convert it to 8 bits")
+        for start in TIFF_STARTS
+    ),
 )
 
 _heif_lock = Lock()
@@ -147,6 +160,10 @@ def kind_of(head: bytes) -> str | None:
         return None if features.check("avif") else "it is AVIF, which Pillow reads from version 11.3 on"
     if is_heif(head):
         return None if register_heif() else "it is HEIC; `pip install 'cusa[heic]'` installs what reads it"
+    if head[DICOM_AT : DICOM_AT + 4] == b"DICM":
+        return "it is DICOM, a format of medical images; convert it to PNG"
+    if _brands(head)[:1] == [b"crx "]:
+        return "it is a raw photo (CR3); convert it to JPEG"
     if head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return "it is a video"
     if b"\0" not in head:
@@ -201,6 +218,11 @@ def without_metadata(content: bytes) -> Iterator[bytes]:
             if stripped not in yielded:
                 yielded.add(stripped)
                 yield stripped
+
+
+def can_be_stripped(head: bytes) -> bool:
+    """Whether `without_metadata` may yield something for a file with these first bytes."""
+    return bool(_strippers(head))
 
 
 def _strippers(content: bytes) -> list[Callable[[bytes, bool], bytes]]:

@@ -13,12 +13,13 @@ from pathlib import Path
 from threading import Condition, Lock
 from typing import Literal, TypeVar
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from cusa.common import colours
 from cusa.common.image_files import (
     HEAD,
     ZEROS,
+    can_be_stripped,
     file_problem,
     is_heif,
     kind_of,
@@ -128,7 +129,7 @@ def picture_size(source: Source) -> tuple[int, int]:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """A Pillow image of any mode as upright 8-bit RGB. Raises DataError if it cannot be decoded."""
     with _decoders_errors():
-        return colours.to_rgb(upright(image, image))
+        return _upright_rgb(image)
 
 
 def upright(image: Image.Image, of: Image.Image) -> Image.Image:
@@ -207,6 +208,9 @@ def _decoders_errors() -> Iterator[None]:
 
 def _retrying(source: Source, read: Callable[[Source], Result]) -> Result:
     """The result of `read` on an image file; if that fails, its result on the file without metadata."""
+    # A pipe without a writer would block its reader for ever, and a device may have no end.
+    if not isinstance(source, bytes) and (found := file_problem(source)) is not None:
+        raise DataError(f"cannot be read as an image ({found[0]})")
     try:
         with _decoders_errors():
             return read(source)
@@ -215,7 +219,10 @@ def _retrying(source: Source, read: Callable[[Source], Result]) -> Result:
     except DataError as error:
         first = str(error)
     with _decoders_errors():
-        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if can_be_stripped(_head(source)):
+            content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        else:  # such as a large video, whose rest is not read into memory
+            content = b""
     for stripped in without_metadata(content):
         try:
             with _decoders_errors():
@@ -306,13 +313,18 @@ def _decode(source: Source, max_pixels: int | None, held: ExitStack, at_an_eight
         else:
             if image.mode in colours.DEEP_GREYS and colours.grey_scale(image) != colours.FULL_SIXTEEN_BITS:
                 notes = (*notes, "grey_range")
-            rgb = colours.to_rgb(upright(image, image))
+            rgb = _upright_rgb(image)
         rgb = rgb.copy() if rgb is image else rgb
         # Without its metadata, of which a writer would store some, and which may be broken.
         rgb.info, rgb.format = {}, image.format
         image.close()  # which frees its pixels
         held.enter_context(budget.pop_all())
         return _Picture(rgb, notes)
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    rgb = colours.to_rgb(upright(image, image))
+    return ImageChops.invert(rgb) if colours.has_white_zero(image) else rgb
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:

@@ -24,6 +24,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+MARK = "\ufeff"  # a byte order mark, once it is decoded
 GZIP = b"\x1f\x8b"
 PICTURE = "picture; name a file of text, such as a table (CSV, JSON) of pictures and their captions"
 AS_PARQUET = "write it as Parquet (datasets: Dataset.to_parquet; pyarrow: parquet.write_table)"
@@ -56,6 +57,7 @@ STAND_INS = {
     b"version https://git-lfs": "is a pointer of Git LFS, not the data; run `git lfs pull`",
     b"<!doctype html": "is an HTML page, perhaps of a download that failed; download the data again",
     b"<html": "is an HTML page, perhaps of a download that failed; download the data again",
+    b"<table": "is a table in HTML, which some programs call an Excel file; write it as CSV",
     b"<?xml": "is XML; write the table as CSV, JSON or Parquet",
 }
 # The usual encodings of files that are not UTF-8. Fewer choices make a better guess.
@@ -142,7 +144,12 @@ def text_lines(path: Path, encoding: str | None = None, newline: str | None = No
     """The lines of a text file without their ends. Raises DataError as `open_text` does."""
     with open_text(path, encoding, newline) as file:
         for line in file:
-            yield line.removesuffix("\n").removesuffix("\r")
+            yield without_mark(line).removesuffix("\n").removesuffix("\r")
+
+
+def without_mark(line: str) -> str:
+    """A line without byte order marks at its start, which files with marks leave within a file that joins them."""
+    return line.lstrip(MARK) if line.startswith(MARK) else line
 
 
 def text_of(data: bytes, place: str) -> str:

@@ -30,6 +30,8 @@ def matching_files(place: str, endings: tuple[str, ...]) -> list[str]:
     braces that do not pair up, and for a pattern that names too many files.
     """
     path = expanded(place)
+    if not place:
+        return []  # an empty path is no name of the folder from which cusa is called
     if path.is_dir():
         # os.walk passes over folders that cannot be read, or are gone meanwhile.
         below = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)

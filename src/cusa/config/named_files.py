@@ -24,15 +24,21 @@ def check_files(configuration: Configuration) -> None:
     The name of a model or of an input format is checked if it is a path; names on a hub are not checked.
     """
     named = [*_named_data(configuration), *_named_models(configuration)]
-    if problems := [f"Configuration key `{key}` names {path}, which {why}." for key, path, why in named if why]:
+    if problems := [
+        f"Configuration key `{key}` names {path or 'an empty path'}, which {why}." for key, path, why in named if why
+    ]:
         raise ConfigurationError("\n".join(problems))
 
 
 def _why_not(path: str, expected: Literal["file", "folder", "either"] = "either") -> str:
     """Why a path is not the expected file or folder, as the end of a sentence; empty if it is."""
+    if not path:
+        return f"names no {'file or folder' if expected == 'either' else expected}"
     try:
         is_folder = stat.S_ISDIR(expanded(path).stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
+        if "://" in path:
+            return "is an address; download it, and name the file or folder"
         return f"does not exist (relative paths start at {Path.cwd()})"
     except (OSError, ValueError) as error:
         return f"cannot be looked at ({getattr(error, 'strerror', None) or error})"

@@ -24,7 +24,7 @@ from cusa.serve.monitoring import Monitoring
 from cusa.serve.pictures import Pictures, measure
 from cusa.serve.problems import HungUpError, RequestError
 from cusa.serve.results import answers, described_index, json_response, results, unmeasured
-from cusa.serve.search_request import SearchRequest, read_fields
+from cusa.serve.search_request import SearchRequest, fields_of_url, read_fields
 from cusa.serve.served_index import ServedIndex
 from cusa.serve.settings import Settings
 from cusa.serve.uploads import Uploads
@@ -97,12 +97,13 @@ class Routes:
 
     async def search(self, request: Request) -> Response:
         """The best items, best first. Columns are filtered by with `filter.COLUMN=VALUE`."""
-        return await self._search(request, request.query_params.multi_items(), None)
+        return await self._search(request, fields_of_url(request.scope["query_string"]), None)
 
     async def search_with_body(self, request: Request) -> Response:
         """The fields are those of the search by GET, in a form, in JSON, or in the URL."""
+        fields = fields_of_url(request.scope["query_string"])
         body = await self.uploads.read(request)
-        return await self._search(request, [*request.query_params.multi_items(), *body.fields], body.file)
+        return await self._search(request, [*fields, *body.fields], body.file)
 
     async def _search(self, request: Request, fields: list[tuple[str, str]], file: bytes | None) -> Response:
         started = time.perf_counter()
@@ -175,6 +176,7 @@ class Routes:
 
     async def right_answers(self, request: Request, name: str, q: str) -> Response:
         """If the text is a caption of the index: the rows that have it, and the rank of each under its model."""
+        fields_of_url(request.scope["query_string"])
         wanted = read_fields([("q", q)], self.settings.limits)
         index = self._index(name)
         if wanted.text is None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from cusa.common.text import unstorable
 from cusa.serve.engine import Where
@@ -75,6 +76,19 @@ def read_fields(fields: Iterable[tuple[str, str]], limits: Limits) -> SearchRequ
     )
 
 
+def fields_of_url(query: bytes) -> list[tuple[str, str]]:
+    """The fields of a query string. Raises RequestError, status 400, if its text is not UTF-8, which would be lost."""
+    try:
+        unquote_to_bytes(query).decode()
+        return parse_qsl(query.decode(), keep_blank_values=True)
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            400,
+            f"The address has the byte %{error.object[error.start]:02X} where it is not UTF-8; write text as UTF-8, "
+            "for instance caf%C3%A9.",
+        ) from None
+
+
 def fields_of_json(content: Any) -> list[tuple[str, str]]:
     """The fields of a search that is given as JSON: an object, whose `filter` is an object of values or lists of them.
 
@@ -106,7 +120,7 @@ def _values(name: str, value: Any) -> list[tuple[str, str]]:
 def _whole_number(name: str, text: str, least: int, most: int | None) -> int:
     expected = f"a whole number from {least} on" if most is None else f"a whole number from {least} to {most}"
     try:
-        number = int(text) if text.isascii() and len(text) < 20 else None
+        number = int(text) if text.isascii() and "_" not in text and len(text) < 20 else None
     except ValueError:
         number = None
     if number is None or number < least or (most is not None and number > most):

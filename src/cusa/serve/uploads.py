@@ -16,6 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from cusa.common.images import decoded_rgb, picture_size
+from cusa.common.json_stream import unrepeated
 from cusa.errors import DataError
 from cusa.serve.problems import HungUpError, RequestError, busy
 from cusa.serve.search_request import fields_of_json
@@ -140,7 +141,8 @@ class Uploads:
     async def _json(self, request: Request) -> Body:
         content = b"".join([chunk async for chunk in self._counted(request)])
         try:
-            return Body(fields_of_json(json.loads(content, parse_constant=_no_number)))
+            found = json.loads(content, parse_constant=_no_number, object_pairs_hook=unrepeated)
+            return Body(fields_of_json(found))
         except (ValueError, RecursionError) as error:
             raise RequestError(400, f"The body is not valid JSON ({error}).") from None
 

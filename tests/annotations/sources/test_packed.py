@@ -174,7 +174,7 @@ def test_an_undecodable_picture_is_named_by_its_row_or_key(rows, tmp_path):
         ),
         max_size=60,
     ),
-    form=st.sampled_from(["struct", "binary", "large_binary", "txt", "json"]),
+    form=st.sampled_from(["struct", "binary", "large_binary", "dictionary", "txt", "json"]),
     group=st.integers(1, 70),
 )
 def test_n_rows_go_in_and_n_pairs_come_out(tmp_path, captions, form, group):
@@ -196,6 +196,8 @@ def test_n_rows_go_in_and_n_pairs_come_out(tmp_path, captions, form, group):
                 [{"bytes": content, "path": None} for content in pictures],
                 pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
             )
+        elif form == "dictionary":
+            column = pa.array(pictures, pa.binary()).dictionary_encode()
         else:
             column = pa.array(pictures, getattr(pa, form)())
         table = pa.table({"image": column, "caption": pa.array(captions, pa.list_(pa.string()))})

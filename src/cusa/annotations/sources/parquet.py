@@ -111,7 +111,8 @@ def is_picture_type(kind: Any) -> bool:
 
 
 def is_bytes(kind: Any) -> bool:
-    """Whether an Arrow type is bytes."""
+    """Whether an Arrow type is bytes, also in a dictionary, which stores equal values once."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
     return any(is_kind(kind) for is_kind in kinds)
 

@@ -174,13 +174,15 @@ class TableSource:
 def sampled_rows(path: Path, reading: Reading) -> Sequence[Row]:
     """The first rows of a table. Raises DataError if there is none."""
     try:
-        rows = [row for _, row in islice(table_rows(path, None, reading), SAMPLED) if not isinstance(row, MalformedRow)]
+        sample = [row for _, row in islice(table_rows(path, None, reading), SAMPLED)]
     except DataError as error:
         advice = "use --no-heading, and number the columns from 0, for instance --image-column 0."
         before, found, _ = str(error).partition("Set dataset.heading to false")
         raise DataError(f"{before}If so, {advice}" if found else before) from None
+    rows = [row for row in sample if not isinstance(row, MalformedRow)]
     if not rows:
-        raise DataError(f"{path} has no row that can be read, so there is nothing to embed.")
+        reasons = [f" The first one: {row.place} {row.reason}." for row in sample[:1] if isinstance(row, MalformedRow)]
+        raise DataError(f"{path} has no row that can be read, so there is nothing to embed.{''.join(reasons)}")
     return rows
 
 
