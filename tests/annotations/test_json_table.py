@@ -81,6 +81,22 @@ def test_an_object_of_columns_is_the_table(tmp_path, orient):
     ]
 
 
+def test_names_of_columns_beside_rows_of_cells(tmp_path):
+    """As pandas writes it with `to_json(orient="split")`."""
+    content = json.loads(pd.DataFrame(ROWS).to_json(orient="split"))
+    assert placed(tmp_path, content) == [(f"row {number} of `data`", row) for number, row in enumerate(ROWS)]
+    (_, row) = rows_of(tmp_path, {"columns": ["image", "caption"], "data": [["0.jpg", "a dog"], ["1.jpg"]]})
+    assert isinstance(row, MalformedRow)
+    assert row.reason == "is no list of 2 cells, one for each column"
+
+
+@pytest.mark.parametrize("orient", ["records", "table", "index"])
+def test_other_shapes_that_pandas_writes(tmp_path, orient):
+    table = pd.DataFrame(ROWS)
+    kept = [{key: row[key] for key in ("image", "caption")} for row in rows_of(tmp_path, table.to_json(orient=orient))]
+    assert kept == ROWS
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -102,6 +118,9 @@ def test_columns_that_are_no_table_are_told(tmp_path, content, says):
         ({"data": [{"n": 1}]}, r"starts with the key `data`.*`jq .data 'my rows.json' > rows.json` takes the list"),
         ({"my data": [{"n": 1}]}, r"""`jq '.\["my data"\]' 'my rows.json' > rows.json`"""),
         ({"version": 1}, "starts with the key `version`"),
+        ({"columns": ["image", "caption"]}, "starts with the key `columns`"),
+        ({"columns": ["image", "caption"], "rows": 3}, "starts with the key `columns`"),
+        ("", "is empty; expected a list"),
         (
             '{\n"image": "0.jpg"\n}\n{\n"image": "1.jpg"\n}',
             r"`jq -c . 'my rows.json' > rows.jsonl` writes each into a l",

@@ -51,7 +51,9 @@ def _rows_of_object(path: Path, columns: Columns, encoding: str | None) -> Rows:
         first = next(((key, _start_of_value(stream)) for key in stream.entries()), None)
     if first is None:
         return
-    if _is_keyed_by_image(*first, columns):
+    if first[0] == "columns" and isinstance(first[1], list):
+        yield from _rows_beside_columns(path, encoding, first)
+    elif _is_keyed_by_image(*first, columns):
         yield from _rows_by_image(path, columns, encoding)
     elif _is_column(first[1]):
         yield from _rows_of_columns(path, encoding)
@@ -97,6 +99,29 @@ def _rows_of_columns(path: Path, encoding: str | None) -> Rows:
         raise DataError(f"{path} has the columns as its keys, but they differ in length ({lengths}).{_AS_RECORDS}")
     for number, cells in enumerate(zip(*found.values(), strict=True)):
         yield f"{path}, row {number}", dict(zip(found, cells, strict=True))
+
+
+def _rows_beside_columns(path: Path, encoding: str | None, first: tuple[str, Any]) -> Rows:
+    """The rows of an object with the names of the columns in `columns` and lists of cells in `data`."""
+    names: list[Any] = []
+    has_data = False
+    with open_json(path, encoding) as stream:
+        for key in stream.entries():
+            if key == "columns":
+                names = stream.value()
+            elif key == "data" and stream.kind == "list":
+                has_data = True
+                for number, cells in enumerate(stream.members()):
+                    place = f"{path}, row {number} of `data`"
+                    if isinstance(cells, list) and len(cells) == len(names):
+                        yield place, dict(zip(names, cells, strict=True))
+                    else:
+                        yield place, MalformedRow(place, f"is no list of {len(names)} cells, one for each column")
+            else:
+                stream.skip()
+        if not has_data:
+            raise _no_table(path, *first)
+        stream.end()
 
 
 _AS_RECORDS = " Expected a value of each column for each row; pandas writes rows with to_json(orient='records')."
@@ -183,7 +208,10 @@ def _is_keyed_by_image(key: str, value: Any, columns: Columns) -> bool:
 def _is_column(value: Any) -> bool:
     """Whether a value has a cell for each row: in a list, or in an object by the numbers of the rows."""
     cells = list(value.values()) if isinstance(value, dict) else value
-    return isinstance(cells, list) and bool(cells) and not any(isinstance(cell, dict) for cell in cells)
+    if not isinstance(cells, list) or not cells:
+        return False
+    members = (member for cell in cells for member in (cell if isinstance(cell, list) else [cell]))
+    return not any(isinstance(member, dict) for member in members)
 
 
 def _is_number(key: str) -> bool:

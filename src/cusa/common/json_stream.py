@@ -60,7 +60,8 @@ class JsonStream:
         """The error for what comes next, if something else was expected."""
         if (kind := self.kind) == "no JSON":
             return self._wrong(f"nothing of JSON starts with {self._next()!r}")
-        return DataError(f"{self.path} holds a JSON {kind}; expected {expected}.")
+        found = "is empty" if kind == "nothing" else f"holds a JSON {kind}"
+        return DataError(f"{self.path} {found}; expected {expected}.")
 
     def members(self) -> Iterator[Any]:
         """The members of the list that comes next."""
