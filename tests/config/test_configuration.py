@@ -57,6 +57,11 @@ def test_the_default_is_valid_and_has_the_four_experiments(mapping):
         ("teachers.text", None, "key `teachers.text` is null; expected a mapping of keys below it"),
         ("student.name", "openai/clip-vit-base-patch32", "found both of `name`.*and `towers`"),
         ("student.towers", None, "found neither of `name`.*and `towers`"),
+        (
+            "experiments.small",
+            {"contrastive": {}, "student": {"max_tokens": 32}},
+            "key `experiments.small.student`: found neither .* the student of an experiment is complete",
+        ),
         ("experiments.empty", {}, "key `experiments.empty`: every loss is off"),
         ("experiments.bad", {"contrastive": {"tau": 1}}, "key `experiments.bad.contrastive.tau` is unknown"),
         (

@@ -112,7 +112,8 @@ def test_an_index_of_other_weights_is_not_recommended(ended, tmp_path, written):
 def test_a_sweep_names_its_trials(ended, tmp_path):
     *plans, _ = ended
     trials, _ = lines_of_success(*plans, {str(tmp_path / "sweep/trials.parquet")})
-    assert trials == f"the trials: {tmp_path}/sweep/trials.md; `cusa sweep best` writes the best of them"
+    best = "`cusa sweep best` with the files of --configfile writes the best of them"
+    assert trials == f"the trials: {tmp_path}/sweep/trials.md; {best}"
 
 
 def test_failure_names_the_sentences_of_this_run_and_its_logs(tmp_path):

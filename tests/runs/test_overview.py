@@ -115,6 +115,7 @@ def test_results_of_one_data_set_of_all_and_single_runs_are_found(tmp_path, ende
     assert run_folders(tmp_path / "results") == [first, second, trial]
     assert run_folders(tmp_path / "results/two") == [second, trial]
     assert run_folders(tmp_path / "results/one/runs/cusa") == [first]
+    assert run_folders(tmp_path / "results/two/sweep") == run_folders(trial.parents[2]) == [trial]
     assert run_folders(first) == [first]
     assert [row.seed for row in overview([tmp_path / "results"])] == ["23", "24", "23"]
 

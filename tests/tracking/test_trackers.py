@@ -75,6 +75,17 @@ def test_mlflow_has_one_run_of_an_interrupted_training(tmp_path, monkeypatch):
     assert run.data.metrics["best/r_mean"] == 40.0
 
 
+def test_mlflow_keeps_runs_in_a_database_without_a_server(tmp_path, monkeypatch):
+    """What MLflow does by default; it takes alembic, which mlflow-skinny does not bring but the extra does."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    track("mlflow", tmp_path)
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("shapes").experiment_id])
+    assert (run.info.status, run.data.metrics["best/r_mean"]) == ("FINISHED", 40.0)
+
+
 def test_trackio_has_one_run_of_an_interrupted_training(tmp_path, monkeypatch):
     trackio = pytest.importorskip("trackio", reason="it needs an older Pillow than the lock has")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))

@@ -288,7 +288,8 @@ class StudentSettings(Section):
             found = "neither" if self.name is None else "both"
             raise ValueError(
                 f"found {found} of `name` (a dual encoder) and `towers` (a pair of towers), expected exactly one; "
-                "an overlay that switches from one to the other sets the other to null"
+                "an overlay that switches from one to the other sets the other to null, and the student of an "
+                "experiment is complete: it takes no key from the common one"
             )
         return self
 

@@ -41,7 +41,8 @@ def lines_of_success(plan: Plan, search: SearchPlan, sweep: SweepPlan, made: Con
     if str(summary) in made and summary.is_file():
         yield from _best(summary, plan.runs)
     if (study := sweep.study) is not None and str(study.folder / TABLE) in made:
-        yield f"the trials: {study.folder / MARKDOWN}; `cusa sweep best` writes the best of them"
+        best = "`cusa sweep best` with the files of --configfile writes the best of them"
+        yield f"the trials: {study.folder / MARKDOWN}; {best}"
     if str(page) in made and page.is_file():
         yield f"the report: {page.absolute().as_uri()}"
     if folders := [folder for folder in search.index_folders() if (Path(folder) / META).is_file()]:

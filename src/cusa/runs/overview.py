@@ -55,11 +55,12 @@ class RunRow:
 def run_folders(folder: str | Path) -> list[Path]:
     """The run folders in a folder: of one data set (results/{dataset}), of all (results), or the folder itself.
 
-    The trials of sweeps are runs too. Raises DataError if there are none.
+    The trials of sweeps are runs too: those of one sweep, or of all of a data set. Raises DataError if there are none.
     """
     folder = Path(folder)
     of_data_set = ("runs/*/seed*", "sweep/*/trials/*/seed*")
-    patterns = ("", "seed*", "*/seed*", *of_data_set, *(f"*/{pattern}" for pattern in of_data_set))
+    of_sweeps = ("trials/*/seed*", "*/trials/*/seed*")
+    patterns = ("", "seed*", "*/seed*", *of_sweeps, *of_data_set, *(f"*/{pattern}" for pattern in of_data_set))
     found = [path for pattern in patterns for path in ([folder] if not pattern else sorted(folder.glob(pattern)))]
     found = [path for path in found if (path / RUN).is_file() or (path / STATE_FOLDER).is_dir()]
     if not found:
