@@ -94,6 +94,35 @@ def test_many_queries_are_a_line_of_json_each(monkeypatch, capsys, shapes_index,
     assert "text 'a circle', not ['red']" in output
 
 
+def test_a_query_without_a_word_that_the_model_knows_is_told_once(monkeypatch, capsys, shapes_index):
+    advice = "nothing: use words that it knows, or a model with a multilingual text side.\n"
+    output, told = search(monkeypatch, capsys, shapes_index, "😀", "--json", "--top", 2)
+    assert told == f"the model has no word for '😀', so the hits mean {advice}"
+    assert [sorted(hit)[0] for hit in json.loads(output)] == ["captions", "captions"]
+    assert search(monkeypatch, capsys, shapes_index, "😀", "--top", 1)[1] == told
+    for known in ("a red circle", "red 😀"):
+        assert search(monkeypatch, capsys, shapes_index, known, "--not", "blue", "--top", 1)[1] == ""
+    _, told = search(monkeypatch, capsys, shapes_index, "red", "--not", "😀", "--not", "blue", "--not", "zebra")
+    assert told == f"the model has no word for '😀' and 'zebra', so this part of the query means {advice}"
+    _, told = search(monkeypatch, capsys, shapes_index, "zebra", "--like", 3, "--top", 1)
+    assert told == f"the model has no word for 'zebra', so this part of the query means {advice}"
+
+
+@pytest.mark.parametrize("broken", ["", "...\n"])
+def test_unknown_texts_of_many_queries_are_told_with_their_numbers(monkeypatch, capsys, shapes_index, tmp_path, broken):
+    path = tmp_path / "queries.txt"
+    path.write_text(f"a red circle\n😀\n{broken}")
+    try:
+        output, told = search(monkeypatch, capsys, shapes_index, "--queries", path, "--json", "--top", 1)
+    except SystemExit:
+        output, told = capsys.readouterr()
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert [list(line) for line in lines[:2]] == [["query", "results"], ["query", "results", "unknown_texts"]]
+    assert lines[1]["unknown_texts"] == ["😀"]
+    assert told.startswith("query 1: the model has no word for '😀', so the hits mean nothing: use words")
+    assert told.count("no word for") == 1
+
+
 def test_a_file_in_place_of_the_text_is_told(monkeypatch, capsys, shapes_index, shapes_items):
     picture = shapes_items["path"][0].as_py()
     said = refused(monkeypatch, capsys, shapes_index, picture)

@@ -141,6 +141,29 @@ def test_one_batch_is_one_call_of_the_model_for_texts_and_one_for_pictures(shape
     assert calls == [("text", ["red", "blue"], "cross"), ("image", 2, "cross")]
 
 
+def test_texts_that_the_model_does_not_know_are_told_for_each_query(searcher, shapes_items):
+    picture = shapes_items["path"][0].as_py()
+    queries = [
+        Query(text="😀"),
+        Query(text="a red circle"),
+        Query(text="red 😀"),
+        Query(text="red", exclude=["zebra", "blue", "zebra"]),
+        Query(text="zebra", image=picture, exclude=["😀"]),
+        Query(like=3),
+    ]
+    expected = [["😀"], [], [], ["zebra"], ["zebra", "😀"], []]
+    assert searcher.unknown_texts(queries) == expected
+    assert [searcher.unknown_texts([query])[0] for query in queries] == expected
+
+
+def test_a_model_that_cannot_tell_knows_every_text_and_rows_load_no_model(shapes_index, search_model):
+    class Older:
+        weights_sha256, folder = search_model.weights_sha256, search_model.folder
+
+    assert Searcher.open(shapes_index, Older()).unknown_texts([Query(text="😀"), Query(like=3)]) == [[], []]
+    assert Searcher.open(shapes_index, Unloadable()).unknown_texts([Query(like=3)]) == [[]]
+
+
 def test_filters_leave_out_rows(searcher):
     where = {"split": ["test", "val"], "radius": Range(at_least=10)}
     (hits,) = searcher.search([Query(text="a circle")], top=48, where=where)

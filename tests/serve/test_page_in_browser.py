@@ -248,6 +248,22 @@ def test_the_rank_of_the_right_answer_is_shown_and_opens_it(visit, server):
         expect(right).to_have_accessible_name(re.compile("right answer"))
 
 
+def test_each_model_says_that_it_does_not_know_a_text(visit):
+    one = visit().open("?q=%F0%9F%98%80&index=cusa&beside=contrastive")
+    for side in ("left", "right"):
+        one.tiles(side).first.wait_for()
+        note = one.page.locator(f'[data-side="{side}"]').get_by_role("status")
+        expect(note).to_have_text(
+            "The model has no word for “😀”, so these results mean nothing. Search with words that it knows. A model "
+            "with a multilingual text side knows more."
+        )
+    one.open("?q=red&not=zebra&beside=")
+    expect(one.page.locator(".panel .note")).to_contain_text("“zebra”, so this part of the search means nothing")
+    one.open("?q=red+%F0%9F%98%80&beside=")
+    one.tiles().first.wait_for()
+    expect(one.page.locator(".panel .note")).to_have_count(0)
+
+
 DROP = """([bytes, type, name]) => {
   const given = new DataTransfer();
   given.items.add(new File([new Uint8Array(bytes)], name, { type }));
@@ -516,6 +532,9 @@ def test_every_view_is_accessible_and_fits_the_screen(visit, size, scheme):
     one.open()
     one.page.get_by_role("list", name="Example pictures").wait_for()
     check("before a search")
+    one.open("?q=%F0%9F%98%80&index=cusa&beside=contrastive")
+    one.tiles("right").first.wait_for()
+    check("a text that no model knows")
     one.open(TWO)
     one.tiles("right").first.wait_for()
     check("two models")

@@ -83,6 +83,20 @@ def test_more_like_a_row_leaves_it_out_and_says_what_it_is(client, searcher):
     assert rows(by_name) == rows(answer)
 
 
+def test_texts_that_the_model_does_not_know_are_told(client):
+    fields = ["query", "results", "answers", "total", "fingerprint", "milliseconds"]
+    found = client.get(SEARCH, params={"q": "😀", "top": 2}).json()
+    assert list(found) == [*fields, "unknown_texts"]
+    assert found["unknown_texts"] == ["😀"]
+    assert len(found["results"]) == 2
+    for known in ({"q": "a red circle"}, {"q": "red 😀"}, {"like": 3}, {"filter.colour": "green"}):
+        assert list(client.get(SEARCH, params=known | {"top": 1}).json()) == fields
+    found = client.get(SEARCH, params={"q": "zebra", "not": ["red", "😀"], "index": "other"}).json()
+    assert found["unknown_texts"] == ["zebra", "😀"]
+    found = client.post(SEARCH, files={"file": png()}, data={"q": "😀"}).json()
+    assert found["unknown_texts"] == ["😀"]
+
+
 def test_filters_are_alternatives_in_a_column_and_all_columns_must_fit(client, shapes_items):
     fields = {"q": "circle", "top": 48, "filter.colour": ["red", "blue"], "filter.radius": "8"}
     answer = client.get(SEARCH, params=fields)
@@ -361,6 +375,9 @@ def test_the_api_is_described_without_another_server(client):
     assert names == ["q", "index", "top", "not", "like", "like_item", "weight", "filter.COLUMN"]
     body = description["paths"][SEARCH]["post"]["requestBody"]["content"]["multipart/form-data"]
     assert "file" in body["schema"]["properties"]
+    answer = description["components"]["schemas"]["SearchResponse"]
+    assert "no word for" in answer["properties"]["unknown_texts"]["description"]
+    assert "unknown_texts" not in answer["required"]
     page = client.get("/docs")
     assert "http" not in re.sub(r"http-equiv", "", page.text)
     for address in re.findall(r'(?:src|href)="([^"]+)"', page.text):

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer
 
 from cusa.config.models import TextModel
 from cusa.teachers.registry import load_text_encoder
-from cusa.teachers.token_use import MULTILINGUAL, NO_LETTERS, Vocabulary, script_of, token_use
+from cusa.teachers.token_use import (
+    MULTILINGUAL,
+    NO_LETTERS,
+    Vocabulary,
+    own_tokens,
+    script_of,
+    token_use,
+    unknown_token,
+    vocabulary_of,
+)
 
 ENGLISH = ["A red apple.", "a small dog", "Two dogs run on the beach", "An umbrella, open", "a horse in the snow"]
 CHINESE = ["一只红色的苹果", "一只绿色的苹果", "两只狗在海滩上跑", "一把打开的雨伞", "雪地里的一匹马"]
@@ -103,6 +114,59 @@ def test_captions_longer_than_the_model_reads_are_counted(tiny_sentences):
     prompted = load_text_encoder(TextModel(name=str(tiny_sentences), prompt="a large "))
     assert prompted.vocabulary().room == 28
     assert used(prompted, ["red " * 30]).cut == 1
+
+
+def test_a_text_is_known_if_one_token_is_not_the_unknown_one(minilm):
+    vocabulary = minilm.vocabulary()
+    assert vocabulary.knows(["😀", "smile", "smile 😀"]) == [False, True, True]
+    assert not any(vocabulary.knows(AMHARIC))
+    assert all(vocabulary.knows(ARABIC))
+    assert vocabulary._replace(start=None).knows(["😀", "smile", "smile 😀"]) == [False, True, True]
+
+
+def test_asking_for_known_texts_leaves_the_settings_of_the_tokeniser(minilm):
+    """Other threads may use it at the same time; the tokeniser refuses changes meanwhile."""
+    tokeniser, vocabulary = minilm.model.tokenizer, minilm.vocabulary()
+    minilm.tokenise(["a dog"])
+    before = tokeniser.backend_tokenizer.truncation
+    assert before is not None
+    assert vocabulary.knows(["😀 " * 600]) == [False]
+    assert tokeniser.backend_tokenizer.truncation == before
+
+
+def test_a_tokeniser_of_bytes_knows_every_text():
+    vocabulary = Vocabulary(lambda texts: [list(text.encode()) for text in texts], None, 75)
+    assert vocabulary.knows(["😀", "a"]) == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("model", "unknown", "known"),
+    [
+        (models.WordLevel({"[U]": 0, "a": 1}, unk_token="[U]"), 0, [True, False]),
+        (models.WordPiece({"[U]": 4, "a": 1}, unk_token="[U]"), 4, [True, False]),
+        (models.Unigram([("<unk>", 0.0), ("a", -1.0), ("▁", -1.0)], 0, False), 0, [True, False]),
+        (models.Unigram([("a", 0.0), ("▁", -1.0)], None, False), None, [True]),
+        (
+            models.Unigram([("<unk>", 0.0), ("a", -1.0), *((f"<0x{n:02X}>", -2.0) for n in range(256))], 0, True),
+            None,
+            [True] * 2,
+        ),
+        (models.BPE({"a": 0}, []), None, [True]),
+    ],
+)
+def test_the_unknown_token_of_every_model_of_tokenizers(model, unknown, known):
+    tokeniser = Tokenizer(model)
+    tokeniser.pre_tokenizer = pre_tokenizers.Metaspace() if "Unigram" in type(model).__name__ else None
+    assert unknown_token(tokeniser) == unknown
+    tokens = own_tokens(tokeniser, ["a", "😀"][: len(known)])
+    assert [any(token != unknown for token in row) for row in tokens] == known
+
+
+def test_padding_is_no_known_word(tiny_sentences):
+    tokeniser = AutoTokenizer.from_pretrained(tiny_sentences)
+    vocabulary = vocabulary_of(tokeniser, 32)
+    tokeniser(["zebra", "a small red circle"], padding="max_length", max_length=9)
+    assert vocabulary.knows(["zebra", "a zebra", "zebra " * 5]) == [False, True, False]
 
 
 def test_a_model_that_does_not_say_its_vocabulary_is_looked_at_by_its_rows():

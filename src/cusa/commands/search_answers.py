@@ -33,18 +33,23 @@ class Output:
 def search_one(searcher: Searcher, query: Query, output: Output, **options: Any) -> None:
     """Answer one query; `options` are those of Searcher.search. JSON is one list of hits."""
     (hits,) = searcher.search([query], **options)
+    (unknown,) = searcher.unknown_texts([query])
     with _reader_may_leave(output.stream):
         if output.as_json:
             json.dump([hit.as_json() for hit in hits], output.stream, indent=1, ensure_ascii=False, allow_nan=False)
             output.stream.write("\n")
         else:
             _show(searcher, hits, output)
+        if unknown:
+            sys.stderr.write(f"{_unknown_sentence(query, unknown)}\n")
         if not hits:
             sys.stderr.write(f"nothing was found: {_reason(searcher, options.get('where'))}\n")
 
 
 def search_many(searcher: Searcher, queries: Sequence[Query], output: Output, **options: Any) -> None:
     """Answer queries in their order, with a heading each. JSON is one object per line, with `query` and `results`.
+
+    If the model does not know texts of a query, its object also has `unknown_texts`, and standard error says it.
 
     A query that cannot be answered has `error` in place of `results`, and the others are answered. Raises DataError at
     the end if there was one.
@@ -56,12 +61,14 @@ def search_many(searcher: Searcher, queries: Sequence[Query], output: Output, **
             raise ConfigurationError(f"Query {number}: {error}") from None
     failed = []
     with _reader_may_leave(output.stream):
-        for number, (query, answer) in enumerate(_answers(searcher, queries, options)):
+        for number, (query, answer, unknown) in enumerate(_answers(searcher, queries, options)):
+            if unknown:
+                sys.stderr.write(f"query {number}: {_unknown_sentence(query, unknown)}\n")
             if isinstance(answer, str):
                 failed.append(f"query {number}: {answer}")
             if output.as_json:
                 found = {"error": answer} if isinstance(answer, str) else {"results": [hit.as_json() for hit in answer]}
-                line = {"query": query.described(), **found}
+                line = {"query": query.described(), **found} | ({"unknown_texts": unknown} if unknown else {})
                 output.stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
             else:
                 _show_one_of_many(searcher, query, answer, output)
@@ -71,19 +78,19 @@ def search_many(searcher: Searcher, queries: Sequence[Query], output: Output, **
 
 def _answers(
     searcher: Searcher, queries: Sequence[Query], options: dict[str, Any]
-) -> Iterator[tuple[Query, list[Hit] | str]]:
-    """Each query with its hits, or with its error."""
+) -> Iterator[tuple[Query, list[Hit] | str, list[str]]]:
+    """Each query with its hits, or with its error, and with its texts that the model does not know."""
     for start in range(0, len(queries), AT_ONCE):
         batch = queries[start : start + AT_ONCE]
         try:
-            yield from zip(batch, searcher.search(batch, **options), strict=True)
+            yield from zip(batch, searcher.search(batch, **options), searcher.unknown_texts(batch), strict=True)
         except DataError:
             # One of them names a picture that cannot be read, or a text without a word.
             for query in batch:
                 try:
-                    yield query, searcher.search([query], **options)[0]
+                    yield query, searcher.search([query], **options)[0], searcher.unknown_texts([query])[0]
                 except DataError as error:
-                    yield query, str(error)
+                    yield query, str(error), []
 
 
 def _show_one_of_many(searcher: Searcher, query: Query, answer: list[Hit] | str, output: Output) -> None:
@@ -120,6 +127,17 @@ def _picture(searcher: Searcher, hit: Hit) -> bytes | None:
     except DataError as error:
         sys.stderr.write(f"no picture of {hit.item!r}: {error}\n")
         return None
+
+
+def _unknown_sentence(query: Query, unknown: Sequence[str]) -> str:
+    """A sentence about the texts of a query that the model does not know."""
+    is_all = query.text in unknown and query.image is None and query.like is None
+    what = "the hits mean" if is_all else "this part of the query means"
+    texts = " and ".join(f"{text!r:.80}" for text in unknown)
+    return (
+        f"the model has no word for {texts}, so {what} nothing: use words that it knows, or a model with a "
+        "multilingual text side."
+    )
 
 
 def _reason(searcher: Searcher, where: Any) -> str:

@@ -69,6 +69,15 @@ class RetrievalModel(Protocol):
         """
         ...
 
+    def knows(self, texts: str | Sequence[str]) -> list[bool]:
+        """Whether the model's tokeniser knows a part of each text, in the order of `texts`. One text gives one.
+
+        False for a text of which every token is the unknown token, without the prompt and special tokens. The model
+        reads all such texts of one length alike, so their embeddings mean nothing. If the vocabulary is not available,
+        every text counts as known. Raises DataError that names the texts which have no word.
+        """
+        ...
+
     def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """The cosine of each row of `first` [n, D] with each row of `second` [m, D], float32 [n, m]."""
         ...

@@ -23,6 +23,7 @@ from cusa.metrics.scores import unit_float32
 from cusa.model.exported import EXPORT, Exported, ExportedModel, exported_again
 from cusa.model.interface import Picture, checked_head, cleaned_texts, listed_pictures, opened, unreadable
 from cusa.shards.writing import encode_image
+from cusa.teachers.token_use import known_rows, own_tokens, unknown_token
 from cusa.teachers.transform import ImageTransform
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class OnnxModel(ExportedModel[OnnxExported]):
         self.device = device
         self.image, self.text = Session(folder / IMAGE_FILE, device), Session(folder / TEXT_FILE, device)
         self.tokeniser = _read_tokeniser(folder / TOKENISER_FILE)
+        self.unknown_token = unknown_token(self.tokeniser)
 
     def encode_image(self, items: Picture | Sequence[Picture], head: HeadName = "cross") -> np.ndarray:
         """Embeddings of pictures, float32 [n, D], normalised, in the order of `items`; see RetrievalModel."""
@@ -133,6 +135,11 @@ class OnnxModel(ExportedModel[OnnxExported]):
         for rows in batches(order, "texts"):
             embeddings[rows] = self.text.run(head, padded([tokens[row] for row in rows], self.about.text.pad_token))
         return unit_float32(embeddings)
+
+    def knows(self, texts: str | Sequence[str]) -> list[bool]:
+        """Whether the tokeniser knows a part of each text, in the order of `texts`; see RetrievalModel."""
+        cleaned = cleaned_texts(texts, self.about.captions)
+        return known_rows(own_tokens(self.tokeniser, cleaned), self.unknown_token)
 
     def pixels(self, picture: Image.Image) -> np.ndarray:
         """An upright 8-bit RGB image as image.onnx reads it: uint8 [3, H, W].

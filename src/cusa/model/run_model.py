@@ -94,6 +94,8 @@ class Model:
         transform = student.backbone.image_transform if self.image_encoder is None else self.image_encoder.transform
         assert transform is not None
         self.transform = transform
+        # Read here, because it changes the settings of the tokeniser, which threads use later.
+        self._vocabulary = student.backbone.vocabulary() if frozen.text is None else frozen.text.vocabulary()
 
     def encode_image(self, items: Picture | Sequence[Picture], head: HeadName = "cross") -> np.ndarray:
         """Embeddings of pictures, float32 [n, D], normalised, in the order of `items`; see RetrievalModel."""
@@ -112,6 +114,11 @@ class Model:
             return np.empty((0, self.dimension), dtype=np.float32)
         (embeddings,) = self.encoder.encode_texts(self._text_inputs(cleaned), [checked_head(head, self.heads)]).values()
         return unit_float32(embeddings)
+
+    def knows(self, texts: str | Sequence[str]) -> list[bool]:
+        """Whether the tokeniser knows a part of each text, in the order of `texts`; see RetrievalModel."""
+        cleaned = cleaned_texts(texts, self.configuration.captions)
+        return [True] * len(cleaned) if self._vocabulary is None else self._vocabulary.knows(cleaned)
 
     def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """The cosine of each row of `first` [n, D] with each row of `second` [m, D], float32 [n, m]."""

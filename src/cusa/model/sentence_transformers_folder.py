@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cusa.model.exported import Exported, ExportedModel, exported_again
 from cusa.model.interface import Picture, checked_head, cleaned_texts, listed_pictures, opened, unreadable
 from cusa.model.run_model import chosen_device
 from cusa.shards.writing import encode_image
+from cusa.teachers.token_use import Vocabulary, vocabulary_of
 from cusa.teachers.transform import ImageTransform
 
 BATCH = 64
@@ -50,6 +52,7 @@ class SentenceTransformersModel(ExportedModel[SentenceTransformersExported]):
         super().__init__(about, folder)
         self.library = library
         self.device, self.precision = device, precision
+        self._vocabulary = _vocabulary(getattr(library, "tokenizer", None))
 
     def encode_image(self, items: Picture | Sequence[Picture], head: HeadName = "cross") -> np.ndarray:
         """Embeddings of pictures, float32 [n, D], normalised, in the order of `items`; see RetrievalModel."""
@@ -80,6 +83,11 @@ class SentenceTransformersModel(ExportedModel[SentenceTransformersExported]):
         parts = [self._encoded(read(sorted_texts[start : start + BATCH])) for start in batches]
         return self._joined(parts)[np.argsort(order, kind="stable")]
 
+    def knows(self, texts: str | Sequence[str]) -> list[bool]:
+        """Whether the tokeniser knows a part of each text, in the order of `texts`; see RetrievalModel."""
+        cleaned = cleaned_texts(texts, self.about.captions)
+        return [True] * len(cleaned) if self._vocabulary is None else self._vocabulary.knows(cleaned)
+
     def _prepared(self, place: int, item: Picture, problems: list[str]) -> Tensor | None:
         """A picture as the student saw them, uint8 [3, H, W]; a problem is added if it cannot be read."""
         shards, transform = self.about.shards, self.about.image
@@ -104,6 +112,20 @@ class SentenceTransformersModel(ExportedModel[SentenceTransformersExported]):
 
     def _joined(self, parts: list[np.ndarray]) -> np.ndarray:
         return np.concatenate(parts) if parts else np.empty((0, self.dimension), dtype=np.float32)
+
+
+def _vocabulary(tokeniser: Any) -> Vocabulary | None:
+    """The vocabulary of an exported tokeniser without the prompt, which its normaliser puts before every text."""
+    if tokeniser is None:
+        return None
+    found = vocabulary_of(tokeniser, tokeniser.model_max_length)
+    if (read := found.start) is None:
+        return found
+    pairs = zip(*read(["a", "b"]), strict=False)
+    prompt = [one for one, other in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    while prompt and prompt[-1] == found.unknown:  # the tokeniser knows neither letter
+        prompt.pop()
+    return found._replace(start=lambda texts: [row[len(prompt) :] for row in read(texts)])
 
 
 def load_sentence_transformers(

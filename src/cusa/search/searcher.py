@@ -157,6 +157,19 @@ class Searcher:
             vectors[place] = query.vector(text, picture, excluded)
         return vectors
 
+    def unknown_texts(self, queries: Sequence[Query]) -> list[list[str]]:
+        """The texts of each query that the model does not know, those to exclude included, in the order of `queries`.
+
+        The model has no word for such a text, so its embedding means nothing; see `knows` of RetrievalModel. A model
+        without this method knows every text. Raises DataError for texts without a word.
+        """
+        texts = list(dict.fromkeys(text for query in queries for text in query.texts))
+        knows = getattr(self.model, "knows", None) if texts else None
+        if knows is None:
+            return [[] for _ in queries]
+        unknown = {text for text, known in zip(texts, knows(texts), strict=True) if not known}
+        return [[text for text in dict.fromkeys(query.texts) if text in unknown] for query in queries]
+
     def search(
         self, queries: Sequence[Query], top: int = TOP, where: Where | None = None, collapse: bool = False
     ) -> list[list[Hit]]:

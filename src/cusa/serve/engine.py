@@ -46,7 +46,8 @@ class SearchResult:
     """The rows that a search returns, int64 [k], best first, their scores, float32 [k], and their table columns.
 
     `total` is the number of rows that pass the filters. `right` has the rows of the right answers, None if the data do
-    not know them, and `ranks` the rank of each, None if they were not computed. `vector` is that of the query.
+    not know them, and `ranks` the rank of each, None if they were not computed. `vector` is that of the query, and
+    `unknown_texts` are its texts that the model does not know.
     """
 
     engine: Engine
@@ -57,6 +58,7 @@ class SearchResult:
     right: np.ndarray | None = None
     ranks: np.ndarray | None = None
     items: list[dict[str, Any]] = field(default_factory=list)
+    unknown_texts: Sequence[str] = ()
 
     def ranked(self) -> SearchResult:
         """The same with the ranks of the right answers, which takes a pass over all vectors."""
@@ -86,7 +88,8 @@ class Engine:
 
     def answer(self, questions: Sequence[Question]) -> list[SearchResult]:
         """The answers to questions of many clients. Texts and pictures of all of them are encoded together."""
-        vectors = self.searcher.query_vectors([question.query for question in questions])
+        queries = [question.query for question in questions]
+        vectors, unknown = self.searcher.query_vectors(queries), self.searcher.unknown_texts(queries)
         groups: dict[Where, list[int]] = {}
         for place, question in enumerate(questions):
             if question.top:
@@ -100,8 +103,8 @@ class Engine:
                 best[place] = _wanted(questions[place], rows[n], scores[n])
         items = iter(self.described(np.concatenate([rows for rows, _ in best])))
         return [
-            self._result(question, vector, rows, scores, [next(items) for _ in rows])
-            for question, vector, (rows, scores) in zip(questions, vectors, best, strict=True)
+            replace(self._result(question, vector, rows, scores, [next(items) for _ in rows]), unknown_texts=texts)
+            for question, vector, (rows, scores), texts in zip(questions, vectors, best, unknown, strict=True)
         ]
 
     def first(self, top: int, where: Where) -> SearchResult:

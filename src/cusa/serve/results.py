@@ -80,6 +80,11 @@ def results(name: str, result: SearchResult) -> list[dict[str, Any]]:
     return shown
 
 
+def unknown_texts(result: SearchResult) -> dict[str, list[str]]:
+    """The field with the texts of the query that the model does not know; no field if it knows all of them."""
+    return {"unknown_texts": list(result.unknown_texts)} if result.unknown_texts else {}
+
+
 def answers(result: SearchResult) -> list[dict[str, Any]] | None:
     """The right answers and their ranks, best first; None if they are not known."""
     if result.right is None or result.ranks is None:

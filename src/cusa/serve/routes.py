@@ -23,7 +23,7 @@ from cusa.serve.engine import Engine, Question, SearchResult
 from cusa.serve.monitoring import Monitoring
 from cusa.serve.pictures import Pictures, measure
 from cusa.serve.problems import HungUpError, RequestError
-from cusa.serve.results import answers, described_index, json_response, results, unmeasured
+from cusa.serve.results import answers, described_index, json_response, results, unknown_texts, unmeasured
 from cusa.serve.search_request import SearchRequest, fields_of_url, read_fields
 from cusa.serve.served_index import ServedIndex
 from cusa.serve.settings import Settings
@@ -142,6 +142,7 @@ class Routes:
                 "total": result.total,
                 "fingerprint": result.engine.fingerprint,
                 "milliseconds": round((time.perf_counter() - started) * 1000, 2),
+                **unknown_texts(result),
             },
             {"Cache-Control": "no-store"},
         )

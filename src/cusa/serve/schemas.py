@@ -91,6 +91,11 @@ class SearchResponse(Schema):
     total: int = Field(description="How many items pass the filters.")
     fingerprint: str
     milliseconds: float
+    unknown_texts: list[str] = Field(
+        default=[],
+        description="Texts of the query (`q` and `not`) that the model has no word for, so that results by them mean "
+        "nothing; the field is there only if there are such texts.",
+    )
 
 
 class Answers(Schema):

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ SYLLABLES = ("Cjk", "Hangul", "Hiragana", "Katakana")
 FEWEST_CAPTIONS = 10  # of a script, for a warning about it
 NO_LETTERS = "no letters"
 LETTERS_LOOKED_AT = 40
+BLANK = "\u2581"  # the token of sentencepiece for a blank; it also stands alone before an unknown word
+UNASSIGNED = "\U0010ffff"  # a character that no vocabulary has
 MULTILINGUAL = "sentence-transformers/paraphrase-multilingual-mpnet-base-v2 or BAAI/bge-m3"
 MULTILINGUAL_STUDENT = "google/siglip2-base-patch16-224, or `towers` with a text tower such as " + MULTILINGUAL
 
@@ -34,12 +37,21 @@ class Vocabulary(NamedTuple):
     """How a model splits texts.
 
     `split` gives all token ids of texts, without prompt and special tokens. `unknown` is the id of the token for
-    unknown words, None if there is none. `room` is the number of a caption's own tokens that the model reads.
+    unknown words, None if there is none. `room` is the number of a caption's own tokens that the model reads. `start`
+    gives the token ids as `split` does, without blanks, and of long texts perhaps only the first; threads may call it.
+    None stands for `split`.
     """
 
     split: Callable[[list[str]], Sequence[Sequence[int]]]
     unknown: int | None
     room: int
+    start: Callable[[list[str]], Sequence[Sequence[int]]] | None = None
+
+    def knows(self, cleaned: list[str]) -> list[bool]:
+        """Whether each of the cleaned texts has a token that is not the unknown one."""
+        if self.unknown is None:
+            return [True] * len(cleaned)
+        return known_rows((self.start or self.split)(cleaned), self.unknown)
 
 
 def vocabulary_of(tokeniser: Any, limit: int, prompt: str = "") -> Vocabulary:
@@ -55,7 +67,40 @@ def vocabulary_of(tokeniser: Any, limit: int, prompt: str = "") -> Vocabulary:
     # Tokenisers that know every byte name a special token, such as the end of the text, as the unknown one.
     others = (tokeniser.bos_token_id, tokeniser.eos_token_id, tokeniser.pad_token_id, tokeniser.cls_token_id)
     unknown = None if tokeniser.unk_token_id in others else tokeniser.unk_token_id
-    return Vocabulary(split, unknown, limit - len(tokeniser(prompt)["input_ids"]))
+    backend = getattr(tokeniser, "backend_tokenizer", None)
+    start = None if backend is None else partial(own_tokens, backend)
+    return Vocabulary(split, unknown, limit - len(tokeniser(prompt)["input_ids"]), start)
+
+
+def own_tokens(tokeniser: Any, texts: list[str]) -> list[list[int]]:
+    """The token ids of texts by a tokeniser of the package tokenizers, without special tokens and blanks, truncated.
+
+    The settings of the tokeniser do not change, so that other threads may use it meanwhile.
+    """
+    blank = tokeniser.token_to_id(BLANK)
+    encoded = tokeniser.encode_batch(texts, add_special_tokens=False)
+    return [
+        [token for token, is_text in zip(each.ids, each.attention_mask, strict=True) if is_text and token != blank]
+        for each in encoded
+    ]
+
+
+def unknown_token(tokeniser: Any) -> int | None:
+    """The id of the unknown token of a tokeniser of the package tokenizers; None if there is none."""
+    name: str | None = getattr(tokeniser.model, "unk_token", None)
+    if name is not None:
+        found: int | None = tokeniser.token_to_id(name)
+        return found
+    try:
+        tokens = tokeniser.model.tokenize(UNASSIGNED)  # Unigram does not name its unknown token
+    except Exception:  # noqa: BLE001 (tokenizers raises Exception itself if there is no unknown token)
+        return None
+    return tokens[0].id if len(tokens) == 1 else None  # several are the bytes of the character
+
+
+def known_rows(rows: Sequence[Sequence[int]], unknown: int | None) -> list[bool]:
+    """Whether each row of token ids has another one than the unknown token; all of them if `unknown` is None."""
+    return [unknown is None or any(token != unknown for token in row) for row in rows]
 
 
 @dataclass

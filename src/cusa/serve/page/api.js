@@ -30,6 +30,7 @@
  *   null where they are not known, and in a large index, which is asked with `answers`
  * @property {number} total      how many items pass the filters
  * @property {number} milliseconds
+ * @property {string[]} [unknown_texts]   texts of the query that the model has no word for; absent if there are none
  */
 
 /** An error of the server, as a sentence. */

@@ -173,7 +173,7 @@ function render(outcomes, key) {
     results.forget(place);
     place.classList.toggle("two", shown.length > 1);
     place.replaceChildren(...shown.map(({ side, index, found, problem }) => found
-      ? results.panel(side, index, found, shown.length > 1, unfiltered(index))
+      ? results.panel(side, index, found, shown.length > 1, [results.unknown(found), unfiltered(index)])
       : make("section", { class: "panel", "data-side": side }, make("h2", {}, index.name), make("p", { class: "none" }, problem.message))));
     place.querySelectorAll("ol.image").forEach(justify);
   }

@@ -8,6 +8,17 @@ const THUMBNAIL = 320; // pixels in height, enough for tiles on screens of two p
 
 const resized = new ResizeObserver((entries) => entries.forEach((entry) => justify(entry.target)));
 
+/** What to say if the model of an index does not know texts of the search, or "". */
+export function unknown(found) {
+  const texts = found.unknown_texts ?? [];
+  if (!texts.length) return "";
+  const { q, picture, like } = found.query;
+  const all = texts.includes(q) && !picture && !like;
+  const named = texts.map((text) => `“${text}”`).join(" and ");
+  return `The model has no word for ${named}, so ${all ? "these results mean" : "this part of the search means"} nothing. ` +
+    "Search with words that it knows. A model with a multilingual text side knows more.";
+}
+
 /** What a person calls a result. */
 export const nameOf = (result) => result.captions[0] ?? result.item;
 
@@ -19,16 +30,16 @@ export const sameText = (same) => (same.kind === "same" ? "the same as an earlie
 /**
  * @param {"left"|"right"} side @param {import("./api.js").Index} index @param {import("./api.js").SearchResponse} found
  * @param {boolean} titled whether the panel says which index it shows
- * @param {string} note a sentence above the results, or ""
+ * @param {string[]} notes sentences above the results; an empty one is left out
  */
-export function panel(side, index, found, titled, note) {
+export function panel(side, index, found, titled, notes) {
   const title = `${side}-title`;
   const list = make("ol", { class: `results ${index.modality}`, role: "list", "aria-label": `Results of ${index.name}` });
   const section = make(
     "section",
     { class: "panel", "data-side": side, "aria-labelledby": title },
     make("h2", { id: title, class: titled ? null : "sr", title: index.model }, index.name),
-    note && make("p", { class: "note" }, note),
+    ...notes.filter(Boolean).map((note) => make("p", { class: "note", role: "status" }, note)),
     list,
     !found.results.length && make("p", { class: "none" }, "Nothing was found. Fewer filters may help."),
   );
