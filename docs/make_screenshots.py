@@ -3,7 +3,7 @@
 cusa serve results/openmoji/runs/{contrastive,cusa}/seed23/search/all --port 8000
 python docs/make_screenshots.py http://127.0.0.1:8000/ screenshots --docs docs/search.png
 
-Needs playwright and a chromium; fonts are those of the machine (docs/search.png was made with Debian's fonts-inter).
+Needs playwright and a chromium.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", help="address of a running `cusa serve`, with two indexes of the same pictures")
     parser.add_argument("folder", type=Path, help="folder for the screenshots, {view}-{size}-{scheme}.png")
-    parser.add_argument("--text", default="birthday", help="the text query")
+    parser.add_argument("--text", default="music", help="the text query")
     parser.add_argument(
         "--picture", type=Path, default=Path("results/openmoji/images/1F981.png"), help="to search with"
     )
