@@ -137,6 +137,21 @@ def test_captions_of_one_part_are_told_where_only_parts_are_changed(
     assert all(each.doubtful and told in each.text for each in parts)
 
 
+def test_a_caption_of_many_images_is_told(tiny_configuration, shapes, tmp_path):
+    """Such as what a site shows where there is no text. Few equal captions are usual."""
+    data = Path(shutil.copytree(shapes, tmp_path / "data"))
+    files = {split: str(data / f"{split}.json") for split in ("train", "val", "test")}
+    changed = {**tiny_configuration, "dataset": {**tiny_configuration["dataset"], "annotations": files}}
+    assert "equal captions" not in found(changed)
+    rows = json.loads((data / "train.json").read_text())
+    for row in rows[:12]:
+        row["caption"] = "No description."
+    (data / "train.json").write_text(json.dumps(rows))
+    (told,) = [finding for finding in check(changed) if finding.subject == "equal captions"]
+    assert told.doubtful
+    assert "`No description.` 12 times; for each of them, all images but its own count as wrong answers" in told.text
+
+
 def test_problems_of_the_data_are_findings(tiny_configuration, shapes, tmp_path):
     data = Path(shutil.copytree(shapes, tmp_path / "data"))
     rows = json.loads((data / "train.json").read_text())

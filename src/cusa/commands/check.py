@@ -18,7 +18,13 @@ from cusa.commands.benchmark_data import class_names_of, images_of, judgements_o
 from cusa.commands.finding import Finding
 from cusa.commands.gpu_findings import gpu_findings
 from cusa.commands.search_findings import ModelSize, search_findings
-from cusa.commands.token_findings import clean_up, parts_to_change, student_tokens, text_model_tokens
+from cusa.commands.token_findings import (
+    clean_up,
+    parts_to_change,
+    repeated_captions,
+    student_tokens,
+    text_model_tokens,
+)
 from cusa.commands.training_findings import (
     compiling,
     enough_data,
@@ -136,6 +142,7 @@ def _data(plan: Plan, inspection: Inspection, scratch: Path) -> Iterator[Finding
     for name, reason in plan.left_out.items():
         yield Finding(f"left out: {name}", reason)
     yield clean_up(plan)
+    yield from repeated_captions(inspection)
     looked_at, total = len(inspection.paths), sum(inspection.images.values())
     yield Finding("images looked at", f"{looked_at:,} of {total:,}")
     problems = inspection.problems

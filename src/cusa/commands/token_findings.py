@@ -1,7 +1,8 @@
-"""The findings of `cusa check` about captions: their clean-up, their parts and their tokens."""
+"""The findings of `cusa check` about captions: their clean-up, their repetitions, their parts and their tokens."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from cusa.teachers.token_use import TokenUse
 
 FEW_PARTS = 0.05  # a smaller share of captions with several parts gives a warning
+# A caption gives a warning if it is there so many times, and is such a share of all.
+OFTEN, OFTEN_SHARE = 10, 0.01
+EXAMPLES = 3
 
 
 def clean_up(plan: Plan) -> Finding:
@@ -26,6 +30,22 @@ def clean_up(plan: Plan) -> Finding:
         text = f"{cleaning}, but {', '.join(plan.checkpoints)} learned from captions cleaned as published; write "
         return Finding("captions", text + "captions: {clean: published} to compare with them", doubtful=True)
     return Finding("captions", str(cleaning))
+
+
+def repeated_captions(inspection: Inspection) -> Iterator[Finding]:
+    """A warning about captions that are there many times, such as the text that a site shows where there is none."""
+    counts = Counter(cleaned for _, cleaned in inspection.texts)
+    least = max(OFTEN, OFTEN_SHARE * len(inspection.texts))
+    often = [(text, count) for text, count in counts.most_common() if count >= least]
+    if not often:
+        return
+    shown = ", ".join(f"`{text:.60}` {count:,} times" for text, count in often[:EXAMPLES])
+    more = f" and {len(often) - EXAMPLES:,} others" if len(often) > EXAMPLES else ""
+    text = (
+        f"among {len(inspection.texts):,} captions looked at are {shown}{more}; for each of them, all images but its "
+        "own count as wrong answers, in training and in R@k. Remove captions that say nothing of their image"
+    )
+    yield Finding("equal captions", text, doubtful=True)
 
 
 def parts_to_change(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
