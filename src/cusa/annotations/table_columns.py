@@ -167,7 +167,7 @@ def _image(
     if places:
         best = max(places, key=lambda place: place.order)
         elsewhere = [] if best.pattern == "{}" else _unfound(texts, best.column)
-        if any(find_prefix(texts[name][:LOOKED_FOR], folders, path) for name in elsewhere[:1]):
+        if elsewhere and find_prefix(texts[elsewhere[0]][:LOOKED_FOR], folders, path) is not None:
             return _image_by_name(path, rows, texts, folders)
         name, pattern = best.column, None if best.pattern == "{}" else best.pattern
         completed = (
