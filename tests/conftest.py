@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import pytest
 import yaml
 from filelock import FileLock
 from PIL import Image, ImageDraw
+from snakemake_runs import output_of_snakemake
 
 from cusa.common.garbage import collect_rarely
 
@@ -372,10 +372,8 @@ def finished_workflow(made_once, tiny_configuration: dict[str, object]) -> Path:
 
     def fill(folder: Path) -> None:
         (folder / "mine.yaml").write_text(yaml.safe_dump(tiny_configuration))
-        words = [Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile", "--cores", "2"]
-        words += ["--directory", folder, "--configfile", folder / "mine.yaml"]
-        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        words = ["--cores", "2", "--directory", folder, "--configfile", folder / "mine.yaml"]
+        output_of_snakemake(*words, cwd=ROOT)
 
     return made_once("finished-workflow", fill)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from snakemake.utils import update_config
+from snakemake_runs import output_of_snakemake
 
 from cusa.config.configuration import load
 
@@ -100,7 +101,7 @@ PLANNABLE = [command for command in commands("snakemake") if "--report" not in c
 @pytest.mark.parametrize("words", PLANNABLE)
 def test_snakemake_commands_plan(directory, words):
     cores = [] if any(word.startswith("--cores") for word in words) else ["--cores", "1"]
-    output = run(BIN / "snakemake", *words[1:], *cores, "--dry-run", cwd=directory)
+    output = output_of_snakemake(*words[1:], *cores, "--dry-run", cwd=directory, snakefile=None)
     assert "Job stats" in output or "Nothing to be done" in output
 
 
@@ -201,14 +202,5 @@ def test_the_walk_from_pictures_and_a_csv_word_for_word(tmp_path, shapes):
 def test_the_second_data_set_of_the_configuration_page_converts(tmp_path):
     overlay = next(block for block in blocks(ROOT / "config/README.md", "yaml") if "name: photographs" in block)
     (tmp_path / "coco.yaml").write_text(overlay.replace("data/", f"{SAMPLE}/"))
-    arguments = [
-        "--snakefile",
-        ROOT / "Snakefile",
-        "--cores",
-        "2",
-        "annotations",
-        "--configfile",
-        tmp_path / "coco.yaml",
-    ]
-    run(BIN / "snakemake", *arguments, cwd=tmp_path)
+    output_of_snakemake("--cores", "2", "annotations", "--configfile", "coco.yaml", cwd=tmp_path)
     assert (tmp_path / "results/photographs/annotations/captions.parquet").is_file()

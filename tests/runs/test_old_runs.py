@@ -10,7 +10,6 @@ import os
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 from base64 import b64encode
 from pathlib import Path
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from safetensors import safe_open
+from snakemake_runs import output_of_snakemake
 
 ROOT = Path(__file__).parents[2]
 MADE = ROOT / "tests/data/run_b749c88"
@@ -168,13 +168,9 @@ def test_snakemake_trains_and_extracts_nothing_again_of_an_old_folder(folder):
             (records / b64encode(output.encode()).decode()).write_text(json.dumps(job["record"]))
     for path in folder.rglob("*"):
         os.utime(path, (1e9, 1e9))  # a checkout has times of its own
-    snakemake = Path(sys.executable).parent / "snakemake"
     # Captions of one's own data were always cleaned as published; to keep results, the configuration has to say so now.
     captions = "captions={clean: published}"
-    words = [snakemake, "--snakefile", ROOT / "Snakefile", "--cores", "1", "--dry-run", "scores", "--config", captions]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    output = done.stdout + done.stderr
+    output = output_of_snakemake("--cores", "1", "--dry-run", "scores", "--config", captions, cwd=Path.cwd())
     counts = dict(re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE))
     frozen = {"extract_benchmark_texts": "1", "embed_benchmark_data": "2", "evaluate_sts": "2"}
     assert counts == frozen | {"summarise": "1", "scores": "1", "total": "7"}, output

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import draw_shape
+from snakemake_runs import output_of_snakemake
 
 from cusa.shards.image_files import IMAGE_FILES
 
@@ -25,12 +24,8 @@ NOTHING = "Nothing to be done"
 
 def snakemake(folder: Path, *arguments: str, check: bool = True) -> str:
     """Run the target `shards`; returns standard output and error together."""
-    words = [Path(sys.executable).parent / "snakemake", "shards", "--snakefile", ROOT / "Snakefile", "--cores", "2"]
-    words += ["--configfile", "mine.yaml"]
-    done = subprocess.run([*words, *arguments], capture_output=True, text=True, check=False, cwd=folder)
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) == check, output
-    return output
+    words = ["shards", "--cores", "2", "--configfile", "mine.yaml", *arguments]
+    return output_of_snakemake(*words, cwd=folder, check=check)
 
 
 def planned(output: str) -> Counter[str]:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from snakemake_runs import run_snakemake
 
 from cusa.common.workflow_files import PACKAGE
 
@@ -56,12 +57,8 @@ def folder(tmp_path, tiny_configuration) -> Path:
 
 
 def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    binaries = Path(sys.executable).parent
-    words = [binaries / "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "1", "--configfile=mine.yaml"]
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"} | environment
-    return subprocess.run(
-        [*words, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    return run_snakemake("--cores", "1", "--configfile=mine.yaml", *arguments, cwd=folder, environment=environment)
 
 
 def test_a_job_runs_in_the_image_and_finds_the_library_of_this_machine(folder):

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import copy_of_results
+from snakemake_runs import output_of_snakemake
 
 from cusa.common.files import sha256_of_file
 
@@ -33,10 +34,7 @@ EPOCHS = "train={epochs: 3000}"  # which nobody waits for
 
 def snakemake(directory: Path, *arguments: str, check: bool = True) -> str:
     """Run in `directory` with its mine.yaml; returns standard output and error together."""
-    words = [*SNAKEMAKE, "--configfile=mine.yaml", *arguments]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=directory)
-    assert (done.returncode == 0) == check, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return output_of_snakemake("--cores", "2", "--configfile=mine.yaml", *arguments, cwd=directory, check=check)
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from snakemake_runs import output_of_snakemake
 
 ROOT = Path(__file__).parents[2]
-SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 OTHER = f"""
 configfile: "settings.yaml"
 
@@ -52,11 +50,7 @@ use rule * from cusa
 
 
 def snakemake(folder: Path, *arguments: str, check: bool = True) -> str:
-    command = [SNAKEMAKE, "--cores", "2", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) == check, output
-    return output
+    return output_of_snakemake("--cores", "2", *arguments, cwd=folder, snakefile=None, check=check)
 
 
 @pytest.fixture

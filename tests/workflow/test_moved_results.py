@@ -11,7 +11,6 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from snakemake_runs import output_of_snakemake
 
 from cusa.common.times import description
 
@@ -29,11 +29,7 @@ NOTHING = "Nothing to be done"
 
 
 def dry_run(folder: Path, *arguments: str, target: str = "scores") -> str:
-    snakemake = Path(sys.executable).parent / "snakemake"
-    words = [snakemake, target, "--snakefile", ROOT / "Snakefile", "--cores", "1", "--dry-run", *arguments]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return output_of_snakemake(target, "--cores", "1", "--dry-run", *arguments, cwd=folder)
 
 
 def planned(output: str) -> set[str]:
@@ -63,9 +59,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / RECORDS / name).write_text(json.dumps(job["record"] | {"endtime": made}))
     # The features of sentence pairs are new since that commit; trainings and what they read are not made again.
     assert planned(dry_run(folder)) == {"extract_benchmark_texts", "embed_benchmark_data", "evaluate_sts", "summarise"}
-    snakemake = Path(sys.executable).parent / "snakemake"
-    words = [snakemake, "scores", "--snakefile", ROOT / "Snakefile", "--cores", "2", "--quiet", "all"]
-    subprocess.run(words, check=True, cwd=folder)
+    output_of_snakemake("scores", "--cores", "2", "--quiet", "all", cwd=folder)
     assert NOTHING in dry_run(folder)
     return folder
 
@@ -130,14 +124,9 @@ def test_read_only_results_whose_times_are_lost_are_up_to_date(finished, tmp_pat
 
 
 def test_a_working_directory_that_cannot_be_written_is_a_sentence(finished, tmp_path):
-    snakemake = Path(sys.executable).parent / "snakemake"
     with read_only(finished, tmp_path / "mounted") as mounted:
-        words = [snakemake, "--snakefile", ROOT / "Snakefile", "--cores", "1", "--dry-run"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=mounted)
-    assert (
-        "/.snakemake cannot be written, and Snakemake writes there even in a dry run; make a folder"
-        in done.stdout + done.stderr
-    )
+        output = output_of_snakemake("--cores", "1", "--dry-run", cwd=mounted, check=False)
+    assert "/.snakemake cannot be written, and Snakemake writes there even in a dry run; make a folder" in output
 
 
 def test_a_file_that_was_made_again_still_makes_again_what_depends_on_it(finished):

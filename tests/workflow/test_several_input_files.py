@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
 from format_files import WRITERS
+from snakemake_runs import output_of_snakemake
 
 from cusa.config.models import StudentSettings
 from cusa.config.section import validate
 from cusa.config.student_inputs import tokens_folder
 
 ROOT = Path(__file__).parents[2]
-SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 
 
 def snakemake(directory: Path, *arguments: str) -> str:
-    command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--cores", "2", "--directory", directory, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return output_of_snakemake("--cores", "2", "--directory", directory, *arguments, cwd=ROOT)
 
 
 @pytest.mark.parametrize(("name", "parts"), [("parquet_struct", 1), ("webdataset_shards", 1), ("webdataset_shards", 2)])

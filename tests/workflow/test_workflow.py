@@ -21,27 +21,17 @@ import pytest
 import yaml
 from conftest import SHAPES, copy_of_results, draw_shape, mounted_tmpfs
 from published_files import checkpoint_of, clip_with_heads_of_64
+from snakemake_runs import SNAKEMAKE, output_of_snakemake
 
 from cusa.common.files import read_json
 from cusa.teachers.store import FeatureStore
 
 ROOT = Path(__file__).parents[2]
 
-SNAKEMAKE = Path(sys.executable).parent / "snakemake"
-
 
 def snakemake(directory: Path, *arguments: str, check: bool = True) -> str:
     """Run in `directory`; returns standard output and error together."""
-    done = subprocess.run(
-        [SNAKEMAKE, "--snakefile", str(ROOT / "Snakefile"), "--cores", "2", "--directory", str(directory), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) == check, output
-    return output
+    return output_of_snakemake("--cores", "2", "--directory", directory, *arguments, cwd=ROOT, check=check)
 
 
 def planned(output: str) -> dict[str, int]:
@@ -459,14 +449,7 @@ def test_a_killed_training_continues_and_a_killed_snakemake_loses_none(finished,
 
 
 def test_lint_is_clean():
-    done = subprocess.run(
-        [SNAKEMAKE, "--lint", "--snakefile", str(ROOT / "Snakefile")],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    output_of_snakemake("--lint", cwd=ROOT)
 
 
 def test_a_published_checkpoint_is_scored_beside_the_experiments(finished, tiny_configuration, tmp_path, monkeypatch):
