@@ -11,6 +11,7 @@ PIP := pip==26.3
 TOOLS := $(VENV)/.installed-demo,docs,test,slurm
 # Long modules come first (tests/conftest.py). xdist would start those with the most tests first.
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+MARKS ?= not slow and not browser
 UV := uv==0.13.9
 PLATFORM := --python-version 3.11 --python-platform x86_64-manylinux_2_28
 
@@ -42,7 +43,7 @@ docs: $(TOOLS) ## the documentation as a site, with its links checked, in site/i
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 test: $(TOOLS) lint ## the linters, the types and the tests, but the slow ones
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not browser"
+	$(BIN)/python -m pytest $(PARALLEL) -m "$(MARKS)"
 
 test-slow: $(TOOLS) ## the tests that take long; CI runs them too
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
