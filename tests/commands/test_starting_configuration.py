@@ -711,3 +711,17 @@ def test_pictures_as_text_are_no_captions(tmp_path, shapes, names):
     ) as e:
         look_at(table(tmp_path, shapes, "\n".join(rows), "t.tsv"))
     assert "A" * 60 not in str(e.value)
+
+
+@pytest.mark.parametrize("sign", ["|", "; ", "\\n"])
+def test_captions_that_seem_to_stand_in_one_cell_are_told(tmp_path, shapes, names, sign):
+    rows = [{"image": name, "caption": f"a red circle{sign}one circle on white"} for name in names]
+    text = "\n".join(json.dumps(row) for row in rows).replace("\\\\n", "\\n")
+    start = look_at(table(tmp_path, shapes, text, "t.jsonl"))
+    count = f"{len(names)} of the first {len(names)} values of `caption` have "
+    assert [warning for warning in start.warnings if warning.startswith(count)]
+    one = "\n".join(
+        json.dumps(row | {"caption": "a circle; a red one" if n == 0 else "a circle"}) for n, row in enumerate(rows)
+    )
+    (tmp_path / "one").mkdir()
+    assert not [w for w in look_at(table(tmp_path / "one", shapes, one, "t.jsonl")).warnings if "between words" in w]

@@ -109,6 +109,8 @@ def _delimited_rows(
         elif len(row.cells) != len(cells):
             counts = f"({len(row.cells)}, not {len(cells)})"
             advice = "every column needs a name, and a cell that holds the separator needs quotation marks"
+            if len(cells) == 1:
+                advice = f"the heading is `{cells[0][:60]}`; if that is a title or a remark, remove the lines above it"
             yield place, MalformedRow(place, f"has more or fewer cells than the heading {counts}: {advice}")
         else:
             found = row.cells

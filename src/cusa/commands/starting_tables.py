@@ -11,7 +11,7 @@ from typing import Any
 
 from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
 from cusa.annotations.sources.image_paths import image_path, without_prefix
-from cusa.annotations.sources.rows import identity, is_empty
+from cusa.annotations.sources.rows import LIST_STARTS, identity, is_empty
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_columns import FoundColumns, find_columns
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
@@ -31,6 +31,8 @@ from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 
 SAMPLED_ROWS = 500
+SEVERAL = ("|", ";", "\n", "\t", "###", "</s>", "[SEP]", "<sep>")  # between captions that stand in one cell
+MOST = 0.8  # of the values have such a sign if it separates captions
 
 
 def _rows(paths: Sequence[Path], reading: Reading) -> Iterator[dict[Column, Any] | MalformedRow]:
@@ -44,6 +46,24 @@ def sampled_rows(paths: Sequence[Path], reading: Reading) -> list[dict[Column, A
 
 def _place(paths: Sequence[Path]) -> str:
     return str(paths[0]) if len(paths) == 1 else place_of(paths, TABLE_ENDINGS)
+
+
+def several_in_a_cell(rows: Sequence[Mapping[Any, Any]], captions: Sequence[Column]) -> list[str]:
+    """Warnings of columns whose values look like several captions, between which a sign stands."""
+    warnings = []
+    for column in captions:
+        values = [value for row in rows if isinstance(value := row.get(column), str) and value.strip()]
+        values = [value for value in values if not value.startswith(LIST_STARTS)]
+        for sign in SEVERAL:
+            having = [value for value in values if sum(" " in part.strip() for part in value.split(sign)) > 1]
+            if len(having) >= max(2, MOST * len(values)):
+                warnings.append(
+                    f"{len(having):,} of the first {len(values):,} values of `{column}` have {sign!r} between words, "
+                    'but each value is one caption; write several captions as a list, ["a dog", "a hound"], or in '
+                    "rows of their own"
+                )
+                break
+    return warnings
 
 
 @dataclass(frozen=True)
@@ -128,6 +148,7 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
         of_train = (row for row in rows if split_named(identity(row.get(column) or "")) == "train")
         add_splits_of_column(section, names, found.reasons, found.warnings, _images(of_train, found) if few else ())
     _number_equal_headings(columns, look.heading, found)
+    found.warnings += several_in_a_cell(rows, found.captions)
     if found.image_prefix is not None:
         section["image_prefix"] = found.image_prefix
     if given.images is None and found.image_root is not None and found.image_root != path.parent:

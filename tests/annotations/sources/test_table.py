@@ -319,3 +319,38 @@ def test_tables_that_only_start_like_yaml_are_read(tmp_path):
     (tmp_path / "rows.yaml").write_text("image,caption\n0.jpg,note: a dog\n")
     (tmp_path / "rows.csv").write_text("- image: x,caption\n0.jpg,a dog\n")
     assert [len(list(table_rows(tmp_path / name))) for name in ("rows.yaml", "rows.csv")] == [1, 1]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_the_image_may_be_the_only_name_in_a_list(tmp_path, ending):
+    """As chats with pictures have it (LLaMA-Factory, ms-swift)."""
+    names = [["0.jpg"], ["1.jpg", "2.jpg"], "3.jpg", []]
+    path = tmp_path / f"t.{ending}"
+    if ending == "csv":
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([["images", "text"], *([str(name), "a dog"] for name in names)])
+    else:
+        path.write_text("\n".join(json.dumps({"images": name, "text": "a dog"}) for name in names))
+    columns = {"image": "images", "caption": "text"}
+    section = {
+        "name": "t",
+        "format": "table",
+        "file": str(path),
+        "columns": columns,
+        "held_out": {"val": 0.1, "test": 0.1},
+    }
+    records = list(open_source(load_dataset(section), tmp_path / "images").records())
+    read = [record.image_id for record in records if isinstance(record, Record)]
+    assert [name for name in read if not name.startswith("[")] == ["0.jpg", "3.jpg"]
+    if ending == "jsonl":
+        odd = [record.reason for record in records if isinstance(record, MalformedRow)]
+        assert odd == ["has a list for `images`, expected text"] * 2
+
+
+def test_a_heading_of_one_cell_above_rows_of_several_may_be_a_remark(tmp_path):
+    (tmp_path / "t.csv").write_text("# exported in 2024\nimage,caption\n0.jpg,a dog\n")
+    ((_, odd), _) = table_rows(tmp_path / "t.csv")
+    assert isinstance(odd, MalformedRow)
+    assert (
+        "the heading is `# exported in 2024`; if that is a title or a remark, remove the lines above it" in odd.reason
+    )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cusa.annotations.sources.image_paths import image_path, without_prefix
-from cusa.annotations.sources.rows import captions_of, identity, language_of, malformed
+from cusa.annotations.sources.rows import captions_of, identity, language_of, malformed, only_name
 from cusa.annotations.sources.several_files import SeveralFiles
 from cusa.annotations.sources.source import MalformedRow, Record
 from cusa.annotations.table_rows import Reading, table_rows
@@ -34,6 +34,8 @@ class TableSource(SeveralFiles):
             if isinstance(row, MalformedRow):
                 yield row
                 continue
+            if isinstance(image := row.get(columns.image), list) or (isinstance(image, str) and image[:1] == "["):
+                row |= {columns.image: only_name(image)}
             captions, reason = ([], wrong) if (wrong := malformed(row, keys)) else captions_of(row, columns.captions)
             label = None if columns.label is None else row.get(columns.label)
             if reason is None and label is not None:
