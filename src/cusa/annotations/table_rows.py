@@ -160,7 +160,7 @@ def _positions(path: Path, columns: Columns | None, names: Sequence[Column]) -> 
 
 def _lacking(columns: Columns, names: Sequence[Column]) -> str:
     missing = [(key, column) for key, column in columns.named() if column not in names]
-    missing = [(key, column) for key, column in missing if not isinstance(column, int) or column >= len(names)]
+    missing = [(key, column) for key, column in missing if not (isinstance(column, int) and 0 <= column < len(names))]
     return ", ".join(f"dataset.columns.{key} `{column}`" for key, column in missing)
 
 

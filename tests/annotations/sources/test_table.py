@@ -354,3 +354,29 @@ def test_a_heading_of_one_cell_above_rows_of_several_may_be_a_remark(tmp_path):
     assert (
         "the heading is `# exported in 2024`; if that is a title or a remark, remove the lines above it" in odd.reason
     )
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_an_empty_cell_of_the_split_column_means_what_split_names_say(tmp_path, ending):
+    rows = [{"image": f"{n}.jpg", "caption": "a dog", "split": split} for n, split in enumerate(["test", None, "val"])]
+    path = tmp_path / f"t.{ending}"
+    if ending == "csv":
+        path.write_text("image,caption,split\n" + "".join(f"{','.join(map(str, row.values()))}\n" for row in rows))
+        path.write_text(path.read_text().replace("None", ""))
+    elif ending == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    section = {"name": "t", "format": "table", "file": str(path), "columns": {"split": "split"}}
+    for meaning, splits in ({"": "train"}, ["test", "train", "val"]), ({"": "skip"}, ["test", "val"]):
+        records = list(open_source(load_dataset(section | {"split_names": meaning}), tmp_path / "images").records())
+        assert [record.split for record in records if isinstance(record, Record)] == splits
+        assert not any(isinstance(record, MalformedRow) for record in records)
+    (odd,) = [r for r in open_source(load_dataset(section), tmp_path / "i").records() if isinstance(r, MalformedRow)]
+    assert "`split`" in odd.reason
+
+
+def test_a_negative_number_of_a_column_is_told(tmp_path):
+    (tmp_path / "t.csv").write_text("image,caption\n0.jpg,a dog\n")
+    with pytest.raises(DataError, match="has the columns image, caption, but not dataset.columns.image `-1`; correct"):
+        list(table_rows(tmp_path / "t.csv", Columns(image=-1)))

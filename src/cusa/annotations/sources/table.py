@@ -36,7 +36,10 @@ class TableSource(SeveralFiles):
                 continue
             if isinstance(image := row.get(columns.image), list) or (isinstance(image, str) and image[:1] == "["):
                 row |= {columns.image: only_name(image)}
-            captions, reason = ([], wrong) if (wrong := malformed(row, keys)) else captions_of(row, columns.captions)
+            needed = keys
+            if columns.split is not None and columns.split in row and self.splits.explains(row[columns.split]):
+                needed = {column: types for column, types in keys.items() if column != columns.split}
+            captions, reason = ([], wrong) if (wrong := malformed(row, needed)) else captions_of(row, columns.captions)
             label = None if columns.label is None else row.get(columns.label)
             if reason is None and label is not None:
                 reason = malformed({columns.label: label or "none"}, {columns.label: SCALAR})
