@@ -123,3 +123,11 @@ def test_byte_order_marks_within_a_file_that_joins_files_are_no_part_of_a_cell(t
     (tmp_path / "joined.csv").write_bytes(b"".join(part.encode("utf-8-sig") for part in ["", "\n", *parts]))
     rows = delimited_rows(tmp_path / "joined.csv", sniffed(tmp_path / "joined.csv"))
     assert [row.cells for row in rows] == [["image", "caption"], ["a.jpg", "a dog"], ["b.jpg", "a \ufeffcat"]]
+
+
+def test_the_end_of_a_file_of_dos_is_no_row(tmp_path):
+    (tmp_path / "t.csv").write_text("image,caption\r\n0.jpg,a dog\r\n\x1a", newline="")
+    assert [row.cells for row in delimited_rows(tmp_path / "t.csv", Dialect(","))] == [
+        ["image", "caption"],
+        ["0.jpg", "a dog"],
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -63,6 +64,55 @@ def test_a_row_that_is_no_object_is_malformed_at_its_place(tmp_path):
     assert last == ROWS[1]
 
 
+def test_a_list_of_a_split_may_be_empty_wherever_it_stands(tmp_path):
+    assert [row["split"] for row in rows_of(tmp_path, {"train": [], "val": ROWS})] == ["val", "val"]
+    assert [row["split"] for row in rows_of(tmp_path, {"train": ROWS, "val": []})] == ["train", "train"]
+    assert rows_of(tmp_path, {"0.jpg": [], "1.jpg": ["a cat"]}) == [
+        {"image": "0.jpg", "caption": []},
+        {"image": "1.jpg", "caption": ["a cat"]},
+    ]
+    assert rows_of(tmp_path, {"train": [], "val": [], "test": []}) == []
+
+
+def test_rows_as_the_viewer_of_hugging_face_gives_them_are_unwrapped(tmp_path):
+    viewed = [{"row_idx": number, "row": row, "truncated_cells": []} for number, row in enumerate(ROWS)]
+    features = [{"feature_idx": number, "name": name, "type": {}} for number, name in enumerate(ROWS[0])]
+    assert rows_of(tmp_path, {"features": features, "rows": viewed, "num_rows_total": 2, "partial": False}) == ROWS
+    assert rows_of(tmp_path, {"rows": [{"row_idx": 0, "row": ROWS[0]}]}) == ROWS[:1]
+    assert rows_of(tmp_path, viewed) == ROWS
+    own = [{"row": {"a": 1}, "image": "0.jpg", "caption": "a column that is called row"}]
+    assert rows_of(tmp_path, own) == own
+
+
+def test_a_page_of_the_viewer_is_told_to_be_a_part_once(tmp_path, caplog):
+    viewed = [{"row_idx": number, "row": row} for number, row in enumerate(ROWS)]
+    for _ in range(2):
+        assert rows_of(tmp_path, {"rows": viewed, "num_rows_total": 4000}) == ROWS
+    assert [message for message in caplog.messages if "has 2 of 4,000 rows" in message] == caplog.messages
+    assert len(caplog.messages) == 1
+
+
+def test_a_row_that_the_viewer_has_cut_off_is_malformed(tmp_path):
+    viewed = [{"row_idx": 0, "row": ROWS[0], "truncated_cells": ["caption"]}, {"row_idx": 1, "row": ROWS[1]}]
+    (odd, row) = rows_of(tmp_path, {"rows": viewed})
+    assert isinstance(odd, MalformedRow)
+    assert odd.reason == "has cells that the viewer has cut off (caption)"
+    assert row == ROWS[1]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (["0.jpg", "a dog"], r"is a list of cells without .* to_json\(orient='records'\)"),
+        (ROWS, "is a list of objects, but rows stand in one list"),
+    ],
+)
+def test_a_row_that_is_a_list_says_how_to_write_rows(tmp_path, row, says):
+    (odd, _) = rows_of(tmp_path, [row, ROWS[0]])
+    assert isinstance(odd, MalformedRow)
+    assert re.search(says, odd.reason)
+
+
 def test_several_lists_of_rows_are_told(tmp_path):
     says = r"several lists of rows, `train` and `more`, whose keys .* `jq .train 'my rows.json' > rows.json` takes"
     with pytest.raises(DataError, match=says):
@@ -117,6 +167,7 @@ def test_columns_that_are_no_table_are_told(tmp_path, content, says):
         ({"info": {}, "images": [{"file_name": "0.jpg"}], "annotations": []}, "the formats `coco` and `karpathy`"),
         ({"data": [{"n": 1}]}, r"starts with the key `data`.*`jq .data 'my rows.json' > rows.json` takes the list"),
         ({"my data": [{"n": 1}]}, r"""`jq '.\["my data"\]' 'my rows.json' > rows.json`"""),
+        ({"columns_of": [{"a": 1}], "data": [{"n": 1}, {"n": 2}]}, "`jq .data"),
         ({"version": 1}, "starts with the key `version`"),
         ({"columns": ["image", "caption"]}, "starts with the key `columns`"),
         ({"columns": ["image", "caption"], "rows": 3}, "starts with the key `columns`"),

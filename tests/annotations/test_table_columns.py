@@ -104,6 +104,8 @@ def test_a_column_of_captions_that_is_empty_at_first_is_one_of_several(pictures)
             "`image` holds the text .base64.",
         ),
         ("image", "data:image/png;base64,iVBORw0KGgoAAAA", "`image` holds the text .base64. of pictures; write"),
+        ("image", "data:image/jpeg;base64,AAAA", "`image` holds pictures as text .data:.; write the pictures into"),
+        ("image", {"src": "https://a.b/0.jpg", "height": 3}, "`image` holds addresses of pictures .`src`., which are"),
         ("image", "https://a.b/0.jpg", "`image` holds addresses; download"),
         ("caption", {"en": "a dog"}, "none of which holds captions; `caption` holds objects with the keys en, but"),
     ],

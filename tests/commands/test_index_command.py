@@ -101,3 +101,10 @@ def test_a_folder_without_an_index_or_a_gallery_is_a_sentence(out, tmp_path, mon
         index(monkeypatch, out, "--clip-retrieval", tmp_path / "clip")
     with pytest.raises(SystemExit, match=r"meta.json does not exist"):
         index(monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize("memory", ["-1", "0", "nan", "inf"])
+def test_a_memory_that_is_no_number_of_gib_is_told(out, monkeypatch, capsys, memory):
+    with pytest.raises(SystemExit) as ended:
+        index(monkeypatch, out, f"--memory={memory}")
+    assert f"--memory is {memory}; expected a number of GiB above 0, such as 2." in str(ended.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections import Counter
@@ -711,3 +712,42 @@ def test_pictures_as_text_are_no_captions(tmp_path, shapes, names):
     ) as e:
         look_at(table(tmp_path, shapes, "\n".join(rows), "t.tsv"))
     assert "A" * 60 not in str(e.value)
+
+
+@pytest.mark.parametrize("sign", ["|", "; ", "\\n"])
+def test_captions_that_seem_to_stand_in_one_cell_are_told(tmp_path, shapes, names, sign):
+    rows = [{"image": name, "caption": f"a red circle{sign}one circle on white"} for name in names]
+    text = "\n".join(json.dumps(row) for row in rows).replace("\\\\n", "\\n")
+    start = look_at(table(tmp_path, shapes, text, "t.jsonl"))
+    count = f"{len(names)} of the first {len(names)} values of `caption` have "
+    assert [warning for warning in start.warnings if warning.startswith(count)]
+    one = "\n".join(
+        json.dumps(row | {"caption": "a circle; a red one" if n == 0 else "a circle"}) for n, row in enumerate(rows)
+    )
+    (tmp_path / "one").mkdir()
+    assert not [w for w in look_at(table(tmp_path / "one", shapes, one, "t.jsonl")).warnings if "between words" in w]
+
+
+@pytest.mark.parametrize(
+    ("caption", "says"),
+    [
+        ("a cat &amp; a dog", "have entities of HTML"),
+        ("a cat&#39;s nose", "have entities of HTML"),
+        ("caf\ufffd noir", "have U.FFFD, which stands where"),
+        ("caf\u00c3\u00a9 noir", "have UTF-8 that was read as cp1252"),
+        ("the cat\u00e2\u20ac\u2122s nose", "have UTF-8 that was read as cp1252"),
+    ],
+)
+def test_captions_that_other_programs_have_damaged_are_told(tmp_path, shapes, names, caption, says):
+    rows = [{"image": [name], "caption": caption} for name in names]
+    start = look_at(table(tmp_path, shapes, "\n".join(map(json.dumps, rows)), "t.jsonl"))
+    (warning,) = start.warnings
+    assert re.search(f"{len(names)} of the first {len(names)} values of `caption` {says}", warning)
+
+
+def test_sound_captions_with_accents_and_semicolons_are_not_doubted(tmp_path, shapes, names):
+    rows = [
+        {"image": name, "caption": f"S\u00c3O Paulo & caf\u00e9 n\u00b0 {n}; \u20ac 5"} for n, name in enumerate(names)
+    ]
+    start = look_at(table(tmp_path, shapes, "\n".join(map(json.dumps, rows)), "t.jsonl"))
+    assert not [warning for warning in start.warnings if "have " in warning and "between words" not in warning]

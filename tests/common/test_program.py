@@ -75,3 +75,14 @@ def test_a_pipe_that_nobody_reads_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == NOBODY_READS
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_whose_streams_are_closed_runs_without_them(closed):
+    program = (
+        "import sys; from cusa.common.program import run\n"
+        "def main():\n    sys.stdin.read(); sys.stdout.write('a'); sys.stderr.write('b'); sys.stdout.flush()\n"
+        "run(main)"
+    )
+    ended = subprocess.run(["bash", "-c", f'"$0" -c "$1" {closed}', sys.executable, program], stdin=subprocess.DEVNULL)
+    assert ended.returncode == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cusa.annotations.sources.registry import open_source
-from cusa.common.registry import Registry, call_part, file_path, loaded_versions, python_files
+from cusa.common.registry import Registry, call_part, file_path, loaded_versions, python_files, require_folder_of_model
 from cusa.config.dataset import FORMATS, SECTIONS, load_dataset
 from cusa.config.models import ImageModel, StudentSettings
 from cusa.errors import ConfigurationError
@@ -247,3 +247,13 @@ def test_a_function_of_a_plug_in_that_fails_is_a_sentence_with_its_line(tmp_path
         call_part(module.build, 3)
     with pytest.raises(FileNotFoundError):
         call_part(module.read, tmp_path / "no")
+
+
+@pytest.mark.parametrize("name", ["./gone", "/gone/model", "~/gone/model"])
+def test_a_folder_of_a_model_that_is_not_there_is_told_as_that(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=rf"student.name {name} does not exist \(relative paths start at "):
+        require_folder_of_model("student.name", name)
+    (tmp_path / "model").mkdir()
+    for there in ("./model", str(tmp_path), "openai/clip-vit-base-patch32"):
+        require_folder_of_model("student.name", there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import pickle
 import tarfile
 import zipfile
 from pathlib import Path
@@ -35,6 +36,8 @@ WRITERS = {
     "it has zero bytes": lambda path: path.write_bytes(b""),
     "it is a pointer of Git LFS": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid a"),
     "it is an HTML page": lambda path: path.write_text("<!DOCTYPE html><html></html>"),
+    "(it is text)": lambda path: path.write_text("hello"),
+    "it is a pickle of Python, not of torch.save": lambda path: path.write_bytes(pickle.dumps({"a": 1}, protocol=4)),
     "it is compressed with gzip": lambda path: archive(path, "gzip"),
     "it is a ZIP archive": lambda path: archive(path, "zip"),
     "it is a tar": lambda path: archive(path, "tar"),

@@ -196,7 +196,13 @@ def test_folders_and_missing_files_are_sentences(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("a café 🙂", None), ("", None), ("half \ud83d", "the lone surrogate \\ud83d"), ("a\0b", "a NUL character")],
+    [
+        ("a café 🙂", None),
+        ("", None),
+        ("half \ud83d", "the lone surrogate \\ud83d)"),
+        ("caf\udce9", "or the byte 0xe9, which is not UTF-8)"),
+        ("a\0b", "a NUL character"),
+    ],
 )
 def test_text_that_no_file_can_store(text, reason):
     found = unstorable(text)

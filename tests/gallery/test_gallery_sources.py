@@ -20,6 +20,7 @@ from cusa.common.image_files import IMAGE_ENDINGS
 from cusa.common.images import check_image
 from cusa.errors import ConfigurationError, DataError
 from cusa.gallery.items import column_of, items_table
+from cusa.gallery.sources.folder import FolderSource
 from cusa.gallery.sources.opening import Reading, open_source
 from cusa.search.filters import rows_where
 
@@ -579,3 +580,12 @@ def test_passed_entries_keep_the_numbers_of_the_others(kind, pictures, tars, tmp
     assert [None if entry is None else entry.item for entry in found] == [
         item if chosen[number] else None for number, item in enumerate(whole)
     ]
+
+
+def test_files_that_are_no_pictures_by_their_endings_are_counted_by_them(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name in ("0.jpg", "1.TGA", "2.tga", "3.psd", "noending"):
+        (tmp_path / name).touch()
+    assert FolderSource(tmp_path).total == 1
+    (message,) = caplog.messages
+    assert message.endswith("ignored 4 files that are not pictures by their endings (2 .tga, 1 .psd, 1 without one)")

@@ -15,6 +15,7 @@ from typing import Literal
 from cusa.common.text import open_text, without_mark
 
 SEPARATORS = (",", ";", "\t", "|")
+END_OF_DOS = "\x1a"  # Ctrl-Z, which old programs write at the end of a file
 SNIFFED = 1 << 16  # characters
 SNIFFED_ROWS = 100
 BLANKS_LOOKED_FOR = 10  # rows
@@ -147,7 +148,7 @@ def delimited_rows(path: Path, dialect: Dialect, encoding: str | None = None) ->
     """
     with open_text(path, encoding) as file:
         for row in rows_of_lines(file, dialect):
-            if not (row.line == 1 and _is_excel_separator(row.cells, dialect.separator)):
+            if row.cells != [END_OF_DOS] and not (row.line == 1 and _is_excel_separator(row.cells, dialect.separator)):
                 yield row
 
 

@@ -1,14 +1,17 @@
 """The rows of a table in JSON: a list, an object a line, or one object in the ways in which people write tables.
 
 An object is a table if its keys are the images, if its keys are the columns (as pandas' `to_json` writes them), or if
-it has one list of rows (`{"data": [...]}`), or one for each split (`{"train": [...], "test": [...]}`).
+it has one list of rows (`{"data": [...]}`), or one for each split (`{"train": [...], "test": [...]}`). A row may be
+wrapped as the viewer of Hugging Face gives it (`{"row_idx": 0, "row": {...}, "truncated_cells": []}`).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,11 @@ from cusa.config.dataset_section import split_named
 from cusa.config.dataset_tables import Column, Columns
 from cusa.errors import DataError
 
+log = logging.getLogger(__name__)
+
 LISTS_OF_CAPTIONS = ("captions", "texts", "sentences")
 LOOKED_AT = 100  # members of a list that say what the list is
+VIEWED = frozenset({"row_idx", "row", "truncated_cells"})  # the keys of a row in Hugging Face's viewer
 Rows = Iterator[tuple[str, dict[Column, Any] | MalformedRow]]
 
 
@@ -41,14 +47,35 @@ def json_table(path: Path, columns: Columns, encoding: str | None) -> Rows:
 
 
 def _row(place: str, row: Any) -> dict[Column, Any] | MalformedRow:
-    if isinstance(row, MalformedRow | dict):
+    if isinstance(row, dict):
+        cut = row.get("truncated_cells")
+        if cut and _unwrapped(row) is not row:
+            return MalformedRow(place, f"has cells that the viewer has cut off ({', '.join(map(str, cut))})")
+        found: dict[Column, Any] = _unwrapped(row)
+        return found
+    if isinstance(row, MalformedRow):
         return row
-    return MalformedRow(place, f"is a {type(row).__name__}, expected an object with the columns")
+    if not isinstance(row, list):
+        return MalformedRow(place, f"is a {type(row).__name__}, expected an object with the columns")
+    if any(isinstance(cell, dict) for cell in row):
+        return MalformedRow(place, "is a list of objects, but rows stand in one list (`jq flatten FILE` joins them)")
+    return MalformedRow(
+        place,
+        "is a list of cells without the names of their columns, expected an object with the columns; pandas writes "
+        "such objects with to_json(orient='records')",
+    )
+
+
+def _unwrapped(row: Any) -> Any:
+    """The row in what the viewer of Hugging Face gives for one; anything else as it is."""
+    is_wrapped = isinstance(row, dict) and row.keys() <= VIEWED and isinstance(row.get("row"), dict)
+    return row["row"] if is_wrapped else row
 
 
 def _rows_of_object(path: Path, columns: Columns, encoding: str | None) -> Rows:
     with open_json(path, encoding) as stream:
-        first = next(((key, _start_of_value(stream)) for key in stream.entries()), None)
+        entries = ((key, _start_of_value(stream)) for key in stream.entries())
+        first = next((entry for entry in entries if entry[1] != []), None)  # an empty list says nothing
     if first is None:
         return
     if first[0] == "columns" and isinstance(first[1], list):
@@ -130,8 +157,13 @@ _AS_RECORDS = " Expected a value of each column for each row; pandas writes rows
 def _rows_of_lists(path: Path, columns: Columns, encoding: str | None, first: tuple[str, Any]) -> Rows:
     """The rows of the only list of rows in an object, or of those of the splits, which get a column `split`."""
     lists: list[str] = []
+    others: dict[str, int] = {}  # the lists of objects that are no rows, and how many each has
+    total, found = None, 0
     with open_json(path, encoding) as stream:
         for key in stream.entries():
+            if key == "num_rows_total":  # of the viewer of Hugging Face
+                total = stream.value()
+                continue
             if stream.kind != "list":
                 stream.skip()
                 continue
@@ -139,9 +171,9 @@ def _rows_of_lists(path: Path, columns: Columns, encoding: str | None, first: tu
             member = next(members, None)
             if key == "images" or (key == "annotations" and not _names_a_file(member)):  # as COCO has them
                 raise _no_table(path, *first)
-            if not (isinstance(member, dict) and _names_its_image(member, columns)):
-                for _ in members:
-                    pass
+            if not (isinstance(member, dict) and _names_its_image(_unwrapped(member), columns)):
+                count = sum(1 for _ in members)
+                others |= {key: count} if isinstance(member, dict) else {}
                 continue
             lists.append(key)
             if len(lists) > 1 and None in map(split_named, lists):
@@ -149,10 +181,25 @@ def _rows_of_lists(path: Path, columns: Columns, encoding: str | None, first: tu
                     f"{path} has several lists of rows, `{lists[0]}` and `{key}`, whose keys are not names of splits."
                     f"{_taking(path, lists[0])}"
                 )
-            yield from _rows_of_list(path, key, chain([member], members))
+            for row in _rows_of_list(path, key, chain([member], members)):
+                found += 1
+                yield row
         if not lists:
-            raise _no_table(path, *first)
+            raise _no_table(path, *first, max(others, key=lambda key: others[key], default=None))
         stream.end()
+    if isinstance(total, int) and total > found:
+        _tell_of_a_page(path, found, total)
+
+
+@cache
+def _tell_of_a_page(path: Path, found: int, total: int) -> None:
+    log.warning(
+        "%s has %s of %s rows, by its `num_rows_total`: the viewer of Hugging Face gives 100 at a time; download the "
+        "Parquet files of the data set for all of them.",
+        path,
+        f"{found:,}",
+        f"{total:,}",
+    )
 
 
 def _rows_of_list(path: Path, key: str, members: Iterable[Any]) -> Rows:
@@ -164,11 +211,13 @@ def _rows_of_list(path: Path, key: str, members: Iterable[Any]) -> Rows:
         yield place, row if isinstance(row, MalformedRow) else {**split, **row}
 
 
-def _no_table(path: Path, key: str, value: Any) -> DataError:
+def _no_table(path: Path, key: str, value: Any, longest: str | None = None) -> DataError:
+    """The error about an object that starts with a key and a value. `longest` is its longest list of objects."""
+    how = _how_to_get_rows(path, key, value) if longest is None else _taking(path, longest)
     return DataError(
         f"{path} is one JSON object that starts with the key `{key}`. Expected a list of rows, an object a line, or an "
         "object that has the images as keys and their captions as values, the columns as keys, or one list of rows; "
-        f"the formats `coco` and `karpathy` read the objects of those projects.{_how_to_get_rows(path, key, value)}"
+        f"the formats `coco` and `karpathy` read the objects of those projects.{how}"
     )
 
 

@@ -22,8 +22,10 @@ from cusa.errors import ConfigurationError
 URL = re.compile(r"^(https?|ftp|s3|gs)://|^data:", re.IGNORECASE)
 # The first bytes of a JPEG, PNG, GIF or WebP in base64, alone or in an address.
 BASE64 = re.compile(r"^(data:[^,]*base64,)?(/9j/|iVBORw0KGgo|R0lGOD|UklGR)")
+DATA = re.compile(r"^data:", re.IGNORECASE)
 ODD_IMAGES = {
     BASE64: "the text (base64) of pictures; write the pictures into files, or as bytes into a Parquet file",
+    DATA: "pictures as text (data:); write the pictures into files, or as bytes into a Parquet file",
     URL: "addresses; download the images first, for instance with img2dataset",
 }
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".PNG")
@@ -214,12 +216,18 @@ def _image_by_name(
     return found
 
 
-def _odd_images(texts: Mapping[Column, list[str]], signs: Sequence[re.Pattern[str]] = (BASE64, URL)) -> str:
+def _odd_images(texts: Mapping[Column, list[str]], signs: Sequence[re.Pattern[str]] = (BASE64, DATA, URL)) -> str:
     """A remark about a column that holds images in a way that cannot be read, which one of `signs` shows."""
     for sign in signs:
         if found := [name for name, values in texts.items() if _share(values, map(sign.search, values)) > SOME]:
             return f" (`{str(found[0])[:LONGEST_SHOWN]}` holds {ODD_IMAGES[sign]})"
     return ""
+
+
+def odd_images_in(rows: Sequence[Mapping[Any, Any]]) -> str:
+    """A remark about a column of rows that holds images in a way that cannot be read; empty if none does."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return _odd_images({name: [text for row in rows for text in _texts(row.get(name))] for name in names})
 
 
 def _lacking(path: Path, rows: Sequence[Mapping[Any, Any]], texts: Mapping[Column, list[str]], what: str) -> str:
@@ -242,6 +250,8 @@ def _kind(rows: Iterable[Mapping[Any, Any]], column: Column) -> str | None:
     """What a column without texts holds, by its first value: objects, lists or bytes; None for anything else."""
     value = next((row[column] for row in rows if row.get(column) is not None), None)
     if isinstance(value, Mapping):
+        if isinstance(address := value.get("src"), str) and URL.search(address):
+            return "addresses of pictures (`src`), which are not downloaded"
         return f"objects with the keys {', '.join(map(str, list(value)[:4]))}" if value else "objects"
     if isinstance(value, bytes):
         return f"bytes that are no picture{' but text' if kind_of(value) == TEXT else ''}"

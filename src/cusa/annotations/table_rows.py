@@ -19,6 +19,10 @@ from cusa.errors import DataError
 
 PARQUET_ROWS = 8192
 # A CSV may start with a bracket too, but hardly with two.
+# A list of mappings; or a mapping, in a file that is named as YAML.
+_YAML_LIST = re.compile(r"(\s*#[^\n]*\n|---[^\n]*\n|\s)*-\s+[\w\"']+\s*:(\s[^\n]*)?\n\s+[\w\"']+\s*:")
+_YAML_MAPPING = re.compile(r"(\s*#[^\n]*\n|---[^\n]*\n|\s)*[^,;\t|\n]+:(\s|$)")
+_RULE = re.compile(r"[-\s|:+]*---[-\s|:+]*")  # the line below the heading in Markdown, or in a database's answer
 _JSON_START = re.compile(r"\s*(\[\s*[\[{]|\[\s*\]|\{\s*\")")
 
 
@@ -43,7 +47,14 @@ def table_kind(path: Path, encoding: str | None = None) -> str:
         raise DataError(f"{path} is not a complete Parquet file (it does not start like one).")
     with open_text(path, encoding) as text:
         start = text.read(4096)
-    return "json" if name.endswith(JSON_ENDINGS) or _JSON_START.match(start) else "delimited"
+    if name.endswith(JSON_ENDINGS) or _JSON_START.match(start):
+        return "json"
+    if _YAML_LIST.match(start) or (name.endswith((".yaml", ".yml")) and _YAML_MAPPING.match(start)):
+        raise DataError(f"{path} is YAML, it seems; write the rows as JSON or CSV. {_FROM_YAML}")
+    return "delimited"
+
+
+_FROM_YAML = "In Python: import json, yaml; json.dump(yaml.safe_load(open('rows.yaml')), open('rows.json', 'w'))"
 
 
 def table_rows(
@@ -86,13 +97,20 @@ def _delimited_rows(
         if reading.heading is None:
             _require_heading(path, columns, cells, has_keys)
         positions = _positions(path, columns, cells)
-    for row in rows:
+    for number, row in enumerate(rows):
         place = f"{path}, line {row.line}"
+        if number == 0 and _RULE.fullmatch("|".join(row.cells)):
+            raise DataError(
+                f"{place} is a rule below the heading, as tables in Markdown and printed answers of databases have; "
+                "write the table as CSV, without this line and without bars around the cells."
+            )
         if row.reason is not None:
             yield place, MalformedRow(place, row.reason)
         elif len(row.cells) != len(cells):
             counts = f"({len(row.cells)}, not {len(cells)})"
             advice = "every column needs a name, and a cell that holds the separator needs quotation marks"
+            if len(cells) == 1:
+                advice = f"the heading is `{cells[0][:60]}`; if that is a title or a remark, remove the lines above it"
             yield place, MalformedRow(place, f"has more or fewer cells than the heading {counts}: {advice}")
         else:
             found = row.cells
@@ -142,7 +160,7 @@ def _positions(path: Path, columns: Columns | None, names: Sequence[Column]) -> 
 
 def _lacking(columns: Columns, names: Sequence[Column]) -> str:
     missing = [(key, column) for key, column in columns.named() if column not in names]
-    missing = [(key, column) for key, column in missing if not isinstance(column, int) or column >= len(names)]
+    missing = [(key, column) for key, column in missing if not (isinstance(column, int) and 0 <= column < len(names))]
     return ", ".join(f"dataset.columns.{key} `{column}`" for key, column in missing)
 
 

@@ -37,6 +37,7 @@ from cusa.commands.training_findings import (
 from cusa.common.files import gigabytes, require_writable
 from cusa.config import check_files, load
 from cusa.config.classification import ZeroShotClassification
+from cusa.config.data_files import missing_parts
 from cusa.config.experiments import RunConfiguration
 from cusa.config.models import ImageModel, ImageTower, TextModel, TextTower
 from cusa.config.views import ImageViews, TextViews
@@ -83,6 +84,8 @@ def check(mapping: Mapping[str, Any], every_image: bool = False) -> Iterator[Fin
         sample = None if every_image else SAMPLED_IMAGES
         inspection = inspect(configuration.dataset, scratch, os.cpu_count() or 1, sample, configuration.cleaning)
         yield from _data(plan, inspection, Path(scratch))
+        for sentence in missing_parts(configuration.dataset.files.values()):
+            yield Finding("files", sentence, doubtful=True)
         for table in plan.text_sources("eccv_caption"):
             yield judgements_of(table, Path(scratch), configuration.cleaning)
         image_bytes = bytes_per_image(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 from dataclasses import replace
@@ -105,6 +106,8 @@ def _options(arguments: argparse.Namespace, options: IndexOptions) -> IndexOptio
     if arguments.kind is not None:
         given["kind"] = None if arguments.kind == "auto" else arguments.kind.replace("-", "_")
     if arguments.memory is not None:
+        if not 1 <= arguments.memory * GIB < math.inf:  # false for nan, too
+            raise ConfigurationError(f"--memory is {arguments.memory:g}; expected a number of GiB above 0, such as 2.")
         given["memory"] = round(arguments.memory * GIB)
     return replace(options, **given)
 

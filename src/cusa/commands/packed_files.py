@@ -32,6 +32,7 @@ from cusa.commands.split_files import (
     splits_beside,
 )
 from cusa.commands.starting_section import Start
+from cusa.commands.starting_tables import odd_captions
 from cusa.common.image_files import IMAGE_ENDINGS
 from cusa.config.data_files import PARQUET_ENDINGS, TAR_ENDINGS, matching_files
 from cusa.config.dataset import load_dataset, split_named
@@ -167,7 +168,7 @@ def _parquet(path: Path, files: Sequence[Path], endings: tuple[str, ...]) -> Sta
         start.warnings.append(f"{rest} also holds pictures and is left out; see columns.image")
     found = find_columns(first, rows, [], image=pictures[0])
     start.reasons += [reason for reason in found.reasons if not reason.startswith("columns.split")]
-    start.warnings += found.warnings
+    start.warnings += [*found.warnings, *odd_captions(rows, found.captions)]
     captions = found.captions if len(found.captions) > 1 else found.captions[0]
     columns: dict[str, Any] = {"image": found.image, "caption": captions}
     more = {"label": found.label, "language": found.language}

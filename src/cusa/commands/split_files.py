@@ -149,7 +149,7 @@ def add_splits_of_column(
     what a name means.
     """
     if nothing := names.get("", 0):
-        advice = "add one, or leave them out with dataset.skip: [malformed_row]"
+        advice = "add one, or say in dataset.split_names what they mean, for instance {'': train} or {'': skip}"
         warnings.append(f"{nothing:,} rows of the split column are empty; {advice}")
         names = {name: count for name, count in names.items() if name}
     if unknown := [f"`{name}` ({count:,} rows)" for name, count in names.items() if split_named(name) is None]:

@@ -15,7 +15,7 @@ from cusa.annotations.sources.source import Record
 from cusa.annotations.table_columns import find_split
 from cusa.annotations.table_rows import Reading, table_kind
 from cusa.commands.image_folders import add_image_root, image_folders
-from cusa.commands.packed_files import MOST_ENTRIES, is_too_large, packed_start
+from cusa.commands.packed_files import packed_start
 from cusa.commands.split_files import (
     FilesOfSplits,
     add_missing_splits,
@@ -28,12 +28,12 @@ from cusa.commands.split_files import (
 )
 from cusa.commands.starting_section import Given, Start
 from cusa.commands.starting_tables import sampled_rows, table_start
+from cusa.commands.unread_data import how_to_download, how_to_name, refuse_saved
 from cusa.common.files import expanded
-from cusa.common.image_files import IMAGE_ENDINGS
 from cusa.common.json_stream import open_json
 from cusa.common.text import is_text_encoding, text_lines, unstorable
 from cusa.common.workflow_files import head_of_file, page_of_keys
-from cusa.config.data_files import TABLE_ENDINGS
+from cusa.config.data_files import TABLE_ENDINGS, missing_parts
 from cusa.config.dataset import SPLITS, DatasetSection, Split, load_dataset, split_named
 from cusa.config.files import read_files, yaml_text
 from cusa.errors import ConfigurationError
@@ -74,6 +74,7 @@ def look_at(
     if not path.exists():
         raise ConfigurationError(
             f"{path} does not exist; name a table, JSON, Parquet files or tars, or a folder with one of these."
+            f"{how_to_download(str(path))}"
         )
     if encoding is not None and not is_text_encoding(encoding):
         raise ConfigurationError(f"--encoding {encoding} is none that Python knows; write for instance cp1252.")
@@ -95,6 +96,7 @@ def look_at(
     dataset = {"name": name or plain.strip("-.")[:LONGEST_NAME] or "mine", **start.section}
     start.section = dataset
     overlay: dict[str, Any] = {"dataset": dataset}
+    start.warnings += missing_parts(load_dataset(dataset).files.values())
     if (batch := _smaller_batch(load_dataset(dataset), start.reasons)) is not None:
         overlay["train"] = {"batch_size": batch}
     overlay["benchmarks"] = {"eccv_caption": None, "image_retrieval": None, "sts": None}
@@ -128,7 +130,9 @@ def _one_file(path: Path, given: Given) -> Start:
     """The starting configuration of one file, by its kind."""
     if re.search(r"\.token(\.txt)?$", path.name, re.IGNORECASE):
         return _token(path)
-    if table_kind(path, given.encoding) == "json" and (start := _json_object(path, given.encoding)) is not None:
+    if (kind := table_kind(path, given.encoding)) == "delimited" and _is_token(path, given.encoding):
+        return _token(path)
+    if kind == "json" and (start := _json_object(path, given.encoding)) is not None:
         return start
     splits: FilesOfSplits = {}
     if split_in_name(path.name) is not None:
@@ -147,6 +151,11 @@ def _says_splits(path: Path, encoding: str | None) -> bool:
     rows = sampled_rows([path], Reading(encoding))
     column, _ = find_split(rows)
     return len({split_named(str(row.get(column))) for row in rows if column is not None} - {None}) > 1
+
+
+def _is_token(path: Path, encoding: str | None) -> bool:
+    """Whether the first line of a file is `NAME.jpg#NUMBER<tab>CAPTION`, whatever the name of the file."""
+    return re.match(r"[^#\t]+\.\w+#\d+\t", next(text_lines(path, encoding), "")) is not None
 
 
 def _token(path: Path) -> Start:
@@ -195,6 +204,7 @@ def _first_member(path: Path, name: str, encoding: str | None) -> Any:
 
 def _folder(path: Path, given: Given) -> Start:
     """The files of a folder by the splits in their names, its only table, or tables that differ in numbers alone."""
+    refuse_saved(path)
     below = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
     files = files_in(path, TABLE_ENDINGS)
     for folder in below:
@@ -213,7 +223,8 @@ def _folder(path: Path, given: Given) -> Start:
     names = ", ".join(sorted(child.name for child in path.iterdir())[:8])
     raise ConfigurationError(
         f"{path} has neither one table nor tables with splits in their names (it holds {names or 'nothing'}); expected "
-        f"for instance train.json, val.json and test.json, or train-*.parquet and validation-*.parquet.{_hint(path)}"
+        "for instance train.json, val.json and test.json, or train-*.parquet and validation-*.parquet."
+        f"{how_to_name(path)}"
     )
 
 
@@ -225,22 +236,6 @@ def _are_parts(files: Sequence[Path], encoding: str | None) -> bool:
         return True
     with open_json(files[0], encoding) as stream:
         return stream.kind == "list"
-
-
-def _hint(folder: Path) -> str:
-    """A remark about a folder without readable files."""
-    if is_too_large(folder):
-        return (
-            f" It holds more than {MOST_ENTRIES:,} files and folders, and was looked at no deeper than in its folders; "
-            "name the folder that holds your data."
-        )
-    pictures = (child for child in folder.iterdir() if child.name.lower().endswith(IMAGE_ENDINGS))
-    if any(picture.with_suffix(".txt").is_file() for picture in pictures):
-        return (
-            " Pictures with their captions in text files of the same names are read from tars: "
-            f"tar --sort=name -cf pairs.tar -C {shlex.quote(str(folder))} . makes one."
-        )
-    return ""
 
 
 def _split_files(splits: FilesOfSplits, given: Given) -> Start:

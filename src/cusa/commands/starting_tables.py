@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 from cusa.annotations.delimited import IMAGE_NAME, delimited_rows, sniffed
 from cusa.annotations.sources.image_paths import image_path, without_prefix
-from cusa.annotations.sources.rows import identity, is_empty
+from cusa.annotations.sources.rows import LIST_STARTS, identity, is_empty, only_name
 from cusa.annotations.sources.source import MalformedRow
 from cusa.annotations.table_columns import FoundColumns, find_columns
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
@@ -31,6 +32,15 @@ from cusa.config.dataset_tables import Column
 from cusa.errors import ConfigurationError
 
 SAMPLED_ROWS = 500
+SEVERAL = ("|", ";", "\n", "\t", "###", "</s>", "[SEP]", "<sep>")  # between captions that stand in one cell
+LONGEST_SHOWN = 60  # characters
+# What other programs leave in texts, and what it is.
+DAMAGED = {
+    re.compile(r"&(?:[a-z]{2,8}|#\d{2,5}|#x[0-9a-fA-F]{2,5});"): "entities of HTML (Python: html.unescape)",
+    re.compile("\ufffd"): "U+FFFD, which stands where a program could not read a character",
+    re.compile("[\u00c3\u00c2][\u0080-\u00bf]|\u00e2\u20ac"): "UTF-8 that was read as cp1252; export them again",
+}
+MOST = 0.8  # of the values have such a sign if it separates captions
 
 
 def _rows(paths: Sequence[Path], reading: Reading) -> Iterator[dict[Column, Any] | MalformedRow]:
@@ -44,6 +54,42 @@ def sampled_rows(paths: Sequence[Path], reading: Reading) -> list[dict[Column, A
 
 def _place(paths: Sequence[Path]) -> str:
     return str(paths[0]) if len(paths) == 1 else place_of(paths, TABLE_ENDINGS)
+
+
+def odd_captions(rows: Sequence[Mapping[Any, Any]], captions: Sequence[Column]) -> list[str]:
+    """Warnings of texts that look damaged, or like several captions in one."""
+    return [*_damaged(rows, captions), *_several_in_a_cell(rows, captions)]
+
+
+def _damaged(rows: Sequence[Mapping[Any, Any]], captions: Sequence[Column]) -> Iterator[str]:
+    for column in captions:
+        values = [value for row in rows if isinstance(value := row.get(column), str)]
+        for sign, what in DAMAGED.items():
+            if having := [value for value in values if sign.search(value)]:
+                yield (
+                    f"{len(having):,} of the first {len(values):,} values of `{column}` have {what}, for instance "
+                    f"{having[0][:LONGEST_SHOWN]!r}; each stays as it is"
+                )
+
+
+def _several_in_a_cell(rows: Sequence[Mapping[Any, Any]], captions: Sequence[Column]) -> list[str]:
+    """Warnings of columns whose values look like several captions, between which a sign stands."""
+    warnings = []
+    entity = next(iter(DAMAGED))
+    for column in captions:
+        values = [value for row in rows if isinstance(value := row.get(column), str) and value.strip()]
+        values = [value for value in values if not value.startswith(LIST_STARTS)]
+        values = [entity.sub("", value) for value in values]
+        for sign in SEVERAL:
+            having = [value for value in values if sum(" " in part.strip() for part in value.split(sign)) > 1]
+            if len(having) >= max(2, MOST * len(values)):
+                warnings.append(
+                    f"{len(having):,} of the first {len(values):,} values of `{column}` have {sign!r} between words, "
+                    'but each value is one caption; write several captions as a list, ["a dog", "a hound"], or in '
+                    "rows of their own"
+                )
+                break
+    return warnings
 
 
 @dataclass(frozen=True)
@@ -128,6 +174,7 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
         of_train = (row for row in rows if split_named(identity(row.get(column) or "")) == "train")
         add_splits_of_column(section, names, found.reasons, found.warnings, _images(of_train, found) if few else ())
     _number_equal_headings(columns, look.heading, found)
+    found.warnings += odd_captions(rows, found.captions)
     if found.image_prefix is not None:
         section["image_prefix"] = found.image_prefix
     if given.images is None and found.image_root is not None and found.image_root != path.parent:
@@ -139,8 +186,9 @@ def table_start(files: Mapping[Split | None, Sequence[Path]], given: Given) -> S
 
 def _images(rows: Iterable[Mapping[Column, Any]], found: FoundColumns) -> set[str]:
     """The ids of the images that rows name."""
-    images = (row[found.image] for row in rows if isinstance(row.get(found.image), str | int | float))
-    return {without_prefix(identity(image), found.image_prefix) for image in images}
+    images = (only_name(row.get(found.image)) for row in rows)
+    named = (image for image in images if isinstance(image, str | int | float))
+    return {without_prefix(identity(image), found.image_prefix) for image in named}
 
 
 def _number_equal_headings(columns: dict[str, Any], heading: Sequence[str], found: FoundColumns) -> None:

@@ -43,6 +43,7 @@ def run(main: Callable[[], None]) -> None:
     says so.
     """
     collect_rarely()
+    _open_standard_streams()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     # This project reports their failures in its own messages. The hub's package sets its level when it is imported.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -70,6 +71,13 @@ def run(main: Callable[[], None]) -> None:
             file = f"{error.filename}: " if error.filename else ""
             _fail(f"Error: {file}{ADVICE[error.errno]}.")
         raise
+
+
+def _open_standard_streams() -> None:
+    """Replace a standard stream that was closed before the program began (`>&-`, some services) by one of nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 (it lives as long)
 
 
 def _end(status: int) -> NoReturn:

@@ -230,3 +230,11 @@ def _package(entry: EntryPoint) -> str:
 
 def _article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def require_folder_of_model(key: str, name: str) -> None:
+    """Raise ConfigurationError if a model's name is a path, as it begins with `.`, `/` or `~`, and nothing is there."""
+    if name.startswith((".", "/", "~")) and not expanded(name).exists():
+        raise ConfigurationError(
+            f"{key} {name} does not exist (relative paths start at {Path.cwd()}); expected a folder with the model."
+        )

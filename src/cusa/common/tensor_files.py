@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,11 @@ def why_no_tensors(path: str | Path, error: Exception) -> str:
         return "it is compressed with gzip; unpack it"
     if start[SAFETENSORS_HEADER] == b'{"':
         return "it is a safetensors file; give it the ending .safetensors"
+    if b"\0" not in start and _is_text(start):
+        return "it is text"
     message = str(error)
+    if start[:1] == b"\x80" and "Unsupported operand" in message:  # torch.save writes protocol 2
+        return "it is a pickle of Python, not of torch.save"
     if "TorchScript" in message:
         return f"it is a program of TorchScript; {ALONE}"
     if "legacy .tar format" in message:
@@ -61,3 +66,11 @@ def why_no_tensors(path: str | Path, error: Exception) -> str:
     if (match := _CLASS.search(message)) is not None:
         return f"it holds {match[1] or match[2]}; {ALONE}"
     return " ".join(_ADVICE.sub("", message).split())[:LONGEST_REASON] or type(error).__name__
+
+
+def _is_text(start: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be incomplete
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -178,7 +178,12 @@ def unstorable(text: str) -> str | None:
         return None
     if (match := UNSTORABLE.search(text)) is None:
         return None
-    return "a NUL character" if match[0] == "\0" else f"half of a character (the lone surrogate \\u{ord(match[0]):04x})"
+    if match[0] == "\0":
+        return "a NUL character"
+    code = ord(match[0])
+    # Python reads a byte of an argument that is no text of the locale as such a half.
+    byte = f", or the byte {code - 0xDC00:#04x}, which is not UTF-8" if 0xDC80 <= code <= 0xDCFF else ""
+    return f"half of a character (the lone surrogate \\u{code:04x}{byte})"
 
 
 def is_text_encoding(name: str) -> bool:

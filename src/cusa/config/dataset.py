@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -223,7 +223,20 @@ def load_dataset(mapping: Mapping[str, Any]) -> DatasetSection:
             f"Configuration key `{key}`: SETTINGS of {chosen} is {section!r}; expected a subclass of "
             "cusa.config.dataset.DatasetSection."
         )
-    return validate(section, mapping, at="dataset")
+    try:
+        return validate(section, mapping, at="dataset")
+    except ConfigurationError as error:
+        raise ConfigurationError("\n".join([str(error), *_keys_of_other_formats(section, mapping)])) from None
+
+
+def _keys_of_other_formats(section: type[DatasetSection], mapping: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each key that the format does not have, but others do: perhaps the format is another one."""
+    for key in (key for key in mapping if key not in section.model_fields):
+        if others := [name for name, other in SECTIONS.items() if key in other.model_fields]:
+            yield (
+                f"Configuration key `dataset.format` is {mapping['format']!r}, here or in config/config.yaml, and "
+                f"`{key}` is a key of {', '.join(map(repr, others))}; set the format of your data."
+            )
 
 
 def _of_its_format(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -187,6 +187,16 @@ class TableDataset(OneWayToSplit):
     def files_of(self, split: Split | None) -> Sequence[str]:
         """The files of one split, or of the key `file` if `split` is None, in a fixed order."""
         return as_written(self.places[split], super().files_of(split))
+
+    @field_validator("separator", mode="before")
+    @classmethod
+    def _one_character(cls, separator: Any) -> Any:
+        if isinstance(separator, str) and len(separator) != 1:
+            raise ValueError(
+                f"{separator!r} has {len(separator)} characters, expected one, for instance ';'; a tab is \"\\t\" in "
+                "double quotation marks"
+            )
+        return separator
 
     @field_validator("separator")
     @classmethod

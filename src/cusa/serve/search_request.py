@@ -17,6 +17,7 @@ from cusa.serve.settings import Limits
 FILTER = "filter."
 REPEATED = ("not",)
 NAMES = ("q", "index", "top", "not", "like", "like_item", "weight", "token")
+PICTURES = ("file", "image", "image_url", "picture", "photo")
 TOP = 20
 
 
@@ -42,18 +43,21 @@ def read_fields(fields: Iterable[tuple[str, str]], limits: Limits) -> SearchRequ
     for count, (name, value) in enumerate(fields):
         if count >= limits.fields:
             raise RequestError(422, f"The query has more than {limits.fields} fields.")
+        is_filter = name.startswith(FILTER) and len(name) > len(FILTER)
+        if name in PICTURES:  # perhaps in base64, or as an address
+            raise RequestError(
+                422, f"`{name}` is a text; send a picture as `file` of a form (curl -F file=@photo.jpg)."
+            )
+        if not is_filter and name not in NAMES:
+            raise RequestError(422, _unknown(name))
         if len(value) > limits.text_characters:
             raise RequestError(
                 422, f"`{name[:40]}` has {len(value):,} characters; a text has at most {limits.text_characters:,}."
             )
         if (broken := unstorable(value)) is not None:
             raise RequestError(422, f"`{name[:40]}` has {broken}, which no text has.")
-        if name.startswith(FILTER) and len(name) > len(FILTER):
+        if is_filter:
             where.setdefault(name.removeprefix(FILTER), []).append(value)
-        elif name == "file":
-            raise RequestError(422, "`file` is a text; send it as a file of a form (curl -F file=@photo.jpg).")
-        elif name not in NAMES:
-            raise RequestError(422, _unknown(name))
         elif name in REPEATED:
             excluded += [value] if value.strip() else []
         elif name in single:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cusa.common.registry import Registry, call_part
+from cusa.common.registry import Registry, call_part, require_folder_of_model
 from cusa.config.models import OPEN_CLIP, StudentSettings
 from cusa.errors import ConfigurationError, CusaError, cause_of
 from cusa.student.backbones import Backbone
@@ -45,6 +45,7 @@ def load_backbone(settings: StudentSettings) -> Backbone:
     except CusaError:
         raise
     except Exception as error:  # libraries raise anything at files that are not as they expect
+        require_folder_of_model("student.name", name)
         raise ConfigurationError(
             f"student.name {name} could not be loaded ({cause_of(error)}). {STUDENTS.meant(name)}Give the path of a "
             "folder with the model, its tokeniser and its preprocessor_config.json, or make sure that the hub can be "

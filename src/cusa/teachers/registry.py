@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cusa.common.files import expanded
-from cusa.common.registry import Registry, call_part
+from cusa.common.registry import Registry, call_part, require_folder_of_model
 from cusa.config.models import UNICOM, ImageModel, TextModel
 from cusa.errors import ConfigurationError, CusaError, cause_of
 from cusa.teachers.encoders import ImageEncoder, TextEncoder
@@ -67,6 +67,7 @@ def _load(build: Any, model: ImageModel | TextModel, kind: Any, registry: Regist
     except CusaError:
         raise
     except Exception as error:  # libraries raise errors of any type for unexpected files
+        require_folder_of_model("the model", model.name)
         raise ConfigurationError(
             f"the model {model.name} could not be loaded ({cause_of(error)}). {registry.meant(model.name)}Give the "
             "path of a folder that holds it, or make sure that the package or the hub it comes from can be reached."

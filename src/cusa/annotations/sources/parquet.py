@@ -58,6 +58,8 @@ class ParquetSource(PackedSource):
     ) -> Iterator[Record | MalformedRow]:
         columns = self.dataset.columns
         names = [name for name in (columns.image_id, columns.split) if name is not None]
+        if columns.split is not None and self.splits.explains(row[columns.split]):
+            names.remove(columns.split)
         content, name = _picture(row[columns.image])
         captions, reason = captions_of(row, columns.captions)
         language, no_language = language_of(None if columns.language is None else row[columns.language])

@@ -275,6 +275,12 @@ def unpacked_cell(text: str) -> Any:
     return _literals(stripped)
 
 
+def only_name(value: Any) -> Any:
+    """The name in a list of one, in which chats and exports write the image of a row; any other value as it is."""
+    found = unpacked_cell(value) if isinstance(value, str) and value.startswith("[") else value
+    return found[0] if isinstance(found, list) and len(found) == 1 and isinstance(found[0], str) else value
+
+
 def _literals(text: str) -> list[str] | None:
     try:
         return [ast.literal_eval(literal) for literal in re.findall(_LITERAL, text)]

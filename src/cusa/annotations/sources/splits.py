@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from cusa.annotations.sources.rows import identity
+from cusa.annotations.sources.rows import identity, is_empty
 from cusa.annotations.sources.source import MalformedRow
 from cusa.config.dataset_section import AMBIGUOUS_SPLIT_NAMES, Split, split_named
 from cusa.config.dataset_tables import OneWayToSplit
@@ -22,6 +22,10 @@ class SplitsOfRows:
         self.seen: Counter[str] = Counter()
         self.first: dict[str, str] = {}
 
+    def explains(self, value: object) -> bool:
+        """Whether `split_names` says what a cell without a value means."""
+        return is_empty(value) and "" in self.dataset.split_names
+
     def of_row(self, file_split: Split | None, drawn_by: str, value: str | float | None, place: str) -> str | None:
         """The split of a row, or None if it is left out.
 
@@ -29,7 +33,7 @@ class SplitsOfRows:
         and `drawn_by` decides a random draw: rows with equal texts get the same split.
         """
         if file_split is None and self.column is not None:
-            split = self._named(identity("" if value is None else value).strip(), place)
+            split = self._named(identity("" if value is None or self.explains(value) else value).strip(), place)
         else:
             split = file_split or "train"
         if split == "train" and self.dataset.held_out is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cusa.annotations.sources.image_paths import image_path, without_prefix
-from cusa.annotations.sources.rows import captions_of, identity, language_of, malformed
+from cusa.annotations.sources.rows import captions_of, identity, language_of, malformed, only_name
 from cusa.annotations.sources.several_files import SeveralFiles
 from cusa.annotations.sources.source import MalformedRow, Record
 from cusa.annotations.table_rows import Reading, table_rows
@@ -34,7 +34,12 @@ class TableSource(SeveralFiles):
             if isinstance(row, MalformedRow):
                 yield row
                 continue
-            captions, reason = ([], wrong) if (wrong := malformed(row, keys)) else captions_of(row, columns.captions)
+            if isinstance(image := row.get(columns.image), list) or (isinstance(image, str) and image[:1] == "["):
+                row |= {columns.image: only_name(image)}
+            needed = keys
+            if columns.split is not None and columns.split in row and self.splits.explains(row[columns.split]):
+                needed = {column: types for column, types in keys.items() if column != columns.split}
+            captions, reason = ([], wrong) if (wrong := malformed(row, needed)) else captions_of(row, columns.captions)
             label = None if columns.label is None else row.get(columns.label)
             if reason is None and label is not None:
                 reason = malformed({columns.label: label or "none"}, {columns.label: SCALAR})

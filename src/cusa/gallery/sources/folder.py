@@ -25,6 +25,7 @@ HIDDEN, NO_PICTURES, LINKS = (
     "files that are not pictures by their endings",
     "links to folders",
 )
+SHOWN_ENDINGS = 8
 _Found = tuple[str, os.DirEntry[str] | str]  # the path from the folder; a text is the reason why it cannot be read
 
 
@@ -76,7 +77,14 @@ class FolderSource:
             state = entry if isinstance(entry, str) else _state_of(entry)
             digest.update(f"{name}\0{state}\n".encode("utf-8", "surrogateescape"))
             count += 1
-        for what, number in ignored.items():
+        endings = {what: number for what, number in ignored.items() if what.startswith(".") or not what}
+        counts = Counter({what: number for what, number in ignored.items() if what not in endings})
+        if endings:
+            shown = sorted(endings, key=lambda ending: -endings[ending])[:SHOWN_ENDINGS]
+            named = ", ".join(f"{endings[ending]:,} {printable(ending) or 'without one'}" for ending in shown)
+            more = ", ..." if len(endings) > SHOWN_ENDINGS else ""
+            counts[f"{NO_PICTURES} ({named}{more})"] = sum(endings.values())
+        for what, number in counts.items():
             log.info("%s: ignored %s %s", printable(str(self.folder)), f"{number:,}", what)
         return count, digest.hexdigest()
 
@@ -100,7 +108,7 @@ class FolderSource:
             elif entry.name.lower().endswith(IMAGE_ENDINGS):
                 yield name, entry
             else:
-                ignored[NO_PICTURES] += 1
+                ignored[os.path.splitext(entry.name)[1].lower()] += 1  # noqa: PTH122 - a Path per file would be slow
 
     def _sorted(self, folder: str, prefix: str) -> Iterator[_Found]:
         """What is in a folder, or why it cannot be read. Raises DataError if that is the folder that the user named."""

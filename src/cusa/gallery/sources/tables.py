@@ -18,9 +18,9 @@ from cusa.annotations.problems import printable
 from cusa.annotations.sources.image_paths import image_path
 from cusa.annotations.sources.parquet import is_bytes
 from cusa.annotations.sources.parquet_rows import parquet_schema
-from cusa.annotations.sources.rows import captions_of, identity, is_empty
+from cusa.annotations.sources.rows import captions_of, identity, is_empty, only_name
 from cusa.annotations.sources.source import MalformedRow
-from cusa.annotations.table_columns import FoundColumns, find_columns
+from cusa.annotations.table_columns import FoundColumns, find_columns, odd_images_in
 from cusa.annotations.table_rows import Reading, table_kind, table_rows
 from cusa.common.files import sha256_of_file
 from cusa.common.text import unstorable
@@ -78,7 +78,8 @@ class TableSource:
             found = find_columns(self.path, sample, folders, self.image, needs_captions=False)
         except ConfigurationError:
             raise ConfigurationError(
-                f"{self.path} has the columns {', '.join(map(str, names))}, none of which holds names of pictures; "
+                f"{self.path} has the columns {', '.join(map(str, names))}, none of which holds names of "
+                f"pictures{odd_images_in(sample)}; "
                 "name it with --image-column, and the folder of the pictures with --image-root. For a gallery of "
                 "texts, name their column with --texts."
             ) from None
@@ -138,7 +139,7 @@ class TableSource:
         return Entry(name, location, captions=captions, columns=other_columns(row, [self.image, *self.captions]))
 
     def _name(self, row: Row) -> str | None:
-        value = row.get(self.image)  # type: ignore[arg-type]
+        value = only_name(row.get(self.image))  # type: ignore[arg-type]
         if isinstance(value, bool) or not isinstance(value, str | int | float) or is_empty(value):
             return None
         return identity(value)
