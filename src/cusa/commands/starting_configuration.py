@@ -234,11 +234,16 @@ def _hint(folder: Path) -> str:
             f" It holds more than {MOST_ENTRIES:,} files and folders, and was looked at no deeper than in its folders; "
             "name the folder that holds your data."
         )
-    pictures = (child for child in folder.iterdir() if child.name.lower().endswith(IMAGE_ENDINGS))
+    pictures = [child for child in folder.iterdir() if child.name.lower().endswith(IMAGE_ENDINGS)]
     if any(picture.with_suffix(".txt").is_file() for picture in pictures):
         return (
             " Pictures with their captions in text files of the same names are read from tars: "
             f"tar --sort=name -cf pairs.tar -C {shlex.quote(str(folder))} . makes one."
+        )
+    if pictures:
+        return (
+            " A training needs captions: name the table that has them. A search without captions takes a pre-trained "
+            "model: `cusa import-model --help`."
         )
     return ""
 
