@@ -439,6 +439,12 @@ def test_cocos_files_of_two_years_are_a_sentence(tmp_path):
         look_at(tmp_path)
 
 
+def test_a_folder_of_pictures_alone_says_that_captions_are_missing(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(ConfigurationError, match=r"has pictures, but no captions; .* `cusa import-model --help`"):
+        look_at(tmp_path)
+
+
 def test_json_files_of_single_pictures_are_no_tables(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.json").write_text(json.dumps({"caption": "a dog", "url": "http://x"}))

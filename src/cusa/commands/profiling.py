@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from cusa.config.experiments import RunConfiguration
     from cusa.training.profiling import StepProfile
 
-DESCRIPTION = """Take some training steps, and print pairs and images per second, where the time goes, memory, and on a
-GPU the share of its highest speed. The steps use the data in results/, or synthetic pairs of the same shapes if the
-data do not exist yet. Nothing is saved."""
+DESCRIPTION = """Measure some training steps.
+
+The command prints pairs and images per second, where the time of a step goes, the memory, and on a GPU the share of its
+highest speed. The steps use the data in results/, or synthetic pairs of the same shapes if the data do not exist yet.
+Nothing is saved."""
 BAR = 30  # characters of the longest bar
 MOST_THREADS = 8  # of a training job in the workflow
 QUIET_TRACES = ("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler says that it starts, stops, and has no GPU

@@ -41,8 +41,8 @@ def enough_data(plan: Plan, inspection: Inspection) -> Iterator[Finding]:
     if images < FEW_TEST_IMAGES and "itr" in plan.benchmarks:
         text = (
             f"the split test has {images} images, so that one more right answer is {100 / images:.1f} points of R@1, "
-            "and figures that are close do not rank the experiments; take more images for test, or compare the means "
-            "of several seeds"
+            "and figures that are close do not rank the experiments; take more images for test (`dataset.held_out`, if "
+            "the splits are drawn), or compare the means of several `seeds`"
         )
         yield Finding("few images to test", text, doubtful=True)
     if wanted.folds is not None:

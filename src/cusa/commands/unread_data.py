@@ -53,7 +53,10 @@ def how_to_name(folder: Path) -> str:
                 f" Rename the captions in {place} from .caption to .txt; a tar of them and the pictures is then read."
             )
         if pictures and not files_in(folder, TABLE_ENDINGS):
-            return f" {place} has pictures, but no captions; write a table with a column of names and one of captions."
+            return (
+                f" {place} has pictures, but no captions; write a table with a column of names and one of captions. A "
+                "search without captions takes a pre-trained model: `cusa import-model --help`."
+            )
     return ""
 
 
