@@ -461,7 +461,11 @@ def test_words_of_languages_are_no_splits(rows, tmp_path):
     ("text", "name", "reason"),
     [
         ("image,caption\na.jpg,a dog, a cat\n", "t.csv", "line 2 has more or fewer cells than the heading"),
-        ('[["a.jpg", "a dog"]]', "t.json", "row 0 is a list, expected an object"),
+        (
+            '[["a.jpg", "a dog"]]',
+            "t.json",
+            "row 0 is a list of cells without the names of their columns, expected an object",
+        ),
     ],
 )
 def test_where_no_row_can_be_read_the_reason_of_the_first_one_is_told(tmp_path, text, name, reason):
