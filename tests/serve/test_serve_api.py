@@ -291,7 +291,7 @@ def test_files_that_cannot_be_searched_with(careful, file, status, sentence):
         ("application/json", b'{"q": "a\\ud800"}', 422, "half of a character"),
         ("application/json", b'{"file": "x"}', 422, "`file` is a text; send a picture as `file` of a form"),
         ("application/json", b'{"image": "%s"}' % (b"A" * 5000), 422, "`image` is a text; send a picture as `file` of"),
-        ("application/json", b'{"qury": "%s"}' % (b"A" * 5000), 422, "There is no field 'qury'"),
+        ("application/json", b'{"words": "%s"}' % (b"A" * 5000), 422, "There is no field 'words'"),
         ("application/json", b'{"q": NaN}', 400, "NaN is not JSON"),
         ("application/json", b'{"q": "red", "q": "blue"}', 400, "the key `q` is there twice"),
         ("text/plain", b"q=red", 415, "The body of a search is a form"),
