@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 
 from cusa.config.models import TextModel
 from cusa.teachers.registry import load_text_encoder
+from cusa.teachers.sentence_encoder import as_sentence_encoder
 from cusa.teachers.token_use import (
     MULTILINGUAL,
     NO_LETTERS,
@@ -126,8 +127,9 @@ def test_a_text_is_known_if_one_token_is_not_the_unknown_one(minilm):
 
 def test_asking_for_known_texts_leaves_the_settings_of_the_tokeniser(minilm):
     """Other threads may use it at the same time; the tokeniser refuses changes meanwhile."""
-    tokeniser, vocabulary = minilm.model.tokenizer, minilm.vocabulary()
-    minilm.tokenise(["a dog"])
+    encoder = as_sentence_encoder(minilm)
+    tokeniser, vocabulary = encoder.model.tokenizer, encoder.vocabulary()
+    encoder.tokenise(["a dog"])
     before = tokeniser.backend_tokenizer.truncation
     assert before is not None
     assert vocabulary.knows(["😀 " * 600]) == [False]

@@ -137,11 +137,13 @@ wildcard_constraints:
 
 
 # The order of jobs if more could start than there are cores. Jobs that find unreadable data come first, before hours
-# are spent. Then come jobs that many others wait for and long jobs, so that no core is idle at the end.
+# are spent. Then come jobs that many others wait for and long jobs, so that no core is idle at the end. Jobs on images
+# are longer than those on texts.
 PRIORITY = {
     "tables": 100,
     "shards": 80,
-    "features": 60,
+    "images": 60,
+    "texts": 50,
     "trainings": 40,
     "exports": 20,
 }

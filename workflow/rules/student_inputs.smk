@@ -24,7 +24,7 @@ rule decode_pixels:
         timing_of("decode_pixels", "{student}/{split}")
     wildcard_constraints:
         student=one_of(map(re.escape, STUDENT_INPUTS.students_of_pixels)),
-    priority: PRIORITY["features"]
+    priority: PRIORITY["images"]
     conda:
         TORCH_ENVIRONMENT
     threads: 8
@@ -56,7 +56,7 @@ rule tokenise_captions:
         timing_of("tokenise_captions", "{student}/{split}")
     wildcard_constraints:
         student=one_of(map(re.escape, STUDENT_INPUTS.students_of_tokens)),
-    priority: PRIORITY["features"]
+    priority: PRIORITY["texts"]
     conda:
         TORCH_ENVIRONMENT
     threads: 8
@@ -111,7 +111,7 @@ rule join_tokens:
     wildcard_constraints:
         student=one_of(map(re.escape, STUDENT_INPUTS.students_of_tokens)),
         split="train",
-    priority: PRIORITY["features"]
+    priority: PRIORITY["texts"]
     conda:
         TORCH_ENVIRONMENT
     threads: 1

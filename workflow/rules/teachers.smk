@@ -27,7 +27,7 @@ rule extract_image_features:
         log_of("extract_image_features", "{model}/{split}"),
     benchmark:
         timing_of("extract_image_features", "{model}/{split}")
-    priority: PRIORITY["features"]
+    priority: PRIORITY["images"]
     conda:
         TORCH_ENVIRONMENT
     threads: threads_of_split
@@ -91,7 +91,7 @@ rule join_image_features:
         timing_of("join_image_features", "{model}/{split}")
     wildcard_constraints:
         split="train",
-    priority: PRIORITY["features"]
+    priority: PRIORITY["images"]
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -146,7 +146,7 @@ rule extract_text_features:
         log_of("extract_text_features", "{model}/{split}"),
     benchmark:
         timing_of("extract_text_features", "{model}/{split}")
-    priority: PRIORITY["features"]
+    priority: PRIORITY["texts"]
     conda:
         TORCH_ENVIRONMENT
     threads: side_by_side(8)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cusa.common.garbage import collect_rarely
+from cusa.common.memory import keep_freed_memory
 from cusa.errors import CusaError, StoppedError
 
 SIGNALLED = 128  # plus the number of a signal: the exit status that a shell reports for a process that it ended
@@ -43,6 +44,7 @@ def run(main: Callable[[], None]) -> None:
     says so.
     """
     collect_rarely()
+    keep_freed_memory()
     _open_standard_streams()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     # This project reports their failures in its own messages. The hub's package sets its level when it is imported.

@@ -33,7 +33,7 @@ from cusa.student.open_clip_models import OpenClip
 from cusa.student.towers import TowerPair
 from cusa.teachers.encoders import ImageEncoder, TextEncoder, weights_sha256
 from cusa.teachers.huggingface_vision import HuggingFaceVision
-from cusa.teachers.sentence_encoder import SentenceEncoder
+from cusa.teachers.sentence_encoder import SentenceEncoder, as_sentence_encoder
 from cusa.teachers.timm_vision import TimmVision
 from cusa.teachers.unicom import UnicomTeacher
 
@@ -75,10 +75,9 @@ def _parts(model: Model) -> dict[str, Any]:
     backbone = model.encoder.student.backbone
     if not isinstance(backbone, TowerPair):
         return {STUDENT: backbone}
-    return {
-        IMAGE_TOWER: backbone.image_tower or model.image_encoder,
-        TEXT_TOWER: backbone.text_tower or model.text_encoder,
-    }
+    text = backbone.text_tower or model.text_encoder
+    assert text is not None
+    return {IMAGE_TOWER: backbone.image_tower or model.image_encoder, TEXT_TOWER: as_sentence_encoder(text)}
 
 
 def _saved(part: Any, model: Model, folder: Path) -> Path | None:

@@ -16,7 +16,7 @@ from cusa.export.caption_normaliser import add_normaliser, caption_normaliser
 from cusa.export.head_modules import dense
 from cusa.export.open_clip_conversion import END, linear_of, transformers_text, transformers_tokeniser
 from cusa.teachers.encoders import TextEncoder
-from cusa.teachers.sentence_encoder import SentenceEncoder
+from cusa.teachers.sentence_encoder import SentenceEncoder, as_sentence_encoder
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MASKED = ("input_ids", "attention_mask")
@@ -30,6 +30,7 @@ def text_modules(encoder: TextEncoder, cleaning: CaptionCleaning, max_tokens: in
     """
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
+    encoder = as_sentence_encoder(encoder)
     modules = list(encoder.model.children()) if isinstance(encoder, SentenceEncoder) else []
     if not isinstance(encoder, SentenceEncoder) or not isinstance(modules[0], Transformer):
         raise ConfigurationError(

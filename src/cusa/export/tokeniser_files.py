@@ -16,6 +16,7 @@ from cusa.student.dual_encoder import DualEncoder
 from cusa.student.open_clip_models import OpenClip
 from cusa.student.towers import TowerPair
 from cusa.teachers.encoders import TextEncoder
+from cusa.teachers.minilm import MiniLM
 from cusa.teachers.sentence_encoder import SentenceEncoder
 from cusa.teachers.tokenisers import shortest
 
@@ -78,6 +79,11 @@ def _converted(model: Model) -> tuple[Tokenizer, TextPreparation]:
     limit: int | None = None
     if encoder is None and isinstance(backbone, TowerPair):
         encoder, limit = backbone.text_tower, backbone.max_tokens
+    if isinstance(encoder, MiniLM):
+        preparation = TextPreparation(
+            max_tokens=encoder.token_limit(limit), pad_token=encoder.pad_token, fixed_length=False, prompt=""
+        )
+        return Tokenizer.from_str(encoder.tokeniser.to_str()), preparation
     if isinstance(encoder, SentenceEncoder):
         longest = shortest(limit, encoder.model.max_seq_length, encoder.positions, default=512)
         preparation = TextPreparation(

