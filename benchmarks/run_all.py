@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 PROGRAMS = [
     "demo_run",
     "metrics_start_up",
+    "packaged_teachers",
     "recall_at_k",
     "published_benchmarks",
     "converting",
