@@ -53,3 +53,11 @@ def test_every_command_reads_its_help(capsys):
         with pytest.raises(SystemExit) as stopped:
             parser().parse_args([name, "--help"])
         assert stopped.value.code == 0 and f"usage: cusa {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["check", "config", "profile"])
+@pytest.mark.parametrize("words", [["--configfile", "a.yaml"], ["--configfile=a.yaml"], ["a.yaml", "--configfiles"]])
+def test_the_option_of_run_that_names_configurations_is_told_how_to_leave_out(command, words, capsys):
+    with pytest.raises(SystemExit):
+        parser().parse_args([command, *words])
+    assert f"name the files alone: `cusa {command} mine.yaml`" in capsys.readouterr().err

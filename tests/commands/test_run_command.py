@@ -14,7 +14,7 @@ import yaml
 
 from cusa.commands import running
 from cusa.commands.running import run, says_how_much, snakemake_arguments
-from cusa.commands.targets import OF_FILES, OF_RULES, rules_with_targets, targets
+from cusa.commands.targets import OF_FILES, OF_RULES, require_known_targets, rules_with_targets, targets
 from cusa.errors import ConfigurationError, DataError
 from cusa.plan.reasons import SECTIONS
 
@@ -205,7 +205,7 @@ def test_without_snakemake_it_is_a_sentence(monkeypatch):
 
 @pytest.mark.skipif(os.access("/proc/sys", os.W_OK), reason="/proc/sys can be written here: NOT tested")
 def test_a_folder_that_cannot_be_written_is_a_sentence():
-    with pytest.raises(DataError, match=r"/proc/sys cannot be written .* run in another directory \(--directory\)"):
+    with pytest.raises(DataError, match=r"/proc/sys cannot be written .* choose another place: --directory"):
         run(["--directory", "/proc/sys", "-n"])
 
 
@@ -347,3 +347,14 @@ def test_words_behind_a_value_that_is_attached_are_targets(folder):
 def test_a_target_behind_a_setting_is_told_where_it_belongs():
     with pytest.raises(ConfigurationError, match=r"^--config: shards is not KEY=VALUE.* write targets before it\.$"):
         snakemake_arguments(["--config", "train.epochs=3", "shards"])
+
+
+def test_a_configuration_in_the_place_of_a_target_is_told_with_its_option(tmp_path):
+    (tmp_path / "my birds.yaml").write_text("seeds: [3]\n")
+    with pytest.raises(ConfigurationError, match="not a target; name it by `--configfile 'my birds.yaml'`"):
+        require_known_targets(["my birds.yaml"], tmp_path)
+    require_known_targets(["models", "--configfile", "my birds.yaml"], tmp_path)
+    best = tmp_path / "results/birds/sweeps/lr/best.yaml"
+    best.parent.mkdir(parents=True)
+    best.write_text("seeds: [3]\n")
+    require_known_targets([str(best.relative_to(tmp_path))], tmp_path)

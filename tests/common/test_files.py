@@ -139,7 +139,7 @@ def test_a_read_only_folder_is_named_before_anything_is_written(tmp_path):
     require_writable(tmp_path / "results/data")
     with (
         mounted_tmpfs(tmp_path / "results", "ro") as results,
-        pytest.raises(DataError, match=rf"^{results} cannot be written .* run in another directory"),
+        pytest.raises(DataError, match=rf"^{results} cannot be written .* choose another place: --directory"),
     ):
         require_writable(results / "data")
 

@@ -273,3 +273,25 @@ def test_a_large_file_that_is_no_picture_is_not_read_into_memory(tmp_path, monke
     (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x18ftypisom\0\0\0\0isommp42")
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"all of {path} was read"))
     assert "it is a video" in check_image(tmp_path / "x.jpg", "decode").problem
+
+
+def test_bytes_that_are_empty_are_not_called_text():
+    with pytest.raises(DataError, match=r"cannot be read as an image \(it has zero bytes\)"):
+        open_rgb(b"")
+
+
+@pytest.mark.parametrize("how", ["decode", "header"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, how):
+    path = tmp_path / "x.jpg"
+    Image.new("RGB", (8, 8)).save(path)
+    monkeypatch.setattr(Image, "open", forbidden)  # root may read every file
+    sentence = "cannot be read (permission denied); give yourself the right to read it"
+    assert check_image(path, how).problem == sentence
+    with pytest.raises(DataError) as refused:
+        open_rgb(path)
+    assert str(refused.value) == f"{path} {sentence}."
+
+
+def forbidden(path):
+    """Open a file of another user."""
+    raise PermissionError(13, "Permission denied", path)

@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+CONFIGURATION_FILES = "files"  # the argument of the commands that read configuration files
+OF_RUN = ("--configfile", "--configfiles")  # as Snakemake calls this option
+
 
 def describe(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Let `--help` of each command begin with the sentence that the list of commands has, if it has no longer text."""
@@ -31,6 +34,10 @@ class CommandParser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self.intermixing = True  # the method of argparse calls this one for each of its two rounds
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            known, unknown = self.parse_known_intermixed_args(args, namespace)
         finally:
             self.intermixing = False
+        takes_files = any(action.dest == CONFIGURATION_FILES for action in positionals)
+        if takes_files and any(word.partition("=")[0] in OF_RUN for word in unknown):
+            self.error(f"--configfile is an option of `cusa run`; name the files alone: `{self.prog} mine.yaml`")
+        return known, unknown

@@ -6,6 +6,7 @@ Snakemake's own message about a mistyped target is that no rule produces such a 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from cusa.common.workflow_files import workflow_folder
 from cusa.errors import ConfigurationError
+from cusa.layout import RESULTS
 
 # The target that runs the jobs of each file with rules.
 OF_FILES: Mapping[str, str] = {
@@ -42,14 +44,22 @@ FLAGS = re.compile(
 )
 WITH_ONE_VALUE = re.compile(r"-[cjdes]|--(cores|jobs|directory|executor|snakefile|profile|workflow-profile)")
 ATTACHED = re.compile(r"--[a-z-]+=.*|-[cj][0-9].*")
+CONFIGURATIONS = (".yaml", ".yml")
 
 
 def require_known_targets(arguments: Sequence[str], directory: str | Path = "") -> None:
     """Raise ConfigurationError for a target that is neither a rule of the workflow nor a file in `directory`.
 
+    So is a configuration file, which no rule makes, and which `--configfile` was to name.
+
     `arguments` are Snakemake's. A word with a slash is the path of a file, which Snakemake looks for itself.
     """
     for target in _targets(arguments):
+        is_result = RESULTS in Path(target).parents  # such as the best.yaml of a sweep
+        if target.endswith(CONFIGURATIONS) and not is_result and (Path(directory) / target).is_file():
+            raise ConfigurationError(
+                f"{target} is a configuration file, not a target; name it by `--configfile {shlex.quote(target)}`."
+            )
         if "/" in target or target in targets():
             continue
         rules = rules_with_targets()

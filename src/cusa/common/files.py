@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DEVICES = ("/dev", "/proc")  # folders with the names of open files and devices, which cannot be replaced
 MEMORY = "/dev/shm"  # ordinary files, in memory
 SMALL = 10_000_000  # bytes
+ELSEWHERE = "choose another place: --directory of the workflow, or --output of other commands"
 OTHERS = 0o077  # what a file's group and all others may do with it
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 TOO_MANY_OPEN = frozenset({errno.EMFILE, errno.ENFILE})
@@ -281,8 +282,7 @@ def require_writable(folder: str | Path, what: str = "the results are") -> None:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise DataError(
             f"{existing} cannot be written (a read-only file system, or another user's folder), but {what} "
-            f"written to {folder}; make it writable, or run in another directory "
-            "(--directory)."
+            f"written to {folder}; make it writable, or {ELSEWHERE}."
         )
 
 
@@ -302,8 +302,8 @@ def require_space(folder: str | Path, needed: int, what: str) -> None:
     existing = _nearest_existing(Path(folder).absolute())
     if (free := shutil.disk_usage(existing).free) < needed:
         raise DataError(
-            f"{what} needs {gigabytes(needed)}, but {existing} has {gigabytes(free)} free; free some space, or run in "
-            "a directory on another disk (--directory)."
+            f"{what} needs {gigabytes(needed)}, but {existing} has {gigabytes(free)} free; free some space, or "
+            f"{ELSEWHERE}."
         )
 
 

@@ -148,6 +148,8 @@ def _other_folder(path: str | Path) -> str:
 
 def kind_of(head: bytes) -> str | None:
     """The kind of a file that no decoder knows, by its first bytes, and advice; None if the kind is not known."""
+    if not head:
+        return "it has zero bytes"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for start, kind in NOT_AN_IMAGE:
         if text.startswith(start):

@@ -107,7 +107,7 @@ def decoded_rgb(
             image = _retrying(source, lambda content: _decode(content, max_pixels, held)).image
         except DataError as error:
             name = name if isinstance(source, bytes) else str(source)
-            advice = "" if isinstance(error, _OversizedError) else "; replace or remove it"
+            advice = "" if isinstance(error, _FinalError) else "; replace or remove it"
             raise DataError(f"{name} {error}{advice}.") from None
         yield image
 
@@ -185,8 +185,8 @@ class _Picture:
     notes: tuple[Note, ...]
 
 
-class _OversizedError(DataError):
-    """An image has more pixels than the limit. Other attempts to read it would fail in the same way."""
+class _FinalError(DataError):
+    """Other attempts to read the file would fail in the same way; the message says what to do."""
 
 
 @contextmanager
@@ -194,8 +194,10 @@ def _decoders_errors() -> Iterator[None]:
     """Turn any error of a decoder into a DataError whose message continues a sentence about the file."""
     try:
         yield
-    except _OversizedError:
+    except _FinalError:
         raise
+    except PermissionError:
+        raise _FinalError("cannot be read (permission denied); give yourself the right to read it") from None
     except MemoryError:
         raise DataError("cannot be read as an image (it needs more memory than there is)") from None
     # On broken files Pillow's decoders raise errors of many types: struct.error, ZeroDivisionError, OverflowError,
@@ -214,7 +216,7 @@ def _retrying(source: Source, read: Callable[[Source], Result]) -> Result:
     try:
         with _decoders_errors():
             return read(source)
-    except _OversizedError:
+    except _FinalError:
         raise
     except DataError as error:
         first = str(error)
@@ -227,7 +229,7 @@ def _retrying(source: Source, read: Callable[[Source], Result]) -> Result:
         try:
             with _decoders_errors():
                 return read(stripped)
-        except _OversizedError:
+        except _FinalError:
             raise
         except DataError:
             continue
@@ -263,7 +265,7 @@ def _refuse_oversized(image: Image.Image, max_pixels: int | None) -> None:
     if min(image.size) < 1:
         raise DataError(f"it has {image.width} x {image.height} pixels")
     if max_pixels is not None and image.width * image.height > max_pixels:
-        raise _OversizedError(
+        raise _FinalError(
             f"has {image.width:,} x {image.height:,} pixels, but dataset.max_pixels is {max_pixels:,}; shrink it, or "
             "raise that key"
         )
