@@ -49,14 +49,20 @@ def photographs(folder: Path) -> tuple[dict[str, str], str]:
     return files, "made 640x480 JPEGs"
 
 
+def shards_of_photographs(folder: Path) -> str:
+    """Write `annotations` and the shards `train` into `folder`; returns what the photographs are."""
+    files, kind = photographs(folder)
+    dataset = PublishedDataset(name="photos", format="published", annotations=files)
+    convert(dataset, folder / "annotations", folder / "images", threads=2)
+    write_split(folder / "annotations", "train", folder / "train", Shards(), threads=2)
+    return kind
+
+
 def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files, kind = photographs(folder)
-        dataset = PublishedDataset(name="photos", format="published", annotations=files)
-        convert(dataset, folder / "annotations", folder / "images", threads=2)
-        write_split(folder / "annotations", "train", folder / "train", Shards(), threads=2)
+        kind = shards_of_photographs(folder)
         reader = ShardReader(folder / "train")
         paths = list(dict.fromkeys(row["image_path"] for row in json.loads(
             (folder / "annotations/train.json").read_text())))  # fmt: skip

@@ -7,13 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from loading_images import photographs
+from loading_images import shards_of_photographs
 from measure import ROOT, Claim, best_of_turns
-
-from cusa.annotations.convert import convert
-from cusa.config.dataset import PublishedDataset
-from cusa.config.shards import Shards
-from cusa.shards.writing import write_split
 
 TEXT = """
 import torch
@@ -43,10 +38,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files, kind = photographs(folder)
-        dataset = PublishedDataset(name="photos", format="published", annotations=files)
-        convert(dataset, folder / "annotations", folder / "images", threads=2)
-        write_split(folder / "annotations", "train", folder / "train", Shards(), threads=2)
+        kind = shards_of_photographs(folder)
         whole = _turns(folder, again=IMAGE.format(keeps=True), given_back=IMAGE.format(keeps=False))
     ratio = whole["given_back"] / whole["again"]
     measured = f"{ratio:.2f}x ({whole['again']:.1f} s against {whole['given_back']:.1f} s, one core, {kind})"

@@ -185,7 +185,7 @@ def section() -> str:
 
 def test_the_snippet_of_the_page_runs(server, tmp_path, monkeypatch, capsys):
     (snippet,) = re.findall(r"^```python\n(.*?)^```", section(), flags=re.MULTILINE | re.DOTALL)
-    assert "http://127.0.0.1:8000/" in snippet
+    assert snippet.count("http://127.0.0.1:8000/") == 1
     (tmp_path / "photo.jpg").write_bytes(png())
     monkeypatch.chdir(tmp_path)
     names: dict[str, dict] = {}

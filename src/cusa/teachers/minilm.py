@@ -105,8 +105,9 @@ class MiniLM(TextEncoder):
         places = torch.arange(ids.shape[1], device=ids.device)
         kinds = self.kinds(torch.zeros_like(ids))
         hidden: Tensor = self.norm(self.words(ids) + kinds + self.positions(places))
+        is_read = mask.bool()[:, None, None]
         for layer in self.layers:
-            hidden = layer(hidden, mask.bool()[:, None, None])
+            hidden = layer(hidden, is_read)
         counted = mask.unsqueeze(2).to(hidden.dtype)
         means = (hidden * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
         return nn.functional.normalize(means, dim=1)
